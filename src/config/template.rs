@@ -1,0 +1,134 @@
+//! Templates for topics, subjects and keys: `{type}`, `{source}` and `{/json/pointer}`, parsed once at start.
+
+use crate::json::Pointer;
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    text: String,
+    parts: Vec<Part>,
+}
+
+/// A piece of a [`Template`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Text that stands for itself.
+    Literal(String),
+    /// `{type}`: the event type.
+    Type,
+    /// `{source}`: the source's name.
+    Source,
+    /// `{/pointer}`: a string, number or boolean of the body.
+    Pointer(Pointer),
+}
+
+impl Template {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            let Some((name, behind)) = after.split_once('}') else {
+                return Err("`{` has no `}`".to_owned());
+            };
+            push_literal(&mut parts, literal)?;
+            parts.push(match name {
+                "type" => Part::Type,
+                "source" => Part::Source,
+                pointer if pointer.starts_with('/') => {
+                    Part::Pointer(Pointer::parse(pointer).map_err(|error| format!("`{{{pointer}}}`: {error}"))?)
+                }
+                other => return Err(format!("`{{{other}}}` is none of `{{type}}`, `{{source}}` and `{{/json/pointer}}`")),
+            });
+            rest = behind;
+        }
+        push_literal(&mut parts, rest)?;
+        if parts.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        Ok(Self { text: text.to_owned(), parts })
+    }
+
+    /// The template as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Its pieces, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Whether the payload has a say in what it becomes.
+    #[must_use]
+    pub fn reads_payload(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Pointer(_)))
+    }
+
+    /// What it becomes for a type and a source, unless it needs a payload.
+    #[must_use]
+    pub fn without_payload(&self, event_type: &str, source: &str) -> Option<String> {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                Part::Literal(text) => Some(text.as_str()),
+                Part::Type => Some(event_type),
+                Part::Source => Some(source),
+                Part::Pointer(_) => None,
+            })
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn push_literal(parts: &mut Vec<Part>, text: &str) -> Result<(), String> {
+    if text.contains('}') {
+        return Err("`}` has no `{`".to_owned());
+    }
+    if !text.is_empty() {
+        parts.push(Part::Literal(text.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn knows_type_source_and_pointers() {
+        let template = Template::parse("{source}.x.{type}-{/a/0}").unwrap();
+        assert_eq!(template.parts().len(), 5);
+        assert!(template.reads_payload());
+        assert_eq!(template.without_payload("t", "s"), None);
+        let plain = Template::parse("{source}.{type}").unwrap();
+        assert_eq!(plain.without_payload("t", "s").as_deref(), Some("s.t"));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for text in ["", "{", "a}", "{typ}", "{/a~2}", "{{type}}", "{}"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_keeps_its_text(text in "[a-z{}/~.]{0,24}") {
+            if let Ok(template) = Template::parse(&text) {
+                prop_assert_eq!(template.as_str(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The values of a body and where they stand in it.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+
+use super::pointer::Pointer;
+use super::scan::{Fault, scan};
+
+/// What an [`Entry`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `false`
+    False,
+    /// `true`
+    True,
+    /// A number, as it was written.
+    Number,
+    /// A string.
+    String,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+    /// A member's name; its value is the entry after it.
+    Name,
+}
+
+/// One value or name. Offsets fit 32 bits because longer bodies are refused before.
+#[derive(Debug)]
+pub(super) struct Entry {
+    kind: Kind,
+    /// Of a string or a name: it has escapes. Of an object: it has a name twice.
+    flag: bool,
+    start: u32,
+    end: u32,
+    /// The index of the first entry that is not part of this value.
+    next: u32,
+    children: u32,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "scan() refuses bodies whose offsets would not fit")]
+impl Entry {
+    pub(super) fn new(kind: Kind, start: usize, end: usize, next: usize, flag: bool) -> Self {
+        Self { kind, flag, start: start as u32, end: end as u32, next: next as u32, children: 0 }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn add_child(&mut self) {
+        self.children += 1;
+    }
+
+    pub(super) fn close(&mut self, end: usize, next: usize, repeats: bool) {
+        self.end = end as u32;
+        self.next = next as u32;
+        self.flag = repeats;
+    }
+
+    /// A name's or string's bytes as they were sent, and whether they have escapes.
+    pub(super) fn raw_text<'b>(&self, body: &'b [u8]) -> (&'b [u8], bool) {
+        (body.get(self.start as usize..self.end as usize).unwrap_or_default(), self.flag)
+    }
+
+    /// The index of the first entry behind the value.
+    pub(super) fn next(&self) -> usize {
+        self.next as usize
+    }
+}
+
+/// A body that is JSON.
+#[derive(Debug)]
+pub struct Document<'b> {
+    text: &'b str,
+    entries: Vec<Entry>,
+    /// A name that was looked up and stands twice in its object: two readers would disagree about its value.
+    ambiguous: Cell<Option<u32>>,
+}
+
+impl<'b> Document<'b> {
+    pub(super) fn new(text: &'b str, entries: Vec<Entry>) -> Self {
+        Self { text, entries, ambiguous: Cell::new(None) }
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The first [`Fault`] in it.
+    pub fn parse(body: &'b [u8]) -> Result<Self, Fault> {
+        scan(body)
+    }
+
+    /// The outermost value.
+    #[must_use]
+    pub fn root(&self) -> Node<'_> {
+        Node { document: self, at: 0 }
+    }
+
+    /// A member name that has been looked up (by routing, the id, the schema…) although its object has it twice.
+    #[must_use]
+    pub fn ambiguous_name(&self) -> Option<Cow<'_, str>> {
+        self.ambiguous.get().map(|at| self.text_of(at))
+    }
+
+    fn entry(&self, at: u32) -> Option<&Entry> {
+        self.entries.get(at as usize)
+    }
+
+    fn raw(&self, at: u32) -> &str {
+        self.entry(at).and_then(|entry| self.text.get(entry.start as usize..entry.end as usize)).unwrap_or_default()
+    }
+
+    fn text_of(&self, at: u32) -> Cow<'_, str> {
+        let raw = self.raw(at);
+        if self.entry(at).is_some_and(|entry| entry.flag) { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
+    }
+
+    fn is_named(&self, at: u32, name: &str) -> bool {
+        if self.entry(at).is_some_and(|entry| entry.flag) { self.text_of(at) == name } else { self.raw(at) == name }
+    }
+}
+
+/// One value of a [`Document`].
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'d> {
+    document: &'d Document<'d>,
+    at: u32,
+}
+
+impl<'d> Node<'d> {
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.document.entry(self.at).map_or(Kind::Null, |entry| entry.kind)
+    }
+
+    /// Its place among the document's values: unique, and stable for the document's life.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.at
+    }
+
+    /// How many values and names the whole document has.
+    #[must_use]
+    pub fn document_len(&self) -> usize {
+        self.document.entries.len()
+    }
+
+    /// How many elements or members it has; 0 for what is no container.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.document.entry(self.at).map_or(0, |entry| entry.children as usize)
+    }
+
+    /// Whether it has no elements or members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.kind() == Kind::Null
+    }
+
+    /// Its bytes as they were sent; a string's without the quotes.
+    #[must_use]
+    pub fn raw(&self) -> &'d str {
+        self.document.raw(self.at)
+    }
+
+    /// A string's text.
+    #[must_use]
+    pub fn as_str(&self) -> Option<Cow<'d, str>> {
+        (self.kind() == Kind::String).then(|| self.document.text_of(self.at))
+    }
+
+    /// A string's, number's or boolean's text, numbers and booleans exactly as written.
+    #[must_use]
+    pub fn scalar_text(&self) -> Option<Cow<'d, str>> {
+        match self.kind() {
+            Kind::String => self.as_str(),
+            Kind::Number | Kind::True | Kind::False => Some(Cow::Borrowed(self.raw())),
+            Kind::Null | Kind::Array | Kind::Object | Kind::Name => None,
+        }
+    }
+
+    /// The member with this name. One that stands twice is found, and remembered as
+    /// [ambiguous](Document::ambiguous_name).
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Node<'d>> {
+        let document = self.document;
+        let mut named = self.children(Kind::Object, 1).filter(|name_at| document.is_named(*name_at, name));
+        let found = named.next()?;
+        if self.repeats_names() && named.next().is_some() {
+            document.ambiguous.set(Some(found));
+        }
+        Some(Node { document, at: found + 1 })
+    }
+
+    /// Whether it is an object that has some name twice.
+    #[must_use]
+    pub fn repeats_names(&self) -> bool {
+        self.document.entry(self.at).is_some_and(|entry| entry.kind == Kind::Object && entry.flag)
+    }
+
+    /// Its members in the order they were sent; none where it is no object.
+    #[must_use]
+    pub fn members(&self) -> Members<'d> {
+        Members(self.children(Kind::Object, 1))
+    }
+
+    /// Its elements; none where it is no array.
+    #[must_use]
+    pub fn elements(&self) -> Elements<'d> {
+        Elements(self.children(Kind::Array, 0))
+    }
+
+    /// The value that a JSON Pointer names.
+    #[must_use]
+    pub fn at(&self, pointer: &Pointer) -> Option<Node<'d>> {
+        pointer.tokens().iter().try_fold(*self, |node, token| match node.kind() {
+            Kind::Object => node.get(token.name()),
+            Kind::Array => token.index().and_then(|index| node.elements().nth(index)),
+            Kind::Null | Kind::False | Kind::True | Kind::Number | Kind::String | Kind::Name => None,
+        })
+    }
+
+    fn children(&self, container: Kind, value_offset: u32) -> Children<'d> {
+        let left = if self.kind() == container { self.len() } else { 0 };
+        Children { document: self.document, at: self.at + 1, left, value_offset }
+    }
+}
+
+/// Walks the children of a container: the first entry of each, whose value stands `value_offset` entries behind it.
+#[derive(Debug, Clone)]
+struct Children<'d> {
+    document: &'d Document<'d>,
+    at: u32,
+    left: usize,
+    value_offset: u32,
+}
+
+impl Iterator for Children<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.left = self.left.checked_sub(1)?;
+        let child = self.at;
+        self.at = self.document.entry(child + self.value_offset)?.next;
+        Some(child)
+    }
+}
+
+/// The members of an object.
+#[derive(Debug, Clone)]
+pub struct Members<'d>(Children<'d>);
+
+impl<'d> Iterator for Members<'d> {
+    type Item = (Cow<'d, str>, Node<'d>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let document = self.0.document;
+        self.0.next().map(|name| (document.text_of(name), Node { document, at: name + 1 }))
+    }
+}
+
+/// The elements of an array.
+#[derive(Debug, Clone)]
+pub struct Elements<'d>(Children<'d>);
+
+impl<'d> Iterator for Elements<'d> {
+    type Item = Node<'d>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let document = self.0.document;
+        self.0.next().map(|at| Node { document, at })
+    }
+}
+
+/// Undoes the escapes of a string whose grammar the scanner has checked.
+pub(super) fn unescape(raw: &str) -> String {
+    let mut text = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((before, after)) = rest.split_once('\\') {
+        text.push_str(before);
+        let mut characters = after.chars();
+        match characters.next() {
+            Some('b') => text.push('\u{8}'),
+            Some('f') => text.push('\u{c}'),
+            Some('n') => text.push('\n'),
+            Some('r') => text.push('\r'),
+            Some('t') => text.push('\t'),
+            Some('u') => {
+                let high = hexadecimal(&mut characters);
+                if (0xd800..0xdc00).contains(&high) {
+                    // The scanner has seen to it that `\u` and a low surrogate follow.
+                    let low = hexadecimal(&mut characters.by_ref().skip(2));
+                    text.extend(char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low & 0x3ff)));
+                } else {
+                    text.extend(char::from_u32(high));
+                }
+            }
+            Some(other) => text.push(other),
+            None => {}
+        }
+        rest = characters.as_str();
+    }
+    text.push_str(rest);
+    text
+}
+
+fn hexadecimal(characters: &mut impl Iterator<Item = char>) -> u32 {
+    characters.take(4).fold(0, |unit, digit| unit * 16 + digit.to_digit(16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::MAX_DEPTH;
+    use proptest::prelude::*;
+
+    fn is_json(body: &[u8]) -> bool {
+        Document::parse(body).is_ok()
+    }
+
+    #[test]
+    fn reads_members_elements_and_escapes() {
+        let body = br#" {"a" : [1, {"b":"x\u00e9\n"}, []], "n": null, "\u0061b": -0.10E+2} "#;
+        let document = Document::parse(body).unwrap();
+        let root = document.root();
+        assert_eq!(root.len(), 3);
+        let pointer = Pointer::parse("/a/1/b").unwrap();
+        assert_eq!(root.at(&pointer).unwrap().as_str().unwrap(), "xé\n");
+        assert_eq!(root.get("ab").unwrap().raw(), "-0.10E+2");
+        assert!(root.get("n").unwrap().is_null());
+        assert_eq!(root.get("a").unwrap().elements().count(), 3);
+        assert!(root.get("zz").is_none());
+        assert!(document.ambiguous_name().is_none());
+    }
+
+    #[test]
+    fn only_a_name_that_is_looked_up_can_be_ambiguous() {
+        let document = Document::parse(br#"{"x":1,"x":2,"type":"a","typ\u0065":"b"}"#).unwrap();
+        assert!(document.root().get("other").is_none());
+        assert!(document.ambiguous_name().is_none());
+        assert!(document.root().get("type").is_some());
+        assert_eq!(document.ambiguous_name().unwrap(), "type");
+    }
+
+    #[test]
+    fn repeated_names_are_noticed_in_small_and_large_objects() {
+        let object = |names: &[String]| {
+            let members: Vec<_> = names.iter().map(|name| format!("\"{name}\":{{\"n\":[1,{{\"n\":2}}]}}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        for count in [1, 2, 31, 32, 33, 200] {
+            let mut names: Vec<String> = (0..count).map(|number| format!("name{number}")).collect();
+            let body = object(&names);
+            assert!(!Document::parse(body.as_bytes()).unwrap().root().repeats_names(), "{count}");
+            names.push("n\\u0061me0".to_owned());
+            let body = object(&names);
+            assert!(Document::parse(body.as_bytes()).unwrap().root().repeats_names(), "{count} and an escaped one");
+        }
+    }
+
+    #[test]
+    fn pairs_of_surrogates_are_one_character_and_lone_ones_are_refused() {
+        let document = Document::parse(br#"["\ud83d\ude80 \u0000"]"#).unwrap();
+        assert_eq!(document.root().elements().next().unwrap().as_str().unwrap(), "🚀 \0");
+        for lone in [r#""\ud83d""#, r#""\ude80""#, r#""\ud83dx""#, r#""\ud83d\n""#, r#""\ud83d\ud83d""#] {
+            assert!(!is_json(lone.as_bytes()), "{lone}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_everywhere() {
+        let nested = |depth: usize| [b"[".repeat(depth), b"]".repeat(depth)].concat();
+        assert!(is_json(&nested(MAX_DEPTH)));
+        assert!(matches!(Document::parse(&nested(MAX_DEPTH + 1)), Err(Fault::Depth { .. })));
+        assert!(matches!(Document::parse(&b"[".repeat(200_000)), Err(Fault::Depth { .. })));
+    }
+
+    #[test]
+    fn encodings_other_than_utf_8_are_told_from_bad_syntax() {
+        for body in [&b"\xef\xbb\xbf{}"[..], b"\xff\xfe{\0}\0", b"{\"a\":\"\xc0\xaf\"}", b"\"\xed\xa0\x80\""] {
+            assert!(matches!(Document::parse(body), Err(Fault::Encoding { .. })), "{body:?}");
+        }
+        for body in ["", " ", "{}{}", "[1,]", "{\"a\":1,}", "{a:1}", "NaN", "1 // x", "01", "1.", "-", "1e", "\"\t\"", "tru"] {
+            assert!(matches!(Document::parse(body.as_bytes()), Err(Fault::Syntax { .. })), "{body:?}");
+        }
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            (-1e300..1e300).prop_map(|number: f64| number.into()),
+            any::<String>().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(6, 60, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                proptest::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn same(node: Node<'_>, value: &serde_json::Value) -> bool {
+        use serde_json::Value;
+        match value {
+            Value::Null => node.is_null(),
+            Value::Bool(value) => node.raw() == value.to_string(),
+            Value::Number(number) => node.raw().parse::<f64>().ok() == number.as_f64(),
+            Value::String(text) => node.as_str().as_deref() == Some(text),
+            Value::Array(values) => {
+                node.len() == values.len() && node.elements().zip(values).all(|(node, value)| same(node, value))
+            }
+            Value::Object(map) => {
+                node.len() == map.len() && map.iter().all(|(name, value)| node.get(name).is_some_and(|node| same(node, value)))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_json_on_what_it_wrote(value in json(), pretty in any::<bool>()) {
+            let body = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            let document = Document::parse(&body).unwrap();
+            prop_assert!(same(document.root(), &value));
+        }
+
+        #[test]
+        fn agrees_with_serde_json_on_what_is_json(body in proptest::collection::vec(
+            prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b','), Just(b':'), Just(b'\\'),
+                        Just(b'u'), Just(b'0'), Just(b'1'), Just(b'-'), Just(b'.'), Just(b'e'), Just(b' '), Just(b'a'), any::<u8>()],
+            0..24,
+        )) {
+            // serde_json refuses numbers that overflow a double; the grammar does not.
+            let theirs = serde_json::from_slice::<serde_json::Value>(&body);
+            let overflow = theirs.as_ref().is_err_and(|error| error.to_string().starts_with("number out of range"));
+            prop_assert!(overflow || is_json(&body) == theirs.is_ok(), "{:?}", theirs);
+        }
+    }
+}
