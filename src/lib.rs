@@ -1,2 +1,23 @@
-//! wip
+//! Hookbridge: the small, hard door between webhook providers and Kafka or NATS.
+pub mod admin;
+pub mod bridge;
+pub mod brokers;
+pub mod cli;
+pub mod config;
+pub mod ingress;
 pub mod json;
+pub mod metrics;
+pub mod providers;
+pub mod service;
+pub mod telemetry;
+
+/// The commit that was built, where it is known.
+pub const COMMIT: &str = env!("HOOKBRIDGE_COMMIT");
+
+/// The version and the commit.
+pub(crate) const VERSION_AND_COMMIT: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("HOOKBRIDGE_COMMIT"),
+    ")"
+);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::problem::Problem;
 use super::secret::Secret;
@@ -30,11 +31,17 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn problem(&self, path: &str, what: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { place: self.spans.place_of(path), what: what.into() });
+        self.problems.borrow_mut().push(Problem {
+            place: self.spans.place_of(path),
+            what: what.into(),
+        });
     }
 
     pub(super) fn warn(&self, path: &str, what: impl Into<String>) {
-        self.warnings.borrow_mut().push(Problem { place: self.spans.place_of(path), what: what.into() });
+        self.warnings.borrow_mut().push(Problem {
+            place: self.spans.place_of(path),
+            what: what.into(),
+        });
     }
 
     /// Fills in `${NAME}` and `${NAME:-default}`. What is filled in is never looked at again.
@@ -43,15 +50,23 @@ impl Reading {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             filled.push_str(before);
-            let (expression, behind) = after.split_once('}').ok_or_else(|| "`${` has no `}`".to_owned())?;
+            let (expression, behind) = after
+                .split_once('}')
+                .ok_or_else(|| "`${` has no `}`".to_owned())?;
             let (name, default) = match expression.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
                 None => (expression, None),
             };
             match (self.environment.get(name), default) {
-                (Some(value), _) if !value.is_empty() || default.is_none() => filled.push_str(value),
+                (Some(value), _) if !value.is_empty() || default.is_none() => {
+                    filled.push_str(value)
+                }
                 (_, Some(default)) => filled.push_str(default),
-                _ => return Err(format!("the environment variable {name} is not set; set it, or write `${{{name}:-default}}`")),
+                _ => {
+                    return Err(format!(
+                        "the environment variable {name} is not set; set it, or write `${{{name}:-default}}`"
+                    ));
+                }
             }
             rest = behind;
         }
@@ -71,7 +86,12 @@ pub struct Section<'r> {
 
 impl<'r> Section<'r> {
     pub(super) fn new(reading: &'r Reading, path: String, values: Map<String, Value>) -> Self {
-        Self { reading, path, values, asked: Vec::new() }
+        Self {
+            reading,
+            path,
+            values,
+            asked: Vec::new(),
+        }
     }
 
     /// Reports a problem with the table itself.
@@ -87,6 +107,11 @@ impl<'r> Section<'r> {
     /// Warns about one of its keys.
     pub fn warn_at(&self, key: &str, what: impl Into<String>) {
         self.reading.warn(&join(&self.path, key), what);
+    }
+
+    /// Warns about the table itself.
+    pub fn warn(&self, what: impl Into<String>) {
+        self.reading.warn(&self.path, what);
     }
 
     /// Whether the key is there.
@@ -110,7 +135,10 @@ impl<'r> Section<'r> {
     pub fn required_text(&mut self, key: &'static str, example: &str) -> Option<String> {
         if !self.has(key) {
             self.asked.push(key);
-            self.problem(format!("{} lacks `{key}`; write for example `{key} = {example}`", self.title()));
+            self.problem(format!(
+                "{} lacks `{key}`; write for example `{key} = {example}`",
+                self.title()
+            ));
             return None;
         }
         self.text(key)
@@ -133,27 +161,56 @@ impl<'r> Section<'r> {
             return Some(*value);
         }
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        self.problem_at(key, format!("{text:?} is none of {}{}", known.join(", "), did_you_mean(&text, known.iter().copied())));
+        self.problem_at(
+            key,
+            format!(
+                "{text:?} is none of {}{}",
+                known.join(", "),
+                did_you_mean(&text, known.iter().copied())
+            ),
+        );
         None
     }
 
     /// `"10s"`, within bounds.
-    pub fn duration(&mut self, key: &'static str, default: Duration, least: Duration, most: Duration) -> Duration {
+    pub fn duration(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
         self.optional_duration(key, least, most).unwrap_or(default)
     }
 
     /// `"10s"`, within bounds, or nothing.
-    pub fn optional_duration(&mut self, key: &'static str, least: Duration, most: Duration) -> Option<Duration> {
+    pub fn optional_duration(
+        &mut self,
+        key: &'static str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
         let text = self.text(key)?;
         match humantime::parse_duration(&text) {
             Ok(duration) if duration >= least && duration <= most => Some(duration),
             Ok(_) => {
-                let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
-                self.problem_at(key, format!("{text:?} is out of bounds; write a duration from {least} to {most}"));
+                let (least, most) = (
+                    humantime::format_duration(least),
+                    humantime::format_duration(most),
+                );
+                self.problem_at(
+                    key,
+                    format!("{text:?} is out of bounds; write a duration from {least} to {most}"),
+                );
                 None
             }
             Err(error) => {
-                self.problem_at(key, format!("{text:?} is no duration ({error}); write for example \"10s\" or \"1h 30m\""));
+                self.problem_at(
+                    key,
+                    format!(
+                        "{text:?} is no duration ({error}); write for example \"10s\" or \"1h 30m\""
+                    ),
+                );
                 None
             }
         }
@@ -162,16 +219,29 @@ impl<'r> Section<'r> {
     /// `"1MiB"` in bytes, within bounds, or nothing.
     pub fn size(&mut self, key: &'static str, least: usize, most: usize) -> Option<usize> {
         let text = self.text(key)?;
-        let size = text.parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+        let size = text
+            .parse::<ByteSize>()
+            .ok()
+            .and_then(|size| usize::try_from(size.as_u64()).ok());
         match size {
             Some(size) if size >= least && size <= most => Some(size),
             Some(_) => {
                 let show = |bytes: usize| ByteSize(bytes as u64).display().iec().to_string();
-                self.problem_at(key, format!("{text:?} is out of bounds; write a size from {} to {}", show(least), show(most)));
+                self.problem_at(
+                    key,
+                    format!(
+                        "{text:?} is out of bounds; write a size from {} to {}",
+                        show(least),
+                        show(most)
+                    ),
+                );
                 None
             }
             None => {
-                self.problem_at(key, format!("{text:?} is no size; write for example \"1MiB\" or \"64KiB\""));
+                self.problem_at(
+                    key,
+                    format!("{text:?} is no size; write for example \"1MiB\" or \"64KiB\""),
+                );
                 None
             }
         }
@@ -180,16 +250,23 @@ impl<'r> Section<'r> {
     /// A whole number within bounds, or nothing.
     pub fn count(&mut self, key: &'static str, least: usize, most: usize) -> Option<usize> {
         let text = self.text(key)?;
-        let count = text.parse::<usize>().ok().filter(|count| (least..=most).contains(count));
+        let count = text
+            .parse::<usize>()
+            .ok()
+            .filter(|count| (least..=most).contains(count));
         if count.is_none() {
-            self.problem_at(key, format!("{text:?} is not a whole number from {least} to {most}"));
+            self.problem_at(
+                key,
+                format!("{text:?} is not a whole number from {least} to {most}"),
+            );
         }
         count
     }
 
     /// `true` or `false`.
     pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
-        self.word(key, &[("true", true), ("false", false)]).unwrap_or(default)
+        self.word(key, &[("true", true), ("false", false)])
+            .unwrap_or(default)
     }
 
     /// A list of texts; a single text is a list of one, and commas separate several in an environment variable.
@@ -198,7 +275,13 @@ impl<'r> Section<'r> {
         match self.take(key)? {
             Value::Array(values) => {
                 let texts = values.into_iter().enumerate();
-                Some(texts.filter_map(|(index, value)| self.to_text(&format!("{path}[{index}]"), value)).collect())
+                Some(
+                    texts
+                        .filter_map(|(index, value)| {
+                            self.to_text(&format!("{path}[{index}]"), value)
+                        })
+                        .collect(),
+                )
             }
             value => {
                 let text = self.to_text(&path, value)?;
@@ -207,13 +290,21 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// The key and text of each entry of a table of texts.
-    pub fn text_map(&mut self, key: &'static str) -> Vec<(String, String)> {
-        let Some(table) = self.section(key) else { return Vec::new() };
+    /// The key and value of each entry of a table whose values may be secrets.
+    pub fn secret_map(&mut self, key: &'static str) -> Vec<(String, Zeroizing<String>)> {
+        let Some(table) = self.section(key) else {
+            return Vec::new();
+        };
         let entries = table.values.into_iter();
         entries
             .filter_map(|(name, value)| {
-                let text = self.to_text(&join(&table.path, &name), value)?;
+                let path = join(&table.path, &name);
+                let text = match value {
+                    value @ Value::Object(_) => {
+                        Zeroizing::new(self.to_secret(&path, value)?.expose().to_owned())
+                    }
+                    value => Zeroizing::new(self.to_text(&path, value)?),
+                };
                 Some((name, text))
             })
             .collect()
@@ -236,9 +327,16 @@ impl<'r> Section<'r> {
         let path = join(&self.path, key);
         match self.take(key) {
             None => Vec::new(),
+            Some(Value::Array(values)) if values.is_empty() => {
+                self.reading
+                    .problem(&path, "no secret, no signature: list at least one");
+                Vec::new()
+            }
             Some(Value::Array(values)) => {
                 let values = values.into_iter().enumerate();
-                values.filter_map(|(index, value)| self.to_secret(&format!("{path}[{index}]"), value)).collect()
+                values
+                    .filter_map(|(index, value)| self.to_secret(&format!("{path}[{index}]"), value))
+                    .collect()
             }
             Some(value) => self.to_secret(&path, value).into_iter().collect(),
         }
@@ -263,10 +361,15 @@ impl<'r> Section<'r> {
             None => Vec::new(),
             Some(Value::Array(values)) => {
                 let values = values.into_iter().enumerate();
-                values.filter_map(|(index, value)| self.to_section(format!("{path}[{index}]"), value)).collect()
+                values
+                    .filter_map(|(index, value)| self.to_section(format!("{path}[{index}]"), value))
+                    .collect()
             }
             Some(_) => {
-                self.reading.problem(&path, format!("`{key}` is a list of tables; write `[[{key}]]`"));
+                self.reading.problem(
+                    &path,
+                    format!("`{key}` is a list of tables; write `[[{key}]]`"),
+                );
                 Vec::new()
             }
         }
@@ -285,14 +388,25 @@ impl<'r> Section<'r> {
     pub fn finish(self) {
         for key in self.values.keys() {
             let suggestion = did_you_mean(key, self.asked.iter().copied());
-            self.reading.problem(&join(&self.path, key), format!("unknown key `{key}` in {}{suggestion}", self.title()));
+            self.reading.problem(
+                &join(&self.path, key),
+                format!("unknown key `{key}` in {}{suggestion}", self.title()),
+            );
         }
+    }
+
+    /// Forgets the keys that were not asked for: what they mean can't be said after a problem that was reported.
+    pub(super) fn finish_quietly(&mut self) {
+        self.values.clear();
     }
 
     /// What the table is called in a message.
     #[must_use]
     pub fn title(&self) -> String {
-        let ordinal = self.path.strip_prefix("routes[").and_then(|rest| rest.strip_suffix(']'));
+        let ordinal = self
+            .path
+            .strip_prefix("routes[")
+            .and_then(|rest| rest.strip_suffix(']'));
         match ordinal.and_then(|index| index.parse::<usize>().ok()) {
             Some(index) => format!("route {}", index + 1),
             None if self.path.is_empty() => "the configuration".to_owned(),
@@ -309,7 +423,10 @@ impl<'r> Section<'r> {
         match value {
             Value::Object(values) => Some(Section::new(self.reading, path, values)),
             _ => {
-                self.reading.problem(&path, format!("`{path}` is a table; write `[{path}]` or `{{ … }}`"));
+                self.reading.problem(
+                    &path,
+                    format!("`{path}` is a table; write `[{path}]` or `{{ … }}`"),
+                );
                 None
             }
         }
@@ -325,7 +442,10 @@ impl<'r> Section<'r> {
                 return None;
             }
         };
-        self.reading.interpolate(&text).map_err(|what| self.reading.problem(path, what)).ok()
+        self.reading
+            .interpolate(&text)
+            .map_err(|what| self.reading.problem(path, what))
+            .ok()
     }
 
     fn to_secret(&self, path: &str, value: Value) -> Option<Secret> {
@@ -348,7 +468,10 @@ impl<'r> Section<'r> {
         };
         let secret = Secret::new(text);
         if secret.is_none() {
-            self.reading.problem(path, "the secret is empty; anyone could sign with an empty secret");
+            self.reading.problem(
+                path,
+                "the secret is empty; anyone could sign with an empty secret",
+            );
         }
         secret
     }
@@ -356,7 +479,8 @@ impl<'r> Section<'r> {
     fn secret_variable(&self, path: &str, name: &str) -> Option<String> {
         let text = self.reading.environment.get(name).cloned();
         if text.is_none() {
-            self.reading.problem(path, format!("the environment variable {name} is not set"));
+            self.reading
+                .problem(path, format!("the environment variable {name} is not set"));
         }
         text
     }
@@ -365,13 +489,20 @@ impl<'r> Section<'r> {
         match read_secret_file(file) {
             Ok((text, mode)) => {
                 if mode & 0o077 != 0 {
-                    let advice = format!("{} can be read by others (mode {:03o}); use mode 0400 or 0600", file.display(), mode & 0o777);
+                    let advice = format!(
+                        "{} can be read by others (mode {:03o}); use mode 0400 or 0600",
+                        file.display(),
+                        mode & 0o777
+                    );
                     self.reading.warn(path, advice);
                 }
                 Some(text)
             }
             Err(error) => {
-                self.reading.problem(path, format!("the secret file {} can't be read: {error}", file.display()));
+                self.reading.problem(
+                    path,
+                    format!("the secret file {} can't be read: {error}", file.display()),
+                );
                 None
             }
         }
@@ -402,9 +533,13 @@ fn read_secret_file(file: &Path) -> std::io::Result<(String, u32)> {
 
 /// `; did you mean "x"?`, where something near enough is known.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known.map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate)).min();
+    let nearest = known
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min();
     match nearest {
-        Some((distance, candidate)) if distance <= 2.max(candidate.len() / 3) => format!("; did you mean \"{candidate}\"?"),
+        Some((distance, candidate)) if distance <= 2.max(candidate.len() / 3) => {
+            format!("; did you mean \"{candidate}\"?")
+        }
         _ => String::new(),
     }
 }

@@ -33,7 +33,8 @@ impl Spans {
 
     /// Notes that an environment variable gives the value of `path`.
     pub(super) fn add_variable(&mut self, path: &str, name: &str) {
-        self.0.insert(path.to_owned(), Place::Environment(name.to_owned()));
+        self.0
+            .insert(path.to_owned(), Place::Environment(name.to_owned()));
     }
 
     /// The place of a key, or of the nearest table around it that has one.
@@ -69,7 +70,8 @@ impl Spans {
                 self.0.retain(|known, _| !known.starts_with(&prefix));
                 for (index, value) in values.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.0.insert(path.clone(), place(file, text, value.span().start));
+                    self.0
+                        .insert(path.clone(), place(file, text, value.span().start));
                     self.add_value(&path, value, file, text);
                 }
             }
@@ -80,7 +82,11 @@ impl Spans {
 
 /// A key's path below a table's.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 fn place(file: &str, text: &str, offset: usize) -> Place {
@@ -100,7 +106,12 @@ mod tests {
     #[test]
     fn finds_values_keys_and_array_elements() {
         let mut spans = Spans::default();
-        spans.add_file("a.toml", "[http]\nlisten = \"x\"\n\n[[routes]]\ntypes = [\n  \"é\", \"b\"]\n[[routes]]\n").unwrap();
+        spans
+            .add_file(
+                "a.toml",
+                "[http]\nlisten = \"x\"\n\n[[routes]]\ntypes = [\n  \"é\", \"b\"]\n[[routes]]\n",
+            )
+            .unwrap();
         let at = |path| spans.place_of(path).unwrap().to_string();
         assert_eq!(at("http.listen"), "a.toml:2:10");
         assert_eq!(at("http.unknown"), "a.toml:1:2");
@@ -119,7 +130,9 @@ mod tests {
 
     #[test]
     fn tells_every_syntax_fault() {
-        let problems = Spans::default().add_file("a.toml", "a = \nb = 1\nc = [\n").unwrap_err();
+        let problems = Spans::default()
+            .add_file("a.toml", "a = \nb = 1\nc = [\n")
+            .unwrap_err();
         assert!(problems.len() >= 2, "{problems:?}");
     }
 }

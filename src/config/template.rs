@@ -38,10 +38,14 @@ impl Template {
             parts.push(match name {
                 "type" => Part::Type,
                 "source" => Part::Source,
-                pointer if pointer.starts_with('/') => {
-                    Part::Pointer(Pointer::parse(pointer).map_err(|error| format!("`{{{pointer}}}`: {error}"))?)
+                pointer if pointer.starts_with('/') => Part::Pointer(
+                    Pointer::parse(pointer).map_err(|error| format!("`{{{pointer}}}`: {error}"))?,
+                ),
+                other => {
+                    return Err(format!(
+                        "`{{{other}}}` is none of `{{type}}`, `{{source}}` and `{{/json/pointer}}`"
+                    ));
                 }
-                other => return Err(format!("`{{{other}}}` is none of `{{type}}`, `{{source}}` and `{{/json/pointer}}`")),
             });
             rest = behind;
         }
@@ -49,7 +53,10 @@ impl Template {
         if parts.is_empty() {
             return Err("it is empty".to_owned());
         }
-        Ok(Self { text: text.to_owned(), parts })
+        Ok(Self {
+            text: text.to_owned(),
+            parts,
+        })
     }
 
     /// The template as it was written.
@@ -67,7 +74,9 @@ impl Template {
     /// Whether the payload has a say in what it becomes.
     #[must_use]
     pub fn reads_payload(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Pointer(_)))
+        self.parts
+            .iter()
+            .any(|part| matches!(part, Part::Pointer(_)))
     }
 
     /// What it becomes for a type and a source, unless it needs a payload.

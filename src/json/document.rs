@@ -40,14 +40,20 @@ pub(super) struct Entry {
     children: u32,
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "scan() refuses bodies whose offsets would not fit")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "scan() refuses bodies whose offsets would not fit"
+)]
 impl Entry {
     pub(super) fn new(kind: Kind, start: usize, end: usize, next: usize, flag: bool) -> Self {
-        Self { kind, flag, start: start as u32, end: end as u32, next: next as u32, children: 0 }
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        self.kind
+        Self {
+            kind,
+            flag,
+            start: start as u32,
+            end: end as u32,
+            next: next as u32,
+            children: 0,
+        }
     }
 
     pub(super) fn add_child(&mut self) {
@@ -62,7 +68,11 @@ impl Entry {
 
     /// A name's or string's bytes as they were sent, and whether they have escapes.
     pub(super) fn raw_text<'b>(&self, body: &'b [u8]) -> (&'b [u8], bool) {
-        (body.get(self.start as usize..self.end as usize).unwrap_or_default(), self.flag)
+        (
+            body.get(self.start as usize..self.end as usize)
+                .unwrap_or_default(),
+            self.flag,
+        )
     }
 
     /// The index of the first entry behind the value.
@@ -82,7 +92,11 @@ pub struct Document<'b> {
 
 impl<'b> Document<'b> {
     pub(super) fn new(text: &'b str, entries: Vec<Entry>) -> Self {
-        Self { text, entries, ambiguous: Cell::new(None) }
+        Self {
+            text,
+            entries,
+            ambiguous: Cell::new(None),
+        }
     }
 
     /// Reads a body.
@@ -96,7 +110,10 @@ impl<'b> Document<'b> {
     /// The outermost value.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
-        Node { document: self, at: 0 }
+        Node {
+            document: self,
+            at: 0,
+        }
     }
 
     /// A member name that has been looked up (by routing, the id, the schema…) although its object has it twice.
@@ -110,16 +127,26 @@ impl<'b> Document<'b> {
     }
 
     fn raw(&self, at: u32) -> &str {
-        self.entry(at).and_then(|entry| self.text.get(entry.start as usize..entry.end as usize)).unwrap_or_default()
+        self.entry(at)
+            .and_then(|entry| self.text.get(entry.start as usize..entry.end as usize))
+            .unwrap_or_default()
     }
 
     fn text_of(&self, at: u32) -> Cow<'_, str> {
         let raw = self.raw(at);
-        if self.entry(at).is_some_and(|entry| entry.flag) { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
+        if self.entry(at).is_some_and(|entry| entry.flag) {
+            Cow::Owned(unescape(raw))
+        } else {
+            Cow::Borrowed(raw)
+        }
     }
 
     fn is_named(&self, at: u32, name: &str) -> bool {
-        if self.entry(at).is_some_and(|entry| entry.flag) { self.text_of(at) == name } else { self.raw(at) == name }
+        if self.entry(at).is_some_and(|entry| entry.flag) {
+            self.text_of(at) == name
+        } else {
+            self.raw(at) == name
+        }
     }
 }
 
@@ -134,7 +161,9 @@ impl<'d> Node<'d> {
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.document.entry(self.at).map_or(Kind::Null, |entry| entry.kind)
+        self.document
+            .entry(self.at)
+            .map_or(Kind::Null, |entry| entry.kind)
     }
 
     /// Its place among the document's values: unique, and stable for the document's life.
@@ -152,7 +181,9 @@ impl<'d> Node<'d> {
     /// How many elements or members it has; 0 for what is no container.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.document.entry(self.at).map_or(0, |entry| entry.children as usize)
+        self.document
+            .entry(self.at)
+            .map_or(0, |entry| entry.children as usize)
     }
 
     /// Whether it has no elements or members.
@@ -194,18 +225,25 @@ impl<'d> Node<'d> {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Node<'d>> {
         let document = self.document;
-        let mut named = self.children(Kind::Object, 1).filter(|name_at| document.is_named(*name_at, name));
+        let mut named = self
+            .children(Kind::Object, 1)
+            .filter(|name_at| document.is_named(*name_at, name));
         let found = named.next()?;
         if self.repeats_names() && named.next().is_some() {
             document.ambiguous.set(Some(found));
         }
-        Some(Node { document, at: found + 1 })
+        Some(Node {
+            document,
+            at: found + 1,
+        })
     }
 
     /// Whether it is an object that has some name twice.
     #[must_use]
     pub fn repeats_names(&self) -> bool {
-        self.document.entry(self.at).is_some_and(|entry| entry.kind == Kind::Object && entry.flag)
+        self.document
+            .entry(self.at)
+            .is_some_and(|entry| entry.kind == Kind::Object && entry.flag)
     }
 
     /// Its members in the order they were sent; none where it is no object.
@@ -223,16 +261,33 @@ impl<'d> Node<'d> {
     /// The value that a JSON Pointer names.
     #[must_use]
     pub fn at(&self, pointer: &Pointer) -> Option<Node<'d>> {
-        pointer.tokens().iter().try_fold(*self, |node, token| match node.kind() {
-            Kind::Object => node.get(token.name()),
-            Kind::Array => token.index().and_then(|index| node.elements().nth(index)),
-            Kind::Null | Kind::False | Kind::True | Kind::Number | Kind::String | Kind::Name => None,
-        })
+        pointer
+            .tokens()
+            .iter()
+            .try_fold(*self, |node, token| match node.kind() {
+                Kind::Object => node.get(token.name()),
+                Kind::Array => token.index().and_then(|index| node.elements().nth(index)),
+                Kind::Null
+                | Kind::False
+                | Kind::True
+                | Kind::Number
+                | Kind::String
+                | Kind::Name => None,
+            })
     }
 
     fn children(&self, container: Kind, value_offset: u32) -> Children<'d> {
-        let left = if self.kind() == container { self.len() } else { 0 };
-        Children { document: self.document, at: self.at + 1, left, value_offset }
+        let left = if self.kind() == container {
+            self.len()
+        } else {
+            0
+        };
+        Children {
+            document: self.document,
+            at: self.at + 1,
+            left,
+            value_offset,
+        }
     }
 }
 
@@ -265,7 +320,15 @@ impl<'d> Iterator for Members<'d> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let document = self.0.document;
-        self.0.next().map(|name| (document.text_of(name), Node { document, at: name + 1 }))
+        self.0.next().map(|name| {
+            (
+                document.text_of(name),
+                Node {
+                    document,
+                    at: name + 1,
+                },
+            )
+        })
     }
 }
 
@@ -300,7 +363,9 @@ pub(super) fn unescape(raw: &str) -> String {
                 if (0xd800..0xdc00).contains(&high) {
                     // The scanner has seen to it that `\u` and a low surrogate follow.
                     let low = hexadecimal(&mut characters.by_ref().skip(2));
-                    text.extend(char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low & 0x3ff)));
+                    text.extend(char::from_u32(
+                        0x10000 + ((high - 0xd800) << 10) + (low & 0x3ff),
+                    ));
                 } else {
                     text.extend(char::from_u32(high));
                 }
@@ -315,7 +380,9 @@ pub(super) fn unescape(raw: &str) -> String {
 }
 
 fn hexadecimal(characters: &mut impl Iterator<Item = char>) -> u32 {
-    characters.take(4).fold(0, |unit, digit| unit * 16 + digit.to_digit(16).unwrap_or_default())
+    characters.take(4).fold(0, |unit, digit| {
+        unit * 16 + digit.to_digit(16).unwrap_or_default()
+    })
 }
 
 #[cfg(test)]
@@ -355,24 +422,48 @@ mod tests {
     #[test]
     fn repeated_names_are_noticed_in_small_and_large_objects() {
         let object = |names: &[String]| {
-            let members: Vec<_> = names.iter().map(|name| format!("\"{name}\":{{\"n\":[1,{{\"n\":2}}]}}")).collect();
+            let members: Vec<_> = names
+                .iter()
+                .map(|name| format!("\"{name}\":{{\"n\":[1,{{\"n\":2}}]}}"))
+                .collect();
             format!("{{{}}}", members.join(","))
         };
         for count in [1, 2, 31, 32, 33, 200] {
             let mut names: Vec<String> = (0..count).map(|number| format!("name{number}")).collect();
             let body = object(&names);
-            assert!(!Document::parse(body.as_bytes()).unwrap().root().repeats_names(), "{count}");
+            assert!(
+                !Document::parse(body.as_bytes())
+                    .unwrap()
+                    .root()
+                    .repeats_names(),
+                "{count}"
+            );
             names.push("n\\u0061me0".to_owned());
             let body = object(&names);
-            assert!(Document::parse(body.as_bytes()).unwrap().root().repeats_names(), "{count} and an escaped one");
+            assert!(
+                Document::parse(body.as_bytes())
+                    .unwrap()
+                    .root()
+                    .repeats_names(),
+                "{count} and an escaped one"
+            );
         }
     }
 
     #[test]
     fn pairs_of_surrogates_are_one_character_and_lone_ones_are_refused() {
         let document = Document::parse(br#"["\ud83d\ude80 \u0000"]"#).unwrap();
-        assert_eq!(document.root().elements().next().unwrap().as_str().unwrap(), "🚀 \0");
-        for lone in [r#""\ud83d""#, r#""\ude80""#, r#""\ud83dx""#, r#""\ud83d\n""#, r#""\ud83d\ud83d""#] {
+        assert_eq!(
+            document.root().elements().next().unwrap().as_str().unwrap(),
+            "🚀 \0"
+        );
+        for lone in [
+            r#""\ud83d""#,
+            r#""\ude80""#,
+            r#""\ud83dx""#,
+            r#""\ud83d\n""#,
+            r#""\ud83d\ud83d""#,
+        ] {
             assert!(!is_json(lone.as_bytes()), "{lone}");
         }
     }
@@ -381,17 +472,49 @@ mod tests {
     fn depth_is_bounded_everywhere() {
         let nested = |depth: usize| [b"[".repeat(depth), b"]".repeat(depth)].concat();
         assert!(is_json(&nested(MAX_DEPTH)));
-        assert!(matches!(Document::parse(&nested(MAX_DEPTH + 1)), Err(Fault::Depth { .. })));
-        assert!(matches!(Document::parse(&b"[".repeat(200_000)), Err(Fault::Depth { .. })));
+        assert!(matches!(
+            Document::parse(&nested(MAX_DEPTH + 1)),
+            Err(Fault::Depth { .. })
+        ));
+        assert!(matches!(
+            Document::parse(&b"[".repeat(200_000)),
+            Err(Fault::Depth { .. })
+        ));
     }
 
     #[test]
     fn encodings_other_than_utf_8_are_told_from_bad_syntax() {
-        for body in [&b"\xef\xbb\xbf{}"[..], b"\xff\xfe{\0}\0", b"{\"a\":\"\xc0\xaf\"}", b"\"\xed\xa0\x80\""] {
-            assert!(matches!(Document::parse(body), Err(Fault::Encoding { .. })), "{body:?}");
+        for body in [
+            &b"\xef\xbb\xbf{}"[..],
+            b"\xff\xfe{\0}\0",
+            b"{\"a\":\"\xc0\xaf\"}",
+            b"\"\xed\xa0\x80\"",
+        ] {
+            assert!(
+                matches!(Document::parse(body), Err(Fault::Encoding { .. })),
+                "{body:?}"
+            );
         }
-        for body in ["", " ", "{}{}", "[1,]", "{\"a\":1,}", "{a:1}", "NaN", "1 // x", "01", "1.", "-", "1e", "\"\t\"", "tru"] {
-            assert!(matches!(Document::parse(body.as_bytes()), Err(Fault::Syntax { .. })), "{body:?}");
+        for body in [
+            "",
+            " ",
+            "{}{}",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "NaN",
+            "1 // x",
+            "01",
+            "1.",
+            "-",
+            "1e",
+            "\"\t\"",
+            "tru",
+        ] {
+            assert!(
+                matches!(Document::parse(body.as_bytes()), Err(Fault::Syntax { .. })),
+                "{body:?}"
+            );
         }
     }
 
@@ -420,10 +543,17 @@ mod tests {
             Value::Number(number) => node.raw().parse::<f64>().ok() == number.as_f64(),
             Value::String(text) => node.as_str().as_deref() == Some(text),
             Value::Array(values) => {
-                node.len() == values.len() && node.elements().zip(values).all(|(node, value)| same(node, value))
+                node.len() == values.len()
+                    && node
+                        .elements()
+                        .zip(values)
+                        .all(|(node, value)| same(node, value))
             }
             Value::Object(map) => {
-                node.len() == map.len() && map.iter().all(|(name, value)| node.get(name).is_some_and(|node| same(node, value)))
+                node.len() == map.len()
+                    && map
+                        .iter()
+                        .all(|(name, value)| node.get(name).is_some_and(|node| same(node, value)))
             }
         }
     }

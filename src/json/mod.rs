@@ -11,4 +11,4 @@ mod schema;
 pub use document::{Document, Kind, Node};
 pub use pointer::{Pointer, escape_token};
 pub use scan::{Fault, MAX_DEPTH};
-pub use schema::{Schema, SchemaError, Violation};
+pub use schema::{Schema, SchemaError, Violation, is_date_time};

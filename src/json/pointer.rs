@@ -38,17 +38,24 @@ impl Pointer {
         let tokens = path
             .split('/')
             .map(|token| {
-                let complete = token.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+                let complete = token
+                    .split('~')
+                    .skip(1)
+                    .all(|after| after.starts_with(['0', '1']));
                 if !complete {
                     return Err("in a JSON Pointer `~` is followed by 0 or 1");
                 }
                 let name = token.replace("~1", "/").replace("~0", "~");
-                let is_index = token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
+                let is_index = token == "0"
+                    || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
                 let index = if is_index { token.parse().ok() } else { None };
                 Ok(Token { name, index })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { text: text.to_owned(), tokens })
+        Ok(Self {
+            text: text.to_owned(),
+            tokens,
+        })
     }
 
     /// The pointer as it was written.

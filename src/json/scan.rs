@@ -20,7 +20,10 @@ pub enum Fault {
     /// Not UTF-8, or a byte order mark in front (RFC 8259 section 8.1).
     Encoding { offset: usize },
     /// Not JSON.
-    Syntax { offset: usize, expected: &'static str },
+    Syntax {
+        offset: usize,
+        expected: &'static str,
+    },
     /// Nested deeper than [`MAX_DEPTH`].
     Depth { offset: usize },
 }
@@ -28,9 +31,18 @@ pub enum Fault {
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Encoding { offset } => write!(f, "the body is not UTF-8 without a byte order mark (at byte {offset})"),
-            Self::Syntax { offset, expected } => write!(f, "the body is not JSON: expected {expected} at byte {offset}"),
-            Self::Depth { offset } => write!(f, "the body is nested deeper than {MAX_DEPTH} levels (at byte {offset})"),
+            Self::Encoding { offset } => write!(
+                f,
+                "the body is not UTF-8 without a byte order mark (at byte {offset})"
+            ),
+            Self::Syntax { offset, expected } => write!(
+                f,
+                "the body is not JSON: expected {expected} at byte {offset}"
+            ),
+            Self::Depth { offset } => write!(
+                f,
+                "the body is nested deeper than {MAX_DEPTH} levels (at byte {offset})"
+            ),
         }
     }
 }
@@ -40,11 +52,18 @@ impl std::fmt::Display for Fault {
 /// # Errors
 /// The first [`Fault`] in the body.
 pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
-    let text = std::str::from_utf8(body).map_err(|error| Fault::Encoding { offset: error.valid_up_to() })?;
+    let text = std::str::from_utf8(body).map_err(|error| Fault::Encoding {
+        offset: error.valid_up_to(),
+    })?;
     if text.starts_with('\u{feff}') || body.len() > MAX_BYTES {
         return Err(Fault::Encoding { offset: 0 });
     }
-    let mut scanner = Scanner { bytes: body, at: 0, entries: Vec::with_capacity(body.len() / 16 + 4), open: Vec::new() };
+    let mut scanner = Scanner {
+        bytes: body,
+        at: 0,
+        entries: Vec::with_capacity(body.len() / 16 + 4),
+        open: Vec::new(),
+    };
     scanner.document()?;
     Ok(Document::new(text, scanner.entries))
 }
@@ -76,7 +95,11 @@ impl Scanner<'_> {
             loop {
                 self.white_space();
                 let Some(is_object) = self.count_child() else {
-                    return if self.at == self.bytes.len() { Ok(()) } else { Err(self.expected("nothing after the document")) };
+                    return if self.at == self.bytes.len() {
+                        Ok(())
+                    } else {
+                        Err(self.expected("nothing after the document"))
+                    };
                 };
                 match (self.peek(), is_object) {
                     (Some(b','), true) => {
@@ -132,7 +155,13 @@ impl Scanner<'_> {
             return Err(Fault::Depth { offset: self.at });
         }
         let is_object = kind == Kind::Object;
-        self.open.push(Container { entry: self.entries.len(), is_object, members: 0, names: 0, repeats: false });
+        self.open.push(Container {
+            entry: self.entries.len(),
+            is_object,
+            members: 0,
+            names: 0,
+            repeats: false,
+        });
         self.push(kind, self.at, self.at, false);
         self.at += 1;
         self.white_space();
@@ -162,10 +191,17 @@ impl Scanner<'_> {
 
     /// Notes whether the name that was just read stands in its object already.
     fn note_name(&mut self) {
-        let Some((name, is_escaped)) = self.entries.last().map(|entry| entry.raw_text(self.bytes)) else { return };
-        let Some(container) = self.open.last_mut() else { return };
+        let Some((name, is_escaped)) = self.entries.last().map(|entry| entry.raw_text(self.bytes))
+        else {
+            return;
+        };
+        let Some(container) = self.open.last_mut() else {
+            return;
+        };
         container.members += 1;
-        let ends = name.first().zip(name.last()).map_or(0, |(first, last)| usize::from(*first) + 3 * usize::from(*last));
+        let ends = name.first().zip(name.last()).map_or(0, |(first, last)| {
+            usize::from(*first) + 3 * usize::from(*last)
+        });
         let bit = 1_u64 << ((name.len() * 7 + ends) % 64);
         let seen = container.names & bit != 0;
         container.names |= bit;
@@ -176,14 +212,16 @@ impl Scanner<'_> {
         if (seen || is_escaped) && container.members <= MANY_MEMBERS {
             let last = self.entries.len() - 1;
             let first = container.entry + 1;
-            container.repeats |= names(&self.entries, first, last).any(|earlier| text(earlier, self.bytes) == raw_or_unescaped(name, is_escaped));
+            container.repeats |= names(&self.entries, first, last)
+                .any(|earlier| text(earlier, self.bytes) == raw_or_unescaped(name, is_escaped));
         }
     }
 
     fn repeats_among_many(&self, container: usize) -> bool {
         // The standard library's hashing is keyed at random: names can't be chosen to collide.
         let mut seen = HashSet::new();
-        names(&self.entries, container + 1, self.entries.len()).any(|name| !seen.insert(text(name, self.bytes)))
+        names(&self.entries, container + 1, self.entries.len())
+            .any(|name| !seen.insert(text(name, self.bytes)))
     }
 
     /// A member's name and the colon behind it.
@@ -290,11 +328,19 @@ impl Scanner<'_> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
+        if self.at == start {
+            Err(self.expected("a digit"))
+        } else {
+            Ok(())
+        }
     }
 
     fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<(), Fault> {
-        if !self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+        if !self
+            .bytes
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(word))
+        {
             return Err(self.expected("a value"));
         }
         self.push(kind, self.at, self.at + word.len(), false);
@@ -314,11 +360,15 @@ impl Scanner<'_> {
 
     fn push(&mut self, kind: Kind, start: usize, end: usize, escaped: bool) {
         let next = self.entries.len() + 1;
-        self.entries.push(Entry::new(kind, start, end, next, escaped));
+        self.entries
+            .push(Entry::new(kind, start, end, next, escaped));
     }
 
     fn expected(&self, expected: &'static str) -> Fault {
-        Fault::Syntax { offset: self.at, expected }
+        Fault::Syntax {
+            offset: self.at,
+            expected,
+        }
     }
 }
 

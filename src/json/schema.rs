@@ -69,7 +69,11 @@ impl Schema {
         }
         let validator = options.build(schema).map_err(|error| {
             let place = error.instance_path().as_str();
-            SchemaError(if place.is_empty() { error.to_string() } else { format!("at {place}: {error}") })
+            SchemaError(if place.is_empty() {
+                error.to_string()
+            } else {
+                format!("at {place}: {error}")
+            })
         })?;
         let mut names = HashSet::new();
         collect_names(schema, &mut names);
@@ -86,19 +90,32 @@ impl Schema {
             return Ok(());
         }
         if root.document_len() > MAX_VALUES_FOR_A_LIST {
-            return self.validator.validate(instance).map_err(|error| vec![violation(&error)]);
+            return self
+                .validator
+                .validate(instance)
+                .map_err(|error| vec![violation(&error)]);
         }
-        Err(self.validator.iter_errors(instance).take(MAX_VIOLATIONS).map(|error| violation(&error)).collect())
+        Err(self
+            .validator
+            .iter_errors(instance)
+            .take(MAX_VIOLATIONS)
+            .map(|error| violation(&error))
+            .collect())
     }
 }
 
 fn collect_names(schema: &Value, names: &mut HashSet<String>) {
     match schema {
-        Value::Array(schemas) => schemas.iter().for_each(|schema| collect_names(schema, names)),
+        Value::Array(schemas) => schemas
+            .iter()
+            .for_each(|schema| collect_names(schema, names)),
         Value::Object(keywords) => {
             for (keyword, value) in keywords {
                 match (keyword.as_str(), value) {
-                    ("properties" | "dependentSchemas" | "dependentRequired", Value::Object(members)) => {
+                    (
+                        "properties" | "dependentSchemas" | "dependentRequired",
+                        Value::Object(members),
+                    ) => {
                         names.extend(members.keys().cloned());
                     }
                     ("required", Value::Array(required)) => {
@@ -113,9 +130,13 @@ fn collect_names(schema: &Value, names: &mut HashSet<String>) {
     }
 }
 
-/// RFC 3339 section 5.6, as protobuf's JSON mapping of `Timestamp` has it: an offset, up to nine fractional digits.
-fn is_date_time(text: &str) -> bool {
-    let fraction = text.split_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+/// Whether it is an RFC 3339 time (section 5.6) as protobuf's JSON mapping of `Timestamp` has it: with an offset and up
+/// to nine fractional digits.
+#[must_use]
+pub fn is_date_time(text: &str) -> bool {
+    let fraction = text.split_once('.').map_or(0, |(_, rest)| {
+        rest.bytes().take_while(u8::is_ascii_digit).count()
+    });
     fraction <= 9 && OffsetDateTime::parse(text, &Rfc3339).is_ok()
 }
 
@@ -129,10 +150,15 @@ fn violation(error: &ValidationError<'_>) -> Violation {
             "is missing".to_owned()
         }
         Fault::FalseSchema => "must not be there".to_owned(),
-        Fault::AdditionalProperties { .. } | Fault::UnevaluatedProperties { .. } => "has members that must not be there".to_owned(),
+        Fault::AdditionalProperties { .. } | Fault::UnevaluatedProperties { .. } => {
+            "has members that must not be there".to_owned()
+        }
         _ => error.masked_with("the value").to_string(),
     };
-    Violation { pointer: shorten(pointer), reason: shorten(reason) }
+    Violation {
+        pointer: shorten(pointer),
+        reason: shorten(reason),
+    }
 }
 
 fn shorten(text: String) -> String {
@@ -258,7 +284,11 @@ fn to_value(node: Node<'_>) -> Value {
         Kind::Number => Value::Number(Decimal(node.raw()).to_number().into_owned()),
         Kind::String | Kind::Name => Value::from(node.as_str().unwrap_or_default()),
         Kind::Array => node.elements().map(to_value).collect(),
-        Kind::Object => Value::Object(node.members().map(|(name, value)| (name.into_owned(), to_value(value))).collect()),
+        Kind::Object => Value::Object(
+            node.members()
+                .map(|(name, value)| (name.into_owned(), to_value(value)))
+                .collect(),
+        ),
     }
 }
 
@@ -278,7 +308,13 @@ impl<'a> Object<'a, Body> for Container<'a> {
     fn members(&self) -> Self::MembersIter {
         if self.0.repeats_names() {
             // Looking a name up is what makes it ambiguous.
-            self.0.members().filter(|(name, _)| self.1.contains(name.as_ref())).for_each(|(name, _)| drop(self.0.get(&name)));
+            for (name, _) in self
+                .0
+                .members()
+                .filter(|(name, _)| self.1.contains(name.as_ref()))
+            {
+                let _looked_up = self.0.get(&name);
+            }
         }
         Children(self.0.members(), self.1)
     }
@@ -305,7 +341,9 @@ impl<'d> Iterator for Children<'d, Members<'d>> {
     type Item = (Cow<'d, str>, Instance<'d>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|(name, value)| (name, Instance::Value(value, self.1)))
+        self.0
+            .next()
+            .map(|(name, value)| (name, Instance::Value(value, self.1)))
     }
 }
 
@@ -346,14 +384,25 @@ impl JsonNumber for Decimal<'_> {
     }
 
     fn to_number(&self) -> Cow<'_, Number> {
-        let integer = self.as_u64().map(Number::from).or_else(|| self.as_i64().map(Number::from));
+        let integer = self
+            .as_u64()
+            .map(Number::from)
+            .or_else(|| self.as_i64().map(Number::from));
         let clamped = self.as_double().clamp(f64::MIN, f64::MAX);
-        Cow::Owned(integer.or_else(|| Number::from_f64(clamped)).unwrap_or_else(|| Number::from(0)))
+        Cow::Owned(
+            integer
+                .or_else(|| Number::from_f64(clamped))
+                .unwrap_or_else(|| Number::from(0)),
+        )
     }
 
     fn is_integer(&self) -> bool {
         let double = self.as_double();
-        let is_zero = self.0.split(['e', 'E']).next().is_some_and(|digits| !digits.contains(|digit: char| ('1'..='9').contains(&digit)));
+        let is_zero = self
+            .0
+            .split(['e', 'E'])
+            .next()
+            .is_some_and(|digits| !digits.contains(|digit: char| ('1'..='9').contains(&digit)));
         double.is_infinite() || (double.fract() == 0.0 && (double != 0.0 || is_zero))
     }
 }
@@ -371,7 +420,10 @@ mod tests {
     }
 
     fn pointers(schema: &Value, body: &str) -> Vec<String> {
-        violations(schema, body).into_iter().map(|violation| violation.pointer).collect()
+        violations(schema, body)
+            .into_iter()
+            .map(|violation| violation.pointer)
+            .collect()
     }
 
     #[test]
@@ -380,19 +432,36 @@ mod tests {
             "type": "object", "required": ["id"],
             "properties": {"a/b": {"type": "string"}, "at": {"format": "date-time"}, "code": {"pattern": "^[a-z]+$"}},
         });
-        let found = violations(&schema, r#"{"a/b": 12345, "at": "2026-02-30T00:00:00Z", "code": "S3CRET"}"#);
-        let told = |pointer: &str| found.iter().find(|violation| violation.pointer == pointer).map(|violation| violation.reason.as_str());
+        let found = violations(
+            &schema,
+            r#"{"a/b": 12345, "at": "2026-02-30T00:00:00Z", "code": "S3CRET"}"#,
+        );
+        let told = |pointer: &str| {
+            found
+                .iter()
+                .find(|violation| violation.pointer == pointer)
+                .map(|violation| violation.reason.as_str())
+        };
         assert_eq!(told("/id"), Some("is missing"));
         assert!(told("/a~1b").unwrap().contains("string"));
         assert!(told("/at").unwrap().contains("date-time"));
         assert!(told("/code").is_some());
-        assert!(!format!("{found:?}").contains("12345") && !format!("{found:?}").contains("S3CRET"));
+        assert!(
+            !format!("{found:?}").contains("12345") && !format!("{found:?}").contains("S3CRET")
+        );
     }
 
     #[test]
     fn numbers_keep_their_meaning_beyond_doubles() {
         let integer = json!({"type": "integer"});
-        for good in ["1", "-0", "1.0", "150e-1", "1e400", "123456789012345678901234567890"] {
+        for good in [
+            "1",
+            "-0",
+            "1.0",
+            "150e-1",
+            "1e400",
+            "123456789012345678901234567890",
+        ] {
             assert!(violations(&integer, good).is_empty(), "{good}");
         }
         for bad in ["1.5", "1e-400", "15e-2"] {
@@ -404,17 +473,33 @@ mod tests {
 
     #[test]
     fn date_times_have_an_offset_and_exist() {
-        for good in ["2026-11-20T06:15:04Z", "2026-11-20T08:15:04.123456789+02:00", "2024-02-29T23:59:59-11:30"] {
+        for good in [
+            "2026-11-20T06:15:04Z",
+            "2026-11-20T08:15:04.123456789+02:00",
+            "2024-02-29T23:59:59-11:30",
+        ] {
             assert!(is_date_time(good), "{good}");
         }
-        for bad in ["2026-02-30T00:00:00Z", "2026-11-20T06:15:04", "2026-11-20", "2026-11-20T25:00:00Z", "2026-11-20T06:15:04.1234567890Z", ""] {
+        for bad in [
+            "2026-02-30T00:00:00Z",
+            "2026-11-20T06:15:04",
+            "2026-11-20",
+            "2026-11-20T25:00:00Z",
+            "2026-11-20T06:15:04.1234567890Z",
+            "",
+        ] {
             assert!(!is_date_time(bad), "{bad}");
         }
     }
 
     #[test]
     fn refuses_schemas_that_would_fetch_or_make_no_sense() {
-        for schema in [json!({"$ref": "https://example.com/a.json"}), json!({"$ref": "file:///etc/passwd"}), json!({"type": "strin"}), json!({"pattern": "("})] {
+        for schema in [
+            json!({"$ref": "https://example.com/a.json"}),
+            json!({"$ref": "file:///etc/passwd"}),
+            json!({"type": "strin"}),
+            json!({"pattern": "("}),
+        ] {
             assert!(Schema::compile(&schema).is_err(), "{schema}");
         }
     }
@@ -422,8 +507,14 @@ mod tests {
     #[test]
     fn the_list_of_faults_is_bounded() {
         let schema = json!({"items": {"type": "string"}});
-        assert_eq!(pointers(&schema, &format!("[{}1]", "1,".repeat(99))).len(), 10);
-        assert_eq!(pointers(&schema, &format!("[{}1]", "1,".repeat(300_000))).len(), 1);
+        assert_eq!(
+            pointers(&schema, &format!("[{}1]", "1,".repeat(99))).len(),
+            10
+        );
+        assert_eq!(
+            pointers(&schema, &format!("[{}1]", "1,".repeat(300_000))).len(),
+            1
+        );
     }
 
     #[test]

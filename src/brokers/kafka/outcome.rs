@@ -1,0 +1,104 @@
+//! From librdkafka's errors to the three outcomes.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::DeliveryResult;
+
+use super::status::{Status, status};
+use crate::brokers::outcome::{Outcome, Reason, Receipt};
+
+/// A delivery report's outcome. Success may come without an offset (a retry that the broker already had), and counts.
+pub(super) fn of_report(result: &DeliveryResult<'_>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Stored(Receipt::confirmed(false)),
+        Err((error, message)) => of_failure(error, status(message)),
+    }
+}
+
+fn of_failure(error: &KafkaError, status: Status) -> Outcome {
+    let reason = reason(error);
+    match status {
+        Status::Persisted => Outcome::Stored(Receipt::confirmed(false)),
+        Status::NotPersisted => Outcome::not_stored(reason, error.to_string()),
+        Status::PossiblyPersisted => Outcome::unknown(reason, error.to_string()),
+    }
+}
+
+/// What the refusal of a message at the client's door means: it never got in.
+pub(super) fn of_produce_error(error: &KafkaError) -> Outcome {
+    Outcome::not_stored(reason(error), error.to_string())
+}
+
+fn reason(error: &KafkaError) -> Reason {
+    match error.rdkafka_error_code() {
+        Some(
+            Code::MessageTimedOut
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue,
+        ) => Reason::TimedOut,
+        Some(Code::QueueFull) => Reason::QueueFull,
+        Some(Code::Fatal | Code::State | Code::PurgeQueue | Code::PurgeInflight) => Reason::Fatal,
+        Some(
+            Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::InvalidTopic,
+        ) => Reason::UnknownTopic,
+        Some(
+            Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend | Code::ISRInsufficient,
+        ) => Reason::NotEnoughReplicas,
+        Some(Code::Authentication | Code::SaslAuthenticationFailed) => Reason::Authentication,
+        Some(
+            Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed,
+        ) => Reason::Authorization,
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => Reason::TooLarge,
+        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::NetworkException) => {
+            Reason::Disconnected
+        }
+        _ => Reason::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: Code, status: Status) -> Outcome {
+        of_failure(&KafkaError::MessageProduction(code), status)
+    }
+
+    #[test]
+    fn the_message_status_alone_tells_certain_from_unknown() {
+        for code in [
+            Code::MessageTimedOut,
+            Code::PurgeInflight,
+            Code::NotEnoughReplicasAfterAppend,
+            Code::MessageSizeTooLarge,
+            Code::Fatal,
+        ] {
+            assert!(
+                matches!(failure(code, Status::NotPersisted), Outcome::NotStored(_)),
+                "{code:?}"
+            );
+            assert!(
+                matches!(
+                    failure(code, Status::PossiblyPersisted),
+                    Outcome::Unknown(_)
+                ),
+                "{code:?}"
+            );
+            assert!(
+                matches!(failure(code, Status::Persisted), Outcome::Stored(_)),
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_certain() {
+        let outcome = of_produce_error(&KafkaError::MessageProduction(Code::QueueFull));
+        assert!(matches!(outcome, Outcome::NotStored(not) if not.reason == Reason::QueueFull));
+    }
+}

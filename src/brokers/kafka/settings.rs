@@ -1,0 +1,181 @@
+//! `[brokers.NAME]` with `kind = "kafka"`, and the client's properties that follow from it.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use zeroize::Zeroizing;
+
+use crate::brokers::Limits;
+use crate::config::Section;
+
+/// What the bridge's own time-out has over librdkafka's, so that the client's word comes first.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// What headers and Kafka's own framing may add to a body.
+const OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// The largest `message.max.bytes` that librdkafka takes (`CONFIGURATION.md`).
+const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
+
+/// Properties that the promise rests on, and why they can't be set.
+const FIXED: [(&[&str], &str); 5] = [
+    (
+        &["acks", "request.required.acks"],
+        "a 2xx means that all in-sync replicas have the event, so it is `all`",
+    ),
+    (
+        &["message.timeout.ms", "delivery.timeout.ms"],
+        "it follows from `publish_timeout`, so that the client's answer comes before the sender's",
+    ),
+    (
+        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
+        "it follows from `max_in_flight` and `max_in_flight_bytes`, which answer 503 before the queue is full",
+    ),
+    (
+        &["delivery.report.only.error", "dr_cb", "dr_msg_cb"],
+        "without reports of success no event could be acknowledged",
+    ),
+    (
+        &["bootstrap.servers", "metadata.broker.list"],
+        "it is `bootstrap_servers`, beside `options`",
+    ),
+];
+
+/// A Kafka cluster, and how to reach it.
+#[derive(Clone)]
+pub struct Settings {
+    bootstrap_servers: String,
+    options: Vec<(String, Zeroizing<String>)>,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Options may be passwords.
+        let names: Vec<_> = self.options.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Settings")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("options", &names)
+            .finish()
+    }
+}
+
+impl Settings {
+    pub(in crate::brokers) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let bootstrap_servers = section.required_text("bootstrap_servers", "\"localhost:9092\"");
+        let options = section.secret_map("options");
+        for (name, value) in &options {
+            let fixed = FIXED
+                .iter()
+                .find(|(names, _)| names.contains(&name.as_str()));
+            if let Some((_, reason)) = fixed {
+                section.problem_at(
+                    &format!("options.{name}"),
+                    format!("{name} can't be set: {reason}"),
+                );
+            } else if let Err(error) = ClientConfig::new()
+                .set(name.as_str(), value.as_str())
+                .create_native_config()
+            {
+                // The error's own words would contain the value, which may be a secret.
+                let is_unknown = error.to_string().contains("No such configuration property");
+                let what = if is_unknown {
+                    "is no property of librdkafka"
+                } else {
+                    "has a value that librdkafka does not take"
+                };
+                section.problem_at(
+                    &format!("options.{name}"),
+                    format!("{name} {what} (see its CONFIGURATION.md)"),
+                );
+            }
+        }
+        Some(Self {
+            bootstrap_servers: bootstrap_servers?,
+            options,
+        })
+    }
+
+    pub(in crate::brokers) fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// The properties of every client: producer, consumer and probe.
+    pub(super) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config.set(
+            "client.id",
+            concat!("hookbridge-", env!("CARGO_PKG_VERSION")),
+        );
+        config.set("allow.auto.create.topics", "false");
+        config.set("socket.timeout.ms", "10000");
+        config.set("socket.connection.setup.timeout.ms", "5000");
+        config.set("socket.keepalive.enable", "true");
+        config.set("reconnect.backoff.max.ms", "2000");
+        config.set("enable.metrics.push", "false");
+        config.set("log.connection.close", "false");
+        config
+    }
+
+    /// The properties of the producer: the promise's, then the user's, then those that the user can't change.
+    pub(super) fn producer_config(&self, limits: Limits) -> ClientConfig {
+        let timeout_ms = limits
+            .publish_timeout
+            .saturating_sub(MARGIN)
+            .max(MARGIN)
+            .as_millis();
+        let mut config = self.client_config();
+        config.set("enable.idempotence", "true");
+        config.set("request.timeout.ms", timeout_ms.to_string());
+        // An unknown topic is reported as such well before the message times out.
+        config.set(
+            "topic.metadata.propagation.max.ms",
+            (timeout_ms / 2).min(5000).to_string(),
+        );
+        let message_bytes = limits
+            .max_body_bytes
+            .saturating_add(OVERHEAD_BYTES)
+            .min(MAX_MESSAGE_BYTES);
+        config.set("message.max.bytes", message_bytes.to_string());
+        // Every request waits for its own acknowledgement; under load librdkafka batches what queues up by itself.
+        config.set("linger.ms", "0");
+        config.set("partitioner", "murmur2_random");
+        self.set_options(&mut config);
+        config.set("acks", "all");
+        config.set("message.timeout.ms", timeout_ms.to_string());
+        // A little above the bridge's own limits, which must be the first to say no.
+        let queued_messages = limits
+            .max_in_flight
+            .saturating_add(1000)
+            .clamp(1000, 10_000_000);
+        let queued_kbytes = (limits.max_in_flight_bytes / 1024)
+            .saturating_add(message_bytes / 1024)
+            .saturating_add(16 * 1024);
+        config.set("queue.buffering.max.messages", queued_messages.to_string());
+        config.set(
+            "queue.buffering.max.kbytes",
+            queued_kbytes.clamp(16 * 1024, 2_097_151).to_string(),
+        );
+        config
+    }
+
+    /// The properties of a consumer without a group, for `tail` and the demo.
+    pub(super) fn consumer_config(&self, from_start: bool) -> ClientConfig {
+        let mut config = self.client_config();
+        // Producers' properties are unknown to consumers only as a warning in librdkafka's log.
+        self.set_options(&mut config);
+        config.set("group.id", "hookbridge-tail");
+        config.set("enable.auto.commit", "false");
+        config.set(
+            "auto.offset.reset",
+            if from_start { "earliest" } else { "latest" },
+        );
+        config
+    }
+
+    fn set_options(&self, config: &mut ClientConfig) {
+        for (name, value) in &self.options {
+            config.set(name.as_str(), value.as_str());
+        }
+    }
+}

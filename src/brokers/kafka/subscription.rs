@@ -1,0 +1,100 @@
+//! Reads topics back: `hookbridge tail` and the demo. No group, nothing is committed.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{Settings, describe};
+use crate::brokers::{Delivered, From, SubscribeError};
+
+/// How long the cluster may take to say where the topics' partitions are.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages of some topics.
+pub struct Subscription(StreamConsumer);
+
+impl Subscription {
+    pub(in crate::brokers) async fn start(
+        settings: &Settings,
+        topics: &[String],
+        from: From,
+    ) -> Result<Self, SubscribeError> {
+        let (settings, topics) = (settings.clone(), topics.to_owned());
+        let starting = tokio::task::spawn_blocking(move || assign(&settings, &topics, from));
+        starting
+            .await
+            .unwrap_or_else(|error| Err(SubscribeError(error.to_string())))
+    }
+
+    pub(in crate::brokers) async fn next(&mut self) -> Result<Delivered, SubscribeError> {
+        let message = self
+            .0
+            .recv()
+            .await
+            .map_err(|error| SubscribeError(describe(&error)))?;
+        let headers = message.headers().map(|headers| {
+            headers
+                .iter()
+                .map(|header| {
+                    (
+                        header.key.to_owned(),
+                        header.value.unwrap_or_default().to_vec(),
+                    )
+                })
+                .collect()
+        });
+        Ok(Delivered {
+            topic: message.topic().to_owned(),
+            position: Some((message.partition(), message.offset())),
+            key: message.key().map(<[u8]>::to_vec),
+            headers: headers.unwrap_or_default(),
+            value: message.payload().unwrap_or_default().to_vec(),
+        })
+    }
+}
+
+fn assign(
+    settings: &Settings,
+    topics: &[String],
+    from: From,
+) -> Result<Subscription, SubscribeError> {
+    let fail = |error: &rdkafka::error::KafkaError| SubscribeError(describe(error));
+    let consumer: StreamConsumer = settings
+        .consumer_config(from == From::Start)
+        .create()
+        .map_err(|error| fail(&error))?;
+    let mut assignment = TopicPartitionList::new();
+    for topic in topics {
+        let metadata = consumer
+            .fetch_metadata(Some(topic), TIMEOUT)
+            .map_err(|error| fail(&error))?;
+        let partitions = metadata
+            .topics()
+            .iter()
+            .filter(|found| found.name() == topic)
+            .flat_map(|found| found.partitions());
+        let before = assignment.count();
+        for partition in partitions {
+            let offset = match from {
+                From::Start => Offset::Beginning,
+                // The end as a number: "the end" would be looked up later, after messages that should be seen.
+                From::Now => {
+                    let (_, end) = consumer
+                        .fetch_watermarks(topic, partition.id(), TIMEOUT)
+                        .map_err(|error| fail(&error))?;
+                    Offset::Offset(end)
+                }
+            };
+            assignment
+                .add_partition_offset(topic, partition.id(), offset)
+                .map_err(|error| fail(&error))?;
+        }
+        if assignment.count() == before {
+            return Err(SubscribeError(format!("the topic {topic} does not exist")));
+        }
+    }
+    consumer.assign(&assignment).map_err(|error| fail(&error))?;
+    Ok(Subscription(consumer))
+}

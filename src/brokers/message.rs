@@ -1,0 +1,95 @@
+//! What is published: the same for every broker but for the names of its headers.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+/// A message on its way to a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The topic or subject.
+    pub destination: String,
+    /// The key, by which Kafka keeps messages in order.
+    pub key: String,
+    /// The headers.
+    pub headers: Vec<Header>,
+    /// The request's body, byte for byte.
+    pub body: Bytes,
+    /// The same for every delivery of the event: JetStream drops the second within its window (`Nats-Msg-Id`).
+    pub deduplication_id: String,
+}
+
+/// One header of a [`Message`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub attribute: Attribute,
+    /// Its value.
+    pub value: Cow<'static, str>,
+}
+
+/// A header's name on each kind of broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribute {
+    /// A CloudEvents attribute in the binary mode of the broker's protocol binding: `ce_NAME` (Kafka binding 1.0.2
+    /// section 3.2.3.1), `ce-NAME` (NATS binding 1.0.2 section 3.1.3.1).
+    CloudEvents {
+        /// The name on Kafka.
+        kafka: &'static str,
+        /// The name on NATS.
+        nats: &'static str,
+    },
+    /// A name that is the same everywhere.
+    Plain(Cow<'static, str>),
+}
+
+macro_rules! cloud_events {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        $($(#[$doc])* pub const $constant: Self = Self::CloudEvents { kafka: concat!("ce_", $name), nats: concat!("ce-", $name) };)*
+    };
+}
+
+impl Attribute {
+    cloud_events! {
+        /// `specversion`: the version of CloudEvents.
+        SPEC_VERSION = "specversion";
+        /// `id`: the event's id.
+        ID = "id";
+        /// `source`: where it comes from.
+        SOURCE = "source";
+        /// `type`: its type.
+        TYPE = "type";
+        /// `time`: when it happened.
+        TIME = "time";
+        /// `subject`: what it is about.
+        SUBJECT = "subject";
+        /// `recordedtime`: when it was received (CloudEvents extension "Recorded Time").
+        RECORDED_TIME = "recordedtime";
+        /// `partitionkey`: the key (CloudEvents extension "Partitioning").
+        PARTITION_KEY = "partitionkey";
+    }
+
+    /// A name that is the same everywhere.
+    #[must_use]
+    pub const fn plain(name: &'static str) -> Self {
+        Self::Plain(Cow::Borrowed(name))
+    }
+
+    /// The name on Kafka.
+    #[must_use]
+    pub fn on_kafka(&self) -> &str {
+        match self {
+            Self::CloudEvents { kafka, .. } => kafka,
+            Self::Plain(name) => name,
+        }
+    }
+
+    /// The name on NATS.
+    #[must_use]
+    pub fn on_nats(&self) -> &str {
+        match self {
+            Self::CloudEvents { nats, .. } => nats,
+            Self::Plain(name) => name,
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The seam for brokers: a message in, one of three outcomes out.
+//!
+//! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
+//! inside these folders.
+
+mod kafka;
+mod message;
+mod mock;
+mod nats;
+mod outcome;
+mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use message::{Attribute, Header, Message};
+pub use mock::MockCluster;
+pub use outcome::{NotStored, Outcome, Reason, Receipt, Unknown};
+
+use crate::config::Section;
+use crate::metrics::BrokerMetrics;
+
+/// Which kind of broker it is: what its names may look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Apache Kafka.
+    Kafka,
+    /// NATS.
+    Nats,
+}
+
+impl Kind {
+    /// Whether a whole topic or subject is a legal one that an event may go to.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check_destination(self, name: &str) -> Result<(), &'static str> {
+        match self {
+            Self::Kafka => kafka::check_topic(name),
+            Self::Nats => nats::check_subject(name),
+        }
+    }
+
+    /// Whether an event's value may become a part of a topic or subject; `is_last` where nothing follows it.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check_value(self, value: &str, is_last: bool) -> Result<(), &'static str> {
+        match self {
+            Self::Kafka => kafka::check_value(value),
+            Self::Nats => nats::check_value(value, is_last),
+        }
+    }
+
+    /// What a destination is called.
+    #[must_use]
+    pub fn destination_noun(self) -> &'static str {
+        match self {
+            Self::Kafka => "topic",
+            Self::Nats => "subject",
+        }
+    }
+}
+
+/// A broker's part of the configuration.
+#[derive(Debug, Clone)]
+pub enum Settings {
+    /// `kind = "kafka"`.
+    Kafka(kafka::Settings),
+    /// `kind = "nats"`.
+    Nats(nats::Settings),
+}
+
+impl Settings {
+    /// Reads `[brokers.NAME]`. Problems are reported to the section.
+    pub fn read(section: &mut Section<'_>) -> Option<Self> {
+        if !section.has("kind") {
+            section.required_text("kind", "\"kafka\"` or `kind = \"nats\"");
+            return None;
+        }
+        match section.word("kind", &[("kafka", Kind::Kafka), ("nats", Kind::Nats)])? {
+            Kind::Kafka => kafka::Settings::read(section).map(Self::Kafka),
+            Kind::Nats => nats::Settings::read(section).map(Self::Nats),
+        }
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Kafka(_) => Kind::Kafka,
+            Self::Nats(_) => Kind::Nats,
+        }
+    }
+
+    /// Where it is, without credentials.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Kafka(settings) => settings.bootstrap_servers().to_owned(),
+            Self::Nats(settings) => settings.servers_without_credentials(),
+        }
+    }
+}
+
+/// What a client must be able to carry, worked out from the whole configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest that any request waits for an acknowledgement.
+    pub publish_timeout: Duration,
+    /// The largest body.
+    pub max_body_bytes: usize,
+    /// How many messages may be under way.
+    pub max_in_flight: usize,
+    /// How many bytes of bodies may be under way.
+    pub max_in_flight_bytes: usize,
+}
+
+/// Whether a broker can be published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It can. `missing` names destinations of routes that it does not have.
+    Up {
+        /// The destinations.
+        missing: Vec<String>,
+    },
+    /// It can't, and why, in words for the operator.
+    Down(String),
+}
+
+/// A broker's client.
+#[derive(Debug)]
+pub enum Broker {
+    /// Kafka.
+    Kafka(kafka::Kafka),
+    /// NATS.
+    Nats(nats::Nats),
+}
+
+impl Broker {
+    /// Starts a client. It connects in the background, for as long as it takes.
+    ///
+    /// # Errors
+    /// What in the settings the client does not take.
+    pub async fn start(
+        name: &str,
+        settings: &Settings,
+        limits: Limits,
+        destinations: Vec<String>,
+        metrics: Arc<BrokerMetrics>,
+    ) -> Result<Self, StartError> {
+        match settings {
+            Settings::Kafka(settings) => {
+                kafka::Kafka::start(name, settings, limits, destinations, metrics).map(Self::Kafka)
+            }
+            Settings::Nats(settings) => nats::Nats::start(name, settings, limits, metrics)
+                .await
+                .map(Self::Nats),
+        }
+    }
+
+    /// Publishes a message and waits for the broker's word, no longer than to the deadline.
+    ///
+    /// Dropping the future takes nothing back: the message may still be stored.
+    pub async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
+        match self {
+            Self::Kafka(kafka) => kafka.publish(message, deadline).await,
+            Self::Nats(nats) => nats.publish(message, deadline).await,
+        }
+    }
+
+    /// Whether it can be published to, from what was seen.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Kafka(kafka) => kafka.health(),
+            Self::Nats(nats) => nats.health(),
+        }
+    }
+
+    /// How many messages the client holds.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        match self {
+            Self::Kafka(kafka) => kafka.queue_len(),
+            Self::Nats(nats) => nats.queue_len(),
+        }
+    }
+
+    /// Waits until what is under way has been answered, and ends the client. Returns how many messages were left.
+    pub async fn drain(&self, deadline: Instant) -> usize {
+        match self {
+            Self::Kafka(kafka) => kafka.drain(deadline).await,
+            Self::Nats(nats) => nats.drain(deadline).await,
+        }
+    }
+}
+
+/// Asks a broker whether it is there and has the destinations; waits no longer than `timeout`.
+///
+/// # Errors
+/// Each thing that is wrong, in words for the operator.
+pub async fn inspect(
+    settings: &Settings,
+    destinations: &[String],
+    timeout: Duration,
+) -> Result<(), Vec<String>> {
+    match settings {
+        Settings::Kafka(settings) => kafka::inspect(settings, destinations, timeout).await,
+        Settings::Nats(settings) => nats::inspect(settings, destinations, timeout).await,
+    }
+}
+
+/// A message as a subscriber sees it.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The topic or subject.
+    pub topic: String,
+    /// The partition and offset (Kafka).
+    pub position: Option<(i32, i64)>,
+    /// The key (Kafka).
+    pub key: Option<Vec<u8>>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// Where a subscriber begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With the first message that is kept.
+    Start,
+    /// With the next one.
+    Now,
+}
+
+/// Messages of some topics or subjects as they come.
+pub enum Subscription {
+    /// Of Kafka.
+    Kafka(kafka::Subscription),
+    /// Of NATS.
+    Nats(nats::Subscription),
+}
+
+impl Subscription {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// Why the broker did not take the subscription.
+    pub async fn start(
+        settings: &Settings,
+        topics: &[String],
+        from: From,
+    ) -> Result<Self, SubscribeError> {
+        match settings {
+            Settings::Kafka(settings) => kafka::Subscription::start(settings, topics, from)
+                .await
+                .map(Self::Kafka),
+            Settings::Nats(settings) => nats::Subscription::start(settings, topics, from)
+                .await
+                .map(Self::Nats),
+        }
+    }
+
+    /// The next message. Cancel safe.
+    ///
+    /// # Errors
+    /// Why there won't be one.
+    pub async fn next(&mut self) -> Result<Delivered, SubscribeError> {
+        match self {
+            Self::Kafka(subscription) => subscription.next().await,
+            Self::Nats(subscription) => subscription.next().await,
+        }
+    }
+}
+
+/// Why a client can't be started.
+#[derive(Debug)]
+pub struct StartError(pub(crate) String);
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Why there is no subscription.
+#[derive(Debug)]
+pub struct SubscribeError(pub(crate) String);
+
+impl std::fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SubscribeError {}

@@ -1,0 +1,204 @@
+//! `[brokers.NAME]` with `kind = "nats"`, and the client's options that follow from it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr};
+
+use crate::config::{Secret, Section};
+
+/// How often the server is asked whether it is still there; three silences end the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// Commands that may wait for the connection. Few: what waits here while the connection ends is sent after the next one
+/// begins, when nobody waits for it any more.
+const CLIENT_CAPACITY: usize = 256;
+
+/// NATS servers, and how to reach them.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    servers: Vec<Server>,
+    pub(super) acknowledgement: Acknowledgement,
+    credentials: Option<PathBuf>,
+    user: Option<(String, Secret)>,
+    token: Option<Secret>,
+    tls: Option<Tls>,
+}
+
+/// What counts as the server's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acknowledgement {
+    /// A stream's acknowledgement with a sequence number.
+    JetStream,
+    /// The server's answer to what was sent right behind the message: it has the message, and stores nothing.
+    Core,
+}
+
+/// A server's URL, which may hold credentials.
+#[derive(Clone)]
+struct Server(ServerAddr);
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.without_credentials())
+    }
+}
+
+impl Server {
+    fn without_credentials(&self) -> String {
+        format!("{}://{}:{}", self.0.scheme(), self.0.host(), self.0.port())
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Tls {
+    required: bool,
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Settings {
+    pub(in crate::brokers) fn read(section: &mut Section<'_>) -> Option<Self> {
+        let servers = section.texts("servers");
+        if servers.as_ref().is_none_or(Vec::is_empty) {
+            section.problem("a NATS broker needs `servers`; write for example `servers = [\"nats://localhost:4222\"]`");
+        }
+        let servers = servers.unwrap_or_default();
+        let servers = servers.iter().enumerate().filter_map(|(index, text)| {
+            let parsed = text.parse::<ServerAddr>().ok();
+            if parsed.is_none() {
+                let what = "this is no NATS address; write for example \"nats://localhost:4222\" or \"tls://nats.example.com\"";
+                section.problem_at(&format!("servers[{index}]"), what);
+            }
+            parsed.map(Server)
+        });
+        let servers = servers.collect();
+        let words = [
+            ("jetstream", Acknowledgement::JetStream),
+            ("core", Acknowledgement::Core),
+        ];
+        let acknowledgement = section
+            .word("ack", &words)
+            .unwrap_or(Acknowledgement::JetStream);
+        if acknowledgement == Acknowledgement::Core {
+            section.warn_at("ack", "with ack = \"core\" a 2xx means that the server has the message, not that it is stored");
+        }
+        let credentials = section.path("credentials");
+        if let Some(file) = credentials.as_ref().filter(|file| !file.is_file()) {
+            section.problem_at(
+                "credentials",
+                format!("the credentials file {} can't be found", file.display()),
+            );
+        }
+        let user = match (section.text("user"), section.secret("password")) {
+            (Some(user), Some(password)) => Some((user, password)),
+            (None, None) => None,
+            _ => {
+                section.problem("`user` and `password` go together");
+                None
+            }
+        };
+        let token = section.secret("token");
+        if [credentials.is_some(), user.is_some(), token.is_some()]
+            .iter()
+            .filter(|given| **given)
+            .count()
+            > 1
+        {
+            section.problem("`credentials`, `user` and `token` exclude each other");
+        }
+        let tls = section.section("tls").map(Tls::read);
+        Some(Self {
+            servers,
+            acknowledgement,
+            credentials,
+            user,
+            token,
+            tls,
+        })
+    }
+
+    pub(in crate::brokers) fn servers_without_credentials(&self) -> String {
+        self.servers
+            .iter()
+            .map(Server::without_credentials)
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
+    pub(super) fn addresses(&self) -> Vec<ServerAddr> {
+        self.servers.iter().map(|server| server.0.clone()).collect()
+    }
+
+    pub(super) async fn connect_options(&self) -> std::io::Result<ConnectOptions> {
+        let mut options = ConnectOptions::new()
+            .name(concat!("hookbridge/", env!("CARGO_PKG_VERSION")))
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECTION_TIMEOUT)
+            .client_capacity(CLIENT_CAPACITY)
+            .max_reconnects(None)
+            .reconnect_delay_callback(reconnect_delay);
+        if let Some(file) = &self.credentials {
+            options = options.credentials_file(file).await?;
+        }
+        if let Some((user, password)) = &self.user {
+            options = options.user_and_password(user.clone(), password.expose().to_owned());
+        }
+        if let Some(token) = &self.token {
+            options = options.token(token.expose().to_owned());
+        }
+        if let Some(tls) = &self.tls {
+            options = options.require_tls(tls.required);
+            if let Some(ca) = &tls.ca {
+                options = options.add_root_certificates(ca.clone());
+            }
+            if let Some((cert, key)) = &tls.identity {
+                options = options.add_client_certificate(cert.clone(), key.clone());
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Tls {
+    fn read(mut section: Section<'_>) -> Self {
+        let required = section.flag("required", true);
+        let ca = section.path("ca");
+        let identity = match (section.path("cert"), section.path("key")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                section.problem("`cert` and `key` go together");
+                None
+            }
+        };
+        section.finish();
+        Self {
+            required,
+            ca,
+            identity,
+        }
+    }
+}
+
+/// 50 ms, doubled each time, up to two seconds. The attempt's number spreads the bridge's replicas a little.
+fn reconnect_delay(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(10);
+    let spread = Duration::from_millis(u64::from(std::process::id() % 50));
+    (Duration::from_millis(50) * 2_u32.pow(doublings)).min(LONGEST_RECONNECT_DELAY) + spread
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnects_soon_and_never_waits_long() {
+        assert!(reconnect_delay(0) < Duration::from_millis(100));
+        assert!(reconnect_delay(usize::MAX) < Duration::from_millis(2100));
+    }
+}

@@ -1,0 +1,160 @@
+//! Reads subjects back: `hookbridge tail`; and looks whether streams take them: `hookbridge check --connect`.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, HeaderMap, Message, Subscriber};
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, SelectAll};
+
+use super::{Acknowledgement, Settings};
+use crate::brokers::{Delivered, From, SubscribeError};
+
+/// Messages of some subjects.
+pub struct Subscription {
+    messages: SelectAll<BoxStream<'static, Result<Delivered, SubscribeError>>>,
+    /// The connection, which ends with the subscription.
+    _client: Client,
+}
+
+impl Subscription {
+    pub(in crate::brokers) async fn start(
+        settings: &Settings,
+        subjects: &[String],
+        from: From,
+    ) -> Result<Self, SubscribeError> {
+        let client = connect(settings).await.map_err(SubscribeError)?;
+        let context = jetstream::new(client.clone());
+        let mut messages = SelectAll::new();
+        for subject in subjects {
+            messages.push(match from {
+                From::Start => stored(&context, subject).await?,
+                From::Now => {
+                    let subscriber = client
+                        .subscribe(subject.clone())
+                        .await
+                        .map_err(|error| SubscribeError(error.to_string()))?;
+                    live(subscriber)
+                }
+            });
+        }
+        client
+            .flush()
+            .await
+            .map_err(|error| SubscribeError(error.to_string()))?;
+        Ok(Self {
+            messages,
+            _client: client,
+        })
+    }
+
+    pub(in crate::brokers) async fn next(&mut self) -> Result<Delivered, SubscribeError> {
+        self.messages
+            .next()
+            .await
+            .unwrap_or_else(|| Err(SubscribeError("the connection ended".to_owned())))
+    }
+}
+
+async fn connect(settings: &Settings) -> Result<Client, String> {
+    let options = settings
+        .connect_options()
+        .await
+        .map_err(|error| error.to_string())?;
+    options
+        .connect(settings.addresses())
+        .await
+        .map_err(|error| error.to_string())
+}
+
+fn live(subscriber: Subscriber) -> BoxStream<'static, Result<Delivered, SubscribeError>> {
+    subscriber.map(|message| Ok(delivered(message))).boxed()
+}
+
+/// What a stream keeps of the subject, and what comes.
+async fn stored(
+    context: &Context,
+    subject: &str,
+) -> Result<BoxStream<'static, Result<Delivered, SubscribeError>>, SubscribeError> {
+    let fail = |error: &dyn std::fmt::Display| SubscribeError(format!("{subject}: {error}"));
+    let stream = context
+        .stream_by_subject(subject)
+        .await
+        .map_err(|error| fail(&error))?;
+    let stream = context
+        .get_stream(stream)
+        .await
+        .map_err(|error| fail(&error))?;
+    let config = pull::OrderedConfig {
+        filter_subject: subject.to_owned(),
+        deliver_policy: DeliverPolicy::All,
+        ..Default::default()
+    };
+    let consumer = stream
+        .create_consumer(config)
+        .await
+        .map_err(|error| fail(&error))?;
+    let messages = consumer.messages().await.map_err(|error| fail(&error))?;
+    let read = |message: Result<jetstream::Message, _>| match message {
+        Ok(message) => Ok(delivered(message.message)),
+        Err(error) => Err(SubscribeError(format!("{error}"))),
+    };
+    Ok(messages.map(read).boxed())
+}
+
+fn delivered(message: Message) -> Delivered {
+    Delivered {
+        topic: message.subject.to_string(),
+        position: None,
+        key: None,
+        headers: message.headers.map(flatten).unwrap_or_default(),
+        value: message.payload.to_vec(),
+    }
+}
+
+/// In the order of the names: the client keeps none of the sender's.
+fn flatten(headers: HeaderMap) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = headers
+        .iter()
+        .flat_map(|(name, values)| {
+            values
+                .iter()
+                .map(move |value| (name.to_string(), value.as_str().as_bytes().to_vec()))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Connects once and asks, for each subject, which stream takes it.
+///
+/// # Errors
+/// Each subject without a stream, or why the servers can't be reached.
+pub(in crate::brokers) async fn inspect(
+    settings: &Settings,
+    subjects: &[String],
+    timeout: Duration,
+) -> Result<(), Vec<String>> {
+    let looking = async {
+        let client = connect(settings).await.map_err(|error| vec![error])?;
+        if settings.acknowledgement == Acknowledgement::Core {
+            return Ok(());
+        }
+        let context = jetstream::new(client);
+        let mut missing = Vec::new();
+        for subject in subjects {
+            if let Err(error) = context.stream_by_subject(subject).await {
+                missing.push(format!("no stream takes the subject {subject} ({error})"));
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(missing)
+        }
+    };
+    tokio::time::timeout(timeout, looking)
+        .await
+        .unwrap_or_else(|_| Err(vec!["no answer in time".to_owned()]))
+}

@@ -1,0 +1,139 @@
+//! The three ways in which a publish ends.
+
+/// How a publish ended. There is no fourth way, and no two of them may be taken for each other.
+#[derive(Debug)]
+#[must_use]
+pub enum Outcome {
+    /// The broker said that it has the message.
+    Stored(Receipt),
+    /// Certain: it was never sent, or the broker refused it.
+    NotStored(NotStored),
+    /// Sent, or perhaps sent, and no word from the broker.
+    Unknown(Unknown),
+}
+
+/// The broker's word that it has the message. Only the brokers' modules can make one, from what a broker said:
+///
+/// ```compile_fail,E0624
+/// let receipt = hookbridge::brokers::Receipt::confirmed(false);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    duplicate: bool,
+}
+
+impl Receipt {
+    pub(super) const fn confirmed(duplicate: bool) -> Self {
+        Self { duplicate }
+    }
+
+    /// Whether the broker had the message before.
+    #[must_use]
+    pub const fn is_duplicate(self) -> bool {
+        self.duplicate
+    }
+}
+
+/// Why a message is certainly not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStored {
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The broker's or client's words, for the log.
+    pub detail: String,
+}
+
+/// Why it is not known whether a message is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The broker's or client's words, for the log.
+    pub detail: String,
+}
+
+impl Outcome {
+    pub(super) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::NotStored(NotStored {
+            reason,
+            detail: detail.into(),
+        })
+    }
+
+    pub(super) fn unknown(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::Unknown(Unknown {
+            reason,
+            detail: detail.into(),
+        })
+    }
+}
+
+/// The kinds of reasons: the label `reason` of `hookbridge_publish_errors_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The broker is not connected, or the connection ended while the message was under way.
+    Disconnected,
+    /// No word from the broker in time.
+    TimedOut,
+    /// The client's queue is full.
+    QueueFull,
+    /// The client can't be used any more.
+    Fatal,
+    /// The topic or partition does not exist.
+    UnknownTopic,
+    /// No stream takes the subject, or its leader is being elected.
+    NoResponders,
+    /// The stream has reached a limit.
+    StreamFull,
+    /// The server has no room or no capacity left.
+    Resources,
+    /// Too few replicas are in sync.
+    NotEnoughReplicas,
+    /// The credentials were refused.
+    Authentication,
+    /// The credentials don't allow this.
+    Authorization,
+    /// The message is larger than the broker takes.
+    TooLarge,
+    /// Anything else.
+    Other,
+}
+
+impl Reason {
+    /// Each of them, for metrics.
+    pub const ALL: [Self; 13] = [
+        Self::Disconnected,
+        Self::TimedOut,
+        Self::QueueFull,
+        Self::Fatal,
+        Self::UnknownTopic,
+        Self::NoResponders,
+        Self::StreamFull,
+        Self::Resources,
+        Self::NotEnoughReplicas,
+        Self::Authentication,
+        Self::Authorization,
+        Self::TooLarge,
+        Self::Other,
+    ];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::TimedOut => "timed_out",
+            Self::QueueFull => "queue_full",
+            Self::Fatal => "fatal",
+            Self::UnknownTopic => "unknown_topic",
+            Self::NoResponders => "no_responders",
+            Self::StreamFull => "stream_full",
+            Self::Resources => "resources",
+            Self::NotEnoughReplicas => "not_enough_replicas",
+            Self::Authentication => "auth",
+            Self::Authorization => "authorization",
+            Self::TooLarge => "too_large",
+            Self::Other => "other",
+        }
+    }
+}

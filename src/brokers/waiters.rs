@@ -1,0 +1,270 @@
+//! Those who wait for a broker's word: a bounded table of slots instead of a channel for each message.
+//!
+//! A ticket goes out with the message and comes back with the acknowledgement. A slot's generation tells a late
+//! acknowledgement, whose slot may be someone else's by now, from the awaited one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::outcome::Outcome;
+
+/// A number that stands for one waiting message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+impl Ticket {
+    fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    pub(super) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves are taken apart again"
+    )]
+    fn parts(self) -> (usize, u32) {
+        (self.0 as u32 as usize, (self.0 >> 32) as u32)
+    }
+}
+
+/// All who wait for one client.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    slots: Mutex<Slots>,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    all: Vec<Slot>,
+    free: Vec<u32>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    Waiting(Option<Waker>),
+    Resolved(Outcome),
+}
+
+impl Waiters {
+    pub(super) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Mutex::default(),
+            capacity: capacity.min(u32::MAX as usize),
+        })
+    }
+
+    /// A place for one more; none when as many wait as may.
+    pub(super) fn register(self: &Arc<Self>) -> Option<Waiter> {
+        let mut slots = self.lock();
+        if slots.waiting >= self.capacity {
+            return None;
+        }
+        let index = slots.free.pop();
+        let index = match index {
+            Some(index) => index,
+            None => {
+                let index = u32::try_from(slots.all.len()).ok()?;
+                slots.all.push(Slot {
+                    generation: 0,
+                    state: State::Free,
+                });
+                index
+            }
+        };
+        let slot = slots.all.get_mut(index as usize)?;
+        slot.state = State::Waiting(None);
+        let ticket = Ticket::new(index, slot.generation);
+        slots.waiting += 1;
+        Some(Waiter {
+            waiters: Arc::clone(self),
+            ticket,
+        })
+    }
+
+    /// Hands an outcome to the one who waits for it. Says whether someone still did.
+    pub(super) fn resolve(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        let (index, generation) = ticket.parts();
+        let waker = {
+            let mut slots = self.lock();
+            match slots.all.get_mut(index) {
+                Some(slot)
+                    if slot.generation == generation && matches!(slot.state, State::Waiting(_)) =>
+                {
+                    match std::mem::replace(&mut slot.state, State::Resolved(outcome)) {
+                        State::Waiting(waker) => waker,
+                        State::Free | State::Resolved(_) => None,
+                    }
+                }
+                _ => return false,
+            }
+        };
+        // Outside of the lock: the one who is woken takes it at once.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Resolves everyone who waits now. Returns how many they were.
+    pub(super) fn resolve_all(&self, outcome: impl Fn() -> Outcome) -> usize {
+        let tickets: Vec<Ticket> = {
+            let slots = self.lock();
+            let waiting = (0..)
+                .zip(&slots.all)
+                .filter(|(_, slot)| matches!(slot.state, State::Waiting(_)));
+            waiting
+                .map(|(index, slot)| Ticket::new(index, slot.generation))
+                .collect()
+        };
+        tickets
+            .into_iter()
+            .filter(|ticket| self.resolve(*ticket, outcome()))
+            .count()
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiting
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        // Nothing in here panics while it holds the lock; if it ever did, the table would still be whole.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for one message's outcome. Dropping it gives its place up; an acknowledgement that comes later is a late one.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Waiter {
+    waiters: Arc<Waiters>,
+    ticket: Ticket,
+}
+
+impl Waiter {
+    pub(super) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+}
+
+impl Future for Waiter {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let (index, _) = self.ticket.parts();
+        let mut slots = self.waiters.lock();
+        let Some(slot) = slots.all.get_mut(index) else {
+            return Poll::Pending;
+        };
+        match std::mem::replace(&mut slot.state, State::Waiting(None)) {
+            State::Resolved(outcome) => Poll::Ready(outcome),
+            State::Waiting(Some(waker)) if waker.will_wake(context.waker()) => {
+                slot.state = State::Waiting(Some(waker));
+                Poll::Pending
+            }
+            State::Waiting(_) | State::Free => {
+                slot.state = State::Waiting(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let (index, _) = self.ticket.parts();
+        let mut slots = self.waiters.lock();
+        let Some(slot) = slots.all.get_mut(index) else {
+            return;
+        };
+        let state = std::mem::replace(&mut slot.state, State::Free);
+        slot.generation = slot.generation.wrapping_add(1);
+        slots.waiting = slots.waiting.saturating_sub(1);
+        #[expect(clippy::cast_possible_truncation, reason = "indexes are 32 bits wide")]
+        slots.free.push(index as u32);
+        drop(slots);
+        drop(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::{Reason, Receipt};
+    use super::*;
+
+    fn stored() -> Outcome {
+        Outcome::Stored(Receipt::confirmed(false))
+    }
+
+    #[tokio::test]
+    async fn an_outcome_reaches_the_one_who_waits_before_or_after() {
+        let waiters = Waiters::new(2);
+        let early = waiters.register().unwrap();
+        assert!(waiters.resolve(early.ticket(), stored()));
+        assert!(
+            !waiters.resolve(early.ticket(), Outcome::unknown(Reason::Other, "")),
+            "the first word counts"
+        );
+        assert!(matches!(early.await, Outcome::Stored(_)));
+        let late = waiters.register().unwrap();
+        let ticket = late.ticket();
+        let waiting = tokio::spawn(late);
+        tokio::task::yield_now().await;
+        assert!(waiters.resolve(ticket, stored()));
+        assert!(matches!(waiting.await.unwrap(), Outcome::Stored(_)));
+        assert_eq!(waiters.len(), 0);
+    }
+
+    #[test]
+    fn a_late_word_reaches_nobody_even_when_the_slot_is_used_again() {
+        let waiters = Waiters::new(1);
+        let first = waiters.register().unwrap();
+        let ticket = first.ticket();
+        assert!(waiters.register().is_none(), "one place only");
+        drop(first);
+        let second = waiters.register().unwrap();
+        assert_eq!(second.ticket().parts().0, ticket.parts().0);
+        assert!(!waiters.resolve(ticket, stored()));
+        assert_eq!(waiters.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn all_can_be_resolved_at_once() {
+        let waiters = Waiters::new(10);
+        let waiting: Vec<_> = (0..3).map(|_| waiters.register().unwrap()).collect();
+        assert!(waiters.resolve(waiting[0].ticket(), stored()));
+        assert_eq!(
+            waiters.resolve_all(|| Outcome::unknown(Reason::Disconnected, "")),
+            2
+        );
+        let mut outcomes = Vec::new();
+        for waiter in waiting {
+            outcomes.push(matches!(waiter.await, Outcome::Stored(_)));
+        }
+        assert_eq!(outcomes, [true, false, false]);
+    }
+
+    #[test]
+    fn tickets_survive_being_numbers() {
+        let ticket = Ticket::new(7, u32::MAX);
+        assert_eq!(Ticket::from_number(ticket.number()).parts(), (7, u32::MAX));
+    }
+}

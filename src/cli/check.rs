@@ -1,0 +1,160 @@
+//! `hookbridge check`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{ConfigFiles, Done, Outcome, runtime, style};
+use crate::brokers;
+use crate::config::{Action, Config, Otherwise};
+
+/// How long a broker has to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    files: ConfigFiles,
+    /// Also reach each broker, and each topic or stream that is known in advance
+    #[arg(long)]
+    connect: bool,
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let config = match options.files.load() {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            let count = problems.0.len();
+            return Err(format!(
+                "the configuration has {count} {}",
+                if count == 1 { "problem" } else { "problems" }
+            )
+            .into());
+        }
+    };
+    print!("{}", describe(&config));
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if options.connect {
+        runtime()?.block_on(connect(&config))
+    } else {
+        Ok(Done::Well)
+    }
+}
+
+fn describe(config: &Config) -> String {
+    let heading = |cells: &[&str]| {
+        cells
+            .iter()
+            .map(|cell| (*cell).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut brokers = vec![heading(&["BROKER", "KIND", "ADDRESS"])];
+    for broker in &config.brokers {
+        let kind = match broker.settings.kind() {
+            brokers::Kind::Kafka => "kafka",
+            brokers::Kind::Nats => "nats",
+        };
+        brokers.push(vec![
+            broker.name.clone(),
+            kind.to_owned(),
+            broker.settings.address(),
+        ]);
+    }
+    let mut sources = vec![heading(&[
+        "SOURCE", "PROVIDER", "PATH", "SECRETS", "INVALID", "UNROUTED",
+    ])];
+    for source in &config.sources {
+        sources.push(vec![
+            source.name.clone(),
+            source.provider.name().to_owned(),
+            source.path.clone(),
+            source.secret_count.to_string(),
+            otherwise(config, &source.on_invalid),
+            otherwise(config, &source.on_unrouted),
+        ]);
+    }
+    let mut routes = vec![heading(&[
+        "ROUTE", "SOURCE", "TYPES", "BROKER", "TOPIC", "KEY",
+    ])];
+    for source in &config.sources {
+        for route in &source.routes {
+            let (broker, topic, key) = match &route.action {
+                Action::Ignore => ("-".to_owned(), "(ignored)".to_owned(), String::new()),
+                Action::Publish(to) => {
+                    let key = to.key.as_ref().map_or_else(
+                        || "(the provider's default)".to_owned(),
+                        ToString::to_string,
+                    );
+                    (
+                        config.broker(to.broker).name.clone(),
+                        to.topic.to_string(),
+                        key,
+                    )
+                }
+            };
+            routes.push(vec![
+                route.number.to_string(),
+                source.name.clone(),
+                route.types.join(" "),
+                broker,
+                topic,
+                key,
+            ]);
+        }
+    }
+    let listens = format!(
+        "listens at {}, admin at {}\n",
+        config.http.listen, config.admin.listen
+    );
+    [
+        listens,
+        style::table(&brokers),
+        style::table(&sources),
+        style::table(&routes),
+    ]
+    .join("\n")
+}
+
+fn otherwise(config: &Config, otherwise: &Otherwise) -> String {
+    match otherwise {
+        Otherwise::Reject => "reject".to_owned(),
+        Otherwise::Ignore => "ignore".to_owned(),
+        Otherwise::DeadLetter { broker, topic } => {
+            format!("{}:{topic}", config.broker(*broker).name)
+        }
+    }
+}
+
+async fn connect(config: &Config) -> Outcome {
+    let mut done = Done::Well;
+    println!();
+    for id in config.broker_ids() {
+        let broker = config.broker(id);
+        let destinations = config.known_destinations(id);
+        match brokers::inspect(&broker.settings, &destinations, CONNECT_TIMEOUT).await {
+            Ok(()) => println!(
+                "broker {} is reachable and has {}",
+                broker.name,
+                listed(&destinations)
+            ),
+            Err(problems) => {
+                done = Done::Badly;
+                for problem in problems {
+                    eprintln!("broker {}: {problem}", broker.name);
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+fn listed(destinations: &[String]) -> String {
+    if destinations.is_empty() {
+        "no destination that is known in advance".to_owned()
+    } else {
+        destinations.join(", ")
+    }
+}

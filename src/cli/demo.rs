@@ -1,0 +1,184 @@
+//! `hookbridge demo`: the whole job in one process, with nothing installed.
+
+use std::collections::HashSet;
+use std::net::TcpListener;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use http::Uri;
+
+use super::http_client::post;
+use super::{Done, Outcome, runtime, samples, style, tail};
+use crate::brokers::{From, MockCluster, Subscription};
+use crate::config::{Config, ConfigFile, Origin, Secret};
+use crate::providers::{self, Provider};
+use crate::service::{Service, termination};
+
+/// The same file that `hookbridge check --config config/demo.toml` reads.
+const CONFIG: &str = include_str!("../../config/demo.toml");
+const SECRET: &str = "demo-secret";
+const SOURCE: &str = "synq";
+
+/// Where the demo listens if it can.
+const USUAL_PORT: u16 = 8080;
+
+/// Between two sample events of an endless demo.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How long `--events N` waits for the last of them.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Send so many samples, and exit when all of them were consumed
+    #[arg(long, value_name = "N")]
+    events: Option<usize>,
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let runtime = runtime()?;
+    let done = runtime.block_on(demo(options));
+    runtime.shutdown_background();
+    done
+}
+
+async fn demo(options: &Options) -> Outcome {
+    let provider = providers::find(SOURCE).ok_or("the demo's provider is missing")?;
+    let topics = load("127.0.0.1:1", 0)?
+        .broker_ids()
+        .next()
+        .map(|id| load("127.0.0.1:1", 0).map(|config| config.known_destinations(id)));
+    let topics = topics.ok_or("the demo's configuration has no broker")??;
+    let cluster = MockCluster::start(&topics)?;
+    let config = load(&cluster.bootstrap_servers(), free_port())?;
+    let settings = config
+        .brokers
+        .first()
+        .ok_or("the demo's configuration has no broker")?
+        .settings
+        .clone();
+    let service = Service::start(config).await?;
+    let url: Uri = format!("http://{}/hooks/{SOURCE}", service.address()).parse()?;
+    let mut subscription = Subscription::start(&settings, &topics, From::Start).await?;
+    introduce(
+        &url,
+        &service.admin_address().to_string(),
+        &cluster.bootstrap_servers(),
+    );
+    let mut terminated = std::pin::pin!(termination()?);
+    let sending = tokio::spawn(send(provider, url, options.events));
+    let mut consumed = HashSet::new();
+    let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+    let done = loop {
+        if options
+            .events
+            .is_some_and(|events| consumed.len() >= events)
+        {
+            println!("all {} events were consumed", consumed.len());
+            break Done::Well;
+        }
+        tokio::select! {
+            delivered = subscription.next() => {
+                let delivered = delivered?;
+                print!("{}", tail::to_text("demo", &delivered));
+                consumed.extend(delivered.headers.into_iter().find(|(name, _)| name == "event_id").map(|(_, id)| id));
+            }
+            () = patience.as_mut(), if options.events.is_some() => break Done::Badly,
+            _ = terminated.as_mut() => break Done::Well,
+        }
+    };
+    let sent = if options.events.is_some() {
+        sending.await?
+    } else {
+        Ok(())
+    };
+    service.shut_down().await;
+    sent?;
+    if done == Done::Badly {
+        return Err(format!(
+            "only {} events were consumed within {} s",
+            consumed.len(),
+            PATIENCE.as_secs()
+        )
+        .into());
+    }
+    Ok(done)
+}
+
+fn load(bootstrap_servers: &str, port: u16) -> Result<Config, crate::config::Problems> {
+    let variables = [
+        ("DEMO_KAFKA", bootstrap_servers.to_owned()),
+        ("DEMO_PORT", port.to_string()),
+        ("DEMO_SECRET", SECRET.to_owned()),
+    ];
+    let environment = variables
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    let files = vec![ConfigFile::Text {
+        name: "config/demo.toml".to_owned(),
+        text: CONFIG.to_owned(),
+    }];
+    Origin { files, environment }.load()
+}
+
+/// The usual port, or any where that one is taken.
+fn free_port() -> u16 {
+    if TcpListener::bind(("127.0.0.1", USUAL_PORT)).is_ok() {
+        USUAL_PORT
+    } else {
+        0
+    }
+}
+
+fn introduce(url: &Uri, admin: &str, bootstrap_servers: &str) {
+    println!(
+        "{}",
+        style::bold("Hookbridge demo: signed webhooks in, Kafka messages out.")
+    );
+    println!(
+        "An embedded Kafka listens at {bootstrap_servers}, the bridge at {url}, its metrics at http://{admin}/metrics."
+    );
+    println!("Post an event of your own, and read a topic:\n");
+    println!(
+        "  body='{{\"event_id\":\"mine-1\",\"ping\":{{\"message\":\"hello\"}}}}'; time=$(date +%s)"
+    );
+    println!(
+        "  curl -i {url} -H 'Content-Type: application/json' -H \"X-Coalesce-Timestamp: $time\" \\"
+    );
+    println!(
+        "    -H \"X-Coalesce-Signature: v1=$(printf %s \"$time.$body\" | openssl dgst -sha256 -hmac {SECRET} | sed 's/.* //')\" -d \"$body\""
+    );
+    println!("  kcat -b {bootstrap_servers} -C -e -t synq.ping -f '%t %k %h\\n%s\\n'\n");
+}
+
+/// Posts samples of all types in turn; stops at the first that is not taken.
+async fn send(
+    provider: &'static dyn Provider,
+    url: Uri,
+    events: Option<usize>,
+) -> Result<(), String> {
+    let secret = Secret::new(SECRET.to_owned()).ok_or("the demo's secret is empty")?;
+    let types = provider.event_types().iter().cycle();
+    for event_type in types.take(events.unwrap_or(usize::MAX)) {
+        let (_, body) = samples::fresh(provider, event_type)
+            .ok_or_else(|| format!("there is no sample {event_type}"))?;
+        let headers = provider
+            .sign(&body, &secret, SystemTime::now())
+            .map_err(|error| error.to_string())?;
+        let answer = post(&url, headers, body.into())
+            .await
+            .map_err(|error| error.to_string())?;
+        if !answer.status.is_success() {
+            return Err(format!(
+                "a sample {event_type} was answered {}: {}",
+                answer.status,
+                String::from_utf8_lossy(&answer.body)
+            ));
+        }
+        if events.is_none() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}

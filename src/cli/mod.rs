@@ -1,0 +1,169 @@
+//! The commands, one file each. What is shown goes to standard output, what went wrong to standard error.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "commands talk to a terminal or a pipe"
+)]
+
+mod check;
+mod completions;
+mod demo;
+mod explain;
+mod http_client;
+mod run;
+mod samples;
+mod send;
+mod style;
+mod tail;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigFile, Origin, Problems};
+use crate::telemetry::LogFormat;
+
+/// The file that is read where none is named.
+const DEFAULT_CONFIG: &str = "config/hookbridge.toml";
+
+const VERSION: &str = crate::VERSION_AND_COMMIT;
+
+#[derive(Debug, Parser)]
+#[command(name = "hookbridge", version = VERSION, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    logs: Logs,
+}
+
+#[derive(Debug, Args)]
+struct Logs {
+    /// How logs look; human on a terminal, json otherwise
+    #[arg(long, global = true, value_enum, env = "HOOKBRIDGE_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: a level, or a list such as `info,hookbridge=debug`
+    #[arg(long, global = true, value_name = "LEVELS", env = "HOOKBRIDGE_LOG")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Run(ConfigFiles),
+    /// Show the whole job on this machine: an embedded Kafka, the bridge, a subscriber and sample events
+    Demo(demo::Options),
+    /// Validate the configuration and print the routing table
+    Check(check::Options),
+    /// Say what would happen to an event; publish nothing
+    Explain(explain::Options),
+    /// Sign an event as its provider does and post it
+    Send(send::Options),
+    /// Subscribe to the configured topics and print messages as they come
+    Tail(tail::Options),
+    /// Print a shell's completions
+    Completions(completions::Options),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFiles {
+    /// Configuration file; later ones override earlier ones, then HOOKBRIDGE__SECTION__KEY variables
+    #[arg(long = "config", value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    files: Vec<PathBuf>,
+}
+
+impl ConfigFiles {
+    fn load(&self) -> Result<Config, Problems> {
+        // A variable that is not UTF-8 can't be meant.
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let files = self.files.iter().cloned().map(ConfigFile::Path).collect();
+        Origin {
+            files,
+            environment: environment.collect(),
+        }
+        .load()
+    }
+}
+
+/// How a command ended, short of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// As asked.
+    Well,
+    /// It ran, and what it looked at is not as it should be.
+    Badly,
+}
+
+type Outcome = Result<Done, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Runs the command that the arguments name. The exit code is 0 when it ended well, 1 when it did not, 2 for wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" of clap's, with exit code 0. If they can't be printed, nothing can.
+            let _unprintable = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match arguments.run() {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Badly) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{}", style::error(&describe(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Arguments {
+    fn run(self) -> Outcome {
+        let quiet = matches!(
+            self.command,
+            Command::Demo(_)
+                | Command::Tail(_)
+                | Command::Check(_)
+                | Command::Explain(_)
+                | Command::Send(_)
+        );
+        let levels = self
+            .logs
+            .log
+            .as_deref()
+            .unwrap_or(if quiet { "error" } else { "info" });
+        crate::telemetry::start(self.logs.log_format, levels)
+            .map_err(|error| format!("--log: {error}"))?;
+        match self.command {
+            Command::Run(files) => run::run(&files),
+            Command::Demo(options) => demo::run(&options),
+            Command::Check(options) => check::run(&options),
+            Command::Explain(options) => explain::run(&options),
+            Command::Send(options) => send::run(&options),
+            Command::Tail(options) => tail::run(&options),
+            Command::Completions(options) => completions::run(&options),
+        }
+    }
+}
+
+/// An error and its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,26 @@
+//! `hookbridge run`
+
+use super::{ConfigFiles, Done, Outcome, runtime};
+use crate::service::{Ended, Service, termination};
+
+pub(super) fn run(files: &ConfigFiles) -> Outcome {
+    let config = files.load()?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let mut terminated = std::pin::pin!(termination()?);
+        let service = Service::start(config).await?;
+        let signal = terminated.as_mut().await;
+        tracing::info!(signal, "asked to end");
+        let again = termination()?;
+        tokio::select! {
+            ended = service.shut_down() => Ok(if ended == Ended::Clean { Done::Well } else { Done::Badly }),
+            signal = again => Err(format!("a second {signal} ended the service at once").into()),
+        }
+    });
+    // What still blocks must not hold the process.
+    runtime.shutdown_background();
+    done
+}

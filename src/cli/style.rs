@@ -1,0 +1,70 @@
+//! Colour where there is a terminal, and columns.
+
+use std::io::IsTerminal as _;
+
+const RED: &str = "\u{1b}[31m";
+const DIM: &str = "\u{1b}[2m";
+const BOLD: &str = "\u{1b}[1m";
+const RESET: &str = "\u{1b}[0m";
+
+pub(super) fn error(text: &str) -> String {
+    paint(RED, "error: ", std::io::stderr().is_terminal()) + text
+}
+
+pub(super) fn bold(text: &str) -> String {
+    paint(BOLD, text, std::io::stdout().is_terminal())
+}
+
+pub(super) fn dim(text: &str) -> String {
+    paint(DIM, text, std::io::stdout().is_terminal())
+}
+
+fn paint(colour: &str, text: &str, is_terminal: bool) -> String {
+    // https://no-color.org
+    let is_wanted =
+        is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if is_wanted {
+        format!("{colour}{text}{RESET}")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Rows as aligned columns, two spaces apart, the first row as their heading.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ").trim_end().to_owned();
+        text.push_str(&if index == 0 { bold(&line) } else { line });
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_without_trailing_space() {
+        let rows = [
+            vec!["A".to_owned(), "B".to_owned()],
+            vec!["long".to_owned(), "x".to_owned()],
+            vec!["é".to_owned(), String::new()],
+        ];
+        assert_eq!(table(&rows), "A     B\nlong  x\né\n");
+    }
+}

@@ -1,0 +1,361 @@
+//! TOML in, a checked and immutable [`Config`] out: every name is resolved, every template parsed, every key prepared.
+//! It is data and starts nothing. No other folder knows a key's name, save that each broker reads its own table.
+
+mod check;
+mod problem;
+mod secret;
+mod section;
+mod spans;
+mod template;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::GlobMatcher;
+use http::{HeaderName, StatusCode};
+
+use crate::brokers;
+use crate::json::Schema;
+use crate::providers::{Provider, Verifier};
+
+pub use problem::{Place, Problem, Problems};
+pub use secret::Secret;
+pub use section::Section;
+pub use template::{Part, Template};
+
+/// A configuration without a fault.
+#[derive(Debug)]
+pub struct Config {
+    /// `[http]`
+    pub http: Http,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[brokers.NAME]`, sorted by name.
+    pub brokers: Vec<NamedBroker>,
+    /// `[sources.NAME]`, sorted by name.
+    pub sources: Vec<Arc<Source>>,
+    /// What is legal but deserves a look.
+    pub warnings: Vec<Problem>,
+}
+
+/// `[http]`: the public listener.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// From a head's first byte to its last.
+    pub header_timeout: Duration,
+    /// Between requests on one connection.
+    pub idle_timeout: Duration,
+    /// For a body.
+    pub body_timeout: Duration,
+    /// Events being published.
+    pub max_in_flight: usize,
+    /// Bytes of their bodies.
+    pub max_in_flight_bytes: usize,
+    /// Open connections.
+    pub max_connections: usize,
+    /// After which a connection is closed with its next answer, ±10 %.
+    pub max_connection_age: Duration,
+    /// How long `/readyz` says no before the listener closes.
+    pub drain_delay: Duration,
+    /// How long a shutdown may take.
+    pub shutdown_timeout: Duration,
+    /// Whether HTTP/2 is spoken too.
+    pub http2: bool,
+}
+
+/// `[admin]`: the admin listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Which brokers must be reachable.
+    pub ready_when: ReadyWhen,
+}
+
+/// Which of the brokers that routes need must be reachable for the service to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// One of them.
+    Any,
+    /// All of them.
+    All,
+}
+
+/// A broker of the configuration. Only this module makes one, so looking it up can't fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BrokerId(usize);
+
+impl BrokerId {
+    /// Its place in the configuration's list.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// `[brokers.NAME]`
+#[derive(Debug)]
+pub struct NamedBroker {
+    /// Its name.
+    pub name: String,
+    /// How to reach it.
+    pub settings: brokers::Settings,
+}
+
+/// `[sources.NAME]` and the routes that take its events.
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its place among the sources.
+    pub index: usize,
+    /// The path that its provider posts to.
+    pub path: String,
+    /// Its provider.
+    pub provider: &'static dyn Provider,
+    /// Judges whether a request is the provider's.
+    pub verifier: Box<dyn Verifier>,
+    /// How many secrets it has.
+    pub secret_count: usize,
+    /// What its events must look like.
+    pub schema: Option<Schema>,
+    /// What becomes of an authentic event that is not valid.
+    pub on_invalid: Otherwise,
+    /// What becomes of one that no route takes.
+    pub on_unrouted: Otherwise,
+    /// The routes, in order; the first that matches wins.
+    pub routes: Vec<Route>,
+    /// The largest body.
+    pub max_body: usize,
+    /// The longest that a request waits for the broker.
+    pub publish_timeout: Duration,
+    /// How many of its events may be in flight.
+    pub max_in_flight: usize,
+    /// The status of a success.
+    pub success_status: StatusCode,
+    /// The CloudEvents `source` of its events.
+    pub ce_source: String,
+    /// The sender's headers that go on with the message.
+    pub forward_headers: Vec<HeaderName>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of an event that can't be published as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Otherwise {
+    /// It is refused.
+    Reject,
+    /// It is answered 200 and dropped.
+    Ignore,
+    /// It is published elsewhere, with the reason.
+    DeadLetter {
+        /// To this broker.
+        broker: BrokerId,
+        /// And this topic or subject.
+        topic: String,
+    },
+}
+
+/// `[[routes]]`
+#[derive(Debug)]
+pub struct Route {
+    /// Its number among all routes, from 1.
+    pub number: usize,
+    /// Globs on the event type, as written.
+    pub types: Vec<String>,
+    /// The same, compiled.
+    matchers: Vec<GlobMatcher>,
+    /// What it does.
+    pub action: Action,
+}
+
+impl Route {
+    /// Whether it takes this type.
+    #[must_use]
+    pub fn matches(&self, event_type: &str) -> bool {
+        self.matchers
+            .iter()
+            .any(|matcher| matcher.is_match(event_type))
+    }
+}
+
+/// What a route does.
+#[derive(Debug)]
+pub enum Action {
+    /// It publishes.
+    Publish(Destination),
+    /// It answers 200 and drops the event.
+    Ignore,
+}
+
+/// Where a route's events go.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Its kind, which says what names may look like.
+    pub kind: brokers::Kind,
+    /// The topic or subject.
+    pub topic: Template,
+    /// The only topics or subjects that it may become.
+    pub topics: Option<Vec<String>>,
+    /// The key; the provider's default where there is none.
+    pub key: Option<Template>,
+}
+
+impl Destination {
+    /// What the topic can become for a type, or for a type that is not known in advance; `None` stands for more than can
+    /// be listed.
+    pub(crate) fn topics_for<'a>(
+        &'a self,
+        event_type: Option<&str>,
+        source: &str,
+    ) -> Box<dyn Iterator<Item = Option<String>> + 'a> {
+        if let Some(topics) = &self.topics {
+            return Box::new(topics.iter().cloned().map(Some));
+        }
+        let reads_type = self.topic.parts().contains(&Part::Type);
+        let known = match event_type {
+            None if reads_type => None,
+            event_type => self
+                .topic
+                .without_payload(event_type.unwrap_or_default(), source),
+        };
+        Box::new(std::iter::once(known))
+    }
+}
+
+/// A file of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigFile {
+    /// One to be read.
+    Path(PathBuf),
+    /// One that is there already.
+    Text {
+        /// What problems call it.
+        name: String,
+        /// Its TOML.
+        text: String,
+    },
+}
+
+/// A configuration's files and environment.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The files; later ones override earlier ones.
+    pub files: Vec<ConfigFile>,
+    /// The environment: `HOOKBRIDGE__SECTION__KEY` and what `${NAME}` and `{ env = "NAME" }` refer to.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Origin {
+    /// Reads, merges and checks it all.
+    ///
+    /// # Errors
+    /// Every problem there is.
+    pub fn load(&self) -> Result<Config, Problems> {
+        check::load(self)
+    }
+}
+
+impl Config {
+    /// The broker with this id.
+    #[must_use]
+    pub fn broker(&self, id: BrokerId) -> &NamedBroker {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "a BrokerId is made by check.rs alone, from this list"
+        )]
+        &self.brokers[id.0]
+    }
+
+    /// The ids of all brokers.
+    pub fn broker_ids(&self) -> impl Iterator<Item = BrokerId> + use<> {
+        (0..self.brokers.len()).map(BrokerId)
+    }
+
+    /// The brokers that routes and dead letters need.
+    #[must_use]
+    pub fn needed_brokers(&self) -> Vec<BrokerId> {
+        self.broker_ids()
+            .filter(|id| self.destinations_by_use(*id).next().is_some())
+            .collect()
+    }
+
+    /// The topics or subjects on a broker that are known in advance.
+    #[must_use]
+    pub fn known_destinations(&self, broker: BrokerId) -> Vec<String> {
+        let mut known: Vec<String> = self.destinations_by_use(broker).flatten().collect();
+        known.sort();
+        known.dedup();
+        known
+    }
+
+    /// One item for each use of a broker; the name where it is known in advance.
+    fn destinations_by_use(&self, broker: BrokerId) -> impl Iterator<Item = Option<String>> {
+        self.sources.iter().flat_map(move |source| {
+            let routes = source
+                .routes
+                .iter()
+                .flat_map(move |route| match &route.action {
+                    Action::Publish(destination) if destination.broker == broker => {
+                        let types = source
+                            .provider
+                            .event_types()
+                            .iter()
+                            .filter(|event_type| route.matches(event_type));
+                        let known: Vec<_> = types
+                            .flat_map(|event_type| {
+                                destination.topics_for(Some(event_type), &source.name)
+                            })
+                            .collect();
+                        if known.is_empty() { vec![None] } else { known }
+                    }
+                    Action::Publish(_) | Action::Ignore => Vec::new(),
+                });
+            let dead_letters = [&source.on_invalid, &source.on_unrouted]
+                .into_iter()
+                .filter_map(move |otherwise| match otherwise {
+                    Otherwise::DeadLetter {
+                        broker: other,
+                        topic,
+                    } if *other == broker => Some(Some(topic.clone())),
+                    Otherwise::DeadLetter { .. } | Otherwise::Reject | Otherwise::Ignore => None,
+                });
+            routes.chain(dead_letters)
+        })
+    }
+
+    /// What a broker's client must be able to carry.
+    #[must_use]
+    pub fn broker_limits(&self) -> brokers::Limits {
+        brokers::Limits {
+            publish_timeout: self
+                .sources
+                .iter()
+                .map(|source| source.publish_timeout)
+                .max()
+                .unwrap_or_default(),
+            max_body_bytes: self
+                .sources
+                .iter()
+                .map(|source| source.max_body)
+                .max()
+                .unwrap_or_default(),
+            max_in_flight: self.http.max_in_flight,
+            max_in_flight_bytes: self.http.max_in_flight_bytes,
+        }
+    }
+}

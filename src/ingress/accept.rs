@@ -1,0 +1,205 @@
+//! Step 1, the connection: a bounded number of them, each with its time limits and a longest age.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::socket::{Activity, Socket, TimeLimits};
+use crate::bridge::Bridge;
+use crate::config::Http;
+
+/// A head's longest, in bytes: request line and headers. hyper answers 431 or 414 to more.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// What may be buffered of a connection, in bytes.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 200;
+
+/// How often an HTTP/2 connection is asked whether anyone is there, and how long that may take.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// After the system had no socket or no memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until it is told to stop; each is then asked to end with its current answer.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    bridge: Arc<Bridge>,
+    stop: CancellationToken,
+    connections: TaskTracker,
+) {
+    let places = Arc::new(Semaphore::new(bridge.config().http.max_connections));
+    let mut count = 0_u64;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "nothing tells when the system has room again"
+                )]
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            bridge.metrics().connections_rejected.inc();
+            continue;
+        };
+        count = count.wrapping_add(1);
+        let (bridge, stop) = (Arc::clone(&bridge), stop.clone());
+        connections.spawn(async move {
+            bridge.metrics().connections.inc();
+            let age = spread(bridge.config().http.max_connection_age, count);
+            if let Err(error) = connection(stream, &bridge, &stop, age).await {
+                tracing::debug!(error = %error, "a connection ended early");
+            }
+            bridge.metrics().connections.dec();
+            drop(place);
+        });
+    }
+}
+
+/// ±10 %, so that connections that began together do not end together.
+fn spread(age: Duration, count: u64) -> Duration {
+    age.mul_f64(
+        f64::from(u32::try_from(count.wrapping_mul(61) % 101).unwrap_or_default())
+            .mul_add(0.002, 0.9),
+    )
+}
+
+async fn connection(
+    stream: TcpStream,
+    bridge: &Arc<Bridge>,
+    stop: &CancellationToken,
+    age: Duration,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Http {
+        header_timeout,
+        idle_timeout,
+        http2,
+        ..
+    } = bridge.config().http;
+    // Answers are small, and each is waited for.
+    stream.set_nodelay(true)?;
+    let activity = Arc::new(Activity::default());
+    let mut socket = Socket::new(
+        stream,
+        Arc::clone(&activity),
+        TimeLimits {
+            header: header_timeout,
+            idle: idle_timeout,
+        },
+    );
+    let is_http2 = http2
+        && tokio::select! {
+            sniffed = socket.sniff_http2() => sniffed?,
+            () = stop.cancelled() => return Ok(()),
+        };
+    let service = service_fn(|request| {
+        let (bridge, activity) = (Arc::clone(bridge), Arc::clone(&activity));
+        async move { Ok::<_, std::convert::Infallible>(respond(bridge, activity, request).await) }
+    });
+    let io = TokioIo::new(socket);
+    // Both kinds of connections live the same life, but have no type in common.
+    macro_rules! live {
+        ($connection:expr, $at_age:expr) => {{
+            let mut connection = std::pin::pin!($connection);
+            let aged = tokio::time::sleep(age);
+            tokio::select! {
+                result = connection.as_mut() => return Ok(result?),
+                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                () = aged => {
+                    #[expect(clippy::redundant_closure_call, reason = "a macro's argument")]
+                    $at_age(connection.as_mut());
+                    tokio::select! {
+                        result = connection.as_mut() => return Ok(result?),
+                        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                    }
+                }
+            }
+            Ok(connection.await?)
+        }};
+    }
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PING)
+            .max_header_list_size(u32::try_from(MAX_HEAD_BYTES)?);
+        live!(
+            builder.serve_connection(io, service),
+            |connection: std::pin::Pin<&mut http2::Connection<_, _, _>>| connection
+                .graceful_shutdown()
+        )
+    } else {
+        let mut builder = http1::Builder::new();
+        // The socket's clocks stand in for hyper's own.
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .pipeline_flush(true);
+        // An idle connection must not be closed under its sender's next request: the next answer closes it.
+        live!(builder.serve_connection(io, service), |_| activity
+            .close_with_next_answer())
+    }
+}
+
+async fn respond(
+    bridge: Arc<Bridge>,
+    activity: Arc<Activity>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let _busy = activity.begin();
+    let is_http2 = request.version() == Version::HTTP_2;
+    let must_close = bridge.is_draining() || activity.must_close();
+    let mut response = super::handle(bridge, request).await;
+    if response.headers().contains_key(CONNECTION) {
+        activity.note_unread_body();
+    }
+    if is_http2 {
+        // RFC 9113 section 8.2.2: HTTP/2 has no such header.
+        response.headers_mut().remove(CONNECTION);
+    } else if must_close {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_differ_by_ten_percent_at_most() {
+        let ages: Vec<_> = (0..1000)
+            .map(|count| spread(Duration::from_secs(100), count).as_secs_f64())
+            .collect();
+        assert!(ages.iter().all(|age| (89.9..=110.1).contains(age)));
+        assert!(ages.iter().any(|age| *age < 92.0) && ages.iter().any(|age| *age > 108.0));
+    }
+}

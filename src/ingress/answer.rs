@@ -1,0 +1,198 @@
+//! Step 8: the only maker of responses. A 2xx needs a [`Receipt`], save where the operator said "ignore".
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use super::refusal::{Refusal, Violation};
+use crate::brokers::Receipt;
+use crate::config::Source;
+use crate::providers::EventId;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// What an accepted event's answer calls it; also the metric's `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The broker has it.
+    Published,
+    /// The broker had it already.
+    Duplicate,
+    /// The operator does not want it.
+    Ignored,
+    /// The broker has it as a dead letter.
+    DeadLettered,
+}
+
+impl Status {
+    /// Each of them, for metrics.
+    pub const ALL: [Self; 4] = [
+        Self::Published,
+        Self::Duplicate,
+        Self::Ignored,
+        Self::DeadLettered,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+}
+
+/// Why an event is answered 2xx.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Accepted {
+    /// A broker has it.
+    Published(Receipt),
+    /// A broker has it as a dead letter.
+    DeadLettered(Receipt),
+    /// The operator does not want it.
+    Ignored,
+}
+
+impl Accepted {
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Published(receipt) | Self::DeadLettered(receipt) if receipt.is_duplicate() => {
+                Status::Duplicate
+            }
+            Self::Published(_) => Status::Published,
+            Self::DeadLettered(_) => Status::DeadLettered,
+            Self::Ignored => Status::Ignored,
+        }
+    }
+}
+
+pub(super) fn answer(
+    result: &Result<Accepted, Refusal>,
+    source: Option<&Source>,
+    event_id: Option<&EventId>,
+    request_id: &str,
+) -> Response<Full<Bytes>> {
+    let mut response = match result {
+        Ok(accepted) => success(
+            accepted.status(),
+            source.map_or(StatusCode::OK, |source| source.success_status),
+            event_id,
+        ),
+        Err(refusal) => problem(refusal, event_id),
+    };
+    // Made of digits alone; if it ever were not, the answer would still be one.
+    if let Ok(request_id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, request_id);
+    }
+    response
+}
+
+fn success(status: Status, code: StatusCode, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
+    let body = match code {
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => String::new(),
+        _ => json!({ "event_id": event_id.map(EventId::as_str), "status": status.as_str() })
+            .to_string(),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// RFC 9457.
+fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
+    let status = refusal.status();
+    let mut problem = json!({
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "code": refusal.code(),
+        "detail": refusal.detail(),
+    });
+    if let Some(event_id) = event_id {
+        problem["event_id"] = json!(event_id.as_str());
+    }
+    if let Refusal::InvalidEvent(violations) = refusal {
+        let errors = violations
+            .iter()
+            .map(|Violation { pointer, reason }| json!({ "pointer": pointer, "reason": reason }));
+        problem["errors"] = errors.collect();
+    }
+    let mut response = Response::new(Full::from(problem.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    if let Some(wait) = refusal.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+    if let Refusal::MethodNotAllowed { allow } = refusal {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if refusal.leaves_body_unread() {
+        headers.insert(CONNECTION, CLOSE);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    async fn body(response: Response<Full<Bytes>>) -> serde_json::Value {
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_problem_says_code_pointers_and_what_to_do() {
+        let id = EventId::new("<\"id\">".to_owned()).unwrap();
+        let response = answer(
+            &Err(Refusal::invalid_event("/a", "must be a string")),
+            None,
+            Some(&id),
+            "r-1",
+        );
+        assert_eq!(response.status(), 422);
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(response.headers()["x-request-id"], "r-1");
+        assert!(!response.headers().contains_key("connection"));
+        let problem = body(response).await;
+        assert_eq!(problem["code"], "invalid_event");
+        assert_eq!(problem["event_id"], "<\"id\">");
+        assert_eq!(
+            problem["errors"],
+            json!([{ "pointer": "/a", "reason": "must be a string" }])
+        );
+        let response = answer(&Err(Refusal::Overloaded), None, None, "r-2");
+        assert_eq!(
+            (
+                response.headers()["retry-after"].to_str().unwrap(),
+                &response.headers()["connection"]
+            ),
+            ("1", &CLOSE)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_ignored_event_is_the_only_success_without_a_receipt() {
+        let response = answer(&Ok(Accepted::Ignored), None, None, "r");
+        assert_eq!(response.status(), 200);
+        assert_eq!(
+            body(response).await,
+            json!({ "event_id": null, "status": "ignored" })
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! Step 6: topic, key and headers. A value that would make an illegal name is refused, never rewritten.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Verdict;
+use super::parse::{Event, Parsed};
+use super::refusal::{Refusal, Violation};
+use super::verify::Verified;
+use crate::brokers::{Attribute, Header, Kind, Message};
+use crate::config::{Action, Destination, Otherwise, Part, Source, Template};
+use crate::json::Node;
+use crate::providers::EventId;
+
+/// The longest key, in bytes.
+const MAX_KEY_BYTES: usize = 1024;
+
+const EVENT_ID: Attribute = Attribute::plain("event_id");
+const EVENT_ID_ORIGIN: Attribute = Attribute::plain("event_id_origin");
+const CONTENT_TYPE: Attribute = Attribute::plain("content-type");
+const REASON: Attribute = Attribute::plain("hookbridge_reason");
+const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
+const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
+const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
+const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
+
+pub(super) fn encode(
+    verified: &Verified,
+    parsed: &Parsed<'_>,
+    destination: &Destination,
+) -> Result<Message, Refusal> {
+    let (source, event) = (verified.source(), parsed.event());
+    let fill = Fill {
+        event,
+        source: &source.name,
+        root: parsed.root(),
+    };
+    let topic = fill.topic(destination)?;
+    let key = match &destination.key {
+        Some(template) => fill.key(template)?,
+        None => default_key(event).to_owned(),
+    };
+    let mut headers = event_headers(verified, &event.id, Some(event));
+    headers.push(header(Attribute::PARTITION_KEY, key.clone()));
+    Ok(message(verified, topic, key, headers, &event.id))
+}
+
+/// What becomes of an event that can't be published as it should: as the configuration says.
+pub(super) fn otherwise(
+    verified: &Verified,
+    parsed: Option<&Parsed<'_>>,
+    refusal: Refusal,
+) -> Verdict {
+    let source = verified.source();
+    let otherwise = if matches!(refusal, Refusal::NoRoute { .. }) {
+        &source.on_unrouted
+    } else {
+        &source.on_invalid
+    };
+    match otherwise {
+        Otherwise::Reject => Verdict::Refuse(refusal),
+        Otherwise::Ignore => Verdict::Ignore,
+        Otherwise::DeadLetter { broker, topic } => {
+            let message = dead_letter(verified, parsed, &refusal, topic.clone());
+            Verdict::DeadLetter {
+                broker: *broker,
+                message,
+                refusal,
+            }
+        }
+    }
+}
+
+fn dead_letter(
+    verified: &Verified,
+    parsed: Option<&Parsed<'_>>,
+    refusal: &Refusal,
+    topic: String,
+) -> Message {
+    let source = verified.source();
+    let event = parsed.map(Parsed::event);
+    let id = event.map_or_else(
+        || EventId::generate(verified.request().at()),
+        |event| event.id.clone(),
+    );
+    let (intended_topic, key) = match parsed {
+        Some(parsed) => intended(source, parsed),
+        None => (None, id.as_str().to_owned()),
+    };
+    let mut headers = event_headers(verified, &id, event);
+    if event.is_none() {
+        headers.push(header(EVENT_ID_ORIGIN, "generated"));
+    }
+    headers.push(header(Attribute::PARTITION_KEY, key.clone()));
+    headers.push(header(REASON, refusal.code()));
+    headers.push(header(DETAIL, refusal.detail()));
+    if let Refusal::InvalidEvent(violations) = refusal
+        && let Some(Violation { pointer, .. }) = violations.first()
+    {
+        headers.push(header(POINTER, pointer.clone()));
+    }
+    headers.push(header(SOURCE_NAME, source.name.clone()));
+    headers.extend(intended_topic.map(|topic| header(INTENDED_TOPIC, topic)));
+    message(verified, topic, key, headers, &id)
+}
+
+/// Where an event would have gone, if it could be told, and with which key.
+fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<String>, String) {
+    let event = parsed.event();
+    let fill = Fill {
+        event,
+        source: &source.name,
+        root: parsed.root(),
+    };
+    let route = source
+        .routes
+        .iter()
+        .find(|route| route.matches(&event.event_type));
+    let (topic, key) = match route.map(|route| &route.action) {
+        Some(Action::Publish(destination)) => {
+            let key = destination
+                .key
+                .as_ref()
+                .and_then(|template| fill.key(template).ok());
+            (fill.topic(destination).ok(), key)
+        }
+        Some(Action::Ignore) | None => (None, None),
+    };
+    (topic, key.unwrap_or_else(|| default_key(event).to_owned()))
+}
+
+fn message(
+    verified: &Verified,
+    destination: String,
+    key: String,
+    headers: Vec<Header>,
+    id: &EventId,
+) -> Message {
+    let deduplication_id = format!("{}/{id}", verified.source().name);
+    Message {
+        destination,
+        key,
+        headers,
+        body: verified.request().body().clone(),
+        deduplication_id,
+    }
+}
+
+/// The provider's default: what the event is about, so that all about one thing stays in order; else the event's id.
+fn default_key(event: &Event) -> &str {
+    event.subject.as_deref().unwrap_or(event.id.as_str())
+}
+
+fn header(attribute: Attribute, value: impl Into<Cow<'static, str>>) -> Header {
+    Header {
+        attribute,
+        value: value.into(),
+    }
+}
+
+/// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that go on.
+fn event_headers(verified: &Verified, id: &EventId, event: Option<&Event>) -> Vec<Header> {
+    let (source, request) = (verified.source(), verified.request());
+    let mut headers = Vec::with_capacity(16);
+    headers.push(header(EVENT_ID, id.as_str().to_owned()));
+    headers.push(header(Attribute::SPEC_VERSION, "1.0"));
+    headers.push(header(Attribute::ID, id.as_str().to_owned()));
+    headers.push(header(Attribute::SOURCE, source.ce_source.clone()));
+    if let Some(event) = event {
+        headers.push(header(Attribute::TYPE, event.event_type.clone()));
+        headers.extend(event.time.clone().map(|time| header(Attribute::TIME, time)));
+        headers.extend(
+            event
+                .subject
+                .clone()
+                .map(|subject| header(Attribute::SUBJECT, subject)),
+        );
+    }
+    headers.push(header(Attribute::RECORDED_TIME, rfc_3339(request.at())));
+    let content_type = request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    headers.extend(content_type.map(|content_type| header(CONTENT_TYPE, content_type.to_owned())));
+    for name in &source.forward_headers {
+        for value in request.headers().get_all(name) {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            headers.push(header(
+                Attribute::Plain(name.as_str().to_owned().into()),
+                value,
+            ));
+        }
+    }
+    headers
+}
+
+fn rfc_3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+/// Fills templates in.
+struct Fill<'e, 'd> {
+    event: &'e Event,
+    source: &'e str,
+    root: Node<'d>,
+}
+
+impl<'e, 'd> Fill<'e, 'd>
+where
+    'd: 'e,
+{
+    fn topic(&self, destination: &Destination) -> Result<String, Refusal> {
+        let mut topic =
+            String::with_capacity(destination.topic.as_str().len() + self.event.event_type.len());
+        let parts = destination.topic.parts();
+        for (index, part) in parts.iter().enumerate() {
+            let (value, pointer) = self.value(part)?;
+            if !matches!(part, Part::Literal(_)) {
+                let is_last = index + 1 == parts.len();
+                destination
+                    .kind
+                    .check_value(&value, is_last)
+                    .map_err(|rule| illegal(destination.kind, pointer, rule))?;
+            }
+            topic.push_str(&value);
+        }
+        destination
+            .kind
+            .check_destination(&topic)
+            .map_err(|rule| illegal(destination.kind, "", rule))?;
+        if destination
+            .topics
+            .as_ref()
+            .is_some_and(|topics| !topics.contains(&topic))
+        {
+            return Err(illegal(
+                destination.kind,
+                "",
+                "is none of those that the route may send to",
+            ));
+        }
+        Ok(topic)
+    }
+
+    fn key(&self, template: &Template) -> Result<String, Refusal> {
+        let mut key = String::new();
+        for part in template.parts() {
+            let (value, pointer) = self.value(part)?;
+            if key.len() + value.len() > MAX_KEY_BYTES {
+                return Err(Refusal::invalid_event(
+                    pointer,
+                    format!("makes a key of more than {MAX_KEY_BYTES} bytes"),
+                ));
+            }
+            key.push_str(&value);
+        }
+        Ok(key)
+    }
+
+    /// A part's text, and the pointer to where it was taken from.
+    fn value<'t>(&self, part: &'t Part) -> Result<(Cow<'e, str>, &'t str), Refusal>
+    where
+        't: 'e,
+    {
+        match part {
+            Part::Literal(text) => Ok((Cow::Borrowed(text.as_str()), "")),
+            Part::Type => Ok((Cow::Borrowed(self.event.event_type.as_str()), "")),
+            Part::Source => Ok((Cow::Borrowed(self.source), "")),
+            Part::Pointer(pointer) => {
+                let value = self.root.at(pointer).and_then(|node| node.scalar_text());
+                let missing = || {
+                    Refusal::invalid_event(
+                        pointer.as_str(),
+                        "must be a string, a number or a boolean, for the route needs it",
+                    )
+                };
+                Ok((value.ok_or_else(missing)?, pointer.as_str()))
+            }
+        }
+    }
+}
+
+fn illegal(kind: Kind, pointer: &str, rule: &str) -> Refusal {
+    Refusal::invalid_event(
+        pointer,
+        format!("makes an illegal {}: it {rule}", kind.destination_noun()),
+    )
+}

@@ -1,0 +1,254 @@
+//! An event's way, one file a step, in this order. [`handle`] is all of it on a page.
+
+pub(crate) mod accept;
+mod answer;
+mod encode;
+mod parse;
+mod permits;
+mod publish;
+mod receive;
+mod refusal;
+mod route;
+mod socket;
+mod validate;
+mod verify;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::bridge::Bridge;
+use crate::brokers::Message;
+use crate::config::{BrokerId, Source};
+use crate::providers::EventId;
+
+pub use answer::Status;
+pub use permits::{Permit, Permits};
+pub use receive::Received;
+pub use refusal::{Refusal, Violation};
+pub use verify::Verified;
+
+use answer::{Accepted, answer};
+use parse::Parsed;
+use route::Routed;
+
+/// What is to become of an authentic event: steps 3 to 6, without any I/O.
+#[derive(Debug)]
+pub struct Decision {
+    /// Its id, where it has one.
+    pub event_id: Option<EventId>,
+    /// Its type, where it has one.
+    pub event_type: Option<String>,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+/// What becomes of an event.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is published.
+    Publish {
+        /// The number of the route that took it, from 1.
+        route: usize,
+        /// To this broker.
+        broker: BrokerId,
+        /// As this message.
+        message: Message,
+    },
+    /// It is published as a dead letter, for this reason.
+    DeadLetter {
+        /// To this broker.
+        broker: BrokerId,
+        /// As this message.
+        message: Message,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// It is answered 200 and dropped, as the configuration says.
+    Ignore,
+    /// It is refused.
+    Refuse(Refusal),
+}
+
+/// From a request to its answer.
+pub(crate) async fn handle(
+    bridge: Arc<Bridge>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let started = Instant::now();
+    let request_id = bridge.next_request_id();
+    match receive::receive(&bridge, request).await {
+        // From here on the work goes on when the sender hangs up.
+        Ok(received) => {
+            Detached::new(
+                Arc::clone(&bridge),
+                finish(bridge, received, request_id, started),
+            )
+            .await
+        }
+        Err((source, refusal)) => {
+            bridge.note_refusal(source.as_deref(), &refusal, &request_id, None);
+            answer(&Err(refusal), source.as_deref(), None, &request_id)
+        }
+    }
+}
+
+/// Steps 2 to 8, for a request that was received whole.
+async fn finish(
+    bridge: Arc<Bridge>,
+    received: Received,
+    request_id: String,
+    started: Instant,
+) -> Response<Full<Bytes>> {
+    let source = Arc::clone(received.source());
+    let (event_id, result) = match verify::verify(received, SystemTime::now()) {
+        Ok(verified) => {
+            bridge.note_verified(&source, verified.secret_index());
+            let decision = decide(&verified);
+            let result = carry_out(&bridge, &source, &decision).await;
+            (decision.event_id, result)
+        }
+        Err(refusal) => (None, Err(refusal)),
+    };
+    bridge.note_end(
+        &source,
+        result.as_ref().map(Accepted::status),
+        started.elapsed(),
+    );
+    if let Err(refusal) = &result {
+        bridge.note_refusal(Some(&source), refusal, &request_id, event_id.as_ref());
+    }
+    answer(&result, Some(&source), event_id.as_ref(), &request_id)
+}
+
+/// Steps 3 to 6: what is to become of an authentic event. Pure, so that `hookbridge explain` says what `run` would do.
+#[must_use]
+pub fn decide(verified: &Verified) -> Decision {
+    let parsed = parse::parse(verified);
+    let verdict = match &parsed {
+        Ok(parsed) => judge(verified, parsed),
+        Err(refusal) => Err(refusal.clone()),
+    };
+    let parsed = parsed.ok();
+    let verdict =
+        verdict.unwrap_or_else(|refusal| encode::otherwise(verified, parsed.as_ref(), refusal));
+    let (event_id, event_type) = parsed.map(Parsed::into_names).unzip();
+    Decision {
+        event_id,
+        event_type,
+        verdict,
+    }
+}
+
+/// Steps 4 to 6.
+fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
+    let source = verified.source();
+    let judged = validate::validate(source, parsed).and_then(|()| {
+        match route::route(source, parsed.event())? {
+            Routed::Ignore => Ok(Verdict::Ignore),
+            Routed::To { route, destination } => {
+                let message = encode::encode(verified, parsed, destination)?;
+                Ok(Verdict::Publish {
+                    route,
+                    broker: destination.broker,
+                    message,
+                })
+            }
+        }
+    });
+    // Whatever the steps found, they must all have read the same event.
+    parsed.refuse_if_ambiguous().and(judged)
+}
+
+/// Steps 7 and 8's proof: publishes what is to be published, and says what came of it.
+async fn carry_out(
+    bridge: &Bridge,
+    source: &Source,
+    decision: &Decision,
+) -> Result<Accepted, Refusal> {
+    let event_type = decision.event_type.as_deref().unwrap_or_default();
+    match &decision.verdict {
+        Verdict::Publish {
+            route,
+            broker,
+            message,
+        } => {
+            let receipt = publish::publish(bridge, source, *broker, message).await?;
+            bridge.note_stored(source, Some(*route), event_type, &message.destination);
+            Ok(Accepted::Published(receipt))
+        }
+        Verdict::DeadLetter {
+            broker, message, ..
+        } => {
+            let receipt = publish::publish(bridge, source, *broker, message).await?;
+            bridge.note_stored(source, None, event_type, &message.destination);
+            Ok(Accepted::DeadLettered(receipt))
+        }
+        Verdict::Ignore => Ok(Accepted::Ignored),
+        Verdict::Refuse(refusal) => Err(refusal.clone()),
+    }
+}
+
+/// Work that is finished whether or not anyone waits for it: hyper drops a handler when its sender hangs up
+/// (hyperium/hyper#2728), and then the rest runs as a task of its own.
+struct Detached {
+    bridge: Arc<Bridge>,
+    work: Option<Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>>,
+}
+
+impl Detached {
+    fn new(
+        bridge: Arc<Bridge>,
+        work: impl Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    ) -> Self {
+        Self {
+            bridge,
+            work: Some(Box::pin(work)),
+        }
+    }
+}
+
+impl Future for Detached {
+    type Output = Response<Full<Bytes>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = self.work.as_mut() else {
+            return Poll::Pending;
+        };
+        let polled =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.as_mut().poll(context)));
+        let response = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(response)) => response,
+            Err(_) => {
+                // A defect of ours, and no proof of anything: the sender should try again.
+                self.bridge.metrics().panics.inc();
+                answer(
+                    &Err(Refusal::PublishTimeout),
+                    None,
+                    None,
+                    &self.bridge.next_request_id(),
+                )
+            }
+        };
+        self.work = None;
+        Poll::Ready(response)
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        if let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current())
+        {
+            self.bridge.metrics().client_disconnects.inc();
+            self.bridge.tasks().spawn_on(work, &runtime);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! How many events, and how many bytes of them, may be under way: what is over is refused before its body is read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The places that there are.
+#[derive(Debug)]
+pub struct Permits {
+    events: Budget,
+    bytes: Budget,
+    /// By source.
+    sources: Vec<Budget>,
+}
+
+/// An amount that may be taken, up to a limit.
+#[derive(Debug)]
+struct Budget {
+    taken: AtomicUsize,
+    limit: usize,
+}
+
+impl Budget {
+    const fn new(limit: usize) -> Self {
+        Self {
+            taken: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    fn take(&self, amount: usize) -> bool {
+        let take = |taken: usize| {
+            taken
+                .checked_add(amount)
+                .filter(|taken| *taken <= self.limit)
+        };
+        self.taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
+            .is_ok()
+    }
+
+    fn give_back(&self, amount: usize) {
+        self.taken.fetch_sub(amount, Ordering::AcqRel);
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Acquire)
+    }
+}
+
+impl Permits {
+    /// Places for this many events of this many bytes, and for this many events of each source.
+    #[must_use]
+    pub fn new(
+        max_events: usize,
+        max_bytes: usize,
+        max_by_source: impl IntoIterator<Item = usize>,
+    ) -> Arc<Self> {
+        let sources = max_by_source.into_iter().map(Budget::new).collect();
+        Arc::new(Self {
+            events: Budget::new(max_events),
+            bytes: Budget::new(max_bytes),
+            sources,
+        })
+    }
+
+    /// A place for one event, if all that it needs is there.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, source: usize, bytes: usize) -> Option<Permit> {
+        let of_source = self.sources.get(source)?;
+        if !of_source.take(1) {
+            return None;
+        }
+        if !self.events.take(1) {
+            of_source.give_back(1);
+            return None;
+        }
+        if !self.bytes.take(bytes) {
+            of_source.give_back(1);
+            self.events.give_back(1);
+            return None;
+        }
+        Some(Permit {
+            permits: Arc::clone(self),
+            source,
+            bytes,
+        })
+    }
+
+    /// How many events are under way.
+    #[must_use]
+    pub fn events_taken(&self) -> usize {
+        self.events.taken()
+    }
+
+    /// How many bytes are reserved.
+    #[must_use]
+    pub fn bytes_taken(&self) -> usize {
+        self.bytes.taken()
+    }
+}
+
+/// A place. It is given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Arc<Permits>,
+    source: usize,
+    bytes: usize,
+}
+
+impl Permit {
+    /// Gives back the bytes that the body turned out not to need.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.permits.bytes.give_back(surplus);
+        self.bytes -= surplus;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.bytes.give_back(self.bytes);
+        self.permits.events.give_back(1);
+        if let Some(source) = self.permits.sources.get(self.source) {
+            source.give_back(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_limit_refuses_by_itself_and_leaves_nothing_taken() {
+        let permits = Permits::new(3, 100, [2, 3]);
+        let one = permits.take(0, 60).unwrap();
+        assert!(permits.take(1, 41).is_none(), "bytes");
+        let two = permits.take(0, 10).unwrap();
+        assert!(permits.take(0, 1).is_none(), "the source's places");
+        let three = permits.take(1, 30).unwrap();
+        assert!(permits.take(1, 0).is_none(), "all places");
+        assert_eq!((permits.events_taken(), permits.bytes_taken()), (3, 100));
+        drop((one, two, three));
+        assert_eq!((permits.events_taken(), permits.bytes_taken()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_balance(steps in proptest::collection::vec((0_usize..3, 0_usize..50, any::<bool>()), 0..60)) {
+            let permits = Permits::new(5, 120, [3, 4]);
+            let mut held: Vec<(Permit, usize)> = Vec::new();
+            for (source, bytes, gives_back) in steps {
+                if gives_back && !held.is_empty() {
+                    held.remove(bytes % held.len());
+                } else if let Some(mut permit) = permits.take(source, bytes) {
+                    permit.shrink_to(bytes / 2);
+                    held.push((permit, bytes.min(bytes / 2)));
+                }
+                prop_assert_eq!(permits.events_taken(), held.len());
+                prop_assert_eq!(permits.bytes_taken(), held.iter().map(|(_, bytes)| bytes).sum::<usize>());
+                prop_assert!(permits.events_taken() <= 5 && permits.bytes_taken() <= 120);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Step 1, the request: what its head alone can refuse, a place for it, and its body within bounds.
+//!
+//! The order is that of cost: nothing of the body is read before everything that the head says has been judged.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::permits::Permit;
+use super::refusal::Refusal;
+use crate::bridge::Bridge;
+use crate::config::Source;
+
+/// A request that is there as a whole, and its place among those that are under way.
+#[derive(Debug)]
+pub struct Received {
+    source: Arc<Source>,
+    headers: HeaderMap,
+    body: Bytes,
+    at: SystemTime,
+    _permit: Option<Permit>,
+}
+
+impl Received {
+    /// A request that did not come in over the network, for `explain` and tests. It is as unverified as any other.
+    #[must_use]
+    pub fn from_parts(
+        source: Arc<Source>,
+        headers: HeaderMap,
+        body: Bytes,
+        at: SystemTime,
+    ) -> Self {
+        Self {
+            source,
+            headers,
+            body,
+            at,
+            _permit: None,
+        }
+    }
+
+    /// The source whose path it was sent to.
+    #[must_use]
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Its headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// When it was received.
+    #[must_use]
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+}
+
+/// A refusal, and the source that it concerns.
+type Refused = (Option<Arc<Source>>, Refusal);
+
+pub(super) async fn receive(
+    bridge: &Bridge,
+    request: Request<Incoming>,
+) -> Result<Received, Refused> {
+    if bridge.is_closing() {
+        return Err((None, Refusal::ShuttingDown));
+    }
+    let source = find_source(bridge, &request).map_err(|refusal| (None, refusal))?;
+    let refused = |refusal| (Some(Arc::clone(&source)), refusal);
+    let reserved = check_head(&source, &request).map_err(refused)?;
+    let mut permit = bridge
+        .permits()
+        .take(source.index, reserved)
+        .ok_or_else(|| refused(Refusal::Overloaded))?;
+    let limit = bridge.config().http.body_timeout;
+    let (head, body) = request.into_parts();
+    let reading = tokio::time::timeout(limit, read_body(body, source.max_body)).await;
+    let body = reading
+        .unwrap_or(Err(Refusal::RequestTimeout { limit }))
+        .map_err(refused)?;
+    permit.shrink_to(body.len());
+    Ok(Received {
+        source,
+        headers: head.headers,
+        body,
+        at: SystemTime::now(),
+        _permit: Some(permit),
+    })
+}
+
+/// Paths are compared as they were sent: no decoding, no normalisation, no other case.
+fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Source>, Refusal> {
+    let path = request.uri().path();
+    match bridge.source_at(path) {
+        Some(source) if request.method() == Method::POST => Ok(source),
+        Some(_) => Err(Refusal::MethodNotAllowed { allow: "POST" }),
+        // `CONNECT host` and `OPTIONS *` name no path.
+        None if matches!(path, "" | "*") => Err(Refusal::MethodNotAllowed { allow: "POST" }),
+        None => Err(Refusal::UnknownPath),
+    }
+}
+
+/// What the head alone can refuse. Returns how many bytes the body may have.
+fn check_head(source: &Source, request: &Request<Incoming>) -> Result<usize, Refusal> {
+    let limit_bytes = source.max_body;
+    let declared = request.body().size_hint().exact();
+    let reserved = match declared.map(usize::try_from) {
+        Some(Ok(declared)) if declared <= limit_bytes => declared,
+        Some(_) => return Err(Refusal::BodyTooLarge { limit_bytes }),
+        None => limit_bytes,
+    };
+    check_content_type(source, request.headers())?;
+    Ok(reserved)
+}
+
+fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
+    let accepted = source.provider.media_types();
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let content_type = match (
+        lines.next().and_then(|line| line.to_str().ok()),
+        lines.next(),
+    ) {
+        (Some(content_type), None) => content_type,
+        _ => {
+            return Err(Refusal::UnsupportedMediaType(
+                format!("the content type must be {}", accepted.join(" or ")).into(),
+            ));
+        }
+    };
+    // Case and parameters don't matter (RFC 9110 section 8.3.1).
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !accepted
+        .iter()
+        .any(|accepted| media_type.eq_ignore_ascii_case(accepted))
+    {
+        return Err(Refusal::UnsupportedMediaType(
+            format!("the content type must be {}", accepted.join(" or ")).into(),
+        ));
+    }
+    let is_encoded = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_encoded {
+        return Err(Refusal::UnsupportedMediaType(
+            "encoded bodies are not taken".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a body of at most so many bytes, in one piece where it came in one.
+async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Refusal> {
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    let mut length = 0_usize;
+    while let Some(frame) = body.frame().await {
+        // Trailers mean nothing here.
+        let Ok(data) = frame.map_err(|_| Refusal::BrokenOff)?.into_data() else {
+            continue;
+        };
+        length = length.saturating_add(data.len());
+        if length > limit_bytes {
+            return Err(Refusal::BodyTooLarge { limit_bytes });
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            if whole.is_empty() {
+                whole.extend_from_slice(&first);
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(if whole.is_empty() {
+        first
+    } else {
+        whole.freeze()
+    })
+}

@@ -1,0 +1,35 @@
+//! Step 5: the first route that takes the event's type.
+
+use super::parse::Event;
+use super::refusal::Refusal;
+use crate::config::{Action, Destination, Source};
+
+/// What a route does with an event.
+#[derive(Debug)]
+pub(super) enum Routed<'s> {
+    To {
+        /// The route's number.
+        route: usize,
+        destination: &'s Destination,
+    },
+    Ignore,
+}
+
+pub(super) fn route<'s>(source: &'s Source, event: &Event) -> Result<Routed<'s>, Refusal> {
+    match source
+        .routes
+        .iter()
+        .find(|route| route.matches(&event.event_type))
+    {
+        None => Err(Refusal::NoRoute {
+            event_type: event.event_type.clone(),
+        }),
+        Some(route) => Ok(match &route.action {
+            Action::Publish(destination) => Routed::To {
+                route: route.number,
+                destination,
+            },
+            Action::Ignore => Routed::Ignore,
+        }),
+    }
+}

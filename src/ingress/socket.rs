@@ -1,0 +1,398 @@
+//! A sender's socket with clocks: one between requests, one from a head's first byte to its last, one for a sender that
+//! does not take its answer.
+//!
+//! hyper has one clock for the first two (`header_read_timeout` starts when it begins to wait), which would end the idle
+//! connections of load balancers as fast as slow heads.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How long an answer may wait for its sender to take it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After an answer that left a body unread: how long, and how much of it, is read so that the sender gets to see the
+/// answer instead of a reset (RFC 9112 section 9.6).
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// What the requests of one connection tell its socket.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    in_flight: AtomicUsize,
+    ended: AtomicUsize,
+    must_close: AtomicBool,
+    left_body: AtomicBool,
+}
+
+impl Activity {
+    /// Notes that a request is being handled, until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Busy(Arc::clone(self))
+    }
+
+    /// The next answer is to be the last.
+    pub(super) fn close_with_next_answer(&self) {
+        self.must_close.store(true, Ordering::Release);
+    }
+
+    pub(super) fn must_close(&self) -> bool {
+        self.must_close.load(Ordering::Acquire)
+    }
+
+    /// An answer was given before the request's body was read.
+    pub(super) fn note_unread_body(&self) {
+        self.left_body.store(true, Ordering::Release);
+    }
+}
+
+/// A request is being handled.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// The time limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimeLimits {
+    pub(super) header: Duration,
+    pub(super) idle: Duration,
+}
+
+/// What is being waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// The first byte of a head, since then.
+    Idle(Instant),
+    /// The rest of it, since its first byte.
+    Head(Instant),
+}
+
+/// The socket.
+#[derive(Debug)]
+pub(super) struct Socket<S> {
+    inner: S,
+    /// What was read to tell HTTP/1 from HTTP/2.
+    read_ahead: BytesMut,
+    activity: Arc<Activity>,
+    limits: TimeLimits,
+    /// HTTP/2 has frames between requests: only silence counts.
+    is_http2: bool,
+    waiting: Waiting,
+    ended_seen: usize,
+    read_clock: Clock,
+    write_since: Option<Instant>,
+    write_clock: Clock,
+    lingered: usize,
+    linger_since: Option<Instant>,
+}
+
+/// A timer that is moved only when it is waited for.
+#[derive(Debug)]
+struct Clock(Pin<Box<Sleep>>);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep_until(Instant::now())))
+    }
+
+    /// Ready when the deadline has passed; otherwise the task is woken then.
+    fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
+        if self.0.deadline() != deadline {
+            self.0.as_mut().reset(deadline);
+        }
+        self.0.as_mut().poll(context)
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    pub(super) fn new(inner: S, activity: Arc<Activity>, limits: TimeLimits) -> Self {
+        Self {
+            inner,
+            read_ahead: BytesMut::new(),
+            activity,
+            limits,
+            is_http2: false,
+            waiting: Waiting::Idle(Instant::now()),
+            ended_seen: 0,
+            read_clock: Clock::new(),
+            write_since: None,
+            write_clock: Clock::new(),
+            lingered: 0,
+            linger_since: None,
+        }
+    }
+
+    /// Whether the sender begins with HTTP/2's preface (RFC 9113 section 3.4). Waits for no more bytes than tell it.
+    ///
+    /// # Errors
+    /// The socket's, or a time-out.
+    pub(super) async fn sniff_http2(&mut self) -> io::Result<bool> {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let mut read = BytesMut::with_capacity(PREFACE.len());
+        while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+            let mut byte = [0; 1];
+            if self.read(&mut byte).await? == 0 {
+                break;
+            }
+            read.extend_from_slice(&byte);
+        }
+        self.is_http2 = read == PREFACE;
+        self.read_ahead = read;
+        Ok(self.is_http2)
+    }
+
+    /// Ready when the sender has been silent, or its head under way, for too long.
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if self.activity.in_flight.load(Ordering::Acquire) > 0 {
+            // The request's own time limits hold now.
+            return Poll::Pending;
+        }
+        let ended = self.activity.ended.load(Ordering::Acquire);
+        if ended != self.ended_seen {
+            self.ended_seen = ended;
+            self.waiting = Waiting::Idle(Instant::now());
+        }
+        let (deadline, what) = match self.waiting {
+            Waiting::Idle(since) => (since + self.limits.idle, "no request came"),
+            Waiting::Head(since) => (since + self.limits.header, "the head did not end"),
+        };
+        ready!(self.read_clock.poll(deadline, context));
+        Poll::Ready(timed_out(what))
+    }
+
+    fn note_read(&mut self) {
+        self.waiting = match self.waiting {
+            Waiting::Idle(_) if !self.is_http2 => Waiting::Head(Instant::now()),
+            Waiting::Idle(_) => Waiting::Idle(Instant::now()),
+            Waiting::Head(since) => Waiting::Head(since),
+        };
+    }
+
+    fn poll_progress<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_since = None;
+            return polled;
+        }
+        let since = *self.write_since.get_or_insert_with(Instant::now);
+        ready!(self.write_clock.poll(since + WRITE_TIMEOUT, context));
+        Poll::Ready(Err(timed_out("the answer was not taken")))
+    }
+
+    /// Reads on for a little while after the last answer.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let since = *self.linger_since.get_or_insert_with(Instant::now);
+        let mut scratch = [0; 8192];
+        while self.lingered < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.lingered += buffer.filled().len()
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => return self.read_clock.poll(since + LINGER_TIME, context),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let socket = &mut *self;
+        if !socket.read_ahead.is_empty() {
+            let length = socket.read_ahead.len().min(buffer.remaining());
+            buffer.put_slice(socket.read_ahead.get(..length).unwrap_or_default());
+            socket.read_ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut socket.inner).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                if buffer.filled().len() > before
+                    && socket.activity.in_flight.load(Ordering::Acquire) == 0
+                {
+                    socket.note_read();
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => socket.poll_overdue(context).map(Err),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.poll_progress(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.poll_progress(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        self.poll_progress(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger_since.is_none() {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(context))?;
+        }
+        if self.activity.left_body.load(Ordering::Acquire) {
+            ready!(self.poll_linger(context));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    fn pair() -> (
+        Socket<tokio::io::DuplexStream>,
+        tokio::io::DuplexStream,
+        Arc<Activity>,
+    ) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let activity = Arc::new(Activity::default());
+        let limits = TimeLimits {
+            header: Duration::from_secs(5),
+            idle: Duration::from_secs(75),
+        };
+        (
+            Socket::new(ours, Arc::clone(&activity), limits),
+            theirs,
+            activity,
+        )
+    }
+
+    async fn read_until_error(socket: &mut Socket<tokio::io::DuplexStream>) -> (usize, Duration) {
+        let started = Instant::now();
+        let mut total = 0;
+        loop {
+            let mut buffer = [0; 16];
+            match socket.read(&mut buffer).await {
+                Ok(length) => total += length,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+                    return (total, started.elapsed());
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_after_the_idle_time() {
+        let (mut socket, _theirs, _) = pair();
+        assert_eq!(
+            read_until_error(&mut socket).await,
+            (0, Duration::from_secs(75))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_ends_after_its_own_time_however_it_drips() {
+        let (mut socket, mut theirs, _) = pair();
+        let dripping = tokio::spawn(async move {
+            loop {
+                if theirs.write_all(b"x").await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let (bytes, elapsed) = read_until_error(&mut socket).await;
+        assert!(
+            bytes >= 5 && elapsed == Duration::from_secs(5),
+            "{bytes} {elapsed:?}"
+        );
+        dripping.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_time_begins_anew_when_a_request_ends() {
+        let (mut socket, mut theirs, activity) = pair();
+        theirs.write_all(b"head").await.unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(socket.read(&mut buffer).await.unwrap(), 4);
+        let busy = activity.begin();
+        let waited =
+            tokio::time::timeout(Duration::from_secs(3600), socket.read(&mut buffer)).await;
+        assert!(
+            waited.is_err(),
+            "a request that is being handled has its own limits"
+        );
+        drop(busy);
+        assert_eq!(
+            read_until_error(&mut socket).await.1,
+            Duration::from_secs(75)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_ends_the_connection() {
+        let (mut socket, _theirs, _) = pair();
+        let error = socket.write_all(&[0; 4096]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_preface_is_told_from_a_head_and_neither_is_lost() {
+        for (sent, is_http2) in [
+            (&b"POST /x HTTP/1.1\r\n\r\n"[..], false),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest", true),
+            (b"PR", false),
+        ] {
+            let (mut socket, mut theirs, _) = pair();
+            theirs.write_all(sent).await.unwrap();
+            drop(theirs);
+            assert_eq!(socket.sniff_http2().await.unwrap(), is_http2);
+            let mut all = Vec::new();
+            socket.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, sent);
+        }
+    }
+}

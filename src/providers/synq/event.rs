@@ -1,0 +1,464 @@
+//! Id, type, time and subject of an event, in both of its shapes and both of protobuf JSON's spellings.
+//!
+//! Nested (the default): the payload stands under its type's name, `{"issue_created": {"issue": {…}}}`. Flat: under
+//! `issue`, `incident` or `ping`, and `event_type` says which type it is. Everything that is not needed here is the
+//! schema's to judge.
+
+use super::super::{EventId, Identity};
+use crate::ingress::Refusal;
+use crate::json::{Document, Kind, Node, is_date_time};
+
+/// A field's name in both of protobuf JSON's spellings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Name {
+    snake: &'static str,
+    camel: &'static str,
+}
+
+const fn name(snake: &'static str, camel: &'static str) -> Name {
+    Name { snake, camel }
+}
+
+const EVENT_ID: Name = name("event_id", "eventId");
+const EVENT_TIME: Name = name("event_time", "eventTime");
+const EVENT_TYPE: Name = name("event_type", "eventType");
+const PING: Name = name("ping", "ping");
+const ISSUE: Name = name("issue", "issue");
+const ISSUE_ID: Name = name("issue_id", "issueId");
+const INCIDENT: Name = name("incident", "incident");
+const INCIDENT_ID: Name = name("incident_id", "incidentId");
+
+/// A type that the provider sends.
+#[derive(Debug)]
+struct EventType {
+    /// Its number in `event.proto`.
+    number: u32,
+    /// Its name, which is its payload's field in the nested shape.
+    nested: Name,
+    /// Its payload's field in the flat shape; in the nested one, the field in the payload.
+    flat: Name,
+    /// The field in that which says what the event is about.
+    subject: Option<Name>,
+}
+
+const fn of_issue(number: u32, nested: Name) -> EventType {
+    EventType {
+        number,
+        nested,
+        flat: ISSUE,
+        subject: Some(ISSUE_ID),
+    }
+}
+
+const fn of_incident(number: u32, nested: Name) -> EventType {
+    EventType {
+        number,
+        nested,
+        flat: INCIDENT,
+        subject: Some(INCIDENT_ID),
+    }
+}
+
+const EVENT_TYPES: [EventType; 8] = [
+    EventType {
+        number: 10,
+        nested: PING,
+        flat: PING,
+        subject: None,
+    },
+    of_issue(11, name("issue_created", "issueCreated")),
+    of_issue(12, name("issue_updated", "issueUpdated")),
+    of_issue(13, name("issue_status_updated", "issueStatusUpdated")),
+    of_issue(14, name("issue_closed", "issueClosed")),
+    of_incident(20, name("incident_open", "incidentOpen")),
+    of_incident(21, name("incident_closed", "incidentClosed")),
+    of_incident(22, name("incident_cancelled", "incidentCancelled")),
+];
+
+/// The names of the types.
+pub(super) const TYPES: [&str; 8] = {
+    let mut names = [""; 8];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = EVENT_TYPES[index].nested.snake;
+        index += 1;
+    }
+    names
+};
+
+/// The longest type, in bytes.
+const MAX_TYPE_BYTES: usize = 128;
+
+pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Refusal> {
+    let root = document.root();
+    if root.kind() != Kind::Object {
+        return Err(Refusal::invalid_event("", "must be an object"));
+    }
+    let event_id = event_id(root)?;
+    let payloads = payloads(root)?;
+    let event_type = match sent_type(root)? {
+        Some(sent) => sent,
+        None => nested_type(&payloads)
+            .ok_or(Refusal::MissingEventType)?
+            .to_owned(),
+    };
+    let subject = match EVENT_TYPES
+        .iter()
+        .find(|known| known.nested.snake == event_type)
+    {
+        Some(known) => subject(root, known, payload_of(root, known, &payloads)?)?,
+        // A later version's type: what its payload is, we can't know.
+        None => None,
+    };
+    Ok(Identity {
+        event_id,
+        event_type,
+        time: time(root)?,
+        subject,
+    })
+}
+
+fn event_id(root: Node<'_>) -> Result<EventId, Refusal> {
+    let Some(field) = Field::find(root, "", EVENT_ID)? else {
+        return Err(Refusal::MissingEventId);
+    };
+    let text = field.text()?;
+    if text.is_empty() {
+        return Err(Refusal::MissingEventId);
+    }
+    EventId::new(text)
+        .ok_or_else(|| field.refuse("must be 1 to 256 bytes without control characters"))
+}
+
+fn time(root: Node<'_>) -> Result<Option<String>, Refusal> {
+    let Some(field) = Field::find(root, "", EVENT_TIME)? else {
+        return Ok(None);
+    };
+    let text = field.text()?;
+    if is_date_time(&text) {
+        Ok(Some(text))
+    } else {
+        Err(field.refuse("must be an RFC 3339 time"))
+    }
+}
+
+/// The type that `event_type` names; nothing where it is absent or unspecified.
+fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
+    let Some(field) = Field::find(root, "", EVENT_TYPE)? else {
+        return Ok(None);
+    };
+    match field.value.kind() {
+        Kind::String => {
+            let text = field.text()?;
+            let name = text.strip_prefix("EVENT_TYPE_").filter(|name| {
+                let is_name = name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+                is_name && !name.is_empty() && name.len() <= MAX_TYPE_BYTES
+            });
+            match name {
+                Some("UNSPECIFIED") => Ok(None),
+                Some(name) => Ok(Some(name.to_ascii_lowercase())),
+                None => Err(field.refuse("must be EVENT_TYPE_ and a name in capital letters")),
+            }
+        }
+        Kind::Number => {
+            let number = enum_number(field.value.raw())
+                .ok_or_else(|| field.refuse("must be an enum's number"))?;
+            Ok(
+                match (
+                    number,
+                    EVENT_TYPES.iter().find(|known| known.number == number),
+                ) {
+                    (0, _) => None,
+                    (_, Some(known)) => Some(known.nested.snake.to_owned()),
+                    (_, None) => Some(format!("event_type_{number}")),
+                },
+            )
+        }
+        Kind::Null | Kind::False | Kind::True | Kind::Array | Kind::Object | Kind::Name => {
+            Err(field.refuse("must be an enum's name or number"))
+        }
+    }
+}
+
+/// An enum's number: an integer of 32 bits, which protobuf JSON may also write as `11.0` or `1.1e1`.
+fn enum_number(token: &str) -> Option<u32> {
+    let number = token.parse::<u32>().ok();
+    number.or_else(|| {
+        let double = token.parse::<f64>().ok()?;
+        let is_whole = double.fract() == 0.0 && (0.0..=f64::from(i32::MAX)).contains(&double);
+        is_whole
+            .then(|| format!("{double:.0}"))
+            .and_then(|digits| digits.parse().ok())
+    })
+}
+
+/// The known payload fields that are there, nested ones first.
+fn payloads<'d>(root: Node<'d>) -> Result<Vec<Field<'d>>, Refusal> {
+    let names = EVENT_TYPES
+        .iter()
+        .map(|known| known.nested)
+        .chain([ISSUE, INCIDENT]);
+    names
+        .filter_map(|name| Field::find(root, "", name).transpose())
+        .collect()
+}
+
+/// The type that the first nested payload stands for.
+fn nested_type(payloads: &[Field<'_>]) -> Option<&'static str> {
+    let mut names = payloads.iter().map(|payload| payload.name.snake);
+    names.find(|name| TYPES.contains(name))
+}
+
+/// The one payload of a known type.
+fn payload_of<'p, 'd>(
+    root: Node<'_>,
+    event_type: &EventType,
+    payloads: &'p [Field<'d>],
+) -> Result<&'p Field<'d>, Refusal> {
+    let own = payloads
+        .iter()
+        .find(|payload| [event_type.nested, event_type.flat].contains(&payload.name));
+    let Some(own) = own else {
+        return Err(match payloads {
+            [] => Refusal::invalid_event(
+                format!("/{}", spelling(root, event_type.nested)),
+                "is missing",
+            ),
+            [_] => match Field::find(root, "", EVENT_TYPE)? {
+                Some(sent) => sent.refuse("does not fit the payload"),
+                None => Refusal::MissingEventType,
+            },
+            [superfluous, ..] => superfluous.refuse("must not be there"),
+        });
+    };
+    match payloads.iter().find(|payload| payload.name != own.name) {
+        Some(superfluous) => {
+            Err(superfluous.refuse("must not be there beside the event's own payload"))
+        }
+        None => Ok(own),
+    }
+}
+
+/// The issue's or incident's id; a ping is about nothing.
+fn subject(
+    root: Node<'_>,
+    event_type: &EventType,
+    payload: &Field<'_>,
+) -> Result<Option<String>, Refusal> {
+    let Some(subject) = event_type.subject else {
+        return Ok(None);
+    };
+    let missing = |path: &str, name| {
+        Refusal::invalid_event(format!("{path}/{}", spelling(root, name)), "is missing")
+    };
+    let about = if payload.name == event_type.flat {
+        payload.clone()
+    } else {
+        let about = Field::find(payload.object()?, &payload.pointer, event_type.flat)?;
+        about.ok_or_else(|| missing(&payload.pointer, event_type.flat))?
+    };
+    let id = Field::find(about.object()?, &about.pointer, subject)?
+        .ok_or_else(|| missing(&about.pointer, subject))?;
+    let text = id.text()?;
+    if text.is_empty() {
+        Err(id.refuse("must not be empty"))
+    } else {
+        Ok(Some(text))
+    }
+}
+
+/// How a field that is not there would be spelled: as the event spells its id.
+fn spelling(root: Node<'_>, name: Name) -> &'static str {
+    if root.get(EVENT_ID.camel).is_some() {
+        name.camel
+    } else {
+        name.snake
+    }
+}
+
+/// A field that is there and not `null`.
+#[derive(Clone)]
+struct Field<'d> {
+    name: Name,
+    /// JSON Pointer to it, in the spelling that was sent.
+    pointer: String,
+    value: Node<'d>,
+}
+
+impl<'d> Field<'d> {
+    fn find(object: Node<'d>, path: &str, name: Name) -> Result<Option<Self>, Refusal> {
+        let in_camel = if name.camel == name.snake {
+            None
+        } else {
+            object.get(name.camel)
+        };
+        let (value, spelling) = match (object.get(name.snake), in_camel) {
+            (None, None) => return Ok(None),
+            (Some(value), None) => (value, name.snake),
+            (None, Some(value)) => (value, name.camel),
+            (Some(_), Some(_)) => {
+                let pointer = format!("{path}/{}", name.camel);
+                return Err(Refusal::invalid_event(
+                    pointer,
+                    format!("must not be there beside {}", name.snake),
+                ));
+            }
+        };
+        Ok((!value.is_null()).then(|| Self {
+            name,
+            pointer: format!("{path}/{spelling}"),
+            value,
+        }))
+    }
+
+    fn text(&self) -> Result<String, Refusal> {
+        self.value
+            .as_str()
+            .map(std::borrow::Cow::into_owned)
+            .ok_or_else(|| self.refuse("must be a string"))
+    }
+
+    fn object(&self) -> Result<Node<'d>, Refusal> {
+        if self.value.kind() == Kind::Object {
+            Ok(self.value)
+        } else {
+            Err(self.refuse("must be an object"))
+        }
+    }
+
+    fn refuse(&self, reason: &str) -> Refusal {
+        Refusal::invalid_event(self.pointer.clone(), reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(body: &str) -> Result<Identity, Refusal> {
+        identify(&Document::parse(body.as_bytes()).unwrap())
+    }
+
+    fn type_of(body: &str) -> String {
+        identity(body).unwrap().event_type
+    }
+
+    fn pointer_of(body: &str) -> String {
+        match identity(body) {
+            Err(Refusal::InvalidEvent(violations)) => violations[0].pointer.clone(),
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn both_shapes_and_spellings_say_the_same() {
+        for body in [
+            r#"{"event_id":"e","event_type":"EVENT_TYPE_ISSUE_CREATED","issue_created":{"issue":{"issue_id":"i"}}}"#,
+            r#"{"eventId":"e","eventType":11,"issueCreated":{"issue":{"issueId":"i"}}}"#,
+            r#"{"event_id":"e","event_type":1.1e1,"issue":{"issue_id":"i"}}"#,
+            r#"{"event_id":"e","event_type":"EVENT_TYPE_UNSPECIFIED","issueCreated":{"issue":{"issue_id":"i"}},"ping":null}"#,
+            r#"{"event_id":"e","event_type":0,"issue_created":{"issue":{"issue_id":"i"}}}"#,
+            r#"{"event_id":"e","event_type":null,"issue_created":{"issue":{"issue_id":"i"}}}"#,
+        ] {
+            let identity = identity(body).unwrap();
+            assert_eq!(
+                (identity.event_type.as_str(), identity.subject.as_deref()),
+                ("issue_created", Some("i")),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn later_types_are_carried_through() {
+        assert_eq!(
+            type_of(r#"{"event_id":"e","event_type":"EVENT_TYPE_MONITOR_V2"}"#),
+            "monitor_v2"
+        );
+        assert_eq!(
+            type_of(r#"{"event_id":"e","event_type":31,"ping":{}}"#),
+            "event_type_31"
+        );
+    }
+
+    #[test]
+    fn an_event_needs_an_id_and_a_type() {
+        for body in [r"{}", r#"{"event_id":null}"#, r#"{"event_id":""}"#] {
+            assert_eq!(identity(body), Err(Refusal::MissingEventId), "{body}");
+        }
+        for body in [
+            r#"{"event_id":"e"}"#,
+            r#"{"event_id":"e","issue":{"issue_id":"i"}}"#,
+            r#"{"event_id":"e","ping":null}"#,
+        ] {
+            assert_eq!(identity(body), Err(Refusal::MissingEventType), "{body}");
+        }
+    }
+
+    #[test]
+    fn pointers_name_the_fault_in_the_spelling_that_was_sent() {
+        for (body, pointer) in [
+            (r"[]", ""),
+            (r#"{"event_id":7}"#, "/event_id"),
+            (r#"{"eventId":"a\nb"}"#, "/eventId"),
+            (r#"{"event_id":"e","eventId":"e"}"#, "/eventId"),
+            (
+                r#"{"event_id":"e","event_type":"ISSUE_CREATED"}"#,
+                "/event_type",
+            ),
+            (r#"{"event_id":"e","event_type":true}"#, "/event_type"),
+            (r#"{"event_id":"e","event_type":1.5}"#, "/event_type"),
+            (r#"{"event_id":"e","event_type":-1}"#, "/event_type"),
+            (
+                r#"{"event_id":"e","eventType":"EVENT_TYPE_PING","issue_closed":{"issue":{"issue_id":"i"}}}"#,
+                "/eventType",
+            ),
+            (
+                r#"{"event_id":"e","event_type":"EVENT_TYPE_PING"}"#,
+                "/ping",
+            ),
+            (r#"{"eventId":"e","event_type":14}"#, "/issueClosed"),
+            (
+                r#"{"event_id":"e","event_type":10,"ping":{},"issueClosed":{}}"#,
+                "/issueClosed",
+            ),
+            (
+                r#"{"event_id":"e","event_type":14,"issue_closed":{"issue":{"issue_id":"i"}},"issue":{"issue_id":"i"}}"#,
+                "/issue",
+            ),
+            (
+                r#"{"event_id":"e","event_type":10,"issue":{},"incident":{}}"#,
+                "/issue",
+            ),
+            (r#"{"event_id":"e","issue_closed":"x"}"#, "/issue_closed"),
+            (
+                r#"{"event_id":"e","issue_closed":{}}"#,
+                "/issue_closed/issue",
+            ),
+            (
+                r#"{"event_id":"e","issue_closed":{"issue":[]}}"#,
+                "/issue_closed/issue",
+            ),
+            (
+                r#"{"event_id":"e","issue_closed":{"issue":{}}}"#,
+                "/issue_closed/issue/issue_id",
+            ),
+            (
+                r#"{"eventId":"e","incidentOpen":{"incident":{"incidentId":""}}}"#,
+                "/incidentOpen/incident/incidentId",
+            ),
+            (
+                r#"{"event_id":"e","event_type":20,"incident":{"incident_id":5}}"#,
+                "/incident/incident_id",
+            ),
+            (
+                r#"{"event_id":"e","ping":{},"event_time":"2026-02-30T00:00:00Z"}"#,
+                "/event_time",
+            ),
+        ] {
+            assert_eq!(pointer_of(body), pointer, "{body}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The service: listeners, signals, and the order in which it all ends.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bridge::Bridge;
+use crate::config::Config;
+use crate::{admin, ingress};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A service that takes events.
+#[derive(Debug)]
+pub struct Service {
+    bridge: Arc<Bridge>,
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    /// Ends the public listener and asks its connections to end.
+    stop: CancellationToken,
+    /// Ends the admin listener, which answers until the end.
+    stop_admin: CancellationToken,
+    connections: TaskTracker,
+}
+
+/// How a service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request was answered and every message confirmed.
+    Clean,
+    /// Something was left when the time was up.
+    Late,
+}
+
+impl Service {
+    /// Starts the brokers' clients and both listeners. Does not wait for the brokers.
+    ///
+    /// # Errors
+    /// An address that can't be listened at, or settings that a client does not take.
+    pub async fn start(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let (listen, admin_listen) = (config.http.listen, config.admin.listen);
+        let listener = bind(listen)?;
+        let admin_listener = bind(admin_listen)?;
+        let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let bridge = Bridge::start(config).await?;
+        let (stop, stop_admin, connections) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
+        tokio::spawn(admin::serve(
+            admin_listener,
+            Arc::clone(&bridge),
+            stop_admin.clone(),
+        ));
+        tokio::spawn(ingress::accept::serve(
+            listener,
+            Arc::clone(&bridge),
+            stop.clone(),
+            connections.clone(),
+        ));
+        tracing::info!(listener = "admin", address = %admin_address, "listening");
+        tracing::info!(listener = "public", address = %address, "listening");
+        Ok(Self {
+            bridge,
+            address,
+            admin_address,
+            stop,
+            stop_admin,
+            connections,
+        })
+    }
+
+    /// Where events are posted to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the admin listener is.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Ends it: `/readyz` says no, the listener closes after `drain_delay`, requests that are under way are finished,
+    /// the brokers are flushed. It takes no longer than `shutdown_timeout`.
+    pub async fn shut_down(self) -> Ended {
+        let http = &self.bridge.config().http;
+        let deadline = Instant::now() + http.shutdown_timeout;
+        tracing::info!(in_flight = self.bridge.permits().events_taken(), "draining");
+        self.bridge.begin_draining();
+        tokio::time::sleep_until(Instant::now() + http.drain_delay).await;
+        self.stop.cancel();
+        self.connections.close();
+        let answered = tokio::time::timeout_at(deadline, self.connections.wait())
+            .await
+            .is_ok();
+        // Connections that are left get no further request in.
+        self.bridge.begin_closing();
+        let unconfirmed = self.bridge.drain(deadline).await;
+        self.stop_admin.cancel();
+        let connections = self.connections.len();
+        if answered && unconfirmed == 0 {
+            tracing::info!("ended: every request was answered");
+            Ended::Clean
+        } else {
+            tracing::warn!(
+                connections,
+                unconfirmed,
+                "ended: the time was up before everything was finished"
+            );
+            Ended::Late
+        }
+    }
+}
+
+/// Resolves with the first SIGTERM or SIGINT.
+///
+/// # Errors
+/// The system's, when the signals can't be listened for.
+pub fn termination() -> std::io::Result<impl Future<Output = &'static str>> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|cause| BindError { address, cause })
+}
+
+/// An address that can't be listened at.
+#[derive(Debug)]
+struct BindError {
+    address: SocketAddr,
+    cause: std::io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "can't listen at {}", self.address)
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}

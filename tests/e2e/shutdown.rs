@@ -1,0 +1,198 @@
+//! Signals: what is in flight is finished, what was answered 200 is in the broker, and the process ends with 0.
+
+use std::time::{Duration, Instant};
+
+use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route, synq_source};
+use crate::support::consumer::Stored;
+use crate::support::events;
+use crate::support::kafka::Kafka;
+use crate::support::load::Load;
+use crate::support::nats::Nats;
+use crate::support::process;
+use crate::support::sender::{Connection, Request};
+use crate::support::wait::{self, PATIENCE};
+
+const SENDERS: usize = 20;
+
+/// Signals a bridge under load; it has to end with 0 in its own time, and the promise has to hold for every answer.
+fn drains_under_load(mut bridge: Bridge, signal: &str, read: impl FnOnce() -> Vec<Stored>) {
+    let load = Load::start(bridge.public, SENDERS, |sender| {
+        events::issue("updated", &format!("issue-{sender}"))
+    });
+    wait::until("300 events are answered 200", PATIENCE, || {
+        load.checker.answered(200) >= 300
+    });
+    bridge.signal(signal);
+    let status = bridge.wait(Duration::from_secs(26)); // the default shutdown_timeout, and a second
+    assert_eq!(status.code(), Some(0), "after SIG{signal}");
+    let checker = load.stop();
+    let books = checker.check(&read());
+    println!("{books:?}\n{}", checker.summary());
+    assert!(books.acknowledged >= 300);
+    assert_eq!(books.duplicates, 0);
+    // A request that crosses the closing of its connection finds no answer: at most one a connection.
+    assert!(checker.unanswered() <= SENDERS, "{}", checker.summary());
+}
+
+#[test]
+fn sigterm_under_load_loses_nothing_on_the_way_to_kafka() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic_with("shutdown", 3, &[]);
+    drains_under_load(Bridge::to_kafka(kafka, &topic), "TERM", || {
+        kafka.read(&topic)
+    });
+}
+
+#[test]
+fn sigint_under_load_loses_nothing_on_the_way_to_kafka() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic_with("shutdown", 3, &[]);
+    drains_under_load(Bridge::to_kafka(kafka, &topic), "INT", || {
+        kafka.read(&topic)
+    });
+}
+
+#[test]
+fn sigterm_under_load_loses_nothing_on_the_way_to_nats() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("shutdown");
+    drains_under_load(Bridge::to_nats(nats, &stream, "", ""), "TERM", || {
+        nats.read(&stream)
+    });
+}
+
+#[test]
+fn sigint_under_load_loses_nothing_on_the_way_to_nats() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("shutdown");
+    drains_under_load(Bridge::to_nats(nats, &stream, "", ""), "INT", || {
+        nats.read(&stream)
+    });
+}
+
+#[test]
+fn during_drain_delay_readyz_says_no_and_events_are_still_taken() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("shutdown");
+    let mut bridge = Bridge::to_nats(nats, &stream, "drain_delay = \"5s\"", "");
+    bridge.signal("TERM");
+    bridge.wait_for_log("draining");
+    assert_eq!(bridge.admin("/readyz").status, 503);
+    assert_eq!(bridge.admin("/healthz").status, 200);
+    let event = events::ping();
+    bridge.deliver(&event).expect_published(&event);
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
+    assert!(
+        Connection::open(bridge.public).is_err(),
+        "the listener is closed"
+    );
+}
+
+/// A bridge with a request that waits for an acknowledgement that never comes.
+fn with_a_waiting_request(nats: &Nats, http: &str) -> (Bridge, Connection) {
+    let stream = nats.stream_with("shutdown", |settings| settings.no_ack = true);
+    let bridge = Bridge::to_nats(nats, &stream, http, "");
+    let mut waiting = Connection::open(bridge.public).unwrap();
+    waiting
+        .write(&Request::event(&events::ping()).bytes())
+        .unwrap();
+    wait::until("the event is in flight", PATIENCE, || {
+        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
+    });
+    (bridge, waiting)
+}
+
+#[test]
+fn what_is_in_flight_is_answered_before_the_end() {
+    let Some(nats) = Nats::shared() else { return };
+    let (mut bridge, mut waiting) = with_a_waiting_request(nats, "publish_timeout = \"3s\"");
+    bridge.signal("TERM");
+    let answer = waiting.read_answer().expect("an answer before the end");
+    answer.expect_problem(503, "publish_timeout");
+    assert!(answer.says_close(), "{answer:?}");
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn at_shutdown_timeout_what_still_waits_is_answered_503_and_the_process_ends_with_0() {
+    let Some(nats) = Nats::shared() else { return };
+    let http = "publish_timeout = \"50s\"\nshutdown_timeout = \"2s\"";
+    let (mut bridge, mut waiting) = with_a_waiting_request(nats, http);
+    let signalled = Instant::now();
+    bridge.signal("TERM");
+    let answer = waiting.read_answer().expect("an answer before the end");
+    // It may be stored, so it is not certain enough for `shutting_down`.
+    answer.expect_problem(503, "publish_timeout");
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
+    assert!(
+        signalled.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        signalled.elapsed()
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_not_with_0() {
+    let Some(nats) = Nats::shared() else { return };
+    let http = "publish_timeout = \"50s\"\nshutdown_timeout = \"50s\"";
+    let (mut bridge, _waiting) = with_a_waiting_request(nats, http);
+    bridge.signal("TERM");
+    bridge.wait_for_log("draining");
+    bridge.signal("TERM");
+    let status = bridge.wait(Duration::from_secs(20));
+    assert!(!status.success(), "{status:?}");
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_up_the_end() {
+    let Some(nats) = Nats::shared() else { return };
+    let mut bridge = Bridge::to_nats(
+        nats,
+        &nats.stream("shutdown"),
+        "shutdown_timeout = \"50s\"",
+        "",
+    );
+    let mut idle = Connection::open(bridge.public).unwrap();
+    let event = events::ping();
+    idle.send(&Request::event(&event))
+        .unwrap()
+        .expect_published(&event);
+    let _silent = Connection::open(bridge.public).unwrap();
+    bridge.signal("TERM");
+    assert_eq!(bridge.wait(Duration::from_secs(20)).code(), Some(0));
+}
+
+#[test]
+fn a_broker_that_is_away_does_not_hold_up_the_end() {
+    let nobody = process::port();
+    let brokers = [
+        kafka_broker("main", &format!("127.0.0.1:{nobody}")),
+        nats_broker("main", &format!("nats://127.0.0.1:{nobody}")),
+    ];
+    for broker in brokers {
+        let rest = broker + &synq_source("") + &route("away.x");
+        let mut bridge =
+            Bridge::run_with("publish_timeout = \"3s\"\nshutdown_timeout = \"6s\"", &rest);
+        let mut waiting = Connection::open(bridge.public).unwrap();
+        waiting
+            .write(&Request::event(&events::ping()).bytes())
+            .unwrap();
+        let answer = std::thread::scope(|scope| {
+            let answer = scope.spawn(|| waiting.read_answer());
+            bridge.signal("TERM");
+            answer.join().unwrap()
+        });
+        // A request that came just as the listener closed may have found nobody.
+        if let Ok(answer) = answer {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(
+                matches!(
+                    answer.outcome().as_str(),
+                    "broker_unavailable" | "shutting_down"
+                ),
+                "{answer:?}"
+            );
+        }
+        assert_eq!(bridge.wait(Duration::from_secs(20)).code(), Some(0));
+    }
+}

@@ -1,0 +1,387 @@
+//! The built binary: running with a configuration, or as a command that ends.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::events::{Event, SECRET};
+use super::kafka::Kafka;
+use super::nats::Nats;
+use super::process::{self, Log, Process};
+use super::sender::{self, Answer, Request};
+use super::wait;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hookbridge");
+
+/// A broker table for Kafka.
+pub(crate) fn kafka_broker(name: &str, address: &str) -> String {
+    format!("[brokers.{name}]\nkind = \"kafka\"\nbootstrap_servers = \"{address}\"\n")
+}
+
+/// A broker table for NATS.
+pub(crate) fn nats_broker(name: &str, url: &str) -> String {
+    format!("[brokers.{name}]\nkind = \"nats\"\nservers = [\"{url}\"]\n")
+}
+
+/// The source `synq` at `/hooks/synq` with the tests' secret, and more keys.
+pub(crate) fn synq_source(keys: &str) -> String {
+    format!("[sources.synq]\nsecrets = [\"{SECRET}\"]\n{keys}\n")
+}
+
+/// A route for everything that has not found one before.
+pub(crate) fn route(topic: &str) -> String {
+    route_with(topic, "")
+}
+
+/// A route with more keys.
+pub(crate) fn route_with(topic: &str, keys: &str) -> String {
+    format!("[[routes]]\ntopic = \"{topic}\"\n{keys}\n")
+}
+
+/// A configuration in a directory of its own.
+pub(crate) struct Files {
+    pub(crate) dir: PathBuf,
+    pub(crate) file: PathBuf,
+}
+
+/// Writes a configuration that listens on free ports; `http` is more keys for `[http]`.
+pub(crate) fn write(http: &str, rest: &str) -> Files {
+    write_text(&format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{rest}"
+    ))
+}
+
+/// Writes a configuration as it is.
+pub(crate) fn write_text(text: &str) -> Files {
+    let dir = process::directory("bridge");
+    let file = dir.join("hookbridge.toml");
+    std::fs::write(&file, text).expect("a file");
+    Files { dir, file }
+}
+
+/// A running bridge. Dropping it kills it, and prints its configuration and log if the test has failed.
+pub(crate) struct Bridge {
+    process: Process,
+    log: Log,
+    /// The public listener.
+    pub(crate) public: SocketAddr,
+    /// The admin listener.
+    pub(crate) admin: SocketAddr,
+    /// Its configuration file.
+    pub(crate) file: PathBuf,
+}
+
+impl Bridge {
+    /// Runs with free ports and this configuration of brokers, sources and routes.
+    pub(crate) fn run(rest: &str) -> Self {
+        Self::run_with("", rest)
+    }
+
+    /// [`Bridge::run`] with more keys for `[http]`.
+    pub(crate) fn run_with(http: &str, rest: &str) -> Self {
+        Self::run_files(&write(http, rest), &[])
+    }
+
+    /// Runs in front of one topic of a Kafka, ready to publish.
+    pub(crate) fn to_kafka(kafka: &Kafka, topic: &str) -> Self {
+        let bridge =
+            Self::run(&(kafka_broker("main", &kafka.address) + &synq_source("") + &route(topic)));
+        bridge.wait_ready();
+        bridge
+    }
+
+    /// Runs in front of one stream of a NATS, ready to publish to `STREAM.TYPE`; more keys for `[http]` and the source.
+    pub(crate) fn to_nats(nats: &Nats, stream: &str, http: &str, source: &str) -> Self {
+        let topic = format!("{stream}.{{type}}");
+        let bridge = Self::run_with(
+            http,
+            &(nats_broker("main", &nats.url) + &synq_source(source) + &route(&topic)),
+        );
+        bridge.wait_ready();
+        bridge
+    }
+
+    /// Runs with a configuration that was written before, and environment variables; it listens when this returns.
+    pub(crate) fn run_files(files: &Files, environment: &[(&str, &str)]) -> Self {
+        let mut command = process::command(PROGRAM);
+        command
+            .args(["run", "--log-format", "json", "--config"])
+            .arg(&files.file)
+            .current_dir(&files.dir);
+        command
+            .envs(environment.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut process = Process::spawn(command);
+        let log = process.stderr();
+        let listening = log.wait_for(wait::PATIENCE, |lines| {
+            Some((address(lines, "public")?, address(lines, "admin")?))
+        });
+        let Some((public, admin)) = listening else {
+            panic!(
+                "the bridge does not listen; its configuration and log:\n{}\n{}",
+                text(&files.file),
+                log.lines().join("\n")
+            )
+        };
+        Self {
+            process,
+            log,
+            public,
+            admin,
+            file: files.file.clone(),
+        }
+    }
+
+    /// Delivers an event as SYNQ would, on a connection of its own.
+    #[track_caller]
+    pub(crate) fn deliver(&self, event: &Event) -> Answer {
+        self.send(&Request::event(event))
+    }
+
+    /// Sends a request to the public listener, on a connection of its own.
+    #[track_caller]
+    pub(crate) fn send(&self, request: &Request) -> Answer {
+        sender::send(self.public, request)
+    }
+
+    /// `GET` from the admin listener.
+    #[track_caller]
+    pub(crate) fn admin(&self, path: &str) -> Answer {
+        sender::send(self.admin, &Request::new("GET", path))
+    }
+
+    /// Waits for `/readyz` to say yes.
+    pub(crate) fn wait_ready(&self) {
+        wait::until("/readyz answers 200", wait::PATIENCE, || {
+            self.admin("/readyz").status == 200
+        });
+    }
+
+    /// A scrape of `/metrics`.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let answer = self.admin("/metrics");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics(String::from_utf8(answer.body).expect("metrics in UTF-8"))
+    }
+
+    /// Waits for a line of the log with this message.
+    pub(crate) fn wait_for_log(&self, message: &str) -> Value {
+        let found = self.log.wait_for(wait::PATIENCE, |lines| {
+            lines
+                .iter()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find(|line| said(line) == message)
+        });
+        found.unwrap_or_else(|| panic!("the log never says {message:?}"))
+    }
+
+    /// Every line of the log so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    pub(crate) fn signal(&mut self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// How it ended, within `limit`.
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
+        self.process.wait(limit)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let log = self.log.lines().join("\n");
+        if std::thread::panicking() {
+            eprintln!(
+                "--- {PROGRAM} run --config {}\n{}",
+                self.file.display(),
+                text(&self.file)
+            );
+            eprintln!("--- its log\n{log}\n---");
+        } else {
+            assert!(
+                !log.contains("panicked at"),
+                "the bridge has panicked:\n{log}"
+            );
+        }
+    }
+}
+
+fn said(line: &Value) -> &str {
+    line.get("message")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn address(lines: &[String], listener: &str) -> Option<SocketAddr> {
+    lines
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find_map(|line| {
+            let matches = said(&line) == "listening"
+                && line.get("listener").and_then(Value::as_str) == Some(listener);
+            matches
+                .then(|| line.get("address")?.as_str()?.parse().ok())
+                .flatten()
+        })
+}
+
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+/// A scrape.
+pub(crate) struct Metrics(pub(crate) String);
+
+impl Metrics {
+    /// The sum of the samples of this name that have all of these labels; `None` if there is none.
+    pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let samples = self
+            .0
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+                let all = labels.iter().all(|(key, value)| {
+                    let label = format!("{key}=\"{value}\"");
+                    rest.trim_end_matches('}')
+                        .split(',')
+                        .any(|found| found == label)
+                });
+                (found == name && all).then(|| value.parse::<f64>().expect("a sample's value"))
+            });
+        samples.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+
+    /// [`Metrics::find`], and 0 where there is none.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.find(name, labels).unwrap_or(0.0)
+    }
+}
+
+/// A command that has ended.
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    command: String,
+}
+
+impl Finished {
+    /// Checks the exit code.
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+}
+
+impl std::fmt::Debug for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = String::new();
+        write!(shown, "{}\nexit code {:?}", self.command, self.code)?;
+        write!(
+            shown,
+            "\n--- stdout\n{}\n--- stderr\n{}\n---",
+            self.stdout, self.stderr
+        )?;
+        f.write_str(&shown)
+    }
+}
+
+/// Runs `hookbridge` with these arguments to its end.
+pub(crate) fn hookbridge<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Finished {
+    hookbridge_reading(arguments, b"", &[])
+}
+
+/// [`hookbridge`] with a standard input and environment variables.
+pub(crate) fn hookbridge_reading<I: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = I>,
+    input: &[u8],
+    environment: &[(&str, &str)],
+) -> Finished {
+    let mut command = process::command(PROGRAM);
+    command
+        .args(arguments)
+        .current_dir(process::directory("command"));
+    command.envs(environment.iter().copied());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let shown = format!("{command:?}");
+    let mut process = Process::spawn(command);
+    let (stdout, stderr) = (process.stdout(), process.stderr());
+    process.write_stdin(input);
+    let code = process.wait(wait::PATIENCE).code();
+    let text = |log: &Log| {
+        log.finished(wait::PATIENCE)
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    Finished {
+        code,
+        stdout: text(&stdout),
+        stderr: text(&stderr),
+        command: shown,
+    }
+}
+
+/// Starts `hookbridge` with these arguments, for commands that go on until they have what they wait for.
+pub(crate) fn start(arguments: &[&str]) -> Running {
+    let mut command = process::command(PROGRAM);
+    command
+        .args(arguments)
+        .current_dir(process::directory("command"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Process::spawn(command);
+    let (stdout, stderr) = (process.stdout(), process.stderr());
+    Running {
+        process,
+        stdout,
+        stderr,
+    }
+}
+
+/// A command that has been started.
+pub(crate) struct Running {
+    process: Process,
+    pub(crate) stdout: Log,
+    pub(crate) stderr: Log,
+}
+
+impl Running {
+    /// Waits for its end; the lines it printed.
+    #[track_caller]
+    pub(crate) fn expect_code(mut self, code: i32) -> Vec<String> {
+        let status = self.process.wait(wait::PATIENCE);
+        let (out, err) = (
+            self.stdout.finished(wait::PATIENCE),
+            self.stderr.finished(wait::PATIENCE),
+        );
+        assert_eq!(
+            status.code(),
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            out.join("\n"),
+            err.join("\n")
+        );
+        out
+    }
+
+    pub(crate) fn signal(&mut self, name: &str) {
+        self.process.signal(name);
+    }
+}

@@ -1,0 +1,57 @@
+//! A message as read back from a broker, whichever it was.
+
+/// One stored message.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Kafka's topic or NATS' subject.
+    pub(crate) topic: String,
+    pub(crate) key: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) value: Vec<u8>,
+    /// Kafka's partition; 0 for NATS.
+    pub(crate) partition: i32,
+}
+
+impl Stored {
+    /// The one header of that name, in exactly this case; a panic if there are two.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(header, _)| header == name);
+        let first = found.next().map(|(_, value)| value.as_str());
+        assert!(found.next().is_none(), "two headers {name}: {self:?}");
+        first
+    }
+
+    /// The header names, sorted.
+    pub(crate) fn header_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub(crate) fn event_id(&self) -> &str {
+        self.header("event_id")
+            .unwrap_or_else(|| panic!("no event_id: {self:?}"))
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = String::from_utf8_lossy(&self.value);
+        let shown: String = value.chars().take(300).collect();
+        f.debug_struct("Stored")
+            .field("topic", &self.topic)
+            .field("key", &self.key)
+            .field("headers", &self.headers)
+            .field("bytes", &self.value.len())
+            .field("value", &shown)
+            .field("partition", &self.partition)
+            .finish()
+    }
+}
+
+/// The only message of a reading.
+pub(crate) fn only(messages: Vec<Stored>) -> Stored {
+    let [message] = <[Stored; 1]>::try_from(messages)
+        .unwrap_or_else(|all| panic!("not exactly one message: {all:#?}"));
+    message
+}

@@ -1,0 +1,441 @@
+//! A real Kafka in KRaft mode, one node that is broker and controller, on loopback ports and a data directory of its own.
+//!
+//! Starting one takes two to three seconds of CPU, so all tests share one; those that kill or freeze theirs start their own.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::consumer::Stored;
+use super::process::{self, Process};
+use super::{runtime, tls, wait};
+
+/// The user of the SASL listener, and its password (PLAIN and SCRAM-SHA-256).
+pub(crate) const USER: (&str, &str) = ("bridge", "correct horse");
+
+const CLUSTER_ID: &str = "aG9va2JyaWRnZS10ZXN0cw";
+
+/// A broker that runs, or that ran, or that will.
+pub(crate) struct Kafka {
+    /// `host:port` of the plain listener: a value for `bootstrap_servers`.
+    pub(crate) address: String,
+    own: Option<Own>,
+}
+
+/// What there is of a broker that we start ourselves.
+struct Own {
+    libs: PathBuf,
+    dir: PathBuf,
+    sasl: u16,
+    tls: u16,
+    process: Mutex<Option<Process>>,
+}
+
+impl Kafka {
+    /// The one that all tests share: HOOKBRIDGE_TEST_KAFKA's, or one of our own.
+    pub(crate) fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| match std::env::var("HOOKBRIDGE_TEST_KAFKA") {
+            Ok(address) if !address.is_empty() => Some(Self { address, own: None }),
+            _ => {
+                let kafka = Self::absent("")?;
+                kafka.start();
+                Some(kafka)
+            }
+        });
+        shared.as_ref().or_else(|| process::missing("Kafka"))
+    }
+
+    /// One of the test's own, running.
+    pub(crate) fn private() -> Option<Self> {
+        let kafka = Self::private_not_started()?;
+        kafka.start();
+        Some(kafka)
+    }
+
+    /// One of the test's own that has an address but does not run yet.
+    pub(crate) fn private_not_started() -> Option<Self> {
+        // A killed broker is let in again when its session has run out: 9 s by default.
+        let settings = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=300\n";
+        Self::absent(settings).or_else(|| process::missing("Kafka"))
+    }
+
+    fn absent(settings: &str) -> Option<Self> {
+        let libs = process::cached(&format!(
+            "kafka-{}/complete",
+            process::version("KAFKA_VERSION")
+        ))?
+        .with_file_name("libs");
+        let dir = process::directory("kafka");
+        let (plain, controller, sasl, tls) = (
+            process::port(),
+            process::port(),
+            process::port(),
+            process::port(),
+        );
+        let (user, password) = USER;
+        let keystore = tls::CERTIFICATES.keystore.display();
+        let properties = format!(
+            "\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";
+listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location={keystore}
+log.dirs={dir}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+log.segment.bytes=67108864
+message.max.bytes=8388608
+replica.fetch.max.bytes=8388608
+{settings}",
+            dir = dir.display()
+        );
+        std::fs::write(dir.join("server.properties"), properties).expect("a file");
+        let process = Mutex::new(None);
+        Some(Self {
+            address: format!("127.0.0.1:{plain}"),
+            own: Some(Own {
+                libs,
+                dir,
+                sasl,
+                tls,
+                process,
+            }),
+        })
+    }
+
+    /// Starts it, or starts it again on the same ports and data. It answers requests when this returns.
+    pub(crate) fn start(&self) {
+        let own = self.own();
+        let log = own.dir.join("log");
+        if !own.dir.join("data").exists() {
+            let (user, password) = USER;
+            let scram = format!("SCRAM-SHA-256=[name={user},password={password}]");
+            let format = own
+                .java("kafka.tools.StorageTool")
+                .args(["format", "-t", CLUSTER_ID, "--add-scram", &scram, "-c"])
+                .arg(own.dir.join("server.properties"))
+                .output()
+                .expect("java runs");
+            assert!(
+                format.status.success(),
+                "Kafka's storage can't be formatted: {format:?}"
+            );
+        }
+        let append = || {
+            std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .expect("a log file")
+        };
+        let mut command = own.java("kafka.Kafka");
+        command
+            .arg(own.dir.join("server.properties"))
+            .stdout(append())
+            .stderr(append());
+        let mut process = Process::spawn(command);
+        let client = self.consumer("start");
+        wait::until("Kafka answers", wait::PATIENCE, || {
+            assert!(
+                process.try_wait().is_none(),
+                "Kafka ended:\n{}",
+                process::tail(&log)
+            );
+            let metadata = client.fetch_metadata(None, Duration::from_secs(1));
+            metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
+        });
+        *own.process() = Some(process);
+    }
+
+    /// SIGKILL: it has no time to write anything down.
+    pub(crate) fn kill(&self) {
+        self.own()
+            .process()
+            .take()
+            .expect("a Kafka that runs")
+            .kill();
+    }
+
+    /// SIGSTOP: connections stay open, nothing is answered.
+    pub(crate) fn freeze(&self) {
+        self.own()
+            .process()
+            .as_mut()
+            .expect("a Kafka that runs")
+            .signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.own()
+            .process()
+            .as_mut()
+            .expect("a Kafka that runs")
+            .signal("CONT");
+    }
+
+    /// `host:port` of the listener that demands a user; `None` for a broker that isn't ours.
+    pub(crate) fn sasl_address(&self) -> Option<String> {
+        Some(format!("127.0.0.1:{}", self.own.as_ref()?.sasl))
+    }
+
+    /// `host:port` of the TLS listener; `None` for a broker that isn't ours.
+    pub(crate) fn tls_address(&self) -> Option<String> {
+        Some(format!("127.0.0.1:{}", self.own.as_ref()?.tls))
+    }
+
+    /// A new topic with a name of its own, with one partition.
+    pub(crate) fn topic(&self, name: &str) -> String {
+        self.topic_with(name, 1, &[])
+    }
+
+    /// A new topic with a name of its own.
+    pub(crate) fn topic_with(
+        &self,
+        name: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> String {
+        let name = unique(name);
+        self.create_topic(&name, partitions, settings);
+        name
+    }
+
+    /// A new topic with exactly this name.
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("an admin client");
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let created = runtime()
+            .block_on(admin.create_topics(
+                [&topic],
+                &AdminOptions::new().operation_timeout(Some(wait::PATIENCE)),
+            ))
+            .expect("Kafka answers");
+        for result in created {
+            result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
+        }
+        // Created means that the controller knows it; the broker learns it a moment later.
+        let client = self.consumer("create");
+        wait::until("the topic has leaders", wait::PATIENCE, || {
+            client
+                .fetch_metadata(Some(name), Duration::from_secs(5))
+                .is_ok_and(|metadata| {
+                    metadata.topics().iter().any(|topic| {
+                        let partitions = topic.partitions();
+                        topic.error().is_none()
+                            && !partitions.is_empty()
+                            && partitions.iter().all(|p| p.leader() >= 0)
+                    })
+                })
+        });
+    }
+
+    /// Every message that the topic holds now, partition by partition, in order.
+    pub(crate) fn read(&self, topic: &str) -> Vec<Stored> {
+        let consumer = self.consumer("read");
+        let timeout = Duration::from_secs(20);
+        let metadata = consumer
+            .fetch_metadata(Some(topic), timeout)
+            .expect("Kafka answers");
+        let mut left = std::collections::BTreeMap::new();
+        let mut assignment = TopicPartitionList::new();
+        for partition in metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+        {
+            let (low, high) = consumer
+                .fetch_watermarks(topic, partition.id(), timeout)
+                .expect("Kafka answers");
+            if low < high {
+                left.insert(partition.id(), high);
+                assignment
+                    .add_partition_offset(topic, partition.id(), Offset::Offset(low))
+                    .expect("a partition");
+            }
+        }
+        consumer.assign(&assignment).expect("an assignment");
+        let started = Instant::now();
+        let mut messages = Vec::new();
+        while !left.is_empty() {
+            assert!(
+                started.elapsed() < wait::PATIENCE,
+                "{topic}: read {}, still to read: {left:?}",
+                messages.len()
+            );
+            match consumer.poll(Duration::from_secs(1)) {
+                None => {}
+                Some(Err(error)) => panic!("{topic}: {error}"),
+                Some(Ok(message)) => {
+                    if left
+                        .get(&message.partition())
+                        .is_some_and(|high| message.offset() + 1 >= *high)
+                    {
+                        left.remove(&message.partition());
+                    }
+                    messages.push(stored(&message));
+                }
+            }
+        }
+        messages.sort_by_key(|message: &Stored| message.partition); // stable: offsets stay in order
+        messages
+    }
+
+    fn consumer(&self, purpose: &str) -> BaseConsumer {
+        self.client()
+            .set("group.id", format!("hookbridge-tests-{purpose}"))
+            .set("enable.auto.commit", "false")
+            .set("fetch.message.max.bytes", "16777216")
+            .create()
+            .expect("a consumer")
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.address)
+            .set("reconnect.backoff.ms", "20")
+            .set("reconnect.backoff.max.ms", "200")
+            .set("topic.metadata.refresh.fast.interval.ms", "50")
+            .set("log_level", "0");
+        client
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().expect("a Kafka of the test's own")
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            if std::thread::panicking() {
+                eprintln!(
+                    "--- Kafka at {}, end of its log:\n{}\n---",
+                    self.address,
+                    process::tail(&own.dir.join("log"))
+                );
+            } else {
+                *own.process() = None;
+                drop(std::fs::remove_dir_all(&own.dir));
+            }
+        }
+    }
+}
+
+impl Own {
+    fn java(&self, class: &str) -> Command {
+        let mut java = process::command("java");
+        java.args([
+            "-Xms128m",
+            "-Xmx384m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+        ])
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
+        .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS")
+        .arg("-cp")
+        .arg(self.libs.join("*"))
+        .arg(class)
+        .current_dir(&self.dir);
+        java
+    }
+
+    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.process
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A name that no other test, nor an earlier run against the same broker, has used.
+pub(crate) fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let run = std::process::id();
+    let start = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    format!(
+        "{name}-{start:x}-{run:x}-{}",
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+fn stored(message: &rdkafka::message::BorrowedMessage<'_>) -> Stored {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("a header or key in UTF-8");
+    let headers = message
+        .headers()
+        .into_iter()
+        .flat_map(|headers| headers.iter());
+    Stored {
+        topic: message.topic().to_owned(),
+        key: message.key().map(text),
+        headers: headers
+            .map(|header| {
+                (
+                    header.key.to_owned(),
+                    text(header.value.unwrap_or_default()),
+                )
+            })
+            .collect(),
+        value: message.payload().unwrap_or_default().to_vec(),
+        partition: message.partition(),
+    }
+}
+
+/// The partition that Kafka's Java client takes for a key: its `murmur2`, made positive, modulo the number of partitions.
+pub(crate) fn java_partition(key: &[u8], partitions: u32) -> i32 {
+    const M: u32 = 0x5bd1_e995;
+    let mix = |k: u32| {
+        let k = k.wrapping_mul(M);
+        (k ^ (k >> 24)).wrapping_mul(M)
+    };
+    let length = u32::try_from(key.len()).expect("a short key");
+    let mut hash = 0x9747_b28c_u32 ^ length;
+    let mut words = key.chunks_exact(4);
+    for word in &mut words {
+        let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
+        hash = hash.wrapping_mul(M) ^ mix(word);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        for (index, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * index);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^= hash >> 15;
+    i32::try_from((hash & 0x7fff_ffff) % partitions).expect("below the number of partitions")
+}

@@ -1,0 +1,456 @@
+//! A real nats-server with JetStream, on a loopback port and a data directory of its own.
+//!
+//! Most tests share one; those that kill or freeze theirs, or want logins or TLS, start their own.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use futures_util::StreamExt as _;
+
+use super::consumer::Stored;
+use super::kafka::unique;
+use super::process::{self, Process};
+use super::{runtime, tls, wait};
+
+/// Who may log in at a server of the test's own.
+pub(crate) enum Access {
+    Anyone,
+    Password {
+        user: &'static str,
+        password: &'static str,
+    },
+    Token(&'static str),
+    /// The file of a user, and what the server's configuration needs to know of its account.
+    Credentials {
+        file: PathBuf,
+        server: String,
+    },
+}
+
+/// A server that runs, or that ran, or that will.
+pub(crate) struct Nats {
+    /// `nats://host:port`: a value for `servers`.
+    pub(crate) url: String,
+    access: Access,
+    has_tls: bool,
+    own: Option<Own>,
+}
+
+struct Own {
+    program: PathBuf,
+    dir: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+impl Nats {
+    /// The one that all tests share: HOOKBRIDGE_TEST_NATS's, or one of our own.
+    pub(crate) fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Nats>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| match std::env::var("HOOKBRIDGE_TEST_NATS") {
+            Ok(url) if !url.is_empty() => Some(Self {
+                url,
+                access: Access::Anyone,
+                has_tls: false,
+                own: None,
+            }),
+            _ => {
+                let nats = Self::absent(Access::Anyone, false)?;
+                nats.start();
+                Some(nats)
+            }
+        });
+        shared.as_ref().or_else(|| process::missing("nats-server"))
+    }
+
+    /// One of the test's own, running.
+    pub(crate) fn private() -> Option<Self> {
+        Self::private_for(Access::Anyone)
+    }
+
+    /// One of the test's own, running, that not everyone may use.
+    pub(crate) fn private_for(access: Access) -> Option<Self> {
+        let nats = Self::absent(access, false).or_else(|| process::missing("nats-server"))?;
+        nats.start();
+        Some(nats)
+    }
+
+    /// One of the test's own, running, that speaks TLS alone.
+    pub(crate) fn private_with_tls() -> Option<Self> {
+        let nats =
+            Self::absent(Access::Anyone, true).or_else(|| process::missing("nats-server"))?;
+        nats.start();
+        Some(nats)
+    }
+
+    /// One of the test's own that has an address but does not run yet.
+    pub(crate) fn private_not_started() -> Option<Self> {
+        Self::absent(Access::Anyone, false).or_else(|| process::missing("nats-server"))
+    }
+
+    fn absent(access: Access, has_tls: bool) -> Option<Self> {
+        let program = process::cached(&format!(
+            "nats-server-{}/nats-server",
+            process::version("NATS_SERVER_VERSION")
+        ))?;
+        let dir = process::directory("nats");
+        let port = process::port();
+        let login = match &access {
+            Access::Anyone => String::new(),
+            Access::Password { user, password } => {
+                format!("authorization {{ user: \"{user}\", password: \"{password}\" }}\n")
+            }
+            Access::Token(token) => format!("authorization {{ token: \"{token}\" }}\n"),
+            Access::Credentials { server, .. } => server.clone(),
+        };
+        let tls = if has_tls {
+            let tls::Certificates {
+                certificate, key, ..
+            } = &*tls::CERTIFICATES;
+            format!(
+                "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n",
+                certificate.display(),
+                key.display()
+            )
+        } else {
+            String::new()
+        };
+        let file = format!(
+            "listen: \"127.0.0.1:{port}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"{}/data\" }}\n{login}{tls}",
+            dir.display()
+        );
+        std::fs::write(dir.join("nats.conf"), file).expect("a file");
+        let own = Some(Own {
+            program,
+            dir,
+            process: Mutex::new(None),
+        });
+        Some(Self {
+            url: format!("nats://127.0.0.1:{port}"),
+            access,
+            has_tls,
+            own,
+        })
+    }
+
+    /// Starts it, or starts it again on the same port and data. JetStream answers when this returns.
+    pub(crate) fn start(&self) {
+        let own = self.own();
+        let log = own.dir.join("log");
+        let append = || {
+            std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .expect("a log file")
+        };
+        let mut command = process::command(&own.program);
+        command
+            .arg("-c")
+            .arg(own.dir.join("nats.conf"))
+            .stdout(append())
+            .stderr(append());
+        let mut process = Process::spawn(command);
+        wait::until("nats-server answers", wait::PATIENCE, || {
+            assert!(
+                process.try_wait().is_none(),
+                "nats-server ended:\n{}",
+                process::tail(&log)
+            );
+            runtime().block_on(async {
+                let Ok(client) = self.options().connect(&self.url).await else {
+                    return false;
+                };
+                jetstream::new(client).query_account().await.is_ok()
+            })
+        });
+        *own.process() = Some(process);
+    }
+
+    /// SIGKILL: it has no time to write anything down.
+    pub(crate) fn kill(&self) {
+        self.own()
+            .process()
+            .take()
+            .expect("a nats-server that runs")
+            .kill();
+    }
+
+    /// SIGSTOP: connections stay open, nothing is answered.
+    pub(crate) fn freeze(&self) {
+        self.own()
+            .process()
+            .as_mut()
+            .expect("a nats-server that runs")
+            .signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.own()
+            .process()
+            .as_mut()
+            .expect("a nats-server that runs")
+            .signal("CONT");
+    }
+
+    /// A new stream in files that takes `PREFIX.>`, where the prefix is its own; the prefix.
+    pub(crate) fn stream(&self, name: &str) -> String {
+        self.stream_with(name, |_| {})
+    }
+
+    /// [`Nats::stream`] with other settings.
+    pub(crate) fn stream_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut jetstream::stream::Config),
+    ) -> String {
+        let prefix = unique(name);
+        let mut settings = jetstream::stream::Config {
+            name: prefix.clone(),
+            subjects: vec![format!("{prefix}.>")],
+            storage: jetstream::stream::StorageType::File,
+            ..Default::default()
+        };
+        change(&mut settings);
+        runtime().block_on(async {
+            self.jetstream()
+                .await
+                .create_stream(settings)
+                .await
+                .expect("a stream");
+        });
+        prefix
+    }
+
+    /// Every message that the stream holds now, in order.
+    pub(crate) fn read(&self, stream: &str) -> Vec<Stored> {
+        runtime().block_on(async {
+            let context = self.jetstream().await;
+            let stream = context.get_stream(stream).await.expect("a stream");
+            let wanted = stream.get_info().await.expect("a stream").state.messages;
+            let settings = pull::Config {
+                deliver_policy: DeliverPolicy::All,
+                ack_policy: AckPolicy::None,
+                inactive_threshold: Duration::from_secs(30),
+                ..Default::default()
+            };
+            let consumer: PullConsumer =
+                stream.create_consumer(settings).await.expect("a consumer");
+            let mut messages = Vec::new();
+            while (messages.len() as u64) < wanted {
+                let mut batch = consumer
+                    .fetch()
+                    .max_messages(500)
+                    .messages()
+                    .await
+                    .expect("a batch");
+                while let Some(message) = batch.next().await {
+                    messages.push(stored(&message.expect("a message").message));
+                }
+            }
+            messages
+        })
+    }
+
+    /// What a stream-less subscriber hears from now on.
+    pub(crate) fn subscribe(&self, subject: &str) -> Subscription {
+        runtime().block_on(async {
+            let client = self
+                .options()
+                .connect(&self.url)
+                .await
+                .expect("nats-server answers");
+            let subscriber = client
+                .subscribe(subject.to_owned())
+                .await
+                .expect("a subscription");
+            client.flush().await.expect("nats-server answers");
+            Subscription {
+                subscriber,
+                _client: client,
+            }
+        })
+    }
+
+    /// Whether it takes a message of 1 MiB and its headers: a server's default is 1 MiB for both.
+    pub(crate) fn takes_large_messages(&self) -> bool {
+        runtime().block_on(async { self.connect().await.server_info().max_payload > 1_100_000 })
+    }
+
+    /// A client of the test.
+    pub(crate) async fn connect(&self) -> async_nats::Client {
+        self.options()
+            .connect(&self.url)
+            .await
+            .expect("nats-server answers")
+    }
+
+    async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.connect().await)
+    }
+
+    fn options(&self) -> async_nats::ConnectOptions {
+        let mut options = async_nats::ConnectOptions::new().name("hookbridge tests");
+        if self.has_tls {
+            options = options
+                .require_tls(true)
+                .add_root_certificates(tls::CERTIFICATES.authority.clone());
+        }
+        match &self.access {
+            Access::Anyone => options,
+            Access::Password { user, password } => {
+                options.user_and_password((*user).to_owned(), (*password).to_owned())
+            }
+            Access::Token(token) => options.token((*token).to_owned()),
+            Access::Credentials { file, .. } => {
+                let text = std::fs::read_to_string(file).expect("a credentials file");
+                options.credentials(&text).expect("valid credentials")
+            }
+        }
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().expect("a nats-server of the test's own")
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            if std::thread::panicking() {
+                eprintln!(
+                    "--- {}, end of its log:\n{}\n---",
+                    self.url,
+                    process::tail(&own.dir.join("log"))
+                );
+            } else {
+                *own.process() = None;
+                drop(std::fs::remove_dir_all(&own.dir));
+            }
+        }
+    }
+}
+
+impl Own {
+    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.process
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A plain subscription, without JetStream.
+pub(crate) struct Subscription {
+    subscriber: async_nats::Subscriber,
+    _client: async_nats::Client,
+}
+
+impl Subscription {
+    /// The next message; a panic when none comes in a while.
+    pub(crate) fn next(&mut self) -> Stored {
+        let next = async { tokio::time::timeout(wait::PATIENCE, self.subscriber.next()).await };
+        let message = runtime()
+            .block_on(next)
+            .expect("a message in time")
+            .expect("an open subscription");
+        stored(&message)
+    }
+}
+
+fn stored(message: &async_nats::Message) -> Stored {
+    let headers = message.headers.iter().flat_map(async_nats::HeaderMap::iter);
+    Stored {
+        topic: message.subject.to_string(),
+        key: None,
+        headers: headers
+            .flat_map(|(name, values)| {
+                values
+                    .iter()
+                    .map(move |value| (name.to_string(), value.to_string()))
+            })
+            .collect(),
+        value: message.payload.to_vec(),
+        partition: 0,
+    }
+}
+
+/// A user's credentials and the server's side of them: an operator, the account that the server itself needs, and one
+/// with JetStream and this user in it.
+pub(crate) fn credentials() -> Access {
+    let operator = nkeys::KeyPair::new_operator();
+    let (system, account) = (nkeys::KeyPair::new_account(), nkeys::KeyPair::new_account());
+    let user = nkeys::KeyPair::new_user();
+    let unlimited = r#""subs":-1,"data":-1,"payload":-1"#;
+    let operator_token = token(
+        &operator,
+        &operator.public_key(),
+        r#""type":"operator","version":2"#,
+    );
+    let of_account = |account: &nkeys::KeyPair, jetstream: &str| {
+        let others = r#""imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1"#;
+        let nats =
+            format!(r#""type":"account","version":2,"limits":{{{unlimited},{others}{jetstream}}}"#);
+        token(&operator, &account.public_key(), &nats)
+    };
+    let system_token = of_account(&system, "");
+    let account_token = of_account(
+        &account,
+        r#","mem_storage":-1,"disk_storage":-1,"streams":-1,"consumer":-1"#,
+    );
+    let user_token = token(
+        &account,
+        &user.public_key(),
+        &format!(r#""type":"user","version":2,{unlimited}"#),
+    );
+    let file = process::directory("credentials").join("bridge.creds");
+    let seed = user.seed().expect("a new user has a seed");
+    std::fs::write(
+        &file,
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{user_token}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        ),
+    )
+    .expect("a file");
+    let (system, account) = (system.public_key(), account.public_key());
+    let server = format!(
+        "operator: {operator_token}\nsystem_account: {system}\nresolver: MEMORY\n\
+         resolver_preload: {{ {system}: {system_token}, {account}: {account_token} }}\n"
+    );
+    Access::Credentials { file, server }
+}
+
+/// A JWT as nats-server reads them.
+fn token(issuer: &nkeys::KeyPair, subject: &str, nats: &str) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let header = base64url(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let claims = format!(
+        r#"{{"jti":"{subject}{now}","iat":{now},"iss":"{}","name":"tests","sub":"{subject}","nats":{{{nats}}}}}"#,
+        issuer.public_key()
+    );
+    let signed = format!("{header}.{}", base64url(claims.as_bytes()));
+    let signature = issuer.sign(signed.as_bytes()).expect("an issuer can sign");
+    format!("{signed}.{}", base64url(&signature))
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let block = chunk
+            .iter()
+            .fold(0_u32, |block, byte| block << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for index in 0..=chunk.len() {
+            let sextet = block >> (18 - 6 * index) & 63;
+            text.push(char::from(ALPHABET[sextet as usize]));
+        }
+    }
+    text
+}
