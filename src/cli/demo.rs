@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use http::Uri;
+use tokio::time::Instant;
 
 use super::http_client::post;
 use super::{Done, Outcome, runtime, samples, style, tail};
@@ -68,7 +69,7 @@ async fn demo(options: &Options) -> Outcome {
     let mut terminated = std::pin::pin!(termination()?);
     let sending = tokio::spawn(send(provider, url, options.events));
     let mut consumed = HashSet::new();
-    let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+    let mut patience = std::pin::pin!(tokio::time::sleep_until(Instant::now() + PATIENCE));
     let done = loop {
         if options
             .events
@@ -177,7 +178,7 @@ async fn send(
             ));
         }
         if events.is_none() {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep_until(Instant::now() + PAUSE).await;
         }
     }
     Ok(())

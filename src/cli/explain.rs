@@ -8,12 +8,14 @@ use std::time::SystemTime;
 use clap::Args;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{ConfigFiles, Done, Outcome, style};
 use crate::brokers::{Kind, Message};
 use crate::config::{BrokerId, Config, Source};
-use crate::ingress::{Decision, Received, Refusal, Verdict, Verified, decide};
+use crate::ingress::{Decision, Received, Refusal, Verdict, Verified, Violation, decide};
+use crate::providers::EventId;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -64,12 +66,9 @@ pub(super) fn run(options: &Options) -> Outcome {
             SystemTime::now(),
         )))
     };
-    let explanation = Explanation {
-        config: &config,
-        decision: &decision,
-    };
+    let explanation = Explanation::new(&config, &decision);
     if options.json {
-        println!("{}", explanation.to_json());
+        println!("{}", serde_json::to_string(&explanation)?);
     } else {
         print!("{}", explanation.to_text());
     }
@@ -116,51 +115,76 @@ fn headers(lines: &[String]) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
+/// What is told, in this order.
+#[derive(Debug, Default, Serialize)]
 struct Explanation<'a> {
-    config: &'a Config,
-    decision: &'a Decision,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    event_id: Option<&'a str>,
+    #[serde(rename = "type")]
+    event_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    headers: Map<String, Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Violation],
 }
 
-impl Explanation<'_> {
-    fn to_json(&self) -> Value {
-        let Decision {
-            event_id,
-            event_type,
-            verdict,
-        } = self.decision;
-        let mut object =
-            json!({ "event_id": event_id.as_ref().map(ToString::to_string), "type": event_type });
-        match verdict {
+impl<'a> Explanation<'a> {
+    fn new(config: &'a Config, decision: &'a Decision) -> Self {
+        let told = Self {
+            event_id: decision.event_id.as_ref().map(EventId::as_str),
+            event_type: decision.event_type.as_deref(),
+            ..Self::default()
+        };
+        match &decision.verdict {
             Verdict::Publish {
                 route,
                 broker,
                 message,
-            } => {
-                object["verdict"] = json!("publish");
-                object["route"] = json!(route);
-                self.add_message(&mut object, *broker, message);
+            } => Self {
+                verdict: "publish",
+                route: Some(*route),
+                ..told
             }
+            .with_message(config, *broker, message),
             Verdict::DeadLetter {
                 broker,
                 message,
                 refusal,
-            } => {
-                object["verdict"] = json!("dead_letter");
-                self.add_message(&mut object, *broker, message);
-                add_refusal(&mut object, refusal);
+            } => Self {
+                verdict: "dead_letter",
+                ..told
             }
-            Verdict::Ignore => object["verdict"] = json!("ignore"),
-            Verdict::Refuse(refusal) => {
-                object["verdict"] = json!("refuse");
-                object["status"] = json!(refusal.status().as_u16());
-                add_refusal(&mut object, refusal);
+            .with_message(config, *broker, message)
+            .with_refusal(refusal),
+            Verdict::Ignore => Self {
+                verdict: "ignore",
+                ..told
+            },
+            Verdict::Refuse(refusal) => Self {
+                verdict: "refuse",
+                status: Some(refusal.status().as_u16()),
+                ..told
             }
+            .with_refusal(refusal),
         }
-        object
     }
 
-    fn add_message(&self, object: &mut Value, broker: BrokerId, message: &Message) {
-        let broker = self.config.broker(broker);
+    fn with_message(self, config: &'a Config, broker: BrokerId, message: &'a Message) -> Self {
+        let broker = config.broker(broker);
         let names = message
             .headers
             .iter()
@@ -168,63 +192,70 @@ impl Explanation<'_> {
                 Kind::Kafka => header.attribute.on_kafka(),
                 Kind::Nats => header.attribute.on_nats(),
             });
-        let headers: Map<String, Value> = names
+        let headers = names
             .zip(&message.headers)
-            .map(|(name, header)| (name.to_owned(), json!(header.value)))
-            .collect();
-        object["broker"] = json!(broker.name);
-        object["topic"] = json!(message.destination);
-        object["key"] = json!(message.key);
-        object["headers"] = Value::Object(headers);
+            .map(|(name, header)| (name.to_owned(), header.value.as_ref().into()));
+        Self {
+            broker: Some(&broker.name),
+            topic: Some(&message.destination),
+            key: Some(&message.key),
+            headers: headers.collect(),
+            ..self
+        }
+    }
+
+    fn with_refusal(self, refusal: &'a Refusal) -> Self {
+        let errors = match refusal {
+            Refusal::InvalidEvent(violations) => violations.as_slice(),
+            _ => &[],
+        };
+        Self {
+            code: Some(refusal.code()),
+            detail: Some(refusal.detail().into_owned()),
+            errors,
+            ..self
+        }
     }
 
     fn to_text(&self) -> String {
-        let object = self.to_json();
         let mut text = String::new();
-        for name in [
-            "verdict", "status", "code", "detail", "event_id", "type", "route", "broker", "topic",
-            "key",
-        ] {
-            match &object[name] {
-                Value::Null => {}
-                Value::String(value) => {
-                    text.push_str(&format!("{}  {value}\n", style::bold(&format!("{name:8}"))))
-                }
-                value => {
-                    text.push_str(&format!("{}  {value}\n", style::bold(&format!("{name:8}"))))
-                }
-            }
-        }
-        for (title, list) in [("headers", object["headers"].as_object())] {
-            for (name, value) in list.into_iter().flatten() {
-                text.push_str(&format!(
-                    "{}  {name}: {}\n",
-                    style::bold(&format!("{title:8}")),
-                    value.as_str().unwrap_or_default()
-                ));
-            }
-        }
-        for error in object["errors"].as_array().into_iter().flatten() {
-            let (pointer, reason) = (
-                error["pointer"].as_str().unwrap_or_default(),
-                error["reason"].as_str().unwrap_or_default(),
-            );
+        let mut line = |title: &str, value: &dyn std::fmt::Display| {
             text.push_str(&format!(
-                "{}  {pointer} {reason}\n",
-                style::bold("error   ")
+                "{}  {value}\n",
+                style::bold(&format!("{title:8}"))
             ));
+        };
+        line("verdict", &self.verdict);
+        let numbers = [
+            ("status", self.status.map(usize::from)),
+            ("route", self.route),
+        ];
+        let texts = [
+            ("code", self.code),
+            ("detail", self.detail.as_deref()),
+            ("event_id", self.event_id),
+            ("type", self.event_type),
+            ("broker", self.broker),
+            ("topic", self.topic),
+            ("key", self.key),
+        ];
+        numbers
+            .iter()
+            .filter_map(|(title, value)| Some((title, (*value)?)))
+            .for_each(|(title, value)| line(title, &value));
+        texts
+            .iter()
+            .filter_map(|(title, value)| Some((title, (*value)?)))
+            .for_each(|(title, value)| line(title, &value));
+        for (name, value) in &self.headers {
+            line(
+                "header",
+                &format!("{name}: {}", value.as_str().unwrap_or_default()),
+            );
+        }
+        for Violation { pointer, reason } in self.errors {
+            line("error", &format!("{pointer} {reason}"));
         }
         text
-    }
-}
-
-fn add_refusal(object: &mut Value, refusal: &Refusal) {
-    object["code"] = json!(refusal.code());
-    object["detail"] = json!(refusal.detail());
-    if let Refusal::InvalidEvent(violations) = refusal {
-        let errors = violations
-            .iter()
-            .map(|violation| json!({ "pointer": violation.pointer, "reason": violation.reason }));
-        object["errors"] = errors.collect();
     }
 }

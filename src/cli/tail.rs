@@ -1,9 +1,11 @@
 //! `hookbridge tail`
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use clap::Args;
-use serde_json::{Map, Value, json};
+use data_encoding::BASE64;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
@@ -125,40 +127,51 @@ async fn follow(
         };
         let delivered: Delivered =
             next.map_err(|error: SubscribeError| format!("broker {broker}: {error}"))?;
-        print(&broker, &delivered, options.json);
+        if options.json {
+            println!("{}", to_json(&broker, &delivered)?);
+        } else {
+            print!("{}", to_text(&broker, &delivered));
+        }
         printed += 1;
     }
     Ok(Done::Well)
 }
 
-fn print(broker: &str, delivered: &Delivered, as_json: bool) {
-    if as_json {
-        println!("{}", to_json(broker, delivered));
-    } else {
-        print!("{}", to_text(broker, delivered));
-    }
+/// One message for a program.
+#[derive(Serialize)]
+struct Line<'a> {
+    broker: &'a str,
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    headers: BTreeMap<&'a str, Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
 }
 
-/// One message for a program.
-fn to_json(broker: &str, delivered: &Delivered) -> Value {
-    let headers: Map<String, Value> = delivered
+fn to_json(broker: &str, delivered: &Delivered) -> Result<String, serde_json::Error> {
+    let (partition, offset) = delivered.position.unzip();
+    let value = std::str::from_utf8(&delivered.value).ok();
+    let headers = delivered
         .headers
         .iter()
-        .map(|(name, value)| (name.clone(), json!(String::from_utf8_lossy(value))))
-        .collect();
-    let mut object = json!({ "broker": broker, "topic": delivered.topic, "headers": headers });
-    if let Some((partition, offset)) = delivered.position {
-        object["partition"] = json!(partition);
-        object["offset"] = json!(offset);
-    }
-    if let Some(key) = &delivered.key {
-        object["key"] = json!(String::from_utf8_lossy(key));
-    }
-    match std::str::from_utf8(&delivered.value) {
-        Ok(value) => object["value"] = json!(value),
-        Err(_) => object["value_base64"] = json!(BASE64_STANDARD.encode(&delivered.value)),
-    }
-    object
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value)));
+    serde_json::to_string(&Line {
+        broker,
+        topic: &delivered.topic,
+        partition,
+        offset,
+        key: delivered.key.as_deref().map(String::from_utf8_lossy),
+        headers: headers.collect(),
+        value,
+        value_base64: value.is_none().then(|| BASE64.encode(&delivered.value)),
+    })
 }
 
 /// One message for a person; control characters of the sender's are escaped.

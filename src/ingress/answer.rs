@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use serde_json::json;
+use serde::Serialize;
 
 use super::refusal::{Refusal, Violation};
 use crate::brokers::Receipt;
@@ -75,6 +75,31 @@ impl Accepted {
     }
 }
 
+/// The body of a success.
+#[derive(Serialize)]
+struct Success<'a> {
+    event_id: Option<&'a str>,
+    status: &'static str,
+}
+
+/// The body of a refusal: RFC 9457 section 3.1, with members of our own.
+#[derive(Serialize)]
+struct Problem<'a> {
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Violation],
+}
+
+/// Texts and numbers alone: there is nothing in them that JSON could not say.
+fn to_json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).unwrap_or_default()
+}
+
 pub(super) fn answer(
     result: &Result<Accepted, Refusal>,
     source: Option<&Source>,
@@ -98,9 +123,11 @@ pub(super) fn answer(
 
 fn success(status: Status, code: StatusCode, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
     let body = match code {
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => String::new(),
-        _ => json!({ "event_id": event_id.map(EventId::as_str), "status": status.as_str() })
-            .to_string(),
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Vec::new(),
+        _ => to_json(&Success {
+            event_id: event_id.map(EventId::as_str),
+            status: status.as_str(),
+        }),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
@@ -108,25 +135,20 @@ fn success(status: Status, code: StatusCode, event_id: Option<&EventId>) -> Resp
     response
 }
 
-/// RFC 9457.
 fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
     let status = refusal.status();
-    let mut problem = json!({
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "code": refusal.code(),
-        "detail": refusal.detail(),
-    });
-    if let Some(event_id) = event_id {
-        problem["event_id"] = json!(event_id.as_str());
-    }
-    if let Refusal::InvalidEvent(violations) = refusal {
-        let errors = violations
-            .iter()
-            .map(|Violation { pointer, reason }| json!({ "pointer": pointer, "reason": reason }));
-        problem["errors"] = errors.collect();
-    }
-    let mut response = Response::new(Full::from(problem.to_string()));
+    let problem = Problem {
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        code: refusal.code(),
+        detail: &refusal.detail(),
+        event_id: event_id.map(EventId::as_str),
+        errors: match refusal {
+            Refusal::InvalidEvent(violations) => violations,
+            _ => &[],
+        },
+    };
+    let mut response = Response::new(Full::from(to_json(&problem)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -147,7 +169,9 @@ fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes
 mod tests {
     use super::*;
     use http_body_util::BodyExt as _;
+    use serde_json::json;
 
+    #[expect(clippy::disallowed_methods, reason = "an answer of ours is small")]
     async fn body(response: Response<Full<Bytes>>) -> serde_json::Value {
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
     }

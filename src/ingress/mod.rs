@@ -200,8 +200,10 @@ async fn carry_out(
 /// (hyperium/hyper#2728), and then the rest runs as a task of its own.
 struct Detached {
     bridge: Arc<Bridge>,
-    work: Option<Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>>,
+    work: Option<Work>,
 }
+
+type Work = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
 impl Detached {
     fn new(

@@ -130,22 +130,15 @@ fn check_head(source: &Source, request: &Request<Incoming>) -> Result<usize, Ref
 fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
     let accepted = source.provider.media_types();
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
-    let content_type = match (
-        lines.next().and_then(|line| line.to_str().ok()),
-        lines.next(),
-    ) {
-        (Some(content_type), None) => content_type,
-        _ => {
-            return Err(Refusal::UnsupportedMediaType(
-                format!("the content type must be {}", accepted.join(" or ")).into(),
-            ));
-        }
-    };
+    let only = lines.next().filter(|_| lines.next().is_none());
     // Case and parameters don't matter (RFC 9110 section 8.3.1).
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let media_type = only
+        .and_then(|line| line.to_str().ok())
+        .and_then(|line| line.split(';').next())
+        .unwrap_or_default();
     if !accepted
         .iter()
-        .any(|accepted| media_type.eq_ignore_ascii_case(accepted))
+        .any(|accepted| media_type.trim().eq_ignore_ascii_case(accepted))
     {
         return Err(Refusal::UnsupportedMediaType(
             format!("the content type must be {}", accepted.join(" or ")).into(),

@@ -223,7 +223,7 @@ impl<'d> Node<'d> {
     /// The member with this name. One that stands twice is found, and remembered as
     /// [ambiguous](Document::ambiguous_name).
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Node<'d>> {
+    pub fn get(&self, name: &str) -> Option<Self> {
         let document = self.document;
         let mut named = self
             .children(Kind::Object, 1)
@@ -260,7 +260,7 @@ impl<'d> Node<'d> {
 
     /// The value that a JSON Pointer names.
     #[must_use]
-    pub fn at(&self, pointer: &Pointer) -> Option<Node<'d>> {
+    pub fn at(&self, pointer: &Pointer) -> Option<Self> {
         pointer
             .tokens()
             .iter()

@@ -1,7 +1,5 @@
 //! JSON Pointers (RFC 6901).
 
-use std::fmt::Write as _;
-
 /// A parsed JSON Pointer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
@@ -78,9 +76,7 @@ pub fn escape_token(name: &str) -> String {
             '~' => token.push_str("~0"),
             '/' => token.push_str("~1"),
             // A pointer goes into answers and logs.
-            control if control.is_control() => {
-                let _ = write!(token, "{}", control.escape_unicode());
-            }
+            control if control.is_control() => token.extend(control.escape_unicode()),
             other => token.push(other),
         }
     }

@@ -18,14 +18,22 @@ const MANY_MEMBERS: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Not UTF-8, or a byte order mark in front (RFC 8259 section 8.1).
-    Encoding { offset: usize },
+    Encoding {
+        /// Where, in bytes from the start.
+        offset: usize,
+    },
     /// Not JSON.
     Syntax {
+        /// Where, in bytes from the start.
         offset: usize,
+        /// What should be there.
         expected: &'static str,
     },
     /// Nested deeper than [`MAX_DEPTH`].
-    Depth { offset: usize },
+    Depth {
+        /// Where, in bytes from the start.
+        offset: usize,
+    },
 }
 
 impl std::fmt::Display for Fault {

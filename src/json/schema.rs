@@ -43,7 +43,7 @@ impl std::fmt::Display for SchemaError {
 impl std::error::Error for SchemaError {}
 
 /// One fault of an event: where it is and which rule it breaks, without the sender's data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
     /// JSON Pointer to the value at fault; of a missing member, to where it should be.
     pub pointer: String,

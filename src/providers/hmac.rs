@@ -1,5 +1,6 @@
 //! HMAC-SHA256, as most providers sign (RFC 2104, FIPS 198-1).
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -67,23 +68,13 @@ pub(super) fn decode_hex(text: &[u8]) -> Option<Digest> {
     if text.len() != 2 * DIGEST_BYTES {
         return None;
     }
-    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = pair.iter().try_fold(0, |byte, digit| {
-            Some(byte << 4 | char::from(*digit).to_digit(16)? as u8)
-        })?;
-    }
-    Some(digest)
+    let decoded = HEXLOWER_PERMISSIVE.decode_mut(text, &mut digest);
+    decoded.is_ok().then_some(digest)
 }
 
 /// Lower-case hexadecimal digits.
 pub(super) fn encode_hex(digest: &Digest) -> String {
-    use std::fmt::Write as _;
-    digest
-        .iter()
-        .fold(String::with_capacity(2 * DIGEST_BYTES), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    HEXLOWER_PERMISSIVE.encode(digest)
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ use health::Watch;
 
 pub(in crate::brokers) use health::inspect;
 pub(in crate::brokers) use names::{check_topic, check_value};
-pub use settings::Settings;
-pub use subscription::Subscription;
+pub(in crate::brokers) use settings::Settings;
+pub(in crate::brokers) use subscription::Subscription;
 
 /// A producer.
 pub struct Kafka {
@@ -99,11 +99,10 @@ impl Kafka {
                 value: Some(header.value.as_bytes()),
             });
         }
-        let record =
-            BaseRecord::with_opaque_to(&message.destination, waiter.ticket().number() as usize)
-                .key(message.key.as_bytes())
-                .payload(&message.body[..])
-                .headers(headers);
+        let record = BaseRecord::with_opaque_to(&message.destination, opaque(waiter.ticket()))
+            .key(message.key.as_bytes())
+            .payload(&message.body[..])
+            .headers(headers);
         if let Err((error, _)) = producer.send(record) {
             return outcome::of_produce_error(&error);
         }
@@ -157,6 +156,15 @@ impl Kafka {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+}
+
+/// A ticket as librdkafka carries it: a pointer-sized number.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "asserted above: both have 64 bits"
+)]
+fn opaque(ticket: Ticket) -> usize {
+    ticket.number() as usize
 }
 
 /// What librdkafka says, on the producer's polling thread: hand it on and do nothing else.

@@ -27,8 +27,8 @@ use crate::metrics::BrokerMetrics;
 use settings::Acknowledgement;
 
 pub(in crate::brokers) use names::{check_subject, check_value};
-pub use settings::Settings;
-pub use subscription::Subscription;
+pub(in crate::brokers) use settings::Settings;
+pub(in crate::brokers) use subscription::Subscription;
 pub(in crate::brokers) use subscription::inspect;
 
 /// How long a stream without a leader is left alone before the next try.

@@ -76,6 +76,7 @@ const EVENT_TYPES: [EventType; 8] = [
 ];
 
 /// The names of the types.
+#[expect(clippy::indexing_slicing, reason = "the compiler checks it")]
 pub(super) const TYPES: [&str; 8] = {
     let mut names = [""; 8];
     let mut index = 0;
