@@ -10,6 +10,8 @@ mod receive;
 mod refusal;
 mod route;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod verify;
 

@@ -1,0 +1,454 @@
+//! Steps 2 to 6 together, on configurations as users write them.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::*;
+use crate::brokers::Kind;
+use crate::config::{Config, ConfigFile, Origin};
+use crate::providers::Unverified;
+
+const LEAST: &str = r#"
+[brokers.main]
+kind = "kafka"
+bootstrap_servers = "localhost:9092"
+[sources.synq]
+secrets = ["s"]
+"#;
+
+fn config(routes: &str) -> Config {
+    let files = vec![ConfigFile::Text {
+        name: "test.toml".to_owned(),
+        text: format!("{LEAST}{routes}"),
+    }];
+    Origin {
+        files,
+        environment: Vec::new(),
+    }
+    .load()
+    .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn decide_with(config: &Config, headers: HeaderMap, body: &[u8]) -> Decision {
+    let source = Arc::clone(&config.sources[0]);
+    let body = Bytes::copy_from_slice(body);
+    decide(&Verified::assumed(Received::from_parts(
+        source,
+        headers,
+        body,
+        SystemTime::UNIX_EPOCH,
+    )))
+}
+
+fn decide_body(routes: &str, body: &str) -> Decision {
+    let headers = HeaderMap::from_iter([(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )]);
+    decide_with(&config(routes), headers, body.as_bytes())
+}
+
+fn published(decision: Decision) -> (usize, Message) {
+    match decision.verdict {
+        Verdict::Publish { route, message, .. } => (route, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(decision: Decision) -> Refusal {
+    match decision.verdict {
+        Verdict::Refuse(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn headers_of(message: &Message, kind: Kind) -> Vec<(String, String)> {
+    let name = |header: &crate::brokers::Header| match kind {
+        Kind::Kafka => header.attribute.on_kafka().to_owned(),
+        Kind::Nats => header.attribute.on_nats().to_owned(),
+    };
+    message
+        .headers
+        .iter()
+        .map(|header| (name(header), header.value.to_string()))
+        .collect()
+}
+
+const ALL: &str = "[[routes]]\ntopic = \"synq.{type}\"";
+const ISSUE: &str = r#"{"workspace":"acme","event_id":"e-1","event_time":"2026-11-20T06:15:04.5Z","issue_created":{"issue":{"issue_id":"i-1"}}}"#;
+
+#[test]
+fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
+    let (route, message) = published(decide_body(ALL, ISSUE));
+    assert_eq!(
+        (route, message.destination.as_str(), message.key.as_str()),
+        (1, "synq.issue_created", "i-1")
+    );
+    assert_eq!(message.body, ISSUE.as_bytes());
+    assert_eq!(message.deduplication_id, "synq/e-1");
+    let expected = [
+        ("event_id", "e-1"),
+        ("ce_specversion", "1.0"),
+        ("ce_id", "e-1"),
+        ("ce_source", "/hookbridge/synq"),
+        ("ce_type", "issue_created"),
+        ("ce_time", "2026-11-20T06:15:04.5Z"),
+        ("ce_subject", "i-1"),
+        ("ce_recordedtime", "1970-01-01T00:00:00Z"),
+        ("content-type", "application/json"),
+        ("ce_partitionkey", "i-1"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(headers_of(&message, Kind::Kafka), expected);
+    let on_nats = headers_of(&message, Kind::Nats);
+    assert!(
+        on_nats.contains(&("ce-id".to_owned(), "e-1".to_owned()))
+            && !on_nats.iter().any(|(name, _)| name.starts_with("ce_"))
+    );
+}
+
+#[test]
+fn an_event_about_nothing_has_its_id_as_key_and_no_made_up_time() {
+    let (_, message) = published(decide_body(ALL, r#"{"event_id":"e-2","ping":{}}"#));
+    assert_eq!(message.key, "e-2");
+    let names: Vec<_> = headers_of(&message, Kind::Kafka)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert!(!names.contains(&"ce_time".to_owned()) && !names.contains(&"ce_subject".to_owned()));
+}
+
+#[test]
+fn the_first_route_that_matches_wins() {
+    let routes = r#"
+[[routes]]
+types = ["ping"]
+action = "ignore"
+[[routes]]
+types = ["issue_?*", "x"]
+topic = "first"
+[[routes]]
+types = ["issue_created"]
+topic = "second"
+"#;
+    assert!(matches!(
+        decide_body(routes, r#"{"event_id":"e","ping":{}}"#).verdict,
+        Verdict::Ignore
+    ));
+    assert_eq!(published(decide_body(routes, ISSUE)).1.destination, "first");
+    let unrouted = decide_body(
+        routes,
+        r#"{"event_id":"e","incident_open":{"incident":{"incident_id":"i"}}}"#,
+    );
+    assert!(matches!(
+        unrouted.verdict,
+        Verdict::Refuse(Refusal::NoRoute { .. })
+    ));
+}
+
+#[test]
+fn templates_take_exact_texts_and_refuse_what_can_not_be_one() {
+    let routes = r#"
+[[routes]]
+topic = "t-{/workspace}"
+key = "{source}/{type}/{/n}"
+"#;
+    let body = |workspace: &str, n: &str| {
+        format!(r#"{{"event_id":"e","ping":{{}},"workspace":{workspace},"n":{n}}}"#)
+    };
+    let (_, message) = published(decide_body(routes, &body(r#""ac\u006de""#, "1.00E+400")));
+    assert_eq!(
+        (message.destination.as_str(), message.key.as_str()),
+        ("t-acme", "synq/ping/1.00E+400")
+    );
+    for (workspace, n, pointer) in [
+        (r#""../x""#, "1", "/workspace"),
+        (r#""a b""#, "1", "/workspace"),
+        (r#""""#, "1", "/workspace"),
+        (r#""é""#, "1", "/workspace"),
+        (r#""a""#, "null", "/n"),
+        (r#""a""#, "{}", "/n"),
+        ("null", "1", "/workspace"),
+    ] {
+        let refusal = refused(decide_body(routes, &body(workspace, n)));
+        let Refusal::InvalidEvent(violations) = refusal else {
+            panic!("{refusal:?}")
+        };
+        assert_eq!(violations[0].pointer, pointer, "{workspace} {n}");
+    }
+    let long = format!("\"{}\"", "k".repeat(1025));
+    assert!(matches!(
+        refused(decide_body(routes, &body(r#""a""#, &long))),
+        Refusal::InvalidEvent(_)
+    ));
+    let long = format!("\"{}\"", "t".repeat(248));
+    assert!(matches!(
+        refused(decide_body(routes, &body(&long, "1"))),
+        Refusal::InvalidEvent(_)
+    ));
+}
+
+#[test]
+fn a_closed_list_of_topics_is_closed() {
+    let routes = "[[routes]]\ntopic = \"{/workspace}\"\ntopics = [\"acme\"]";
+    assert_eq!(published(decide_body(routes, ISSUE)).1.destination, "acme");
+    let other = ISSUE.replace("acme", "other");
+    assert!(matches!(
+        refused(decide_body(routes, &other)),
+        Refusal::InvalidEvent(_)
+    ));
+}
+
+#[test]
+fn dead_letters_say_what_they_know_and_why() {
+    let otherwise = r#"
+on_invalid = { dead_letter = { topic = "hooks.invalid" } }
+on_unrouted = "ignore"
+[[routes]]
+types = ["issue_*"]
+topic = "synq.{type}"
+key = "{/workspace}"
+"#;
+    let broken = ISSUE.replace(r#""issue_id":"i-1""#, r#""issue_id":"i-1","title":5"#);
+    let decision = decide_body(otherwise, &broken);
+    let Verdict::DeadLetter {
+        message, refusal, ..
+    } = decision.verdict
+    else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(
+        (
+            refusal.code(),
+            message.destination.as_str(),
+            message.key.as_str()
+        ),
+        ("invalid_event", "hooks.invalid", "acme")
+    );
+    assert_eq!(message.body, broken.as_bytes());
+    let headers = headers_of(&message, Kind::Kafka);
+    for (name, value) in [
+        ("event_id", "e-1"),
+        ("ce_type", "issue_created"),
+        ("hookbridge_reason", "invalid_event"),
+        ("hookbridge_pointer", "/issue_created/issue/title"),
+        ("hookbridge_source", "synq"),
+        ("hookbridge_intended_topic", "synq.issue_created"),
+    ] {
+        assert!(
+            headers.contains(&(name.to_owned(), value.to_owned())),
+            "{name}: {headers:?}"
+        );
+    }
+    // Of what can't be read, only the bytes are known.
+    let decision = decide_body(otherwise, "not JSON");
+    let Verdict::DeadLetter { message, .. } = decision.verdict else {
+        panic!("{decision:?}")
+    };
+    let headers = headers_of(&message, Kind::Kafka);
+    assert!(headers.contains(&("event_id_origin".to_owned(), "generated".to_owned())));
+    assert!(headers.contains(&("event_id".to_owned(), message.key.clone())));
+    assert!(matches!(
+        decide_body(otherwise, r#"{"event_id":"e","ping":{}}"#).verdict,
+        Verdict::Ignore
+    ));
+}
+
+#[test]
+fn listed_headers_of_the_senders_go_on_and_no_others() {
+    let config = config("forward_headers = [\"X-Request-Source\"]\n[[routes]]\ntopic = \"t\"");
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("x-request-source", "a"),
+        ("x-request-source", "b"),
+        ("cookie", "c"),
+        ("nats-rollup", "all"),
+    ] {
+        headers.append(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+    }
+    let (_, message) = published(decide_with(&config, headers, ISSUE.as_bytes()));
+    let forwarded: Vec<_> = headers_of(&message, Kind::Kafka)
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("ce_"))
+        .collect();
+    assert_eq!(
+        forwarded
+            .iter()
+            .filter(|(name, _)| name == "x-request-source")
+            .count(),
+        2
+    );
+    assert!(
+        !forwarded
+            .iter()
+            .any(|(name, _)| name == "cookie" || name == "nats-rollup")
+    );
+}
+
+#[test]
+fn a_name_that_any_step_reads_may_not_stand_twice() {
+    for body in [
+        r#"{"event_id":"a","event_id":"b","ping":{}}"#,
+        r#"{"event_id":"a","ping":{},"workspace":"x","workspace":"y"}"#,
+        r#"{"event_id":"a","issue_created":{"issue":{"issue_id":"i","title":"x","title":5}}}"#,
+        r#"{"event_id":"a","event_type":"EVENT_TYPE_PING","event\u005ftype":"EVENT_TYPE_ISSUE_CREATED","ping":{}}"#,
+    ] {
+        assert!(
+            matches!(refused(decide_body(ALL, body)), Refusal::InvalidJson(_)),
+            "{body}"
+        );
+    }
+    published(decide_body(
+        ALL,
+        r#"{"event_id":"a","ping":{},"x":1,"x":2,"y":{"event_id":1,"event_id":2}}"#,
+    ));
+    let keyed = "[[routes]]\ntopic = \"t\"\nkey = \"{/y/z}\"";
+    let body = r#"{"event_id":"a","ping":{},"y":{"z":1,"z":2}}"#;
+    published(decide_body(ALL, body));
+    assert!(matches!(
+        refused(decide_body(keyed, body)),
+        Refusal::InvalidJson(_)
+    ));
+}
+
+/// Facts that live beside the repository; what is essential of them is in the tests above and in the provider's.
+fn reference() -> Option<PathBuf> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/reference");
+    let folder = std::env::var_os("HOOKBRIDGE_REFERENCE").map_or(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: no reference at {}", folder.display());
+    None
+}
+
+#[test]
+fn every_reference_sample_is_taken_for_what_it_is() {
+    let Some(folder) = reference().map(|folder| folder.join("synq-samples")) else {
+        return;
+    };
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    for (name, expected) in expected.as_object().unwrap() {
+        let body = std::fs::read(folder.join(name)).unwrap();
+        let (_, message) = published(decide_with(&config(ALL), HeaderMap::new(), &body));
+        assert_eq!(message.body, body);
+        let headers = headers_of(&message, Kind::Kafka);
+        let header = |name: &str| {
+            headers
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
+        };
+        assert_eq!(header("event_id"), expected["event_id"].as_str(), "{name}");
+        assert_eq!(header("ce_type"), expected["type"].as_str(), "{name}");
+        assert_eq!(header("ce_subject"), expected["subject"].as_str(), "{name}");
+        assert_eq!(header("ce_time"), expected["time"].as_str(), "{name}");
+        assert_eq!(
+            Some(message.key.as_str()),
+            expected["key"].as_str(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_refused_reference_event_is_refused_for_its_reason() {
+    let Some(folder) = reference().map(|folder| folder.join("synq-samples")) else {
+        return;
+    };
+    let lines = std::fs::read_to_string(folder.join("refused.jsonl")).unwrap();
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let refusal = refused(decide_with(
+            &config(ALL),
+            HeaderMap::new(),
+            line["body"].as_str().unwrap().as_bytes(),
+        ));
+        assert_eq!(
+            refusal.code(),
+            line["code"].as_str().unwrap(),
+            "{}",
+            line["name"]
+        );
+        assert_eq!(
+            u64::from(refusal.status().as_u16()),
+            line["status"].as_u64().unwrap(),
+            "{}",
+            line["name"]
+        );
+        if let Some(pointer) = line["pointer"].as_str() {
+            let Refusal::InvalidEvent(violations) = refusal else {
+                panic!("{}: {refusal:?}", line["name"])
+            };
+            assert!(
+                violations
+                    .iter()
+                    .any(|violation| violation.pointer == pointer),
+                "{}: {violations:?}",
+                line["name"]
+            );
+        }
+    }
+}
+
+#[test]
+fn every_reference_vector_is_judged_as_written() {
+    let Some(folder) = reference().map(|folder| folder.join("providers")) else {
+        return;
+    };
+    for provider in crate::providers::ALL {
+        let file: Value = serde_json::from_slice(
+            &std::fs::read(folder.join(format!("{}.json", provider.name()))).unwrap(),
+        )
+        .unwrap();
+        for vector in file["vectors"].as_array().unwrap() {
+            let name = &vector["name"];
+            let secrets = vector["secrets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|secret| secret.as_str().unwrap().to_owned());
+            let settings = crate::providers::VerifierSettings {
+                secrets: secrets
+                    .map(|secret| crate::config::Secret::new(secret).unwrap())
+                    .collect(),
+                tolerance: provider.default_tolerance(),
+            };
+            let mut headers = HeaderMap::new();
+            for (header, values) in vector["headers"].as_object().unwrap() {
+                let single = std::slice::from_ref(values);
+                for value in values.as_array().map_or(single, Vec::as_slice) {
+                    let header = HeaderName::from_bytes(header.as_bytes()).unwrap();
+                    headers.append(
+                        header,
+                        HeaderValue::from_str(value.as_str().unwrap()).unwrap(),
+                    );
+                }
+            }
+            let body = data_encoding::BASE64
+                .decode(vector["body_base64"].as_str().unwrap().as_bytes())
+                .unwrap();
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(vector["now"].as_u64().unwrap());
+            let code = match provider.verifier(settings).verify(&headers, &body, now) {
+                Ok(_) => None,
+                Err(Unverified::MissingSignature) => Some("missing_signature"),
+                Err(Unverified::InvalidSignature) => Some("invalid_signature"),
+                Err(Unverified::StaleTimestamp) => Some("stale_timestamp"),
+            };
+            assert_eq!(code, vector["code"].as_str(), "{} {name}", provider.name());
+            assert_eq!(
+                code.is_none(),
+                vector["verdict"] == "accept",
+                "{} {name}",
+                provider.name()
+            );
+        }
+    }
+}
