@@ -1,12 +1,17 @@
 //! TOML in, a checked and immutable [`Config`] out: every name is resolved, every template parsed, every key prepared.
 //! It is data and starts nothing. No other folder knows a key's name, save that each broker reads its own table.
 
+mod brokers;
 mod check;
 mod problem;
+mod routes;
 mod secret;
 mod section;
+mod sources;
 mod spans;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +21,7 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use http::{HeaderName, StatusCode};
 
-use crate::brokers;
+use crate::brokers::{Kind, Limits, Settings};
 use crate::json::Schema;
 use crate::providers::{Provider, Verifier};
 
@@ -103,7 +108,7 @@ pub struct NamedBroker {
     /// Its name.
     pub name: String,
     /// How to reach it.
-    pub settings: brokers::Settings,
+    pub settings: Settings,
 }
 
 /// `[sources.NAME]` and the routes that take its events.
@@ -206,7 +211,7 @@ pub struct Destination {
     /// The broker.
     pub broker: BrokerId,
     /// Its kind, which says what names may look like.
-    pub kind: brokers::Kind,
+    pub kind: Kind,
     /// The topic or subject.
     pub topic: Template,
     /// The only topics or subjects that it may become.
@@ -340,8 +345,8 @@ impl Config {
 
     /// What a broker's client must be able to carry.
     #[must_use]
-    pub fn broker_limits(&self) -> brokers::Limits {
-        brokers::Limits {
+    pub fn broker_limits(&self) -> Limits {
+        Limits {
             publish_timeout: self
                 .sources
                 .iter()

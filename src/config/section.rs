@@ -388,10 +388,16 @@ impl<'r> Section<'r> {
     pub fn finish(self) {
         for key in self.values.keys() {
             let suggestion = did_you_mean(key, self.asked.iter().copied());
-            self.reading.problem(
-                &join(&self.path, key),
-                format!("unknown key `{key}` in {}{suggestion}", self.title()),
+            let what = format!(
+                "unknown key `{}` in {}{suggestion}",
+                key.escape_debug(),
+                self.title()
             );
+            let place = self.reading.spans.place_of_name(&join(&self.path, key));
+            self.reading
+                .problems
+                .borrow_mut()
+                .push(Problem { place, what });
         }
     }
 

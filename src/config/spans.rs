@@ -9,7 +9,10 @@ use super::problem::{Place, Problem};
 
 /// Where each key of the merged configuration was written last.
 #[derive(Debug, Default)]
-pub(super) struct Spans(HashMap<String, Place>);
+pub(super) struct Spans {
+    values: HashMap<String, Place>,
+    names: HashMap<String, Place>,
+}
 
 impl Spans {
     /// Notes the places of one file's keys, over those of the files before it.
@@ -33,7 +36,7 @@ impl Spans {
 
     /// Notes that an environment variable gives the value of `path`.
     pub(super) fn add_variable(&mut self, path: &str, name: &str) {
-        self.0
+        self.values
             .insert(path.to_owned(), Place::Environment(name.to_owned()));
     }
 
@@ -41,11 +44,19 @@ impl Spans {
     pub(super) fn place_of(&self, path: &str) -> Option<Place> {
         let mut path = path;
         loop {
-            if let Some(place) = self.0.get(path) {
+            if let Some(place) = self.values.get(path) {
                 return Some(place.clone());
             }
             path = path.get(..path.rfind(['.', '['])?)?;
         }
+    }
+
+    /// The place of a key's own name.
+    pub(super) fn place_of_name(&self, path: &str) -> Option<Place> {
+        self.names
+            .get(path)
+            .cloned()
+            .or_else(|| self.place_of(path))
     }
 
     fn add_table(&mut self, path: &str, table: &DeTable<'_>, file: &str, text: &str) {
@@ -56,7 +67,9 @@ impl Spans {
                 DeValue::Table(_) | DeValue::Array(_) => key.span().start,
                 _ => value.span().start,
             };
-            self.0.insert(path.clone(), place(file, text, start));
+            self.values.insert(path.clone(), place(file, text, start));
+            self.names
+                .insert(path.clone(), place(file, text, key.span().start));
             self.add_value(&path, value, file, text);
         }
     }
@@ -67,10 +80,10 @@ impl Spans {
             DeValue::Array(values) => {
                 // A later file's array replaces an earlier one's as a whole.
                 let prefix = format!("{path}[");
-                self.0.retain(|known, _| !known.starts_with(&prefix));
+                self.values.retain(|known, _| !known.starts_with(&prefix));
                 for (index, value) in values.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.0
+                    self.values
                         .insert(path.clone(), place(file, text, value.span().start));
                     self.add_value(&path, value, file, text);
                 }

@@ -1,0 +1,100 @@
+//! `[brokers.NAME]`: each broker reads its own table; here its name is kept.
+
+use std::collections::HashMap;
+
+use super::section::{Section, did_you_mean};
+use super::{BrokerId, NamedBroker};
+use crate::brokers;
+
+/// The brokers by name.
+pub(super) struct Brokers {
+    pub(super) list: Vec<NamedBroker>,
+    /// Every name that was written, so that a broken broker is not also called an unknown one.
+    names: HashMap<String, Option<BrokerId>>,
+}
+
+impl Brokers {
+    pub(super) fn read(root: &mut Section<'_>) -> Self {
+        let mut brokers = Self {
+            list: Vec::new(),
+            names: HashMap::new(),
+        };
+        let Some(mut table) = root.section("brokers") else {
+            root.problem("there is no broker; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+            return brokers;
+        };
+        for name in table.names() {
+            let Some(mut section) = table.named_section(&name) else {
+                continue;
+            };
+            check_name(&section, &name);
+            let settings = brokers::Settings::read(&mut section);
+            section.finish();
+            let id = settings.map(|settings| {
+                brokers.list.push(NamedBroker {
+                    name: name.clone(),
+                    settings,
+                });
+                BrokerId(brokers.list.len() - 1)
+            });
+            brokers.names.insert(name, id);
+        }
+        if brokers.names.is_empty() {
+            table.problem("there is no broker; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+        }
+        brokers
+    }
+
+    fn find(&self, section: &Section<'_>, title: &str, name: &str) -> Option<BrokerId> {
+        if let Some(known) = self.names.get(name) {
+            return *known;
+        }
+        let suggestion = did_you_mean(name, self.names.keys().map(String::as_str));
+        section.problem_at(
+            "broker",
+            format!("{title} names the broker \"{name}\", which is not defined{suggestion}"),
+        );
+        None
+    }
+
+    /// The broker that `broker = "NAME"` names, or the only one there is.
+    pub(super) fn named_or_only(&self, section: &mut Section<'_>) -> Option<BrokerId> {
+        let title = section.title();
+        if section.has("broker") {
+            let name = section.text("broker")?;
+            return self.find(section, &title, &name);
+        }
+        let mut ids = self.names.values();
+        match (ids.next(), ids.next()) {
+            (Some(only), None) => *only,
+            (Some(_), Some(_)) => {
+                let mut names: Vec<_> = self.names.keys().map(String::as_str).collect();
+                names.sort_unstable();
+                section.problem(format!(
+                    "{title} must name its `broker`, because there are several: {}",
+                    names.join(", ")
+                ));
+                None
+            }
+            (None, _) => None,
+        }
+    }
+
+    pub(super) fn kind(&self, id: BrokerId) -> Option<brokers::Kind> {
+        self.list.get(id.0).map(|broker| broker.settings.kind())
+    }
+}
+
+/// Names become labels, header values and parts of ids.
+pub(super) fn check_name(section: &Section<'_>, name: &str) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
+        section.problem(format!(
+            "the name \"{}\" may only have up to 64 of A-Z, a-z, 0-9, `-` and `_`",
+            name.escape_debug()
+        ));
+    }
+    if name == "other" {
+        section.problem("the name \"other\" is taken: metrics call so what has no name");
+    }
+}

@@ -1,0 +1,181 @@
+//! `[[routes]]`
+
+use globset::{Glob, GlobMatcher};
+
+use super::brokers::Brokers;
+use super::section::{Section, did_you_mean};
+use super::template::{Part, Template};
+use super::{Action, Destination, Route, Source};
+use crate::brokers;
+
+pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
+    let sections = root.sections("routes");
+    if sections.is_empty() {
+        root.problem("there is no route; write `[[routes]]` with `topic = \"hooks.{type}\"`");
+    }
+    for (index, section) in sections.into_iter().enumerate() {
+        read_route(index + 1, section, brokers, sources);
+    }
+}
+
+fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
+    let wanted = section.text("source");
+    let known = wanted
+        .as_ref()
+        .is_none_or(|wanted| sources.iter().any(|source| source.name == *wanted));
+    if let (Some(wanted), false) = (&wanted, known) {
+        let suggestion = did_you_mean(wanted, sources.iter().map(|source| source.name.as_str()));
+        let title = section.title();
+        section.problem_at(
+            "source",
+            format!(
+                "{title} names the source \"{}\", which is not defined{suggestion}",
+                wanted.escape_debug()
+            ),
+        );
+    }
+    let types = section
+        .texts("types")
+        .unwrap_or_else(|| vec!["*".to_owned()]);
+    if types.is_empty() {
+        section.problem_at("types", "an empty list takes nothing; write `types = [\"*\"]`, or leave the line out, to take all");
+    }
+    let matchers = compile_globs(&section, &types);
+    let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
+    for name in names
+        .iter()
+        .filter(|name| wanted.as_ref().is_none_or(|wanted| wanted == *name))
+    {
+        let Some(source) = sources.iter_mut().find(|source| source.name == *name) else {
+            continue;
+        };
+        let takes_all = |route: &&Route| route.types.iter().any(|glob| glob == "*");
+        if let Some(earlier) = source.routes.iter().find(takes_all) {
+            section.warn(format!(
+                "route {number} never sees an event of {name}: route {} takes all of them",
+                earlier.number
+            ));
+        }
+    }
+    let ignores = section
+        .word("action", &[("publish", false), ("ignore", true)])
+        .unwrap_or(false);
+    let destination = read_destination(&mut section, brokers, ignores);
+    section.finish();
+    for source in sources
+        .iter_mut()
+        .filter(|source| wanted.as_ref().is_none_or(|wanted| source.name == *wanted))
+    {
+        let action = match (&destination, ignores) {
+            (_, true) => Action::Ignore,
+            (Some(destination), false) => Action::Publish(destination.clone()),
+            (None, false) => continue,
+        };
+        source.routes.push(Route {
+            number,
+            types: types.clone(),
+            matchers: matchers.clone(),
+            action,
+        });
+    }
+}
+
+fn compile_globs(section: &Section<'_>, types: &[String]) -> Vec<GlobMatcher> {
+    let globs = types
+        .iter()
+        .enumerate()
+        .filter_map(|(index, glob)| match Glob::new(glob) {
+            Ok(glob) => Some(glob.compile_matcher()),
+            Err(error) => {
+                section.problem_at(
+                    &format!("types[{index}]"),
+                    format!("\"{}\" is no glob: {}", glob.escape_debug(), error.kind()),
+                );
+                None
+            }
+        });
+    globs.collect()
+}
+
+fn read_destination(
+    section: &mut Section<'_>,
+    brokers: &Brokers,
+    ignores: bool,
+) -> Option<Destination> {
+    if ignores {
+        for key in ["broker", "topic", "topics", "key"] {
+            if section.has(key) {
+                section.problem_at(
+                    key,
+                    format!("`{key}` means nothing on a route that ignores its events"),
+                );
+            }
+        }
+        section.finish_quietly();
+        return None;
+    }
+    let broker = brokers.named_or_only(section);
+    let topic = section
+        .required_text("topic", "\"hooks.{type}\"")
+        .and_then(|text| parse_template(section, "topic", &text));
+    let topics = section.texts("topics");
+    let key = section
+        .text("key")
+        .and_then(|text| parse_template(section, "key", &text));
+    let (broker, topic) = broker.zip(topic)?;
+    let kind = brokers.kind(broker)?;
+    check_topic(section, kind, &topic, topics.as_deref());
+    Some(Destination {
+        broker,
+        kind,
+        topic,
+        topics,
+        key,
+    })
+}
+
+fn parse_template(section: &Section<'_>, key: &str, text: &str) -> Option<Template> {
+    Template::parse(text)
+        .map_err(|what| section.problem_at(key, format!("\"{}\": {what}", text.escape_debug())))
+        .ok()
+}
+
+/// Whatever an event fills in, the topic must be able to be a legal one, and one that the operator meant.
+fn check_topic(
+    section: &Section<'_>,
+    kind: brokers::Kind,
+    topic: &Template,
+    topics: Option<&[String]>,
+) {
+    for (index, name) in topics.unwrap_or_default().iter().enumerate() {
+        if let Err(rule) = kind.check_destination(name) {
+            section.problem_at(
+                &format!("topics[{index}]"),
+                format!("\"{}\" {rule}", name.escape_debug()),
+            );
+        }
+    }
+    // Any value that is legal by itself stands for the others.
+    let probe: String = topic
+        .parts()
+        .iter()
+        .map(|part| {
+            if let Part::Literal(text) = part {
+                text
+            } else {
+                "x"
+            }
+        })
+        .collect();
+    if let Err(rule) = kind.check_destination(&probe) {
+        section.problem_at(
+            "topic",
+            format!("the {} \"{topic}\" {rule}", kind.destination_noun()),
+        );
+    }
+    let begins_safely = matches!(topic.parts().first(), Some(Part::Literal(text)) if text.ends_with(['.', '-', '_']));
+    if topic.reads_payload() && topics.is_none() && !begins_safely {
+        let what = "a sender could choose any destination: begin with a literal prefix that ends in `.`, `-` or `_`, or list the `topics` it may become";
+        section.problem_at("topic", what);
+    }
+}

@@ -1,0 +1,282 @@
+//! `[sources.NAME]`
+
+use std::path::Path;
+
+use http::{HeaderName, StatusCode};
+
+use super::brokers::{Brokers, check_name};
+use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
+use super::section::{Section, WordOrSection, did_you_mean};
+use super::{Otherwise, Source};
+use crate::json::Schema;
+use crate::providers::{self, Provider, VerifierSettings};
+
+/// Headers that are never passed on: they would be taken for the bridge's own, or mean something to the broker.
+const NEVER_FORWARDED: [&str; 6] = [
+    "event_id",
+    "event_id_origin",
+    "authorization",
+    "cookie",
+    "traceparent",
+    "content-type",
+];
+const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
+
+pub(super) fn read_sources(
+    root: &mut Section<'_>,
+    brokers: &Brokers,
+    defaults: &Defaults,
+) -> Vec<Source> {
+    let Some(mut table) = root.section("sources") else {
+        root.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        return Vec::new();
+    };
+    let names = table.names();
+    if names.is_empty() {
+        table.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+    }
+    let sections = names
+        .into_iter()
+        .filter_map(|name| table.named_section(&name).map(|section| (name, section)));
+    let sources: Vec<_> = sections
+        .filter_map(|(name, section)| read_source(name, section, brokers, defaults))
+        .collect();
+    (0..)
+        .zip(sources)
+        .map(|(index, source)| Source { index, ..source })
+        .collect()
+}
+
+fn read_source(
+    name: String,
+    mut section: Section<'_>,
+    brokers: &Brokers,
+    defaults: &Defaults,
+) -> Option<Source> {
+    check_name(&section, &name);
+    let provider = read_provider(&mut section, &name);
+    let has_secrets = section.has("secrets");
+    let secrets = section.secrets("secrets");
+    if !has_secrets {
+        section.problem(format!(
+            "{} lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
+            section.title(),
+            name.to_uppercase()
+        ));
+    }
+    let path = read_path(&mut section, &name);
+    let max_body = section
+        .size("max_body", 1, 256 * MIB)
+        .unwrap_or(defaults.max_body);
+    let publish_timeout = section.duration(
+        "publish_timeout",
+        defaults.publish_timeout,
+        SECOND,
+        300 * SECOND,
+    );
+    let max_in_flight = section
+        .count("max_in_flight", 1, 1_000_000)
+        .unwrap_or(defaults.max_in_flight);
+    let success_status = read_success_status(&mut section);
+    let ce_source = section
+        .text("ce_source")
+        .unwrap_or_else(|| format!("/hookbridge/{name}"));
+    if ce_source.is_empty() || !ce_source.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+        section.problem_at(
+            "ce_source",
+            "it is a URI reference: printable ASCII without spaces",
+        );
+    }
+    let forward_headers = read_forward_headers(&mut section);
+    let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
+    let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
+    let schema_file = section.path("schema");
+    let tolerance = section.optional_duration("tolerance", SECOND, 7 * 24 * HOUR);
+    let Some(provider) = provider else {
+        section.finish();
+        return None;
+    };
+    if let (Some(tolerance), Some(usual)) = (tolerance, provider.default_tolerance())
+        && tolerance < usual
+    {
+        let usual = humantime::format_duration(usual);
+        section.warn_at(
+            "tolerance",
+            format!(
+                "{} signs its retries with the first time: less than {usual} refuses late ones",
+                provider.name()
+            ),
+        );
+    }
+    let schema = read_schema(&section, provider, schema_file.as_deref());
+    section.finish();
+    let secret_count = secrets.len();
+    let verifier = provider.verifier(VerifierSettings {
+        secrets,
+        tolerance: tolerance.or(provider.default_tolerance()),
+    });
+    Some(Source {
+        name,
+        index: 0,
+        path,
+        provider,
+        verifier,
+        secret_count,
+        schema,
+        on_invalid,
+        on_unrouted,
+        routes: Vec::new(),
+        max_body,
+        publish_timeout,
+        max_in_flight,
+        success_status,
+        ce_source,
+        forward_headers,
+    })
+}
+
+fn read_provider(section: &mut Section<'_>, name: &str) -> Option<&'static dyn Provider> {
+    let given = section.text("provider");
+    let wanted = given.as_deref().unwrap_or(name);
+    let found = providers::find(wanted);
+    if found.is_none() {
+        let known: Vec<_> = providers::ALL
+            .iter()
+            .map(|provider| provider.name())
+            .collect();
+        let suggestion = did_you_mean(wanted, known.iter().copied());
+        let what = format!(
+            "there is no provider \"{}\"; known: {}{suggestion}",
+            wanted.escape_debug(),
+            known.join(", ")
+        );
+        if given.is_some() {
+            section.problem_at("provider", what);
+        } else {
+            section.problem(format!(
+                "{what}; write `provider = \"…\"` where the source has a name of its own"
+            ));
+        }
+    }
+    found
+}
+
+fn read_path(section: &mut Section<'_>, name: &str) -> String {
+    let Some(path) = section.text("path") else {
+        return format!("/hooks/{name}");
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+    if !path.starts_with('/') || !path.bytes().all(is_plain) {
+        section.problem_at(
+            "path",
+            format!(
+                "\"{}\" is no path; write for example \"/hooks/{name}\"",
+                path.escape_debug()
+            ),
+        );
+    }
+    path
+}
+
+fn read_success_status(section: &mut Section<'_>) -> StatusCode {
+    let status = section.count("success_status", 200, 299);
+    status
+        .and_then(|status| u16::try_from(status).ok())
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .unwrap_or(StatusCode::OK)
+}
+
+fn read_forward_headers(section: &mut Section<'_>) -> Vec<HeaderName> {
+    let names = section.texts("forward_headers").unwrap_or_default();
+    let headers = names.iter().enumerate().filter_map(|(index, name)| {
+        let key = format!("forward_headers[{index}]");
+        let lower = name.to_ascii_lowercase();
+        let is_ours = NEVER_FORWARDED.contains(&lower.as_str()) || NEVER_FORWARDED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+        match HeaderName::from_bytes(lower.as_bytes()) {
+            Ok(_) if is_ours => {
+                section.problem_at(&key, format!("{lower} is never passed on: it would be taken for the bridge's own, or is the sender's secret"));
+                None
+            }
+            Ok(name) => Some(name),
+            Err(_) => {
+                section.problem_at(&key, format!("\"{}\" is no header's name", name.escape_debug()));
+                None
+            }
+        }
+    });
+    headers.collect()
+}
+
+fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Brokers) -> Otherwise {
+    match section.word_or_section(key) {
+        None => Otherwise::Reject,
+        Some(WordOrSection::Word(word)) => match word.as_str() {
+            "reject" => Otherwise::Reject,
+            "ignore" => Otherwise::Ignore,
+            other => {
+                let what = format!(
+                    "\"{}\" is none of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
+                    other.escape_debug()
+                );
+                section.problem_at(key, what);
+                Otherwise::Reject
+            }
+        },
+        Some(WordOrSection::Section(mut otherwise)) => {
+            if !otherwise.has("dead_letter") {
+                otherwise
+                    .problem("write \"reject\", \"ignore\" or { dead_letter = { topic = \"…\" } }");
+                otherwise.finish_quietly();
+                return Otherwise::Reject;
+            }
+            let read = otherwise
+                .section("dead_letter")
+                .and_then(|section| read_dead_letter(section, brokers));
+            otherwise.finish();
+            read.unwrap_or(Otherwise::Reject)
+        }
+    }
+}
+
+fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Otherwise> {
+    let broker = brokers.named_or_only(&mut section);
+    let topic = section.required_text("topic", "\"hooks.invalid\"");
+    let dead_letter = broker.zip(topic).and_then(|(broker, topic)| {
+        let checked = brokers.kind(broker)?.check_destination(&topic);
+        if let Err(rule) = checked {
+            section.problem_at("topic", format!("\"{}\" {rule}", topic.escape_debug()));
+        }
+        Some(Otherwise::DeadLetter { broker, topic })
+    });
+    section.finish();
+    dead_letter
+}
+
+fn read_schema(
+    section: &Section<'_>,
+    provider: &dyn Provider,
+    file: Option<&Path>,
+) -> Option<Schema> {
+    let (text, place) = match file {
+        Some(file) => match read_file(file) {
+            Ok(text) => (text, file.display().to_string()),
+            Err(error) => {
+                section.problem_at(
+                    "schema",
+                    format!("{} can't be read: {error}", file.display()),
+                );
+                return None;
+            }
+        },
+        None => (
+            provider.schema()?.to_owned(),
+            format!("the schema of {}", provider.name()),
+        ),
+    };
+    let compiled = serde_json::from_str(&text)
+        .map_err(|error| error.to_string())
+        .and_then(|schema| Schema::compile(&schema).map_err(|error| error.to_string()));
+    compiled
+        .map_err(|error| section.problem_at("schema", format!("{place} can't be used: {error}")))
+        .ok()
+}

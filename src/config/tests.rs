@@ -1,0 +1,487 @@
+//! What users write, and what becomes of it.
+
+use std::time::Duration;
+
+use super::*;
+
+const SOURCE_AND_ROUTE: &str =
+    "[sources.synq]\nsecrets = [\"s\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
+const LEAST: &str = "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k:9092\"\n[sources.synq]\nsecrets = [\"s\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
+
+fn load_with(texts: &[&str], environment: &[(&str, &str)]) -> Result<Config, Problems> {
+    let file = |(index, text): (usize, &&str)| ConfigFile::Text {
+        name: format!("{index}.toml"),
+        text: (*text).to_owned(),
+    };
+    let files = texts.iter().enumerate().map(file).collect();
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    Origin { files, environment }.load()
+}
+
+fn load(text: &str) -> Result<Config, Problems> {
+    load_with(&[text], &[])
+}
+
+/// Loads the least configuration with these lines in front, and returns every problem as it is shown.
+fn problems(lines: &str) -> Vec<String> {
+    let text = format!("{lines}\n{LEAST}");
+    load(&text)
+        .err()
+        .map(|problems| problems.0.iter().map(ToString::to_string).collect())
+        .unwrap_or_default()
+}
+
+fn in_source(lines: &str) -> Vec<String> {
+    let text = LEAST.replace(
+        "secrets = [\"s\"]\n",
+        &format!("secrets = [\"s\"]\n{lines}\n"),
+    );
+    load(&text)
+        .err()
+        .map(|problems| problems.0.iter().map(ToString::to_string).collect())
+        .unwrap_or_default()
+}
+
+#[test]
+fn the_least_file_becomes_a_whole_configuration() {
+    let config = load(LEAST).unwrap();
+    let source = &config.sources[0];
+    assert_eq!(
+        (
+            source.path.as_str(),
+            source.provider.name(),
+            source.secret_count
+        ),
+        ("/hooks/synq", "synq", 1)
+    );
+    assert_eq!(
+        (source.ce_source.as_str(), source.max_body),
+        ("/hookbridge/synq", 1024 * 1024)
+    );
+    assert_eq!(source.routes[0].types, ["*"]);
+    assert!(source.schema.is_some());
+    let http = &config.http;
+    assert_eq!(http.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(
+        (http.header_timeout, http.idle_timeout, http.body_timeout),
+        (
+            Duration::from_secs(5),
+            Duration::from_secs(75),
+            Duration::from_secs(10)
+        )
+    );
+    assert_eq!(
+        (
+            http.max_in_flight,
+            http.max_in_flight_bytes,
+            http.max_connections
+        ),
+        (10_000, 256 << 20, 20_000)
+    );
+    assert_eq!(
+        (
+            http.max_connection_age,
+            http.drain_delay,
+            http.shutdown_timeout
+        ),
+        (
+            Duration::from_secs(300),
+            Duration::ZERO,
+            Duration::from_secs(25)
+        )
+    );
+    assert_eq!(source.publish_timeout, Duration::from_secs(8));
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
+    assert!(config.warnings.is_empty() && !http.http2);
+    let topics = config.known_destinations(config.needed_brokers()[0]);
+    assert_eq!(topics.len(), 8);
+    assert!(topics.contains(&"synq.issue_created".to_owned()));
+}
+
+#[test]
+fn later_files_and_then_variables_override() {
+    let first = format!("[http]\nmax_body = \"1KiB\"\npublish_timeout = \"3s\"\n{LEAST}");
+    let second = "[http]\nmax_body = \"2KiB\"\n[brokers.main]\nbootstrap_servers = \"other:1\"";
+    let config = load_with(
+        &[&first, second],
+        &[
+            ("HOOKBRIDGE__HTTP__PUBLISH_TIMEOUT", "4s"),
+            ("HOOKBRIDGE__HTTP__MAX_IN_FLIGHT", "7"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        (
+            config.sources[0].max_body,
+            config.sources[0].publish_timeout
+        ),
+        (2048, Duration::from_secs(4))
+    );
+    assert_eq!(
+        (
+            config.http.max_in_flight,
+            config.brokers[0].settings.address().as_str()
+        ),
+        (7, "other:1")
+    );
+    let error = load_with(&[&first], &[("HOOKBRIDGE__HTTP__LISTEN", "x")]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("environment variable HOOKBRIDGE__HTTP__LISTEN: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_place() {
+    let text = "[http]\nlisten = \"here\"\nmax_boddy = \"1MiB\"\n[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k\"\n\
+                [sources.synq]\nsecrets = [{ env = \"NOT_SET\" }]\n[[routes]]\nbroker = \"mian\"\ntopic = \"x\"\n";
+    let shown = load(text).unwrap_err().to_string();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.len(), 4, "{shown}");
+    assert!(
+        lines[0].starts_with("0.toml:2:10: \"here\" is not an address"),
+        "{shown}"
+    );
+    assert_eq!(
+        lines[1],
+        "0.toml:3:1: unknown key `max_boddy` in [http]; did you mean \"max_body\"?"
+    );
+    assert_eq!(
+        lines[2],
+        "0.toml:8:12: the environment variable NOT_SET is not set"
+    );
+    assert_eq!(
+        lines[3],
+        "0.toml:10:10: route 1 names the broker \"mian\", which is not defined; did you mean \"main\"?"
+    );
+}
+
+#[test]
+fn what_is_not_there_is_asked_for_by_example() {
+    let shown = load("").unwrap_err().to_string();
+    for wanted in ["[brokers.main]", "[sources.synq]", "[[routes]]"] {
+        assert!(shown.contains(wanted), "{shown}");
+    }
+    let shown = load("[brokers.a]\n[sources.synq]\n[[routes]]")
+        .unwrap_err()
+        .to_string();
+    for wanted in ["kind = \"kafka\"", "`secrets`", "`topic`"] {
+        assert!(shown.contains(wanted), "{shown}");
+    }
+}
+
+#[test]
+fn keys_that_wait_for_later_versions_are_unknown() {
+    for line in [
+        "verify = { scheme = \"x\" }",
+        "public_url = \"https://x\"",
+        "success_body = \"ok\"",
+        "rate_limit = { per_second = 1 }",
+        "dedup_window = \"1h\"",
+        "expect_every = \"1h\"",
+    ] {
+        let problems = in_source(line);
+        assert!(
+            problems.len() == 1 && problems[0].contains("unknown key"),
+            "{line}: {problems:?}"
+        );
+    }
+    for line in [
+        "[http]\ntrusted_proxies = [\"10.0.0.0/8\"]",
+        "[http]\ntls = { cert = \"x\", key = \"y\" }",
+        "[tracing]\nx = 1",
+    ] {
+        assert!(problems(line)[0].contains("unknown key"), "{line}");
+    }
+}
+
+#[test]
+fn variables_are_filled_into_values_and_never_looked_at_again() {
+    let text = LEAST.replace("k:9092", "${HOST:-fallback}:${PORT}");
+    let address = |environment: &[(&str, &str)]| {
+        load_with(&[&text], environment).map(|config| config.brokers[0].settings.address())
+    };
+    assert_eq!(address(&[("PORT", "1")]).unwrap(), "fallback:1");
+    assert_eq!(
+        address(&[("PORT", "1"), ("HOST", "")]).unwrap(),
+        "fallback:1"
+    );
+    assert_eq!(
+        address(&[("PORT", "\"\n[http]\n${HOST}"), ("HOST", "h")]).unwrap(),
+        "h:\"\n[http]\n${HOST}"
+    );
+    assert!(
+        address(&[])
+            .unwrap_err()
+            .to_string()
+            .contains("PORT is not set")
+    );
+}
+
+#[test]
+fn secrets_come_from_text_variables_and_files_and_are_never_shown() {
+    let folder = std::env::temp_dir().join(format!("hookbridge-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("secret");
+    std::fs::write(&file, "from-a-file\n").unwrap();
+    let text = LEAST.replace(
+        "[\"s\"]",
+        &format!(
+            "[\"plain\", {{ env = \"VAR\" }}, {{ file = \"{}\" }}]",
+            file.display()
+        ),
+    );
+    let config = load_with(&[&text], &[("VAR", "from-a-variable")]).unwrap();
+    assert_eq!(config.sources[0].secret_count, 3);
+    assert!(
+        config
+            .warnings
+            .iter()
+            .any(|warning| warning.what.contains("can be read by others")),
+        "{:?}",
+        config.warnings
+    );
+    let shown = format!("{config:?}");
+    for secret in ["plain", "from-a-file", "from-a-variable"] {
+        assert!(!shown.contains(secret));
+    }
+    std::fs::write(&file, " \n").unwrap();
+    assert!(
+        load_with(&[&text], &[("VAR", "x")])
+            .unwrap_err()
+            .to_string()
+            .contains("the secret is empty")
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+    for broken in [
+        "[]",
+        "[\"\"]",
+        "[{ env = \"VAR\" }]",
+        "[{ file = \"/nowhere\" }]",
+        "[{ env = \"A\", file = \"b\" }]",
+        "[{}]",
+        "[[]]",
+    ] {
+        assert!(load(&LEAST.replace("[\"s\"]", broken)).is_err(), "{broken}");
+    }
+}
+
+#[test]
+fn librdkafkas_properties_pass_but_for_those_that_the_promise_rests_on() {
+    let with = |options: &str| {
+        load(&LEAST.replace(
+            "bootstrap_servers = \"k:9092\"",
+            &format!("bootstrap_servers = \"k:9092\"\noptions = {{ {options} }}"),
+        ))
+    };
+    with("\"compression.type\" = \"lz4\", \"linger.ms\" = 5, \"security.protocol\" = \"sasl_ssl\", \"sasl.mechanism\" = \"SCRAM-SHA-512\", \"sasl.password\" = { env = \"P\" }")
+        .unwrap_err();
+    let text = LEAST.replace("bootstrap_servers = \"k:9092\"", "bootstrap_servers = \"k:9092\"\noptions = { \"sasl.mechanism\" = \"SCRAM-SHA-512\", \"sasl.password\" = { env = \"P\" } }");
+    let config = load_with(&[&text], &[("P", "hunter2")]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for fixed in [
+        "acks",
+        "request.required.acks",
+        "message.timeout.ms",
+        "delivery.timeout.ms",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.kbytes",
+        "bootstrap.servers",
+    ] {
+        let shown = with(&format!("\"{fixed}\" = \"1\""))
+            .unwrap_err()
+            .to_string();
+        assert!(shown.contains("can't be set"), "{fixed}: {shown}");
+    }
+    assert!(
+        with("\"compresion.type\" = \"lz4\"")
+            .unwrap_err()
+            .to_string()
+            .contains("no property of librdkafka")
+    );
+    let shown = with("\"linger.ms\" = \"s3cret\"").unwrap_err().to_string();
+    assert!(
+        shown.contains("linger.ms has a value") && !shown.contains("s3cret"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn nats_takes_servers_and_one_way_to_authenticate() {
+    let with = |lines: &str| {
+        load(&format!(
+            "[brokers.edge]\nkind = \"nats\"\n{lines}\n{SOURCE_AND_ROUTE}"
+        ))
+    };
+    let config = with(
+        "servers = [\"nats://u:hunter2@a:1\", \"tls://b\"]\nuser = \"u\"\npassword = \"hunter3\"",
+    )
+    .unwrap();
+    assert_eq!(
+        config.brokers[0].settings.address(),
+        "nats://a:1,tls://b:4222"
+    );
+    let shown = format!("{config:?}");
+    assert!(
+        !shown.contains("hunter2") && !shown.contains("hunter3"),
+        "{shown}"
+    );
+    assert!(
+        with("servers = \"nats://a\"\nack = \"core\"")
+            .unwrap()
+            .warnings[0]
+            .what
+            .contains("not that it is stored")
+    );
+    for broken in [
+        "",
+        "servers = []",
+        "servers = [\"http://\"]",
+        "servers = \"a\"\nuser = \"u\"",
+        "servers = \"a\"\ntoken = \"t\"\nuser = \"u\"\npassword = \"p\"",
+        "servers = \"a\"\nack = \"none\"",
+        "servers = \"a\"\ncredentials = \"/nowhere\"",
+        "servers = \"a\"\ntls = { cert = \"x\" }",
+    ] {
+        assert!(with(broken).is_err(), "{broken}");
+    }
+}
+
+#[test]
+fn destinations_must_be_legal_and_the_operators() {
+    let with = |kind: &str, lines: &str| {
+        let broker = if kind == "nats" {
+            "kind = \"nats\"\nservers = \"n\""
+        } else {
+            "kind = \"kafka\"\nbootstrap_servers = \"k\""
+        };
+        load(&format!(
+            "[brokers.b]\n{broker}\n[sources.synq]\nsecrets = \"s\"\n[[routes]]\n{lines}"
+        ))
+    };
+    for (kind, lines) in [
+        ("kafka", "topic = \"a-{/x}\""),
+        ("kafka", "topic = \"{/x}\"\ntopics = [\"a\"]"),
+        ("nats", "topic = \"a.{type}.{/x}\""),
+    ] {
+        with(kind, lines).unwrap();
+    }
+    for (kind, topic) in [
+        ("kafka", "a b"),
+        ("kafka", "__x"),
+        ("kafka", "{/x}"),
+        ("kafka", "a{/x}"),
+        ("kafka", "{type}{/x}"),
+        ("nats", "$JS.x"),
+        ("nats", "_INBOX.{type}"),
+        ("nats", "a.*"),
+        ("nats", "a..b"),
+        ("nats", "a.>"),
+        ("kafka", "{typ}"),
+        ("kafka", ""),
+    ] {
+        assert!(
+            with(kind, &format!("topic = \"{topic}\"")).is_err(),
+            "{kind} {topic}"
+        );
+    }
+    assert!(with("kafka", "topic = \"{/x}\"\ntopics = [\"a b\"]").is_err());
+    assert!(with("kafka", "action = \"ignore\"\ntopic = \"x\"").is_err());
+    assert!(with("kafka", "types = [\"[\"]\ntopic = \"x\"").is_err());
+    assert!(with("kafka", "types = []\ntopic = \"x\"").is_err());
+}
+
+#[test]
+fn a_route_names_its_broker_where_there_are_several() {
+    let two = LEAST.replace(
+        "[sources.synq]",
+        "[brokers.edge]\nkind = \"nats\"\nservers = \"n\"\n[sources.synq]",
+    );
+    let shown = load(&two).unwrap_err().to_string();
+    assert!(
+        shown.contains("route 1 must name its `broker`, because there are several: edge, main"),
+        "{shown}"
+    );
+    let config = load(&two.replace("topic =", "broker = \"edge\"\ntopic =")).unwrap();
+    assert_eq!(config.needed_brokers().len(), 1);
+}
+
+#[test]
+fn suspicious_but_legal_things_are_warned_of() {
+    let warned = |text: &str| {
+        load(text)
+            .unwrap()
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let shadowed = format!("{LEAST}[[routes]]\ntopic = \"x\"");
+    assert!(warned(&shadowed).contains("route 2 never sees an event of synq: route 1 takes all"));
+    assert!(
+        warned(&format!("[admin]\nlisten = \"0.0.0.0:1\"\n{LEAST}"))
+            .contains("can be reached from other machines")
+    );
+    assert!(
+        warned(&LEAST.replace("secrets =", "tolerance = \"5m\"\nsecrets ="))
+            .contains("refuses late ones")
+    );
+    let colliding = LEAST.replace(
+        "topic = \"synq.{type}\"",
+        "types = [\"ping\"]\ntopic = \"a.b\"\n[[routes]]\ntopic = \"a_b\"",
+    );
+    assert!(warned(&colliding).contains("Kafka can't have both"));
+}
+
+#[test]
+fn bad_values_of_a_source_are_told() {
+    for line in [
+        "path = \"hooks\"",
+        "path = \"/a?b\"",
+        "provider = \"sync\"",
+        "max_body = \"0B\"",
+        "publish_timeout = \"100ms\"",
+        "success_status = 404",
+        "success_status = \"x\"",
+        "tolerance = \"0s\"",
+        "ce_source = \"a b\"",
+        "forward_headers = [\"Nats-Msg-Id\"]",
+        "forward_headers = [\"authorization\"]",
+        "forward_headers = [\"a b\"]",
+        "schema = \"/nowhere.json\"",
+        "on_invalid = \"drop\"",
+        "on_invalid = { topic = \"x\" }",
+        "on_unrouted = { dead_letter = {} }",
+        "on_unrouted = { dead_letter = { topic = \"a b\" } }",
+        "max_in_flight = 0",
+    ] {
+        let problems = in_source(line);
+        assert_eq!(problems.len(), 1, "{line}: {problems:?}");
+        assert!(problems[0].starts_with("0.toml:"), "{problems:?}");
+    }
+    let twice = LEAST.replace(
+        "[[routes]]",
+        "[sources.b]\nprovider = \"synq\"\npath = \"/hooks/synq\"\nsecrets = \"s\"\n[[routes]]",
+    );
+    assert!(
+        load(&twice)
+            .unwrap_err()
+            .to_string()
+            .contains("have the same path")
+    );
+    assert!(load(&LEAST.replace("sources.synq", "sources.other")).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_loading_panic(text in "(\\[|\\]|[a-z]{1,8}|=|\"|\\{|\\}|\\.|\n| |[0-9]|\\$\\{|#){0,60}") {
+        let _loaded = load(&text);
+        let _loaded = load(&format!("{text}\n{LEAST}"));
+    }
+}
