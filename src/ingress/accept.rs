@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -156,6 +156,7 @@ async fn connection(
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(None)
+            .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(MAX_BUFFER_BYTES)
             .pipeline_flush(true);
         // An idle connection must not be closed under its sender's next request: the next answer closes it.
@@ -171,15 +172,16 @@ async fn respond(
 ) -> Response<Full<Bytes>> {
     let _busy = activity.begin();
     let is_http2 = request.version() == Version::HTTP_2;
+    let has_body = !request.body().is_end_stream();
     let must_close = bridge.is_draining() || activity.must_close();
     let mut response = super::handle(bridge, request).await;
-    if response.headers().contains_key(CONNECTION) {
+    // An answer that leaves a body unread asks to close.
+    let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;
+    if leaves_body {
         activity.note_unread_body();
     }
-    if is_http2 {
-        // RFC 9113 section 8.2.2: HTTP/2 has no such header.
-        response.headers_mut().remove(CONNECTION);
-    } else if must_close {
+    // HTTP/2 has no such header (RFC 9113 section 8.2.2), and no need of it.
+    if (leaves_body || must_close) && !is_http2 {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

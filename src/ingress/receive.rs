@@ -79,7 +79,7 @@ pub(super) async fn receive(
     if bridge.is_closing() {
         return Err((None, Refusal::ShuttingDown));
     }
-    let source = find_source(bridge, &request).map_err(|refusal| (None, refusal))?;
+    let source = find_source(bridge, &request)?;
     let refused = |refusal| (Some(Arc::clone(&source)), refusal);
     let reserved = check_head(&source, &request).map_err(refused)?;
     let mut permit = bridge
@@ -103,19 +103,25 @@ pub(super) async fn receive(
 }
 
 /// Paths are compared as they were sent: no decoding, no normalisation, no other case.
-fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Source>, Refusal> {
+fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Source>, Refused> {
     let path = request.uri().path();
-    match bridge.source_at(path) {
-        Some(source) if request.method() == Method::POST => Ok(source),
-        Some(_) => Err(Refusal::MethodNotAllowed { allow: "POST" }),
+    bridge.source_at(path).ok_or_else(|| {
         // `CONNECT host` and `OPTIONS *` name no path.
-        None if matches!(path, "" | "*") => Err(Refusal::MethodNotAllowed { allow: "POST" }),
-        None => Err(Refusal::UnknownPath),
-    }
+        let is_path = !matches!(path, "" | "*");
+        let refusal = if is_path {
+            Refusal::UnknownPath
+        } else {
+            Refusal::MethodNotAllowed { allow: "POST" }
+        };
+        (None, refusal)
+    })
 }
 
 /// What the head alone can refuse. Returns how many bytes the body may have.
 fn check_head(source: &Source, request: &Request<Incoming>) -> Result<usize, Refusal> {
+    if request.method() != Method::POST {
+        return Err(Refusal::MethodNotAllowed { allow: "POST" });
+    }
     let limit_bytes = source.max_body;
     let declared = request.body().size_hint().exact();
     let reserved = match declared.map(usize::try_from) {
