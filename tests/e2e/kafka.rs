@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::bridge::{Bridge, kafka_broker, route, route_with, synq_source};
+use crate::support::checker::Checker;
 use crate::support::consumer::only;
 use crate::support::events::{self, Event};
 use crate::support::kafka::{Kafka, USER, java_partition, unique};
@@ -386,27 +387,25 @@ fn what_kafka_finds_too_large_is_503_and_hurts_nobody_else() {
     let topic = kafka.topic_with("kafka", 1, &[("max.message.bytes", "20000")]);
     let bridge = Bridge::to_kafka(kafka, &topic);
     let large = events::ping_of_size(200_000);
-    let small: Vec<_> = (0..20).map(|_| events::ping()).collect();
+    let checker = Checker::default();
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| bridge.deliver(&large));
-        for event in &small {
-            bridge.deliver(event).expect_published(event);
+        for _ in 0..40 {
+            let event = events::ping();
+            let answer = bridge.deliver(&event);
+            // Kafka refuses a whole batch: a neighbour may have to come again, and is never told that it is at fault.
+            if answer.status != 200 {
+                answer.expect_problem(503, "broker_unavailable");
+            }
+            checker.note(&event, &Ok(answer));
         }
         answer
             .join()
             .unwrap()
             .expect_problem(503, "broker_unavailable");
     });
-    let stored: Vec<_> = kafka
-        .read(&topic)
-        .into_iter()
-        .map(|message| message.value)
-        .collect();
-    assert_eq!(
-        stored,
-        small
-            .into_iter()
-            .map(|event| event.body)
-            .collect::<Vec<_>>()
-    );
+    println!("{}", checker.summary());
+    checker.check(&kafka.read(&topic));
+    let event = events::ping();
+    bridge.deliver(&event).expect_published(&event);
 }

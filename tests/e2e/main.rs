@@ -18,13 +18,32 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod cli; // the other commands
-mod dead_letters; // where events go that can't go where they should
-mod faults; // brokers that are away, killed, frozen
-mod http; // each row of the answer table, and what a connection may do
-mod kafka; // what a Kafka topic holds, and what Kafka may refuse
+// Each row of the answer table, and what a connection may do.
+mod http;
+
+// Which route an event takes, and what its topic and key become.
+mod routing;
+
+// What a Kafka topic holds, and what Kafka may refuse.
+mod kafka;
+
+// The same for NATS, with JetStream and without.
+mod nats;
+
+// Where events go that can't go where they should.
+mod dead_letters;
+
+// The provider's samples, accepted and refused.
+mod synq;
+
+// Signals.
+mod shutdown;
+
+// Brokers that are away, killed, frozen.
+mod faults;
+
+// The other commands.
+mod cli;
+
+// What a scrape shows.
 mod metrics;
-mod nats; // the same for NATS, with JetStream and without
-mod routing; // which route an event takes, and what its topic and key become
-mod shutdown; // signals
-mod synq; // the provider's samples, accepted and refused // what a scrape shows

@@ -384,4 +384,9 @@ impl Running {
     pub(crate) fn signal(&mut self, name: &str) {
         self.process.signal(name);
     }
+
+    /// How it ended.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.process.wait(wait::PATIENCE)
+    }
 }

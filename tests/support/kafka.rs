@@ -242,62 +242,65 @@ replica.fetch.max.bytes=8388608
             result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
         }
         // Created means that the controller knows it; the broker learns it a moment later.
-        let client = self.consumer("create");
-        wait::until("the topic has leaders", wait::PATIENCE, || {
-            client
-                .fetch_metadata(Some(name), Duration::from_secs(5))
-                .is_ok_and(|metadata| {
-                    metadata.topics().iter().any(|topic| {
-                        let partitions = topic.partitions();
-                        topic.error().is_none()
-                            && !partitions.is_empty()
-                            && partitions.iter().all(|p| p.leader() >= 0)
-                    })
-                })
-        });
+        self.partitions(&self.consumer("create"), name);
+    }
+
+    /// The topic's partitions, once each of them has a leader.
+    fn partitions(&self, client: &BaseConsumer, topic: &str) -> Vec<i32> {
+        wait::until_some(
+            "the topic's partitions have leaders",
+            wait::PATIENCE,
+            || {
+                let metadata = client
+                    .fetch_metadata(Some(topic), Duration::from_secs(5))
+                    .ok()?;
+                let [topic] = metadata.topics() else {
+                    return None;
+                };
+                let partitions = topic.partitions();
+                let all_lead = topic.error().is_none()
+                    && partitions.iter().all(|partition| partition.leader() >= 0);
+                (all_lead && !partitions.is_empty())
+                    .then(|| partitions.iter().map(|partition| partition.id()).collect())
+            },
+        )
     }
 
     /// Every message that the topic holds now, partition by partition, in order.
     pub(crate) fn read(&self, topic: &str) -> Vec<Stored> {
         let consumer = self.consumer("read");
-        let timeout = Duration::from_secs(20);
-        let metadata = consumer
-            .fetch_metadata(Some(topic), timeout)
-            .expect("Kafka answers");
         let mut left = std::collections::BTreeMap::new();
         let mut assignment = TopicPartitionList::new();
-        for partition in metadata
-            .topics()
-            .iter()
-            .flat_map(|topic| topic.partitions())
-        {
-            let (low, high) = consumer
-                .fetch_watermarks(topic, partition.id(), timeout)
-                .expect("Kafka answers");
+        for partition in self.partitions(&consumer, topic) {
+            // A broker that has just come back may say for a moment that the partition is not its own.
+            let (low, high) =
+                wait::until_some("a partition's offsets are known", wait::PATIENCE, || {
+                    consumer
+                        .fetch_watermarks(topic, partition, Duration::from_secs(5))
+                        .ok()
+                });
             if low < high {
-                left.insert(partition.id(), high);
-                assignment
-                    .add_partition_offset(topic, partition.id(), Offset::Offset(low))
-                    .expect("a partition");
+                left.insert(partition, high);
+                let added = assignment.add_partition_offset(topic, partition, Offset::Offset(low));
+                added.expect("a partition");
             }
         }
         consumer.assign(&assignment).expect("an assignment");
-        let started = Instant::now();
         let mut messages = Vec::new();
+        let mut trouble = None; // a broker that has just come back may still be hard to reach
+        let started = Instant::now();
         while !left.is_empty() {
+            let read = messages.len();
             assert!(
                 started.elapsed() < wait::PATIENCE,
-                "{topic}: read {}, still to read: {left:?}",
-                messages.len()
+                "{topic}: read {read}, still to read: {left:?}; {trouble:?}"
             );
             match consumer.poll(Duration::from_secs(1)) {
                 None => {}
-                Some(Err(error)) => panic!("{topic}: {error}"),
+                Some(Err(error)) => trouble = Some(error),
                 Some(Ok(message)) => {
-                    if left
-                        .get(&message.partition())
-                        .is_some_and(|high| message.offset() + 1 >= *high)
-                    {
+                    let is_last = |high: &i64| message.offset() + 1 >= *high;
+                    if left.get(&message.partition()).is_some_and(is_last) {
                         left.remove(&message.partition());
                     }
                     messages.push(stored(&message));

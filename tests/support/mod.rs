@@ -1,17 +1,38 @@
 //! What the end-to-end tests stand on: real brokers and the built binary as child processes, a sender that speaks HTTP
 //! over a plain socket, readers for both brokers, and a checker of the promise.
 
-pub(crate) mod bridge; // the built hookbridge: run with a configuration, commands, metrics
-pub(crate) mod checker; // numbered events: what was answered against what is stored
-pub(crate) mod consumer; // a message as read back from either broker
-pub(crate) mod events; // bodies as SYNQ sends them, its signature, the reference samples
-pub(crate) mod kafka; // a real Kafka: start, kill, freeze, restart, topics, read back
-pub(crate) mod load; // many senders at once, until told to stop
-pub(crate) mod nats; // a real nats-server: the same, streams, subscriptions
-pub(crate) mod process; // children that never outlive the tests, their logs, ports, directories
-pub(crate) mod sender; // HTTP/1.1 over a socket that repairs nothing
+// Until a condition holds, with a deadline: the only place that pauses.
+pub(crate) mod wait;
+
+// Children that never outlive the tests, their logs, ports, directories.
+pub(crate) mod process;
+
+// Certificates for the brokers' TLS listeners.
 pub(crate) mod tls;
-pub(crate) mod wait; // until a condition holds, with a deadline: the only place that pauses // certificates for the brokers' TLS listeners
+
+// A real Kafka: start, kill, freeze, restart, topics, read back.
+pub(crate) mod kafka;
+
+// A real nats-server: the same, streams, subscriptions.
+pub(crate) mod nats;
+
+// The built hookbridge: run with a configuration, commands, metrics.
+pub(crate) mod bridge;
+
+// Bodies as SYNQ sends them, its signature, the reference samples.
+pub(crate) mod events;
+
+// HTTP/1.1 over a socket that repairs nothing.
+pub(crate) mod sender;
+
+// A message as read back from either broker.
+pub(crate) mod consumer;
+
+// Numbered events: what was answered against what is stored.
+pub(crate) mod checker;
+
+// Many senders at once, until told to stop.
+pub(crate) mod load;
 
 /// One runtime for the broker clients of all tests: the tests themselves are plain threads.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
