@@ -8,7 +8,7 @@ use prometheus::{
     IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::brokers::Reason;
+use crate::brokers::{Reason, Restart};
 use crate::config::{Action, Config, Otherwise, Source};
 use crate::ingress::{Refusal, Status};
 
@@ -114,12 +114,20 @@ pub struct BrokerMetrics {
     /// `hookbridge_publish_duration_seconds`.
     pub publish_duration: Histogram,
     errors: Vec<(Reason, IntCounter)>,
+    restarts: Vec<(Restart, IntCounter)>,
 }
 
 impl BrokerMetrics {
     /// Counts a publish that did not end with an acknowledgement.
     pub fn count_error(&self, reason: Reason) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a client that was replaced.
+    pub fn count_restart(&self, reason: Restart) {
+        if let Some((_, counter)) = self.restarts.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
     }
@@ -202,6 +210,7 @@ struct Families {
     secret_used: GaugeVec,
     publish_duration: HistogramVec,
     publish_errors: IntCounterVec,
+    restarts: IntCounterVec,
     broker_up: IntGaugeVec,
     broker_queue: IntGaugeVec,
     late_acks: IntCounterVec,
@@ -257,6 +266,11 @@ impl Families {
                 "hookbridge_publish_duration_seconds",
                 "From a publish to its outcome",
                 &["broker"],
+            )?,
+            restarts: counters(
+                "hookbridge_broker_client_restarts_total",
+                "Clients that were replaced",
+                &["broker", "reason"],
             )?,
             publish_errors: counters(
                 "hookbridge_publish_errors_total",
@@ -377,6 +391,12 @@ impl Families {
     }
 
     fn broker(&self, name: &str) -> Result<BrokerMetrics, prometheus::Error> {
+        let restarts = Restart::ALL.map(|reason| {
+            let counter = self
+                .restarts
+                .get_metric_with_label_values(&[name, reason.label()])?;
+            Ok((reason, counter))
+        });
         let errors = Reason::ALL.map(|reason| {
             Ok((
                 reason,
@@ -391,6 +411,9 @@ impl Families {
             publish_duration: self
                 .publish_duration
                 .get_metric_with_label_values(&[name])?,
+            restarts: restarts
+                .into_iter()
+                .collect::<Result<_, prometheus::Error>>()?,
             errors: errors
                 .into_iter()
                 .collect::<Result<_, prometheus::Error>>()?,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 pub use message::{Attribute, Header, Message};
 pub use mock::MockCluster;
-pub use outcome::{NotStored, Outcome, Reason, Receipt, Unknown};
+pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
 use crate::config::Section;
 use crate::metrics::BrokerMetrics;
@@ -186,6 +186,14 @@ impl Broker {
         match self {
             Self::Kafka(kafka) => kafka.queue_len(),
             Self::Nats(nats) => nats.queue_len(),
+        }
+    }
+
+    /// Tells everyone who still waits that nothing is known: the process is about to end.
+    pub fn give_up(&self) {
+        match self {
+            Self::Kafka(kafka) => kafka.give_up(),
+            Self::Nats(nats) => nats.give_up(),
         }
     }
 
