@@ -308,3 +308,9 @@ impl std::fmt::Display for SubscribeError {
 }
 
 impl std::error::Error for SubscribeError {}
+
+/// A receipt for tests of what becomes of receipts.
+#[cfg(test)]
+pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
+    Receipt::confirmed(duplicate)
+}

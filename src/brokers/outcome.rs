@@ -53,14 +53,14 @@ pub struct Unknown {
 }
 
 impl Outcome {
-    pub(super) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
+    pub(crate) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
         Self::NotStored(NotStored {
             reason,
             detail: detail.into(),
         })
     }
 
-    pub(super) fn unknown(reason: Reason, detail: impl Into<String>) -> Self {
+    pub(crate) fn unknown(reason: Reason, detail: impl Into<String>) -> Self {
         Self::Unknown(Unknown {
             reason,
             detail: detail.into(),
