@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::brokers::{Broker, Health, Message, Reason, StartError};
+use crate::brokers::{Broker, Health, Message, NotStored, Outcome, Reason, StartError, Unknown};
 use crate::config::{BrokerId, Config, ReadyWhen, Source};
-use crate::ingress::{Permits, Refusal, Status};
+use crate::ingress::duplicates::Window;
+use crate::ingress::{Permits, Refusal, Share, Status};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::providers::EventId;
 use crate::telemetry::{Gate, shorten};
@@ -23,6 +24,10 @@ pub struct Bridge {
     brokers: Vec<Broker>,
     metrics: Metrics,
     permits: Arc<Permits>,
+    /// By broker.
+    shares: Vec<Share>,
+    /// By source, where it remembers what was stored.
+    windows: Vec<Option<Arc<Window>>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
     /// Requests whose senders have hung up.
@@ -86,6 +91,16 @@ impl Bridge {
             .map(|source| (source.path.clone(), Arc::clone(source)))
             .collect();
         let needed_brokers = config.needed_brokers();
+        let (share_events, share_bytes) = config.broker_share();
+        let shares = config
+            .broker_ids()
+            .map(|_| Share::new(share_events, share_bytes))
+            .collect();
+        let windows = config
+            .sources
+            .iter()
+            .map(|source| source.dedup_window.map(Window::new))
+            .collect();
         let gates = Gates {
             refusals: Refusal::CODES.map(|code| (code, Gate::default())).into(),
             failures: Reason::ALL.map(|reason| (reason, Gate::default())).into(),
@@ -95,6 +110,8 @@ impl Bridge {
             brokers,
             metrics,
             permits,
+            shares,
+            windows,
             paths,
             needed_brokers,
             tasks: TaskTracker::new(),
@@ -217,6 +234,23 @@ impl Bridge {
         &self.brokers[id.index()]
     }
 
+    pub(crate) fn share(&self, id: BrokerId) -> &Share {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the shares stand in the order of the configuration that made the id"
+        )]
+        &self.shares[id.index()]
+    }
+
+    pub(crate) fn window(&self, source: &Source) -> Option<&Arc<Window>> {
+        self.windows.get(source.index).and_then(Option::as_ref)
+    }
+
+    /// Tells every request that still waits for a broker that nothing is known: the time is up.
+    pub fn give_up(&self) {
+        self.brokers.iter().for_each(Broker::give_up);
+    }
+
     pub(crate) fn source_at(&self, path: &str) -> Option<Arc<Source>> {
         self.paths.get(path).cloned()
     }
@@ -266,6 +300,7 @@ impl Bridge {
         &self,
         source: &Source,
         route: Option<usize>,
+        broker: BrokerId,
         event_type: &str,
         topic: &str,
     ) {
@@ -282,7 +317,7 @@ impl Bridge {
             None => Some(&metrics.dead_letters),
         };
         if let Some(events) = events {
-            events.count(event_type, topic);
+            events.count(broker, event_type, topic);
         }
     }
 
@@ -322,13 +357,17 @@ impl Bridge {
     }
 
     /// Counts and logs a publish that did not end with an acknowledgement.
-    pub(crate) fn note_publish_failure(
+    pub(crate) fn note_outcome(
         &self,
         broker: BrokerId,
         message: &Message,
-        reason: Reason,
-        detail: &str,
-    ) {
+        outcome: Outcome,
+    ) -> Outcome {
+        let (reason, detail) = match &outcome {
+            Outcome::Stored(_) => return outcome,
+            Outcome::NotStored(NotStored { reason, detail })
+            | Outcome::Unknown(Unknown { reason, detail }) => (*reason, detail),
+        };
         if let Some(metrics) = self.metrics.brokers.get(broker.index()) {
             metrics.count_error(reason);
         }
@@ -341,8 +380,10 @@ impl Bridge {
         if let Some(suppressed) = gate.and_then(Gate::pass) {
             let broker = &self.config.broker(broker).name;
             let topic = shorten(&message.destination);
-            tracing::error!(broker, topic, reason = reason.label(), detail = %shorten(detail), suppressed, "event not confirmed");
+            let is_certain = matches!(outcome, Outcome::NotStored(_));
+            tracing::error!(broker, topic, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
         }
+        outcome
     }
 
     fn source_metrics(&self, source: &Source) -> Option<&SourceMetrics> {

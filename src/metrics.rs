@@ -8,8 +8,8 @@ use prometheus::{
     IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::brokers::Reason;
-use crate::config::{Action, Config, Otherwise, Source};
+use crate::brokers::{Reason, Restart};
+use crate::config::{Action, BrokerId, Config, Otherwise, Source};
 use crate::ingress::{Refusal, Status};
 
 /// Seconds: from a fast acknowledgement on the same machine to past the default `publish_timeout`.
@@ -42,6 +42,8 @@ pub struct Metrics {
     pub client_disconnects: IntCounter,
     /// `hookbridge_panics_total`.
     pub panics: IntCounter,
+    /// `hookbridge_destination_durable`.
+    durable: IntGaugeVec,
 }
 
 /// A source's.
@@ -82,6 +84,7 @@ pub struct Events(Vec<EventCounter>);
 
 #[derive(Debug)]
 struct EventCounter {
+    broker: BrokerId,
     event_type: &'static str,
     topic: String,
     counter: IntCounter,
@@ -89,13 +92,14 @@ struct EventCounter {
 
 impl Events {
     /// Counts an event that was stored.
-    pub fn count(&self, event_type: &str, topic: &str) {
+    pub fn count(&self, broker: BrokerId, event_type: &str, topic: &str) {
         let fits = |known: &str, actual: &str| known == actual || known == OTHER;
         // The most precise one comes first.
-        let found = self
-            .0
-            .iter()
-            .find(|known| fits(known.event_type, event_type) && fits(&known.topic, topic));
+        let found = self.0.iter().find(|known| {
+            known.broker == broker
+                && fits(known.event_type, event_type)
+                && fits(&known.topic, topic)
+        });
         if let Some(known) = found {
             known.counter.inc();
         }
@@ -114,12 +118,20 @@ pub struct BrokerMetrics {
     /// `hookbridge_publish_duration_seconds`.
     pub publish_duration: Histogram,
     errors: Vec<(Reason, IntCounter)>,
+    restarts: Vec<(Restart, IntCounter)>,
 }
 
 impl BrokerMetrics {
     /// Counts a publish that did not end with an acknowledgement.
     pub fn count_error(&self, reason: Reason) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a client that was replaced.
+    pub fn count_restart(&self, reason: Restart) {
+        if let Some((_, counter)) = self.restarts.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
     }
@@ -178,8 +190,28 @@ impl Metrics {
                 "hookbridge_panics_total",
                 "Panics that were caught; each is a defect",
             )?,
+            durable: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "hookbridge_destination_durable",
+                        "Whether an acknowledgement of the destination means stored, by check",
+                    ),
+                    &["broker", "destination", "check"],
+                )?,
+            )?,
             registry,
         })
+    }
+
+    /// Notes what a check of a destination that the configuration names has found.
+    pub fn set_durable(&self, broker: &str, destination: &str, check: &str, is_durable: bool) {
+        if let Ok(gauge) = self
+            .durable
+            .get_metric_with_label_values(&[broker, destination, check])
+        {
+            gauge.set(i64::from(is_durable));
+        }
     }
 
     /// The Prometheus text format.
@@ -202,6 +234,7 @@ struct Families {
     secret_used: GaugeVec,
     publish_duration: HistogramVec,
     publish_errors: IntCounterVec,
+    restarts: IntCounterVec,
     broker_up: IntGaugeVec,
     broker_queue: IntGaugeVec,
     late_acks: IntCounterVec,
@@ -258,6 +291,11 @@ impl Families {
                 "From a publish to its outcome",
                 &["broker"],
             )?,
+            restarts: counters(
+                "hookbridge_broker_client_restarts_total",
+                "Clients that were replaced",
+                &["broker", "reason"],
+            )?,
             publish_errors: counters(
                 "hookbridge_publish_errors_total",
                 "Publishes without an acknowledgement",
@@ -303,28 +341,33 @@ impl Families {
                 .get_metric_with_label_values(&[name, &index.to_string()])
         });
         let routes = source.routes.iter().map(|route| match &route.action {
-            Action::Publish(destination) => {
-                let types = source
-                    .provider
-                    .event_types()
-                    .iter()
-                    .copied()
-                    .filter(|event_type| route.matches(event_type));
-                let pairs: Vec<_> = types
-                    .flat_map(|event_type| {
+            Action::Publish(forwarding) => {
+                let mut events = Events::default();
+                for destination in forwarding.destinations() {
+                    let types = source
+                        .provider
+                        .event_types()
+                        .iter()
+                        .copied()
+                        .filter(|event_type| route.matches(event_type));
+                    let known = types.flat_map(|event_type| {
                         destination
                             .topics_for(Some(event_type), name)
                             .map(move |topic| (event_type, topic))
-                    })
-                    .collect();
-                let others = destination
-                    .topics_for(None, name)
-                    .map(|topic| (OTHER, topic));
-                self.events(
-                    name,
-                    config.broker(destination.broker).name.as_str(),
-                    pairs.into_iter().chain(others),
-                )
+                    });
+                    let pairs: Vec<_> = known
+                        .chain(
+                            destination
+                                .topics_for(None, name)
+                                .map(|topic| (OTHER, topic)),
+                        )
+                        .collect();
+                    events.0.extend(
+                        self.events(config, name, destination.broker, pairs.into_iter())?
+                            .0,
+                    );
+                }
+                Ok::<_, prometheus::Error>(events)
             }
             Action::Ignore => Ok(Events::default()),
         });
@@ -333,10 +376,9 @@ impl Families {
             if let Otherwise::DeadLetter { broker, topic } = otherwise {
                 let types = source.provider.event_types().iter().copied().chain([OTHER]);
                 let pairs = types.map(|event_type| (event_type, Some(topic.clone())));
-                dead_letters.0.extend(
-                    self.events(name, config.broker(*broker).name.as_str(), pairs)?
-                        .0,
-                );
+                dead_letters
+                    .0
+                    .extend(self.events(config, name, *broker, pairs)?.0);
             }
         }
         Ok(SourceMetrics {
@@ -358,16 +400,21 @@ impl Families {
 
     fn events(
         &self,
+        config: &Config,
         source: &str,
-        broker: &str,
+        broker: BrokerId,
         pairs: impl Iterator<Item = (&'static str, Option<String>)>,
     ) -> Result<Events, prometheus::Error> {
         let counters = pairs.map(|(event_type, topic)| {
             let topic = topic.unwrap_or_else(|| OTHER.to_owned());
-            let counter = self
-                .events
-                .get_metric_with_label_values(&[source, event_type, broker, &topic])?;
+            let counter = self.events.get_metric_with_label_values(&[
+                source,
+                event_type,
+                &config.broker(broker).name,
+                &topic,
+            ])?;
             Ok(EventCounter {
+                broker,
                 event_type,
                 topic,
                 counter,
@@ -377,6 +424,12 @@ impl Families {
     }
 
     fn broker(&self, name: &str) -> Result<BrokerMetrics, prometheus::Error> {
+        let restarts = Restart::ALL.map(|reason| {
+            let counter = self
+                .restarts
+                .get_metric_with_label_values(&[name, reason.label()])?;
+            Ok((reason, counter))
+        });
         let errors = Reason::ALL.map(|reason| {
             Ok((
                 reason,
@@ -391,6 +444,9 @@ impl Families {
             publish_duration: self
                 .publish_duration
                 .get_metric_with_label_values(&[name])?,
+            restarts: restarts
+                .into_iter()
+                .collect::<Result<_, prometheus::Error>>()?,
             errors: errors
                 .into_iter()
                 .collect::<Result<_, prometheus::Error>>()?,

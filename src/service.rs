@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,9 @@ use crate::{admin, ingress};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// What of `shutdown_timeout` is kept for the last answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A service that takes events.
 #[derive(Debug)]
@@ -100,11 +104,19 @@ impl Service {
         tokio::time::sleep_until(Instant::now() + http.drain_delay).await;
         self.stop.cancel();
         self.connections.close();
-        let answered = tokio::time::timeout_at(deadline, self.connections.wait())
+        let last_call = deadline - LAST_WORDS.min(http.shutdown_timeout / 2);
+        let mut answered = tokio::time::timeout_at(last_call, self.connections.wait())
             .await
             .is_ok();
         // Connections that are left get no further request in.
         self.bridge.begin_closing();
+        if !answered {
+            // What is left of the time is for the answers of those who still wait for a broker.
+            self.bridge.give_up();
+            answered = tokio::time::timeout_at(deadline, self.connections.wait())
+                .await
+                .is_ok();
+        }
         let unconfirmed = self.bridge.drain(deadline).await;
         self.stop_admin.cancel();
         let connections = self.connections.len();

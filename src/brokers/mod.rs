@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 pub use message::{Attribute, Header, Message};
 pub use mock::MockCluster;
-pub use outcome::{NotStored, Outcome, Reason, Receipt, Unknown};
+pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
 use crate::config::Section;
 use crate::metrics::BrokerMetrics;
@@ -189,6 +189,14 @@ impl Broker {
         }
     }
 
+    /// Tells everyone who still waits that nothing is known: the process is about to end.
+    pub fn give_up(&self) {
+        match self {
+            Self::Kafka(kafka) => kafka.give_up(),
+            Self::Nats(nats) => nats.give_up(),
+        }
+    }
+
     /// Waits until what is under way has been answered, and ends the client. Returns how many messages were left.
     pub async fn drain(&self, deadline: Instant) -> usize {
         match self {
@@ -300,3 +308,9 @@ impl std::fmt::Display for SubscribeError {
 }
 
 impl std::error::Error for SubscribeError {}
+
+/// A receipt for tests of what becomes of receipts.
+#[cfg(test)]
+pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
+    Receipt::confirmed(duplicate)
+}

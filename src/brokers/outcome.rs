@@ -53,14 +53,14 @@ pub struct Unknown {
 }
 
 impl Outcome {
-    pub(super) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
+    pub(crate) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
         Self::NotStored(NotStored {
             reason,
             detail: detail.into(),
         })
     }
 
-    pub(super) fn unknown(reason: Reason, detail: impl Into<String>) -> Self {
+    pub(crate) fn unknown(reason: Reason, detail: impl Into<String>) -> Self {
         Self::Unknown(Unknown {
             reason,
             detail: detail.into(),
@@ -134,6 +134,44 @@ impl Reason {
             Self::Authorization => "authorization",
             Self::TooLarge => "too_large",
             Self::Other => "other",
+        }
+    }
+}
+
+/// Why a broker's client was replaced: the label `reason` of `hookbridge_broker_client_restarts_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// The client said that it can't go on.
+    Fatal,
+    /// Nothing was acknowledged although the broker answers others.
+    Stuck,
+    /// The client's threads say nothing any more.
+    Unresponsive,
+    /// The client's task or channel has ended.
+    Dead,
+    /// Its settings have changed.
+    Reload,
+}
+
+impl Restart {
+    /// Each of them, for metrics.
+    pub const ALL: [Self; 5] = [
+        Self::Fatal,
+        Self::Stuck,
+        Self::Unresponsive,
+        Self::Dead,
+        Self::Reload,
+    ];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fatal => "fatal",
+            Self::Stuck => "stuck",
+            Self::Unresponsive => "unresponsive",
+            Self::Dead => "dead",
+            Self::Reload => "reload",
         }
     }
 }

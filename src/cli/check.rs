@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::brokers;
-use crate::config::{Action, Config, Otherwise};
+use crate::config::{Action, Config, Destination, Otherwise};
 
 /// How long a broker has to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,16 +83,23 @@ fn describe(config: &Config) -> String {
         for route in &source.routes {
             let (broker, topic, key) = match &route.action {
                 Action::Ignore => ("-".to_owned(), "(ignored)".to_owned(), String::new()),
-                Action::Publish(to) => {
+                Action::Publish(forwarding) => {
+                    let (to, name) = (&forwarding.to, |to: &Destination| {
+                        config.broker(to.broker).name.clone()
+                    });
+                    let mut broker = name(to);
+                    if let Some(fallback) = &forwarding.fallback {
+                        broker.push_str(&format!(", else {}", name(fallback)));
+                    }
+                    let mut topic = to.topic.to_string();
+                    for copy in &forwarding.copies {
+                        topic.push_str(&format!(" + {}:{}", name(copy), copy.topic));
+                    }
                     let key = to.key.as_ref().map_or_else(
                         || "(the provider's default)".to_owned(),
                         ToString::to_string,
                     );
-                    (
-                        config.broker(to.broker).name.clone(),
-                        to.topic.to_string(),
-                        key,
-                    )
+                    (broker, topic, key)
                 }
             };
             routes.push(vec![

@@ -12,9 +12,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{ConfigFiles, Done, Outcome, style};
-use crate::brokers::{Kind, Message};
-use crate::config::{BrokerId, Config, Source};
-use crate::ingress::{Decision, Received, Refusal, Verdict, Verified, Violation, decide};
+use crate::brokers::Kind;
+use crate::config::{Config, Source};
+use crate::ingress::{
+    Addressed, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation, decide,
+};
 use crate::providers::EventId;
 
 #[derive(Debug, Args)]
@@ -115,6 +117,14 @@ fn headers(lines: &[String]) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
+/// Where else an event goes.
+#[derive(Debug, Serialize)]
+struct Also<'a> {
+    broker: &'a str,
+    topic: &'a str,
+    key: &'a str,
+}
+
 /// What is told, in this order.
 #[derive(Debug, Default, Serialize)]
 struct Explanation<'a> {
@@ -136,6 +146,10 @@ struct Explanation<'a> {
     topic: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<Also<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<Also<'a>>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     headers: Map<String, Value>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -150,25 +164,17 @@ impl<'a> Explanation<'a> {
             ..Self::default()
         };
         match &decision.verdict {
-            Verdict::Publish {
-                route,
-                broker,
-                message,
-            } => Self {
+            Verdict::Publish { route, delivery } => Self {
                 verdict: "publish",
                 route: Some(*route),
                 ..told
             }
-            .with_message(config, *broker, message),
-            Verdict::DeadLetter {
-                broker,
-                message,
-                refusal,
-            } => Self {
+            .with_delivery(config, delivery),
+            Verdict::DeadLetter { letter, refusal } => Self {
                 verdict: "dead_letter",
                 ..told
             }
-            .with_message(config, *broker, message)
+            .with_message(config, letter)
             .with_refusal(refusal),
             Verdict::Ignore => Self {
                 verdict: "ignore",
@@ -183,8 +189,22 @@ impl<'a> Explanation<'a> {
         }
     }
 
-    fn with_message(self, config: &'a Config, broker: BrokerId, message: &'a Message) -> Self {
-        let broker = config.broker(broker);
+    fn with_delivery(self, config: &'a Config, delivery: &'a Delivery) -> Self {
+        let also = |addressed: &'a Addressed| Also {
+            broker: &config.broker(addressed.broker).name,
+            topic: &addressed.message.destination,
+            key: &addressed.message.key,
+        };
+        Self {
+            fallback: delivery.fallback.as_ref().map(also),
+            copies: delivery.copies.iter().map(also).collect(),
+            ..self.with_message(config, &delivery.to)
+        }
+    }
+
+    fn with_message(self, config: &'a Config, addressed: &'a Addressed) -> Self {
+        let Addressed { broker, message } = addressed;
+        let broker = config.broker(*broker);
         let names = message
             .headers
             .iter()
@@ -247,6 +267,14 @@ impl<'a> Explanation<'a> {
             .iter()
             .filter_map(|(title, value)| Some((title, (*value)?)))
             .for_each(|(title, value)| line(title, &value));
+        let also = self
+            .fallback
+            .iter()
+            .map(|also| ("fallback", also))
+            .chain(self.copies.iter().map(|also| ("copy", also)));
+        for (title, Also { broker, topic, key }) in also {
+            line(title, &format!("{broker} {topic} {key}"));
+        }
         for (name, value) in &self.headers {
             line(
                 "header",

@@ -29,11 +29,13 @@ impl Brokers {
             };
             check_name(&section, &name);
             let settings = brokers::Settings::read(&mut section);
+            let require_durable = section.flag("require_durable", false);
             section.finish();
             let id = settings.map(|settings| {
                 brokers.list.push(NamedBroker {
                     name: name.clone(),
                     settings,
+                    require_durable,
                 });
                 BrokerId(brokers.list.len() - 1)
             });
@@ -45,24 +47,12 @@ impl Brokers {
         brokers
     }
 
-    fn find(&self, section: &Section<'_>, title: &str, name: &str) -> Option<BrokerId> {
-        if let Some(known) = self.names.get(name) {
-            return *known;
-        }
-        let suggestion = did_you_mean(name, self.names.keys().map(String::as_str));
-        section.problem_at(
-            "broker",
-            format!("{title} names the broker \"{name}\", which is not defined{suggestion}"),
-        );
-        None
-    }
-
     /// The broker that `broker = "NAME"` names, or the only one there is.
     pub(super) fn named_or_only(&self, section: &mut Section<'_>) -> Option<BrokerId> {
         let title = section.title();
         if section.has("broker") {
             let name = section.text("broker")?;
-            return self.find(section, &title, &name);
+            return self.named(section, "broker", &name);
         }
         let mut ids = self.names.values();
         match (ids.next(), ids.next()) {
@@ -78,6 +68,23 @@ impl Brokers {
             }
             (None, _) => None,
         }
+    }
+
+    /// The broker that a key names.
+    pub(super) fn named(&self, section: &Section<'_>, key: &str, name: &str) -> Option<BrokerId> {
+        if let Some(known) = self.names.get(name) {
+            return *known;
+        }
+        let suggestion = did_you_mean(name, self.names.keys().map(String::as_str));
+        let title = section.title();
+        section.problem_at(
+            key,
+            format!(
+                "{title} names the broker \"{}\", which is not defined{suggestion}",
+                name.escape_debug()
+            ),
+        );
+        None
     }
 
     pub(super) fn kind(&self, id: BrokerId) -> Option<brokers::Kind> {

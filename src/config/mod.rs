@@ -109,6 +109,8 @@ pub struct NamedBroker {
     pub name: String,
     /// How to reach it.
     pub settings: Settings,
+    /// Whether a destination whose acknowledgement would not mean "stored" must not be used.
+    pub require_durable: bool,
 }
 
 /// `[sources.NAME]` and the routes that take its events.
@@ -145,6 +147,8 @@ pub struct Source {
     pub ce_source: String,
     /// The sender's headers that go on with the message.
     pub forward_headers: Vec<HeaderName>,
+    /// How long a delivery that was stored is remembered, so that it is not published again.
+    pub dedup_window: Option<Duration>,
 }
 
 impl std::fmt::Debug for Source {
@@ -200,12 +204,32 @@ impl Route {
 #[derive(Debug)]
 pub enum Action {
     /// It publishes.
-    Publish(Destination),
+    Publish(Box<Forwarding>),
     /// It answers 200 and drops the event.
     Ignore,
 }
 
 /// Where a route's events go.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// To here.
+    pub to: Destination,
+    /// To here, where that certainly did not store the event.
+    pub fallback: Option<Destination>,
+    /// And to each of these.
+    pub copies: Vec<Destination>,
+}
+
+impl Forwarding {
+    /// Everywhere that an event may go.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        std::iter::once(&self.to)
+            .chain(&self.fallback)
+            .chain(&self.copies)
+    }
+}
+
+/// A topic or subject of a broker.
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// The broker.
@@ -311,25 +335,16 @@ impl Config {
     /// One item for each use of a broker; the name where it is known in advance.
     fn destinations_by_use(&self, broker: BrokerId) -> impl Iterator<Item = Option<String>> {
         self.sources.iter().flat_map(move |source| {
-            let routes = source
-                .routes
-                .iter()
-                .flat_map(move |route| match &route.action {
-                    Action::Publish(destination) if destination.broker == broker => {
-                        let types = source
-                            .provider
-                            .event_types()
-                            .iter()
-                            .filter(|event_type| route.matches(event_type));
-                        let known: Vec<_> = types
-                            .flat_map(|event_type| {
-                                destination.topics_for(Some(event_type), &source.name)
-                            })
-                            .collect();
-                        if known.is_empty() { vec![None] } else { known }
-                    }
-                    Action::Publish(_) | Action::Ignore => Vec::new(),
-                });
+            let routes = source.routes.iter().flat_map(move |route| {
+                let forwarding = match &route.action {
+                    Action::Publish(forwarding) => Some(forwarding.as_ref()),
+                    Action::Ignore => None,
+                };
+                let destinations = forwarding.into_iter().flat_map(Forwarding::destinations);
+                let of_broker =
+                    destinations.filter(move |destination| destination.broker == broker);
+                of_broker.flat_map(move |destination| known_topics(source, route, destination))
+            });
             let dead_letters = [&source.on_invalid, &source.on_unrouted]
                 .into_iter()
                 .filter_map(move |otherwise| match otherwise {
@@ -341,6 +356,25 @@ impl Config {
                 });
             routes.chain(dead_letters)
         })
+    }
+
+    /// The share of a broker that routes need in what may be under way: one that stands still must not take the others'.
+    #[must_use]
+    pub fn broker_share(&self) -> (usize, usize) {
+        let brokers = self.needed_brokers().len().max(1);
+        let largest_body = self
+            .sources
+            .iter()
+            .map(|source| source.max_body)
+            .max()
+            .unwrap_or_default();
+        let events = self.http.max_in_flight.div_ceil(brokers);
+        let bytes = self
+            .http
+            .max_in_flight_bytes
+            .div_ceil(brokers)
+            .max(largest_body);
+        (events, bytes)
     }
 
     /// What a broker's client must be able to carry.
@@ -359,8 +393,21 @@ impl Config {
                 .map(|source| source.max_body)
                 .max()
                 .unwrap_or_default(),
-            max_in_flight: self.http.max_in_flight,
-            max_in_flight_bytes: self.http.max_in_flight_bytes,
+            max_in_flight: self.broker_share().0,
+            max_in_flight_bytes: self.broker_share().1,
         }
     }
+}
+
+/// One item for each of the types that the route takes of the source; the name where it is known in advance.
+fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Vec<Option<String>> {
+    let types = source
+        .provider
+        .event_types()
+        .iter()
+        .filter(|event_type| route.matches(event_type));
+    let known: Vec<_> = types
+        .flat_map(|event_type| destination.topics_for(Some(event_type), &source.name))
+        .collect();
+    if known.is_empty() { vec![None] } else { known }
 }

@@ -5,7 +5,7 @@ use globset::{Glob, GlobMatcher};
 use super::brokers::Brokers;
 use super::section::{Section, did_you_mean};
 use super::template::{Part, Template};
-use super::{Action, Destination, Route, Source};
+use super::{Action, BrokerId, Destination, Forwarding, Route, Source};
 use crate::brokers;
 
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
@@ -60,15 +60,15 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
     let ignores = section
         .word("action", &[("publish", false), ("ignore", true)])
         .unwrap_or(false);
-    let destination = read_destination(&mut section, brokers, ignores);
+    let forwarding = read_forwarding(&mut section, brokers, ignores);
     section.finish();
     for source in sources
         .iter_mut()
         .filter(|source| wanted.as_ref().is_none_or(|wanted| source.name == *wanted))
     {
-        let action = match (&destination, ignores) {
+        let action = match (&forwarding, ignores) {
             (_, true) => Action::Ignore,
-            (Some(destination), false) => Action::Publish(destination.clone()),
+            (Some(forwarding), false) => Action::Publish(Box::new(forwarding.clone())),
             (None, false) => continue,
         };
         source.routes.push(Route {
@@ -97,23 +97,67 @@ fn compile_globs(section: &Section<'_>, types: &[String]) -> Vec<GlobMatcher> {
     globs.collect()
 }
 
-fn read_destination(
+fn read_forwarding(
     section: &mut Section<'_>,
     brokers: &Brokers,
     ignores: bool,
-) -> Option<Destination> {
+) -> Option<Forwarding> {
     if ignores {
-        for key in ["broker", "topic", "topics", "key"] {
+        for key in ["broker", "topic", "topics", "key", "fallback", "copy_to"] {
             if section.has(key) {
-                section.problem_at(
-                    key,
-                    format!("`{key}` means nothing on a route that ignores its events"),
-                );
+                let what = format!("`{key}` means nothing on a route that ignores its events");
+                section.problem_at(key, what);
             }
         }
         section.finish_quietly();
         return None;
     }
+    let to = read_destination(section, brokers);
+    let fallback = section
+        .text("fallback")
+        .and_then(|name| brokers.named(section, "fallback", &name));
+    let copies = section.sections("copy_to");
+    let copies = copies.into_iter().filter_map(|mut copy| {
+        let read = read_destination(&mut copy, brokers);
+        copy.finish();
+        read
+    });
+    let copies = copies.collect();
+    let to = to?;
+    let fallback = fallback.and_then(|broker| fall_back(section, brokers, &to, broker));
+    Some(Forwarding {
+        to,
+        fallback,
+        copies,
+    })
+}
+
+/// The same topic on another broker.
+fn fall_back(
+    section: &Section<'_>,
+    brokers: &Brokers,
+    to: &Destination,
+    broker: BrokerId,
+) -> Option<Destination> {
+    if broker == to.broker {
+        section.problem_at(
+            "fallback",
+            "a broker can't stand in for itself; name another one",
+        );
+        return None;
+    }
+    let kind = brokers.kind(broker)?;
+    if kind != to.kind {
+        check_topic(section, kind, &to.topic, to.topics.as_deref());
+    }
+    Some(Destination {
+        broker,
+        kind,
+        ..to.clone()
+    })
+}
+
+fn read_destination(section: &mut Section<'_>, brokers: &Brokers) -> Option<Destination> {
     let broker = brokers.named_or_only(section);
     let topic = section
         .required_text("topic", "\"hooks.{type}\"")

@@ -409,8 +409,13 @@ impl<'r> Section<'r> {
     /// What the table is called in a message.
     #[must_use]
     pub fn title(&self) -> String {
-        let ordinal = self
+        let copy = self
             .path
+            .split_once("].copy_to[")
+            .map(|(route, _)| format!("{route}]"));
+        let ordinal = copy
+            .as_deref()
+            .unwrap_or(&self.path)
             .strip_prefix("routes[")
             .and_then(|rest| rest.strip_suffix(']'));
         match ordinal.and_then(|index| index.parse::<usize>().ok()) {

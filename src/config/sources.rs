@@ -92,6 +92,7 @@ fn read_source(
     let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
     let tolerance = section.optional_duration("tolerance", SECOND, 7 * 24 * HOUR);
+    let dedup_window = section.optional_duration("dedup_window", SECOND, 7 * 24 * HOUR);
     let Some(provider) = provider else {
         section.finish();
         return None;
@@ -132,6 +133,7 @@ fn read_source(
         success_status,
         ce_source,
         forward_headers,
+        dedup_window,
     })
 }
 

@@ -182,7 +182,6 @@ fn keys_that_wait_for_later_versions_are_unknown() {
         "public_url = \"https://x\"",
         "success_body = \"ok\"",
         "rate_limit = { per_second = 1 }",
-        "dedup_window = \"1h\"",
         "expect_every = \"1h\"",
     ] {
         let problems = in_source(line);

@@ -56,6 +56,8 @@ impl Status {
 pub(super) enum Accepted {
     /// A broker has it.
     Published(Receipt),
+    /// A broker has it from an earlier delivery.
+    Duplicate(Receipt),
     /// A broker has it as a dead letter.
     DeadLettered(Receipt),
     /// The operator does not want it.
@@ -63,11 +65,22 @@ pub(super) enum Accepted {
 }
 
 impl Accepted {
+    /// The proof that it is stored, where that is claimed.
+    pub(super) fn receipt(&self) -> Option<Receipt> {
+        match self {
+            Self::Published(receipt) | Self::Duplicate(receipt) | Self::DeadLettered(receipt) => {
+                Some(*receipt)
+            }
+            Self::Ignored => None,
+        }
+    }
+
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Published(receipt) | Self::DeadLettered(receipt) if receipt.is_duplicate() => {
                 Status::Duplicate
             }
+            Self::Duplicate(_) => Status::Duplicate,
             Self::Published(_) => Status::Published,
             Self::DeadLettered(_) => Status::DeadLettered,
             Self::Ignored => Status::Ignored,

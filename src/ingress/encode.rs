@@ -6,12 +6,12 @@ use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Verdict;
 use super::parse::{Event, Parsed};
 use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
+use super::{Addressed, Delivery, Verdict};
 use crate::brokers::{Attribute, Header, Kind, Message};
-use crate::config::{Action, Destination, Otherwise, Part, Source, Template};
+use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
 use crate::providers::EventId;
 
@@ -27,7 +27,42 @@ const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
 const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
 const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
 
+/// Everything that is to be published of an event.
 pub(super) fn encode(
+    verified: &Verified,
+    parsed: &Parsed<'_>,
+    forwarding: &Forwarding,
+) -> Result<Delivery, Refusal> {
+    let to = encode_for(verified, parsed, &forwarding.to)?;
+    let fallback = forwarding.fallback.as_ref().map(|destination| {
+        let mut message = encode_for(verified, parsed, destination)?;
+        message.headers.push(header(REASON, "fallback"));
+        message
+            .headers
+            .push(header(INTENDED_TOPIC, to.destination.clone()));
+        Ok(Addressed {
+            broker: destination.broker,
+            message,
+        })
+    });
+    let copies = forwarding.copies.iter().map(|destination| {
+        let message = encode_for(verified, parsed, destination)?;
+        Ok(Addressed {
+            broker: destination.broker,
+            message,
+        })
+    });
+    Ok(Delivery {
+        copies: copies.collect::<Result<_, Refusal>>()?,
+        fallback: fallback.transpose()?,
+        to: Addressed {
+            broker: forwarding.to.broker,
+            message: to,
+        },
+    })
+}
+
+fn encode_for(
     verified: &Verified,
     parsed: &Parsed<'_>,
     destination: &Destination,
@@ -66,8 +101,10 @@ pub(super) fn otherwise(
         Otherwise::DeadLetter { broker, topic } => {
             let message = dead_letter(verified, parsed, &refusal, topic.clone());
             Verdict::DeadLetter {
-                broker: *broker,
-                message,
+                letter: Addressed {
+                    broker: *broker,
+                    message,
+                },
                 refusal,
             }
         }
@@ -120,7 +157,8 @@ fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<String>, String) {
         .iter()
         .find(|route| route.matches(&event.event_type));
     let (topic, key) = match route.map(|route| &route.action) {
-        Some(Action::Publish(destination)) => {
+        Some(Action::Publish(forwarding)) => {
+            let destination = &forwarding.to;
             let key = destination
                 .key
                 .as_ref()

@@ -1,19 +1,34 @@
 //! An event's way, one file a step, in this order. [`handle`] is all of it on a page.
 
+// 1: the connection and its clocks, a place among those under way, the request
 pub(crate) mod accept;
-mod answer;
-mod encode;
-mod parse;
-mod permits;
-mod publish;
-mod receive;
-mod refusal;
-mod route;
 mod socket;
+
+mod permits;
+
+mod receive;
+
+// 2 to 6: pure
+mod verify;
+
+mod parse;
+
+mod validate;
+
+mod route;
+
+mod encode;
+
+// 7: a delivery that is stored already; the broker's word
+pub(crate) mod duplicates;
+mod publish;
+
+// 8: and the table of refusals
+mod answer;
+mod refusal;
+
 #[cfg(test)]
 mod tests;
-mod validate;
-mod verify;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,13 +47,15 @@ use crate::config::{BrokerId, Source};
 use crate::providers::EventId;
 
 pub use answer::Status;
-pub use permits::{Permit, Permits};
+pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
 pub use refusal::{Refusal, Violation};
 pub use verify::Verified;
 
 use answer::{Accepted, answer};
+use duplicates::Entered;
 use parse::Parsed;
+use publish::Use;
 use route::Routed;
 
 /// What is to become of an authentic event: steps 3 to 6, without any I/O.
@@ -59,24 +76,40 @@ pub enum Verdict {
     Publish {
         /// The number of the route that took it, from 1.
         route: usize,
-        /// To this broker.
-        broker: BrokerId,
-        /// As this message.
-        message: Message,
+        /// Like this.
+        delivery: Delivery,
     },
-    /// It is published as a dead letter, for this reason.
+    /// It is published as a dead letter.
     DeadLetter {
-        /// To this broker.
-        broker: BrokerId,
-        /// As this message.
-        message: Message,
-        /// Why.
+        /// Like this.
+        letter: Addressed,
+        /// For this reason.
         refusal: Refusal,
     },
     /// It is answered 200 and dropped, as the configuration says.
     Ignore,
     /// It is refused.
     Refuse(Refusal),
+}
+
+/// Everything that is to be published of one event: stored means that `to` or `fallback` has it, and each copy's broker.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where the event goes.
+    pub to: Addressed,
+    /// Where it goes instead, when that certainly did not store it.
+    pub fallback: Option<Addressed>,
+    /// Where it goes besides.
+    pub copies: Vec<Addressed>,
+}
+
+/// A message and its broker.
+#[derive(Debug)]
+pub struct Addressed {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The message.
+    pub message: Message,
 }
 
 /// From a request to its answer.
@@ -114,7 +147,7 @@ async fn finish(
         Ok(verified) => {
             bridge.note_verified(&source, verified.secret_index());
             let decision = decide(&verified);
-            let result = carry_out(&bridge, &source, &decision).await;
+            let result = carry_out(&bridge, &source, &decision, verified.request().body()).await;
             (decision.event_id, result)
         }
         Err(refusal) => (None, Err(refusal)),
@@ -153,49 +186,68 @@ pub fn decide(verified: &Verified) -> Decision {
 fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
     let source = verified.source();
     let judged = validate::validate(source, parsed).and_then(|()| {
-        match route::route(source, parsed.event())? {
-            Routed::Ignore => Ok(Verdict::Ignore),
-            Routed::To { route, destination } => {
-                let message = encode::encode(verified, parsed, destination)?;
-                Ok(Verdict::Publish {
-                    route,
-                    broker: destination.broker,
-                    message,
-                })
-            }
-        }
+        Ok(match route::route(source, parsed.event())? {
+            Routed::Ignore => Verdict::Ignore,
+            Routed::To { route, forwarding } => Verdict::Publish {
+                route,
+                delivery: encode::encode(verified, parsed, forwarding)?,
+            },
+        })
     });
     // Whatever the steps found, they must all have read the same event.
     parsed.refuse_if_ambiguous().and(judged)
 }
 
-/// Steps 7 and 8's proof: publishes what is to be published, and says what came of it.
+/// Step 7, and the proof that step 8 needs: publishes what is to be published, once, and says what came of it.
 async fn carry_out(
     bridge: &Bridge,
     source: &Source,
     decision: &Decision,
+    body: &[u8],
 ) -> Result<Accepted, Refusal> {
-    let event_type = decision.event_type.as_deref().unwrap_or_default();
-    match &decision.verdict {
-        Verdict::Publish {
-            route,
-            broker,
-            message,
-        } => {
-            let receipt = publish::publish(bridge, source, *broker, message).await?;
-            bridge.note_stored(source, Some(*route), event_type, &message.destination);
-            Ok(Accepted::Published(receipt))
+    if matches!(decision.verdict, Verdict::Ignore) {
+        return Ok(Accepted::Ignored);
+    }
+    let deadline = tokio::time::Instant::now() + source.publish_timeout;
+    let place = match (bridge.window(source), &decision.event_id) {
+        (Some(window), Some(event_id)) => {
+            match duplicates::enter(window, event_id, body, deadline).await? {
+                Entered::Stored(receipt) => return Ok(Accepted::Duplicate(receipt)),
+                Entered::First(place) => Some(place),
+            }
         }
-        Verdict::DeadLetter {
-            broker, message, ..
-        } => {
-            let receipt = publish::publish(bridge, source, *broker, message).await?;
-            bridge.note_stored(source, None, event_type, &message.destination);
-            Ok(Accepted::DeadLettered(receipt))
+        _ => None,
+    };
+    let result = match &decision.verdict {
+        Verdict::Publish { route, delivery } => {
+            let event_type = decision.event_type.as_deref().unwrap_or_default();
+            let use_of = Use {
+                source,
+                route: Some(*route),
+                event_type,
+            };
+            publish::publish(bridge, &use_of, delivery, deadline)
+                .await
+                .map(Accepted::Published)
+        }
+        Verdict::DeadLetter { letter, .. } => {
+            let event_type = decision.event_type.as_deref().unwrap_or_default();
+            let use_of = Use {
+                source,
+                route: None,
+                event_type,
+            };
+            publish::publish_one(bridge, &use_of, letter, deadline)
+                .await
+                .map(Accepted::DeadLettered)
         }
         Verdict::Ignore => Ok(Accepted::Ignored),
         Verdict::Refuse(refusal) => Err(refusal.clone()),
+    };
+    if let Some(place) = place {
+        place.end(&result);
     }
+    result
 }
 
 /// Work that is finished whether or not anyone waits for it: hyper drops a handler when its sender hangs up

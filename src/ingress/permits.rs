@@ -126,6 +126,51 @@ impl Drop for Permit {
     }
 }
 
+/// One broker's share of what may be under way: what it holds up is not taken from the others.
+#[derive(Debug)]
+pub struct Share {
+    events: Budget,
+    bytes: Budget,
+}
+
+impl Share {
+    /// A share of this many events of this many bytes.
+    #[must_use]
+    pub const fn new(max_events: usize, max_bytes: usize) -> Self {
+        Self {
+            events: Budget::new(max_events),
+            bytes: Budget::new(max_bytes),
+        }
+    }
+
+    /// A part of it for one message, if there is enough left.
+    #[must_use]
+    pub fn take(&self, bytes: usize) -> Option<Taken<'_>> {
+        if !self.events.take(1) {
+            return None;
+        }
+        if !self.bytes.take(bytes) {
+            self.events.give_back(1);
+            return None;
+        }
+        Some(Taken { share: self, bytes })
+    }
+}
+
+/// A part of a [`Share`]. It is given back when it is dropped.
+#[derive(Debug)]
+pub struct Taken<'s> {
+    share: &'s Share,
+    bytes: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.share.bytes.give_back(self.bytes);
+        self.share.events.give_back(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +188,17 @@ mod tests {
         assert_eq!((permits.events_taken(), permits.bytes_taken()), (3, 100));
         drop((one, two, three));
         assert_eq!((permits.events_taken(), permits.bytes_taken()), (0, 0));
+    }
+
+    #[test]
+    fn a_share_is_bounded_and_given_back() {
+        let share = Share::new(2, 10);
+        let first = share.take(6).unwrap();
+        assert!(share.take(5).is_none());
+        let second = share.take(4).unwrap();
+        assert!(share.take(0).is_none());
+        drop((first, second));
+        assert!(share.take(10).is_some());
     }
 
     proptest! {

@@ -1,41 +1,141 @@
-//! Step 7: the message goes to its broker; what the broker says becomes a receipt or a refusal.
+//! Step 7: messages go to their brokers; what the brokers say becomes a receipt or a refusal.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
+use super::{Addressed, Delivery};
 use crate::bridge::Bridge;
-use crate::brokers::{Message, NotStored, Outcome, Reason, Receipt, Unknown};
-use crate::config::{BrokerId, Source};
+use crate::brokers::{Health, NotStored, Outcome, Reason, Receipt, Unknown};
+use crate::config::Source;
 
+/// What a message is published for.
+pub(super) struct Use<'a> {
+    pub(super) source: &'a Source,
+    /// The route's number; none for a dead letter.
+    pub(super) route: Option<usize>,
+    pub(super) event_type: &'a str,
+}
+
+/// Publishes an event and its copies. It is stored only when all of them are.
 pub(super) async fn publish(
     bridge: &Bridge,
-    source: &Source,
-    broker: BrokerId,
-    message: &Message,
+    use_of: &Use<'_>,
+    delivery: &Delivery,
+    deadline: Instant,
 ) -> Result<Receipt, Refusal> {
+    let first = publish_with_fallback(bridge, use_of, delivery, deadline);
+    if delivery.copies.is_empty() {
+        return refuse_unstored(first.await);
+    }
+    let copies = join_all(
+        delivery
+            .copies
+            .iter()
+            .map(|copy| attempt(bridge, use_of, copy, deadline)),
+    );
+    let (first, copies) = tokio::join!(first, copies);
+    all_stored(std::iter::once(first).chain(copies))
+}
+
+/// Publishes one message to its only broker.
+pub(super) async fn publish_one(
+    bridge: &Bridge,
+    use_of: &Use<'_>,
+    addressed: &Addressed,
+    deadline: Instant,
+) -> Result<Receipt, Refusal> {
+    refuse_unstored(attempt(bridge, use_of, addressed, deadline).await)
+}
+
+/// The second broker gets the message only when the first certainly does not have it.
+async fn publish_with_fallback(
+    bridge: &Bridge,
+    use_of: &Use<'_>,
+    delivery: &Delivery,
+    deadline: Instant,
+) -> Outcome {
+    let Some(fallback) = &delivery.fallback else {
+        return attempt(bridge, use_of, &delivery.to, deadline).await;
+    };
+    // A broker that is known to be down would take all of the time to say so.
+    if !matches!(bridge.broker(delivery.to.broker).health(), Health::Down(_)) {
+        let outcome = attempt(bridge, use_of, &delivery.to, deadline).await;
+        if !matches!(outcome, Outcome::NotStored(_)) {
+            return outcome;
+        }
+    }
+    attempt(bridge, use_of, fallback, deadline).await
+}
+
+async fn attempt(
+    bridge: &Bridge,
+    use_of: &Use<'_>,
+    addressed: &Addressed,
+    deadline: Instant,
+) -> Outcome {
+    let Addressed { broker, message } = addressed;
+    let Some(_share) = bridge.share(*broker).take(message.body.len()) else {
+        return bridge.note_outcome(
+            *broker,
+            message,
+            Outcome::not_stored(
+                Reason::QueueFull,
+                "the broker's share of what may be under way is used up",
+            ),
+        );
+    };
     let started = Instant::now();
-    let outcome = bridge
-        .broker(broker)
-        .publish(message, started + source.publish_timeout)
-        .await;
-    bridge.note_publish(broker, started.elapsed());
+    let outcome = bridge.broker(*broker).publish(message, deadline).await;
+    bridge.note_publish(*broker, started.elapsed());
+    if matches!(outcome, Outcome::Stored(_)) {
+        bridge.note_stored(
+            use_of.source,
+            use_of.route,
+            *broker,
+            use_of.event_type,
+            &message.destination,
+        );
+    }
+    bridge.note_outcome(*broker, message, outcome)
+}
+
+fn refuse_unstored(outcome: Outcome) -> Result<Receipt, Refusal> {
     match outcome {
         Outcome::Stored(receipt) => Ok(receipt),
-        Outcome::NotStored(NotStored { reason, detail }) => {
-            bridge.note_publish_failure(broker, message, reason, &detail);
-            Err(match reason {
-                Reason::QueueFull => Refusal::Overloaded,
-                other => Refusal::BrokerUnavailable {
-                    retry_after: retry_after(other),
-                },
-            })
+        Outcome::NotStored(NotStored {
+            reason: Reason::QueueFull,
+            ..
+        }) => Err(Refusal::Overloaded),
+        Outcome::NotStored(NotStored { reason, .. }) => Err(Refusal::BrokerUnavailable {
+            retry_after: retry_after(reason),
+        }),
+        Outcome::Unknown(Unknown { .. }) => Err(Refusal::PublishTimeout),
+    }
+}
+
+/// "Certainly not stored" is true only where no broker has anything of the event.
+fn all_stored(outcomes: impl Iterator<Item = Outcome>) -> Result<Receipt, Refusal> {
+    let mut receipts: Vec<Receipt> = Vec::new();
+    let mut refusals = Vec::new();
+    for outcome in outcomes {
+        match refuse_unstored(outcome) {
+            Ok(receipt) => receipts.push(receipt),
+            Err(refusal) => refusals.push(refusal),
         }
-        Outcome::Unknown(Unknown { reason, detail }) => {
-            bridge.note_publish_failure(broker, message, reason, &detail);
-            Err(Refusal::PublishTimeout)
+    }
+    let is_open = !receipts.is_empty() || refusals.contains(&Refusal::PublishTimeout);
+    match refusals.into_iter().next() {
+        None => {
+            let new = receipts.iter().find(|receipt| !receipt.is_duplicate());
+            new.or(receipts.first())
+                .copied()
+                .ok_or(Refusal::PublishTimeout)
         }
+        Some(_) if is_open => Err(Refusal::PublishTimeout),
+        Some(refusal) => Err(refusal),
     }
 }
 
@@ -51,4 +151,46 @@ fn retry_after(reason: Reason) -> Duration {
         Reason::UnknownTopic | Reason::StreamFull | Reason::Resources | Reason::Other => 10,
         Reason::Authentication | Reason::Authorization | Reason::TooLarge => 30,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(duplicate: bool) -> Outcome {
+        Outcome::Stored(crate::brokers::test_receipt(duplicate))
+    }
+
+    fn not_stored() -> Outcome {
+        Outcome::not_stored(Reason::Disconnected, "")
+    }
+
+    fn unknown() -> Outcome {
+        Outcome::unknown(Reason::TimedOut, "")
+    }
+
+    fn of_all(outcomes: Vec<Outcome>) -> Result<bool, &'static str> {
+        all_stored(outcomes.into_iter())
+            .map(Receipt::is_duplicate)
+            .map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn an_event_with_copies_is_stored_when_each_is_and_certainly_not_when_none_is() {
+        assert_eq!(of_all(vec![stored(false), stored(true)]), Ok(false));
+        assert_eq!(of_all(vec![stored(true), stored(true)]), Ok(true));
+        assert_eq!(
+            of_all(vec![not_stored(), not_stored()]),
+            Err("broker_unavailable")
+        );
+        for open in [
+            vec![stored(false), not_stored()],
+            vec![not_stored(), stored(true)],
+            vec![unknown(), not_stored()],
+            vec![not_stored(), unknown()],
+            vec![stored(false), unknown()],
+        ] {
+            assert_eq!(of_all(open), Err("publish_timeout"));
+        }
+    }
 }

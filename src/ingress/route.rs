@@ -2,7 +2,7 @@
 
 use super::parse::Event;
 use super::refusal::Refusal;
-use crate::config::{Action, Destination, Source};
+use crate::config::{Action, Forwarding, Source};
 
 /// What a route does with an event.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(super) enum Routed<'s> {
     To {
         /// The route's number.
         route: usize,
-        destination: &'s Destination,
+        forwarding: &'s Forwarding,
     },
     Ignore,
 }
@@ -25,9 +25,9 @@ pub(super) fn route<'s>(source: &'s Source, event: &Event) -> Result<Routed<'s>,
             event_type: event.event_type.clone(),
         }),
         Some(route) => Ok(match &route.action {
-            Action::Publish(destination) => Routed::To {
+            Action::Publish(forwarding) => Routed::To {
                 route: route.number,
-                destination,
+                forwarding,
             },
             Action::Ignore => Routed::Ignore,
         }),

@@ -53,7 +53,7 @@ fn decide_body(routes: &str, body: &str) -> Decision {
 
 fn published(decision: Decision) -> (usize, Message) {
     match decision.verdict {
-        Verdict::Publish { route, message, .. } => (route, message),
+        Verdict::Publish { route, delivery } => (route, delivery.to.message),
         other => panic!("{other:?}"),
     }
 }
@@ -215,7 +215,8 @@ key = "{/workspace}"
     let broken = ISSUE.replace(r#""issue_id":"i-1""#, r#""issue_id":"i-1","title":5"#);
     let decision = decide_body(otherwise, &broken);
     let Verdict::DeadLetter {
-        message, refusal, ..
+        letter: Addressed { message, .. },
+        refusal,
     } = decision.verdict
     else {
         panic!("{decision:?}")
@@ -245,7 +246,11 @@ key = "{/workspace}"
     }
     // Of what can't be read, only the bytes are known.
     let decision = decide_body(otherwise, "not JSON");
-    let Verdict::DeadLetter { message, .. } = decision.verdict else {
+    let Verdict::DeadLetter {
+        letter: Addressed { message, .. },
+        ..
+    } = decision.verdict
+    else {
         panic!("{decision:?}")
     };
     let headers = headers_of(&message, Kind::Kafka);

@@ -1,8 +1,8 @@
 //! Whether the cluster can be published to: from acknowledgements and, when there are none, from metadata. Never from
 //! librdkafka's error callback or statistics, which say little (librdkafka#2543, #5546).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
@@ -10,29 +10,71 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::{Producer, Settings};
-use crate::brokers::{Health, StartError};
-use crate::metrics::BrokerMetrics;
+use super::Settings;
+use crate::brokers::Health;
 
 /// An acknowledgement says for this long that the cluster is up.
 const FRESH: Duration = Duration::from_secs(10);
+/// How often the producer is looked at, and a cluster that is down is asked.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// How often an idle cluster that is up is asked.
 const INTERVAL_UP: Duration = Duration::from_secs(5);
-/// How often one that is down is asked.
-const INTERVAL_DOWN: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Watches one cluster.
+/// What is seen of one cluster.
 #[derive(Debug)]
 pub(super) struct Watch {
     name: String,
     topics: Vec<String>,
     started: Instant,
-    /// Milliseconds after `started` of the last acknowledgement; 0 before the first.
-    last_success_ms: AtomicU64,
+    /// Of the last acknowledgement, of the first attempt since then, and of the last statistics.
+    last_success: Moment,
+    first_attempt: Moment,
+    last_statistics: Moment,
+    last_probe: Moment,
+    must_look: AtomicBool,
     state: Mutex<State>,
-    stopped: Condvar,
+    woken: Condvar,
+}
+
+/// A time after a start, which threads can share; none at first.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    /// Never 0, which means "none".
+    fn set(&self, start: Instant) {
+        self.0.store(millis(start), Ordering::Relaxed);
+    }
+
+    fn set_if_none(&self, start: Instant) {
+        if self.0.load(Ordering::Relaxed) == 0 {
+            // Who comes second has about the same time.
+            let _first =
+                self.0
+                    .compare_exchange(0, millis(start), Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    fn clear(&self) {
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn elapsed(&self, start: Instant) -> Option<Duration> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(Duration::from_millis(millis(start).saturating_sub(at))),
+        }
+    }
+}
+
+fn millis(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
 }
 
 #[derive(Debug)]
@@ -54,42 +96,75 @@ impl Watch {
             name: name.to_owned(),
             topics,
             started: Instant::now(),
-            last_success_ms: AtomicU64::new(0),
+            last_success: Moment::default(),
+            first_attempt: Moment::default(),
+            last_statistics: Moment::default(),
+            last_probe: Moment::default(),
+            must_look: AtomicBool::new(false),
             state: Mutex::new(state),
-            stopped: Condvar::new(),
+            woken: Condvar::new(),
         }
     }
 
-    /// Starts the thread that watches; it ends with the producer. Metadata calls block, so it is none of Tokio's.
-    pub(super) fn start(
-        self: &Arc<Self>,
-        producer: &Arc<Producer>,
-        metrics: &Arc<BrokerMetrics>,
-    ) -> Result<(), StartError> {
-        let (watch, producer, metrics) = (
-            Arc::clone(self),
-            Arc::downgrade(producer),
-            Arc::clone(metrics),
-        );
-        let thread = std::thread::Builder::new().name(format!("watch-{}", self.name));
-        let started = thread.spawn(move || watch.run(&producer, &metrics));
-        started.map(drop).map_err(|error| {
-            StartError(format!(
-                "broker {}: no thread could be started: {error}",
-                self.name
-            ))
-        })
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn topics(&self) -> &[String] {
+        &self.topics
     }
 
     pub(super) fn stop(&self) {
         self.state().is_stopped = true;
-        self.stopped.notify_all();
+        self.woken.notify_all();
+    }
+
+    /// Something is wrong enough to look at once.
+    pub(super) fn look_now(&self) {
+        self.must_look.store(true, Ordering::Release);
+        self.woken.notify_all();
+    }
+
+    /// Waits until there is something to do. Says whether it is the end.
+    pub(super) fn wait(&self, interval: Duration) -> bool {
+        let may_sleep =
+            |state: &mut State| !state.is_stopped && !self.must_look.load(Ordering::Acquire);
+        let waited = self
+            .woken
+            .wait_timeout_while(self.state(), interval, may_sleep);
+        self.must_look.store(false, Ordering::Release);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped
+    }
+
+    pub(super) fn note_attempt(&self) {
+        self.first_attempt.set_if_none(self.started);
     }
 
     pub(super) fn note_success(&self) {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_success_ms
-            .store(elapsed.max(1), Ordering::Relaxed);
+        self.last_success.set(self.started);
+        self.first_attempt.clear();
+    }
+
+    pub(super) fn note_statistics(&self) {
+        self.last_statistics.set(self.started);
+    }
+
+    /// A new producer owes nothing of the old one's.
+    pub(super) fn begin_anew(&self) {
+        self.first_attempt.clear();
+        self.last_statistics.clear();
+    }
+
+    /// How long there have been attempts without a success.
+    pub(super) fn unsuccessful_for(&self) -> Duration {
+        self.first_attempt.elapsed(self.started).unwrap_or_default()
+    }
+
+    /// How long statistics have been missing; they need not be switched on.
+    pub(super) fn statistics_silent_for(&self) -> Duration {
+        self.last_statistics
+            .elapsed(self.started)
+            .unwrap_or_default()
     }
 
     pub(super) fn note_error(&self, error: &KafkaError, reason: &str) {
@@ -110,82 +185,71 @@ impl Watch {
         self.state().health.clone()
     }
 
-    fn run(&self, producer: &Weak<Producer>, metrics: &BrokerMetrics) {
-        loop {
-            let Some(producer) = producer.upgrade() else {
-                return;
-            };
-            let health = self.look(&producer);
-            drop(producer);
-            let interval = if matches!(health, Health::Up { .. }) {
-                INTERVAL_UP
-            } else {
-                INTERVAL_DOWN
-            };
-            metrics
-                .up
-                .set(i64::from(matches!(health, Health::Up { .. })));
-            self.change_to(health);
-            let state = self.state();
-            let waited = self
-                .stopped
-                .wait_timeout_while(state, interval, |state| !state.is_stopped);
-            if waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped {
-                return;
-            }
-        }
-    }
-
-    fn look(&self, producer: &Producer) -> Health {
-        match (self.seconds_of_success(), self.health()) {
-            (true, up @ Health::Up { .. }) => up,
-            (true, Health::Down(_)) => Health::Up {
+    /// Judges the cluster from what was seen, and asks it where nothing was.
+    pub(super) fn look<C: rdkafka::ClientContext>(&self, client: &Client<C>) -> Health {
+        let is_fresh = self
+            .last_success
+            .elapsed(self.started)
+            .is_some_and(|elapsed| elapsed < FRESH);
+        let is_probed = self
+            .last_probe
+            .elapsed(self.started)
+            .is_some_and(|elapsed| elapsed < INTERVAL_UP);
+        let health = match (self.health(), is_fresh, is_probed) {
+            (up @ Health::Up { .. }, true, _) | (up @ Health::Up { .. }, false, true) => up,
+            (Health::Down(_), true, _) => Health::Up {
                 missing: Vec::new(),
             },
-            (false, _) => probe(producer.client(), &self.topics, PROBE_TIMEOUT),
-        }
+            (_, false, _) => {
+                self.last_probe.set(self.started);
+                probe(client, &self.topics, PROBE_TIMEOUT)
+            }
+        };
+        self.change_to(health)
     }
 
-    /// Whether the last acknowledgement is fresh.
-    fn seconds_of_success(&self) -> bool {
-        let last = self.last_success_ms.load(Ordering::Relaxed);
-        last != 0
-            && self
-                .started
-                .elapsed()
-                .saturating_sub(Duration::from_millis(last))
-                < FRESH
-    }
-
-    fn change_to(&self, health: Health) {
+    fn change_to(&self, health: Health) -> Health {
         let mut state = self.state();
         let health = match (health, &state.complaint) {
             (Health::Down(why), Some(complaint)) => Health::Down(format!("{why} ({complaint})")),
             (health, _) => health,
         };
         if state.health == health {
-            return;
+            return health;
         }
         match &health {
             Health::Up { missing } if missing.is_empty() => {
-                tracing::info!(broker = self.name, "broker is up")
+                tracing::info!(broker = self.name, "broker is up");
             }
-            Health::Up { missing } => tracing::warn!(
-                broker = self.name,
-                missing = missing.join(", "),
-                "broker is up, but lacks topics"
-            ),
+            Health::Up { missing } => {
+                let missing = missing.join(", ");
+                tracing::warn!(
+                    broker = self.name,
+                    missing,
+                    "broker is up, but lacks topics"
+                );
+            }
             Health::Down(why) => tracing::warn!(broker = self.name, why, "broker is down"),
         }
         if matches!(health, Health::Up { .. }) {
             state.complaint = None;
         }
-        state.health = health;
+        state.health = health.clone();
+        health
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the cluster answers and has a leader for one of the topics.
+pub(super) fn has_leaders_for_some<C: rdkafka::ClientContext>(
+    client: &Client<C>,
+    topics: &[String],
+    timeout: Duration,
+) -> bool {
+    matches!(probe(client, topics, timeout), Health::Up { .. })
 }
 
 /// Asks the cluster for the topics: it is up when it answers and has a leader for at least one of them.

@@ -9,9 +9,10 @@ mod outcome;
 mod settings;
 mod status;
 mod subscription;
+mod supervisor;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 const _: () = assert!(
@@ -27,19 +28,20 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use tokio::time::Instant;
 
 use super::outcome::{Outcome, Reason};
-use super::waiters::{Ticket, Waiters};
+use super::waiters::{Ticket, Waiter, Waiters};
 use super::{Health, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
 use health::Watch;
+use supervisor::Supervisor;
 
 pub(in crate::brokers) use health::inspect;
 pub(in crate::brokers) use names::{check_topic, check_value};
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
 
-/// A producer.
+/// A cluster's producer, which is replaced when it breaks.
 pub struct Kafka {
-    producer: Mutex<Option<Arc<Producer>>>,
+    supervisor: Arc<Supervisor>,
     waiters: Arc<Waiters>,
     watch: Arc<Watch>,
 }
@@ -67,30 +69,41 @@ impl Kafka {
         let reports = Reports {
             waiters: Arc::clone(&waiters),
             watch: Arc::clone(&watch),
-            metrics: Arc::clone(&metrics),
+            metrics,
         };
-        let producer: Producer = settings
-            .producer_config(limits)
-            .create_with_context(reports)
-            .map_err(|error| StartError(format!("broker {name}: {}", describe(&error))))?;
-        let producer = Arc::new(producer);
-        watch.start(&producer, &metrics)?;
+        let supervisor = Supervisor::start(settings, limits, reports)?;
         Ok(Self {
-            producer: Mutex::new(Some(producer)),
+            supervisor,
             waiters,
             watch,
         })
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
-        let Some(producer) = self.producer() else {
-            return Outcome::not_stored(Reason::Fatal, "the producer has been closed");
+        match self.produce(message) {
+            Err(outcome) => outcome,
+            Ok(waiter) => tokio::time::timeout_at(deadline, waiter)
+                .await
+                .unwrap_or_else(|_| {
+                    Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
+                }),
+        }
+    }
+
+    /// Hands the message to the producer, which copies it. What is refused here was never sent.
+    fn produce(&self, message: &Message) -> Result<Waiter, Outcome> {
+        let producer = self.supervisor.producer();
+        let Some(producer) = producer.as_ref() else {
+            return Err(Outcome::not_stored(
+                Reason::Fatal,
+                "the producer has been closed",
+            ));
         };
         let Some(waiter) = self.waiters.register() else {
-            return Outcome::not_stored(
+            return Err(Outcome::not_stored(
                 Reason::QueueFull,
                 "as many messages are under way as may be",
-            );
+            ));
         };
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
         for header in &message.headers {
@@ -103,12 +116,16 @@ impl Kafka {
             .key(message.key.as_bytes())
             .payload(&message.body[..])
             .headers(headers);
-        if let Err((error, _)) = producer.send(record) {
-            return outcome::of_produce_error(&error);
-        }
-        match tokio::time::timeout_at(deadline, waiter).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline"),
+        self.watch.note_attempt();
+        match producer.send(record) {
+            Ok(()) => Ok(waiter),
+            Err((error, _)) => {
+                let outcome = outcome::of_produce_error(&error);
+                if matches!(&outcome, Outcome::NotStored(not) if not.reason == Reason::Fatal) {
+                    self.watch.look_now();
+                }
+                Err(outcome)
+            }
         }
     }
 
@@ -118,19 +135,27 @@ impl Kafka {
 
     /// How many messages the client holds.
     pub(super) fn queue_len(&self) -> usize {
-        self.producer()
-            .and_then(|producer| usize::try_from(producer.in_flight_count()).ok())
+        let producer = self.supervisor.producer();
+        let held = producer.as_ref().map(|producer| producer.in_flight_count());
+        held.and_then(|held| usize::try_from(held).ok())
             .unwrap_or_default()
     }
 
+    /// Tells everyone who still waits that nothing is known.
+    pub(super) fn give_up(&self) {
+        self.waiters.resolve_all(|| {
+            Outcome::unknown(
+                Reason::TimedOut,
+                "the service ended before the delivery report came",
+            )
+        });
+    }
+
     pub(super) async fn drain(&self, deadline: Instant) -> usize {
-        let producer = self
-            .producer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(producer) = producer else { return 0 };
         self.watch.stop();
+        let Some(producer) = self.supervisor.close() else {
+            return 0;
+        };
         // Flushing and dropping a producer block: librdkafka's threads are joined.
         let flushing = tokio::task::spawn_blocking(move || {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -149,13 +174,6 @@ impl Kafka {
             .and_then(Result::ok)
             .unwrap_or_else(|| self.waiters.len())
     }
-
-    fn producer(&self) -> Option<Arc<Producer>> {
-        self.producer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
 }
 
 /// A ticket as librdkafka carries it: a pointer-sized number.
@@ -168,6 +186,7 @@ fn opaque(ticket: Ticket) -> usize {
 }
 
 /// What librdkafka says, on the producer's polling thread: hand it on and do nothing else.
+#[derive(Clone)]
 struct Reports {
     waiters: Arc<Waiters>,
     watch: Arc<Watch>,
@@ -183,7 +202,10 @@ impl ClientContext for Reports {
         self.watch.note_error(&error, reason);
     }
 
-    fn stats_raw(&self, _statistics: &[u8]) {}
+    fn stats_raw(&self, _statistics: &[u8]) {
+        // What they say is not needed; that they come says that the client's threads live.
+        self.watch.note_statistics();
+    }
 }
 
 /// librdkafka's log lines. They name brokers and errors, never credentials.

@@ -4,26 +4,29 @@
 //! those who wait to their time-out when the connection ends (nats.rs#1348). Here one subscription takes all answers,
 //! each finds the one who waits by the ticket in its subject, and a disconnect resolves everyone at once.
 
+mod breaker;
+mod connection;
+mod credentials;
 mod headers;
 mod names;
 mod outcome;
 mod settings;
 mod subscription;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
-use async_nats::{Client, Event};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::outcome::{Outcome, Reason, Receipt};
-use super::waiters::{Ticket, Waiters};
+use super::outcome::{Outcome, Reason, Restart};
 use super::{Health, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
+use connection::{Connection, Shared};
 use settings::Acknowledgement;
 
 pub(in crate::brokers) use names::{check_subject, check_value};
@@ -37,23 +40,13 @@ const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);
 /// What is left of a request's time when no further try is made.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// A connection.
+/// A broker's connection, which is replaced when it breaks.
 #[derive(Debug)]
 pub struct Nats {
-    client: Client,
+    connection: Arc<ArcSwap<Connection>>,
     acknowledgement: Acknowledgement,
-    /// The subject that answers come to, but for the ticket.
-    inbox: String,
     shared: Arc<Shared>,
-}
-
-/// What the connection's events and answers have to do with.
-#[derive(Debug)]
-struct Shared {
-    name: String,
-    waiters: Arc<Waiters>,
-    health: Mutex<Health>,
-    metrics: Arc<BrokerMetrics>,
+    supervisor: AbortHandle,
 }
 
 impl Nats {
@@ -63,44 +56,21 @@ impl Nats {
         limits: Limits,
         metrics: Arc<BrokerMetrics>,
     ) -> Result<Self, StartError> {
-        let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            waiters: Waiters::new(limits.max_in_flight),
-            health: Mutex::new(Health::Down("not connected yet".to_owned())),
-            metrics,
-        });
-        let fail = |error: &dyn std::error::Error| StartError(format!("broker {name}: {error}"));
-        let options = settings
-            .connect_options()
+        let shared = Arc::new(Shared::new(name, limits.max_in_flight, metrics));
+        let first = Connection::open(settings, &shared)
             .await
-            .map_err(|error| fail(&error))?;
-        let events = Arc::clone(&shared);
-        let options = options
-            .retry_on_initial_connect()
-            .event_callback(move |event| {
-                events.note(&event);
-                std::future::ready(())
-            });
-        let client = options
-            .connect(settings.addresses())
-            .await
-            .map_err(|error| fail(&error))?;
-        let inbox = format!("{}.", client.new_inbox());
-        let answers = client
-            .subscribe(format!("{inbox}*"))
-            .await
-            .map_err(|error| fail(&error))?;
-        tokio::spawn(hand_out(
-            answers,
-            inbox.len(),
-            settings.acknowledgement,
+            .map_err(|error| StartError(format!("broker {name}: {error}")))?;
+        let connection = Arc::new(ArcSwap::from_pointee(first));
+        let supervising = connection::supervise(
+            settings.clone(),
+            Arc::clone(&connection),
             Arc::clone(&shared),
-        ));
+        );
         Ok(Self {
-            client,
+            connection,
             acknowledgement: settings.acknowledgement,
-            inbox,
             shared,
+            supervisor: tokio::spawn(supervising).abort_handle(),
         })
     }
 
@@ -119,9 +89,16 @@ impl Nats {
     }
 
     async fn publish_once(&self, message: &Message, deadline: Instant) -> Outcome {
+        let connection = self.connection.load_full();
         // What is published into a client that is not connected is sent after the next connect, when nobody waits.
-        if self.client.connection_state() != State::Connected {
+        if connection.client.connection_state() != State::Connected {
             return Outcome::not_stored(Reason::Disconnected, "not connected");
+        }
+        if !self.shared.breaker.allows() {
+            return Outcome::not_stored(
+                Reason::TimedOut,
+                "the server answers nothing; one event a second tries again",
+            );
         }
         let Some(waiter) = self.shared.waiters.register() else {
             return Outcome::not_stored(
@@ -129,8 +106,8 @@ impl Nats {
                 "as many messages are under way as may be",
             );
         };
-        let reply = format!("{}{:x}", self.inbox, waiter.ticket().number());
-        match tokio::time::timeout_at(deadline, self.send(message, reply)).await {
+        let reply = format!("{}{:x}", connection.inbox, waiter.ticket().number());
+        match tokio::time::timeout_at(deadline, self.send(&connection, message, reply)).await {
             Ok(Ok(())) => {}
             Ok(Err(outcome)) => return outcome,
             Err(_) => {
@@ -143,13 +120,24 @@ impl Nats {
             }
         }
         match tokio::time::timeout_at(deadline, waiter).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::unknown(Reason::TimedOut, "no acknowledgement before the deadline"),
+            Ok(outcome) => {
+                self.shared.breaker.note_answer();
+                outcome
+            }
+            Err(_) => {
+                self.shared.note_silence();
+                Outcome::unknown(Reason::TimedOut, "no acknowledgement before the deadline")
+            }
         }
     }
 
     /// Hands the message to the connection. Until that has happened, it is certainly not sent.
-    async fn send(&self, message: &Message, reply: String) -> Result<(), Outcome> {
+    async fn send(
+        &self,
+        connection: &Connection,
+        message: &Message,
+        reply: String,
+    ) -> Result<(), Outcome> {
         let (subject, headers, body) = (
             message.destination.clone(),
             headers::headers(message),
@@ -157,19 +145,20 @@ impl Nats {
         );
         let sent = match self.acknowledgement {
             Acknowledgement::JetStream => {
-                self.client
+                connection
+                    .client
                     .publish_with_reply_and_headers(subject, reply, headers, body)
                     .await
             }
             Acknowledgement::Core => {
-                let sent = self
+                let sent = connection
                     .client
                     .publish_with_headers(subject, headers, body)
                     .await;
                 match sent {
                     // Comes back when the server has dealt with everything before it.
                     Ok(()) => {
-                        let echo = self.client.publish(reply, Bytes::new()).await;
+                        let echo = connection.client.publish(reply, Bytes::new()).await;
                         return echo.map_err(|error| {
                             Outcome::unknown(Reason::Disconnected, error.to_string())
                         });
@@ -182,118 +171,46 @@ impl Nats {
             let reason = match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => Reason::TooLarge,
                 PublishErrorKind::InvalidSubject => Reason::Other,
-                PublishErrorKind::Send => Reason::Fatal,
+                PublishErrorKind::Send => {
+                    // The client's task has ended: nothing will ever be sent through it again.
+                    self.shared.ask_for_replacement(Restart::Dead);
+                    Reason::Fatal
+                }
             };
             Outcome::not_stored(reason, error.to_string())
         })
     }
 
     pub(super) fn health(&self) -> Health {
-        self.shared.health().clone()
+        self.shared.health()
     }
 
     pub(super) fn queue_len(&self) -> usize {
         self.shared.waiters.len()
     }
 
+    /// Tells everyone who still waits that nothing is known.
+    pub(super) fn give_up(&self) {
+        self.shared.waiters.resolve_all(|| {
+            Outcome::unknown(
+                Reason::TimedOut,
+                "the service ended before the acknowledgement came",
+            )
+        });
+    }
+
     pub(super) async fn drain(&self, deadline: Instant) -> usize {
-        if self.client.connection_state() == State::Connected {
-            let drained = tokio::time::timeout_at(deadline, self.client.drain()).await;
+        self.supervisor.abort();
+        let client = &self.connection.load_full().client;
+        if client.connection_state() == State::Connected {
+            let drained = tokio::time::timeout_at(deadline, client.drain()).await;
             if !matches!(drained, Ok(Ok(()))) {
                 tracing::warn!(
-                    broker = self.shared.name,
+                    broker = self.shared.name(),
                     "the connection did not end before the deadline"
                 );
             }
         }
         self.queue_len()
-    }
-}
-
-impl Shared {
-    fn note(&self, event: &Event) {
-        match event {
-            Event::Connected => {
-                tracing::info!(broker = self.name, "broker is up");
-                self.change_to(Health::Up {
-                    missing: Vec::new(),
-                });
-            }
-            Event::Disconnected | Event::Closed => {
-                self.change_to(Health::Down("not connected".to_owned()));
-                let waiting = self
-                    .waiters
-                    .resolve_all(|| Outcome::unknown(Reason::Disconnected, "the connection ended"));
-                tracing::warn!(
-                    broker = self.name,
-                    waiting,
-                    "broker is down: the connection ended"
-                );
-            }
-            Event::LameDuckMode => tracing::warn!(
-                broker = self.name,
-                "the server is about to end; another one will be used"
-            ),
-            Event::Draining => {}
-            Event::SlowConsumer(_) => tracing::warn!(
-                broker = self.name,
-                "acknowledgements come faster than they are read"
-            ),
-            Event::ServerError(error) => self.complain(&error.to_string()),
-            Event::ClientError(error) => self.complain(&error.to_string()),
-        }
-    }
-
-    /// Keeps what went wrong for `/readyz`, and logs it once.
-    fn complain(&self, what: &str) {
-        let what = if what.to_ascii_lowercase().contains("authorization") {
-            format!("authentication failed: {what}")
-        } else {
-            what.to_owned()
-        };
-        let mut health = self.health();
-        if let Health::Down(why) = &mut *health {
-            if why.contains(&what) {
-                return;
-            }
-            *why = format!("not connected ({what})");
-        }
-        drop(health);
-        tracing::warn!(broker = self.name, "{what}");
-    }
-
-    fn change_to(&self, health: Health) {
-        self.metrics
-            .up
-            .set(i64::from(matches!(health, Health::Up { .. })));
-        *self.health() = health;
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes the answers and hands each to the one who waits for it. Ends with the client.
-async fn hand_out(
-    mut answers: async_nats::Subscriber,
-    prefix: usize,
-    acknowledgement: Acknowledgement,
-    shared: Arc<Shared>,
-) {
-    while let Some(answer) = answers.next().await {
-        let number = answer
-            .subject
-            .get(prefix..)
-            .and_then(|number| u64::from_str_radix(number, 16).ok());
-        let Some(number) = number else { continue };
-        let outcome = match acknowledgement {
-            Acknowledgement::JetStream => outcome::of_answer(&answer),
-            Acknowledgement::Core => Outcome::Stored(Receipt::confirmed(false)),
-        };
-        let is_stored = matches!(outcome, Outcome::Stored(_));
-        if !shared.waiters.resolve(Ticket::from_number(number), outcome) && is_stored {
-            shared.metrics.late_acks.inc();
-        }
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{AuthError, ConnectOptions, ServerAddr};
 
+use super::credentials;
 use crate::config::{Secret, Section};
 
 /// How often the server is asked whether it is still there; three silences end the connection.
@@ -132,17 +133,25 @@ impl Settings {
         self.servers.iter().map(|server| server.0.clone()).collect()
     }
 
-    pub(super) async fn connect_options(&self) -> std::io::Result<ConnectOptions> {
-        let mut options = ConnectOptions::new()
+    pub(super) fn connect_options(&self) -> ConnectOptions {
+        let options = match &self.credentials {
+            None => ConnectOptions::new(),
+            Some(file) => {
+                let file = file.clone();
+                // Called for each connection.
+                ConnectOptions::with_auth_callback(move |nonce| {
+                    let auth = credentials::authenticate(&file, &nonce).map_err(AuthError::new);
+                    std::future::ready(auth)
+                })
+            }
+        };
+        let mut options = options
             .name(concat!("hookbridge/", env!("CARGO_PKG_VERSION")))
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECTION_TIMEOUT)
             .client_capacity(CLIENT_CAPACITY)
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_delay);
-        if let Some(file) = &self.credentials {
-            options = options.credentials_file(file).await?;
-        }
         if let Some((user, password)) = &self.user {
             options = options.user_and_password(user.clone(), password.expose().to_owned());
         }
@@ -158,7 +167,7 @@ impl Settings {
                 options = options.add_client_certificate(cert.clone(), key.clone());
             }
         }
-        Ok(options)
+        options
     }
 }
 

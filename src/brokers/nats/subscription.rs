@@ -58,10 +58,7 @@ impl Subscription {
 }
 
 async fn connect(settings: &Settings) -> Result<Client, String> {
-    let options = settings
-        .connect_options()
-        .await
-        .map_err(|error| error.to_string())?;
+    let options = settings.connect_options();
     options
         .connect(settings.addresses())
         .await

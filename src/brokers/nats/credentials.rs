@@ -1,0 +1,85 @@
+//! A credentials file: a user's JWT and the seed of its key, each between dashed lines (docs.nats.io, "Credentials
+//! file"). It is read anew for each connection, so that rotated credentials need no restart.
+
+use std::path::Path;
+
+use async_nats::Auth;
+use nkeys::KeyPair;
+use zeroize::Zeroizing;
+
+/// Larger files are none.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// What proves to a server, which sent `nonce`, that we are the user.
+///
+/// # Errors
+/// Why the file can't be used, without its contents.
+pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, String> {
+    let unusable = |what: &dyn std::fmt::Display| {
+        format!(
+            "the credentials file {} can't be used: {what}",
+            file.display()
+        )
+    };
+    let length = std::fs::metadata(file)
+        .map_err(|error| unusable(&error))?
+        .len();
+    if length > MAX_BYTES {
+        return Err(unusable(&"it is larger than 64 KiB"));
+    }
+    let text = Zeroizing::new(std::fs::read_to_string(file).map_err(|error| unusable(&error))?);
+    let jwt = section(&text, "NATS USER JWT").ok_or_else(|| unusable(&"it has no user JWT"))?;
+    let seed = section(&text, "USER NKEY SEED").ok_or_else(|| unusable(&"it has no user seed"))?;
+    let pair = KeyPair::from_seed(seed).map_err(|_| unusable(&"its seed is none"))?;
+    let mut auth = Auth::new();
+    auth.jwt = Some(jwt.to_owned());
+    auth.signature = Some(
+        pair.sign(nonce)
+            .map_err(|_| unusable(&"its seed can't sign"))?,
+    );
+    Ok(auth)
+}
+
+/// The line between `-----BEGIN title-----` and `------END title------`.
+fn section<'t>(text: &'t str, title: &str) -> Option<&'t str> {
+    let (_, after) = text.split_once(&format!("BEGIN {title}"))?;
+    let (within, _) = after.split_once(&format!("END {title}"))?;
+    within
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_signs_the_servers_nonce_and_errors_do_not_show_it() {
+        let pair = KeyPair::new_user();
+        let seed = pair.seed().unwrap();
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\neyJ.x.y\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        let file = std::env::temp_dir().join(format!("hookbridge-creds-{}", std::process::id()));
+        std::fs::write(&file, &text).unwrap();
+        let auth = authenticate(&file, b"nonce").unwrap();
+        assert_eq!(auth.jwt.as_deref(), Some("eyJ.x.y"));
+        pair.verify(b"nonce", &auth.signature.unwrap()).unwrap();
+        std::fs::write(&file, text.replace(&seed, "SUSECRET")).unwrap();
+        let error = authenticate(&file, b"nonce").err().unwrap();
+        assert!(
+            error.contains("its seed is none") && !error.contains("SUSECRET"),
+            "{error}"
+        );
+        std::fs::write(&file, "").unwrap();
+        assert!(
+            authenticate(&file, b"nonce")
+                .err()
+                .unwrap()
+                .contains("no user JWT")
+        );
+        std::fs::remove_file(&file).unwrap();
+        assert!(authenticate(&file, b"nonce").is_err());
+    }
+}
