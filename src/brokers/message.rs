@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use super::Kind;
+
 /// A message on its way to a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -17,6 +19,24 @@ pub struct Message {
     pub body: Bytes,
     /// The same for every delivery of the event: JetStream drops the second within its window (`Nats-Msg-Id`).
     pub deduplication_id: String,
+}
+
+impl Message {
+    /// Its headers as this kind of broker gets them, before any encoding of their values.
+    pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
+        let recognition = match kind {
+            Kind::Kafka => None,
+            Kind::Nats => Some(("Nats-Msg-Id", self.deduplication_id.as_str())),
+        };
+        let headers = self.headers.iter().map(move |header| {
+            let name = match kind {
+                Kind::Kafka => header.attribute.on_kafka(),
+                Kind::Nats => header.attribute.on_nats(),
+            };
+            (name, header.value.as_ref())
+        });
+        headers.chain(recognition)
+    }
 }
 
 /// One header of a [`Message`].
@@ -77,7 +97,7 @@ impl Attribute {
 
     /// The name on Kafka.
     #[must_use]
-    pub fn on_kafka(&self) -> &str {
+    fn on_kafka(&self) -> &str {
         match self {
             Self::CloudEvents { kafka, .. } => kafka,
             Self::Plain(name) => name,
@@ -86,7 +106,7 @@ impl Attribute {
 
     /// The name on NATS.
     #[must_use]
-    pub fn on_nats(&self) -> &str {
+    fn on_nats(&self) -> &str {
         match self {
             Self::CloudEvents { nats, .. } => nats,
             Self::Plain(name) => name,

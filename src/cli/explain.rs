@@ -12,7 +12,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{ConfigFiles, Done, Outcome, style};
-use crate::brokers::Kind;
 use crate::config::{Config, Source};
 use crate::ingress::{
     Addressed, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation, decide,
@@ -205,16 +204,9 @@ impl<'a> Explanation<'a> {
     fn with_message(self, config: &'a Config, addressed: &'a Addressed) -> Self {
         let Addressed { broker, message } = addressed;
         let broker = config.broker(*broker);
-        let names = message
-            .headers
-            .iter()
-            .map(|header| match broker.settings.kind() {
-                Kind::Kafka => header.attribute.on_kafka(),
-                Kind::Nats => header.attribute.on_nats(),
-            });
-        let headers = names
-            .zip(&message.headers)
-            .map(|(name, header)| (name.to_owned(), header.value.as_ref().into()));
+        let headers = message
+            .headers_on(broker.settings.kind())
+            .map(|(name, value)| (name.to_owned(), value.into()));
         Self {
             broker: Some(&broker.name),
             topic: Some(&message.destination),

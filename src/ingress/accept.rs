@@ -157,8 +157,7 @@ async fn connection(
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .max_header_size(MAX_HEAD_BYTES)
-            .max_buf_size(MAX_BUFFER_BYTES)
-            .pipeline_flush(true);
+            .max_buf_size(MAX_BUFFER_BYTES);
         // An idle connection must not be closed under its sender's next request: the next answer closes it.
         live!(builder.serve_connection(io, service), |_| activity
             .close_with_next_answer())

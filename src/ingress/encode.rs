@@ -9,11 +9,11 @@ use time::format_description::well_known::Rfc3339;
 use super::parse::{Event, Parsed};
 use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
-use super::{Addressed, Delivery, Verdict};
+use super::{Addressed, Decision, Delivery, Verdict};
 use crate::brokers::{Attribute, Header, Kind, Message};
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
-use crate::providers::EventId;
+use crate::providers::{EventId, Unidentified};
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 1024;
@@ -78,16 +78,61 @@ fn encode_for(
         Some(template) => fill.key(template)?,
         None => default_key(event).to_owned(),
     };
-    let mut headers = event_headers(verified, &event.id, Some(event));
+    let mut headers = event_headers(verified, &Known::of(event));
     headers.push(header(Attribute::PARTITION_KEY, key.clone()));
     Ok(message(verified, topic, key, headers, &event.id))
 }
 
-/// What becomes of an event that can't be published as it should: as the configuration says.
-pub(super) fn otherwise(
+/// What becomes of an event that can't be published as it should: what the configuration says.
+pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refusal) -> Verdict {
+    let event = parsed.event();
+    let (intended_topic, key) = intended(verified.source(), parsed);
+    reject_or(verified, refusal, |refusal, topic| {
+        let mut headers = event_headers(verified, &Known::of(event));
+        headers.extend(why(verified, refusal, &key));
+        headers.extend(intended_topic.map(|topic| header(INTENDED_TOPIC, topic)));
+        message(verified, topic, key, headers, &event.id)
+    })
+}
+
+/// The same of an event of which little is known: its bytes, and perhaps its id and type.
+pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidentified) -> Decision {
+    let Unidentified {
+        refusal,
+        event_id,
+        event_type,
+    } = unidentified;
+    let generated = EventId::generate(verified.request().at());
+    let id = event_id.as_ref().unwrap_or(&generated);
+    let known = Known {
+        id,
+        event_type: event_type.as_deref(),
+        time: None,
+        subject: None,
+    };
+    let verdict = reject_or(verified, refusal, |refusal, topic| {
+        let key = id.as_str().to_owned();
+        let mut headers = event_headers(verified, &known);
+        if event_id.is_none() {
+            headers.push(header(EVENT_ID_ORIGIN, "generated"));
+        }
+        headers.extend(why(verified, refusal, &key));
+        message(verified, topic, key, headers, id)
+    });
+    // A dead letter's id is told; one that was made for nothing is not.
+    let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
+    let event_id = event_id.or_else(|| is_dead_letter.then_some(generated));
+    Decision {
+        event_id,
+        event_type,
+        verdict,
+    }
+}
+
+fn reject_or(
     verified: &Verified,
-    parsed: Option<&Parsed<'_>>,
     refusal: Refusal,
+    letter: impl FnOnce(&Refusal, String) -> Message,
 ) -> Verdict {
     let source = verified.source();
     let otherwise = if matches!(refusal, Refusal::NoRoute { .. }) {
@@ -99,49 +144,30 @@ pub(super) fn otherwise(
         Otherwise::Reject => Verdict::Refuse(refusal),
         Otherwise::Ignore => Verdict::Ignore,
         Otherwise::DeadLetter { broker, topic } => {
-            let message = dead_letter(verified, parsed, &refusal, topic.clone());
-            Verdict::DeadLetter {
-                letter: Addressed {
-                    broker: *broker,
-                    message,
-                },
-                refusal,
-            }
+            let message = letter(&refusal, topic.clone());
+            let letter = Addressed {
+                broker: *broker,
+                message,
+            };
+            Verdict::DeadLetter { letter, refusal }
         }
     }
 }
 
-fn dead_letter(
-    verified: &Verified,
-    parsed: Option<&Parsed<'_>>,
-    refusal: &Refusal,
-    topic: String,
-) -> Message {
-    let source = verified.source();
-    let event = parsed.map(Parsed::event);
-    let id = event.map_or_else(
-        || EventId::generate(verified.request().at()),
-        |event| event.id.clone(),
-    );
-    let (intended_topic, key) = match parsed {
-        Some(parsed) => intended(source, parsed),
-        None => (None, id.as_str().to_owned()),
-    };
-    let mut headers = event_headers(verified, &id, event);
-    if event.is_none() {
-        headers.push(header(EVENT_ID_ORIGIN, "generated"));
-    }
-    headers.push(header(Attribute::PARTITION_KEY, key.clone()));
-    headers.push(header(REASON, refusal.code()));
-    headers.push(header(DETAIL, refusal.detail()));
+/// Why an event became a dead letter.
+fn why(verified: &Verified, refusal: &Refusal, key: &str) -> Vec<Header> {
+    let mut headers = vec![
+        header(Attribute::PARTITION_KEY, key.to_owned()),
+        header(REASON, refusal.code()),
+        header(DETAIL, refusal.detail()),
+    ];
     if let Refusal::InvalidEvent(violations) = refusal
         && let Some(Violation { pointer, .. }) = violations.first()
     {
         headers.push(header(POINTER, pointer.clone()));
     }
-    headers.push(header(SOURCE_NAME, source.name.clone()));
-    headers.extend(intended_topic.map(|topic| header(INTENDED_TOPIC, topic)));
-    message(verified, topic, key, headers, &id)
+    headers.push(header(SOURCE_NAME, verified.source().name.clone()));
+    headers
 }
 
 /// Where an event would have gone, if it could be told, and with which key.
@@ -199,23 +225,40 @@ fn header(attribute: Attribute, value: impl Into<Cow<'static, str>>) -> Header {
     }
 }
 
+/// What is known of an event.
+struct Known<'e> {
+    id: &'e EventId,
+    event_type: Option<&'e str>,
+    time: Option<&'e str>,
+    subject: Option<&'e str>,
+}
+
+impl<'e> Known<'e> {
+    fn of(event: &'e Event) -> Self {
+        Self {
+            id: &event.id,
+            event_type: Some(&event.event_type),
+            time: event.time.as_deref(),
+            subject: event.subject.as_deref(),
+        }
+    }
+}
+
 /// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that go on.
-fn event_headers(verified: &Verified, id: &EventId, event: Option<&Event>) -> Vec<Header> {
+fn event_headers(verified: &Verified, known: &Known<'_>) -> Vec<Header> {
     let (source, request) = (verified.source(), verified.request());
     let mut headers = Vec::with_capacity(16);
-    headers.push(header(EVENT_ID, id.as_str().to_owned()));
+    headers.push(header(EVENT_ID, known.id.as_str().to_owned()));
     headers.push(header(Attribute::SPEC_VERSION, "1.0"));
-    headers.push(header(Attribute::ID, id.as_str().to_owned()));
+    headers.push(header(Attribute::ID, known.id.as_str().to_owned()));
     headers.push(header(Attribute::SOURCE, source.ce_source.clone()));
-    if let Some(event) = event {
-        headers.push(header(Attribute::TYPE, event.event_type.clone()));
-        headers.extend(event.time.clone().map(|time| header(Attribute::TIME, time)));
-        headers.extend(
-            event
-                .subject
-                .clone()
-                .map(|subject| header(Attribute::SUBJECT, subject)),
-        );
+    let optional = [
+        (Attribute::TYPE, known.event_type),
+        (Attribute::TIME, known.time),
+        (Attribute::SUBJECT, known.subject),
+    ];
+    for (attribute, value) in optional {
+        headers.extend(value.map(|value| header(attribute, value.to_owned())));
     }
     headers.push(header(Attribute::RECORDED_TIME, rfc_3339(request.at())));
     let content_type = request

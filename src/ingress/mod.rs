@@ -166,18 +166,16 @@ async fn finish(
 /// Steps 3 to 6: what is to become of an authentic event. Pure, so that `hookbridge explain` says what `run` would do.
 #[must_use]
 pub fn decide(verified: &Verified) -> Decision {
-    let parsed = parse::parse(verified);
-    let verdict = match &parsed {
-        Ok(parsed) => judge(verified, parsed),
-        Err(refusal) => Err(refusal.clone()),
+    let parsed = match parse::parse(verified) {
+        Ok(parsed) => parsed,
+        Err(unidentified) => return encode::otherwise_unidentified(verified, unidentified),
     };
-    let parsed = parsed.ok();
-    let verdict =
-        verdict.unwrap_or_else(|refusal| encode::otherwise(verified, parsed.as_ref(), refusal));
-    let (event_id, event_type) = parsed.map(Parsed::into_names).unzip();
+    let verdict = judge(verified, &parsed)
+        .unwrap_or_else(|refusal| encode::otherwise(verified, &parsed, refusal));
+    let event = parsed.into_event();
     Decision {
-        event_id,
-        event_type,
+        event_id: Some(event.id),
+        event_type: Some(event.event_type),
         verdict,
     }
 }

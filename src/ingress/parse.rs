@@ -3,7 +3,7 @@
 use super::refusal::Refusal;
 use super::verify::Verified;
 use crate::json::{Document, Fault, Node};
-use crate::providers::{EventId, Identity};
+use crate::providers::{EventId, Identity, Unidentified};
 
 /// What an event says of itself.
 #[derive(Debug, Clone)]
@@ -26,12 +26,12 @@ impl Parsed<'_> {
         &self.event
     }
 
-    pub(super) fn root(&self) -> Node<'_> {
-        self.document.root()
+    pub(super) fn into_event(self) -> Event {
+        self.event
     }
 
-    pub(super) fn into_names(self) -> (EventId, String) {
-        (self.event.id, self.event.event_type)
+    pub(super) fn root(&self) -> Node<'_> {
+        self.document.root()
     }
 
     /// A name that was looked up so far and stands twice is a fault: another reader would see another event.
@@ -40,7 +40,11 @@ impl Parsed<'_> {
     }
 }
 
-pub(super) fn parse(verified: &Verified) -> Result<Parsed<'_>, Refusal> {
+/// Reads the body and asks it who it is.
+///
+/// # Errors
+/// What is wrong, and what is known of the event all the same.
+pub(super) fn parse(verified: &Verified) -> Result<Parsed<'_>, Unidentified> {
     let request = verified.request();
     let document = Document::parse(request.body()).map_err(|fault| match fault {
         Fault::Encoding { .. } => Refusal::InvalidEncoding(fault.to_string()),
@@ -50,6 +54,7 @@ pub(super) fn parse(verified: &Verified) -> Result<Parsed<'_>, Refusal> {
         .source()
         .provider
         .identify(request.headers(), &document);
+    // What was read of an ambiguous event is not known.
     refuse_if_ambiguous(&document)?;
     let Identity {
         event_id,

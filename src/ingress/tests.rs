@@ -66,14 +66,9 @@ fn refused(decision: Decision) -> Refusal {
 }
 
 fn headers_of(message: &Message, kind: Kind) -> Vec<(String, String)> {
-    let name = |header: &crate::brokers::Header| match kind {
-        Kind::Kafka => header.attribute.on_kafka().to_owned(),
-        Kind::Nats => header.attribute.on_nats().to_owned(),
-    };
     message
-        .headers
-        .iter()
-        .map(|header| (name(header), header.value.to_string()))
+        .headers_on(kind)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }
 

@@ -46,7 +46,11 @@ pub trait Provider: Send + Sync + 'static {
     ///
     /// # Errors
     /// The refusal of an event that does not.
-    fn identify(&self, headers: &HeaderMap, document: &Document<'_>) -> Result<Identity, Refusal>;
+    fn identify(
+        &self,
+        headers: &HeaderMap,
+        document: &Document<'_>,
+    ) -> Result<Identity, Unidentified>;
 
     /// The headers with which the provider signs a body at a time, for `hookbridge send` and tests.
     ///
@@ -115,6 +119,27 @@ pub struct Identity {
     pub time: Option<String>,
     /// What it is about.
     pub subject: Option<String>,
+}
+
+/// An event that does not say all that it must, and what it says all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unidentified {
+    /// What is wrong with it.
+    pub refusal: Refusal,
+    /// Its id, where it has one.
+    pub event_id: Option<EventId>,
+    /// Its type, where it has one.
+    pub event_type: Option<String>,
+}
+
+impl From<Refusal> for Unidentified {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            event_id: None,
+            event_type: None,
+        }
+    }
 }
 
 /// An event's id: 1 to 256 bytes without control characters.

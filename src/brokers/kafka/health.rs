@@ -12,6 +12,10 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::Settings;
 use crate::brokers::Health;
+use crate::telemetry::Gate;
+
+/// How a complaint about credentials begins.
+const AUTHENTICATION_FAILED: &str = "authentication failed: ";
 
 /// An acknowledgement says for this long that the cluster is up.
 const FRESH: Duration = Duration::from_secs(10);
@@ -34,6 +38,7 @@ pub(super) struct Watch {
     last_statistics: Moment,
     last_probe: Moment,
     must_look: AtomicBool,
+    complaints: Gate,
     state: Mutex<State>,
     woken: Condvar,
 }
@@ -101,6 +106,7 @@ impl Watch {
             last_statistics: Moment::default(),
             last_probe: Moment::default(),
             must_look: AtomicBool::new(false),
+            complaints: Gate::default(),
             state: Mutex::new(state),
             woken: Condvar::new(),
         }
@@ -167,16 +173,24 @@ impl Watch {
             .unwrap_or_default()
     }
 
+    /// Keeps what librdkafka complains about, for when the cluster turns out to be down.
     pub(super) fn note_error(&self, error: &KafkaError, reason: &str) {
-        let mut state = self.state();
-        let is_authentication = matches!(error.rdkafka_error_code(), Some(Code::Authentication));
-        let complaint = if is_authentication {
-            format!("authentication failed: {reason}")
-        } else {
-            reason.to_owned()
+        let complaint = match error.rdkafka_error_code() {
+            Some(Code::Authentication) => format!("{AUTHENTICATION_FAILED}{reason}"),
+            // Says nothing that the probe does not, and says it for ever (librdkafka#5546).
+            Some(Code::AllBrokersDown) => return,
+            _ => reason.to_owned(),
         };
-        if state.complaint.as_ref() != Some(&complaint) {
-            tracing::warn!(broker = self.name, "{complaint}");
+        let mut state = self.state();
+        // Refused credentials stay the cause until they are taken.
+        let is_explained = state
+            .complaint
+            .as_ref()
+            .is_some_and(|known| known.starts_with(AUTHENTICATION_FAILED));
+        if !is_explained || complaint.starts_with(AUTHENTICATION_FAILED) {
+            if let Some(suppressed) = self.complaints.pass() {
+                tracing::warn!(broker = self.name, suppressed, "{complaint}");
+            }
             state.complaint = Some(complaint);
         }
     }
@@ -229,7 +243,11 @@ impl Watch {
                     "broker is up, but lacks topics"
                 );
             }
-            Health::Down(why) => tracing::warn!(broker = self.name, why, "broker is down"),
+            Health::Down(why) => {
+                if matches!(state.health, Health::Up { .. }) || self.complaints.pass().is_some() {
+                    tracing::warn!(broker = self.name, why, "broker is down");
+                }
+            }
         }
         if matches!(health, Health::Up { .. }) {
             state.complaint = None;

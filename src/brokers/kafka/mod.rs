@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use super::outcome::{Outcome, Reason};
 use super::waiters::{Ticket, Waiter, Waiters};
-use super::{Health, Limits, Message, StartError};
+use super::{Health, Kind, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
 use health::Watch;
 use supervisor::Supervisor;
@@ -106,10 +106,10 @@ impl Kafka {
             ));
         };
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-        for header in &message.headers {
+        for (key, value) in message.headers_on(Kind::Kafka) {
             headers = headers.insert(Header {
-                key: header.attribute.on_kafka(),
-                value: Some(header.value.as_bytes()),
+                key,
+                value: Some(value.as_bytes()),
             });
         }
         let record = BaseRecord::with_opaque_to(&message.destination, opaque(waiter.ticket()))
@@ -208,20 +208,20 @@ impl ClientContext for Reports {
     }
 }
 
-/// librdkafka's log lines. They name brokers and errors, never credentials.
+/// librdkafka's log lines. They name brokers and errors, never credentials; what matters of them is logged as what came of
+/// it, so they are for those who look closely.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => {
-            tracing::warn!(target: "librdkafka", facility, "{message}");
-        }
-        RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
-            tracing::info!(target: "librdkafka", facility, "{message}")
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning
+        | RDKafkaLogLevel::Notice => {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-            tracing::debug!(target: "librdkafka", facility, "{message}")
+            tracing::trace!(target: "librdkafka", facility, "{message}");
         }
     }
 }

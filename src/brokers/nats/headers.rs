@@ -4,10 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::brokers::Message;
-
-/// What a stream recognizes a second delivery by.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
+use crate::brokers::{Kind, Message};
 
 /// NATS binding 1.0.2 section 3.1.3.2: space, double quote, percent and whatever is not printable ASCII are encoded.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
@@ -15,11 +12,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// The message's headers and its `Nats-Msg-Id`. A name that NATS can't carry is left out: the configuration takes none.
 pub(super) fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let all = message
-        .headers
-        .iter()
-        .map(|header| (header.attribute.on_nats(), header.value.as_ref()));
-    for (name, value) in all.chain([(MESSAGE_ID, message.deduplication_id.as_str())]) {
+    for (name, value) in message.headers_on(Kind::Nats) {
         let encoded = utf8_percent_encode(value, ENCODED).to_string();
         // Parsed first: the map's own conversions panic.
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), encoded.parse::<HeaderValue>())

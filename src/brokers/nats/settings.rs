@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{AuthError, ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
 
 use super::credentials;
 use crate::config::{Secret, Section};
@@ -75,7 +76,7 @@ impl Settings {
             }
             parsed.map(Server)
         });
-        let servers = servers.collect();
+        let servers: Vec<Server> = servers.collect();
         let words = [
             ("jetstream", Acknowledgement::JetStream),
             ("core", Acknowledgement::Core),
@@ -111,6 +112,11 @@ impl Settings {
             section.problem("`credentials`, `user` and `token` exclude each other");
         }
         let tls = section.section("tls").map(Tls::read);
+        let (user, token) = match (&credentials, user, token) {
+            // The client itself does not read them out of the URL.
+            (None, None, None) => login(&servers),
+            (_, user, token) => (user, token),
+        };
         Some(Self {
             servers,
             acknowledgement,
@@ -168,6 +174,22 @@ impl Settings {
             }
         }
         options
+    }
+}
+
+/// The user and password, or the token, that a URL has in front of its host.
+fn login(servers: &[Server]) -> (Option<(String, Secret)>, Option<Secret>) {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let login = servers
+        .iter()
+        .find_map(|server| Some((server.0.username()?, server.0.password())));
+    match login {
+        Some((user, Some(password))) => (
+            Secret::new(decode(password)).map(|password| (decode(user), password)),
+            None,
+        ),
+        Some((token, None)) => (None, Secret::new(decode(token))),
+        None => (None, None),
     }
 }
 

@@ -4,7 +4,7 @@
 //! `issue`, `incident` or `ping`, and `event_type` says which type it is. Everything that is not needed here is the
 //! schema's to judge.
 
-use super::super::{EventId, Identity};
+use super::super::{EventId, Identity, Unidentified};
 use crate::ingress::Refusal;
 use crate::json::{Document, Kind, Node, is_date_time};
 
@@ -90,33 +90,52 @@ pub(super) const TYPES: [&str; 8] = {
 /// The longest type, in bytes.
 const MAX_TYPE_BYTES: usize = 128;
 
-pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Refusal> {
+pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Unidentified> {
     let root = document.root();
     if root.kind() != Kind::Object {
-        return Err(Refusal::invalid_event("", "must be an object"));
+        return Err(Refusal::invalid_event("", "must be an object").into());
     }
     let event_id = event_id(root)?;
-    let payloads = payloads(root)?;
-    let event_type = match sent_type(root)? {
-        Some(sent) => sent,
-        None => nested_type(&payloads)
-            .ok_or(Refusal::MissingEventType)?
-            .to_owned(),
+    let with_id = |refusal| Unidentified {
+        refusal,
+        event_id: Some(event_id.clone()),
+        event_type: None,
     };
-    let subject = match EVENT_TYPES
+    let payloads = payloads(root).map_err(with_id)?;
+    let sent = sent_type(root).map_err(with_id)?;
+    let event_type = sent.or_else(|| nested_type(&payloads).map(str::to_owned));
+    let event_type = event_type
+        .ok_or(Refusal::MissingEventType)
+        .map_err(with_id)?;
+    match subject_of(root, &event_type, &payloads).and_then(|subject| Ok((subject, time(root)?))) {
+        Ok((subject, time)) => Ok(Identity {
+            event_id,
+            event_type,
+            time,
+            subject,
+        }),
+        Err(refusal) => Err(Unidentified {
+            refusal,
+            event_id: Some(event_id),
+            event_type: Some(event_type),
+        }),
+    }
+}
+
+/// What the event is about; the payload of a known type must be there.
+fn subject_of(
+    root: Node<'_>,
+    event_type: &str,
+    payloads: &[Field<'_>],
+) -> Result<Option<String>, Refusal> {
+    match EVENT_TYPES
         .iter()
         .find(|known| known.nested.snake == event_type)
     {
-        Some(known) => subject(root, known, payload_of(root, known, &payloads)?)?,
+        Some(known) => subject(root, known, payload_of(root, known, payloads)?),
         // A later version's type: what its payload is, we can't know.
-        None => None,
-    };
-    Ok(Identity {
-        event_id,
-        event_type,
-        time: time(root)?,
-        subject,
-    })
+        None => Ok(None),
+    }
 }
 
 fn event_id(root: Node<'_>) -> Result<EventId, Refusal> {
@@ -340,6 +359,23 @@ mod tests {
 
     fn identity(body: &str) -> Result<Identity, Refusal> {
         identify(&Document::parse(body.as_bytes()).unwrap())
+            .map_err(|unidentified| unidentified.refusal)
+    }
+
+    #[test]
+    fn what_an_event_says_is_known_even_when_something_else_is_wrong() {
+        let of = |body: &str| identify(&Document::parse(body.as_bytes()).unwrap()).unwrap_err();
+        let broken = of(r#"{"event_id":"e","issue_closed":{}}"#);
+        assert_eq!(
+            (broken.event_id, broken.event_type.as_deref()),
+            (EventId::new("e".to_owned()), Some("issue_closed"))
+        );
+        let typeless = of(r#"{"event_id":"e"}"#);
+        assert_eq!(
+            (typeless.event_id.is_some(), typeless.event_type),
+            (true, None)
+        );
+        assert_eq!(of("{}").event_id, None);
     }
 
     fn type_of(body: &str) -> String {

@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use super::{Identity, Provider, SignError, Verifier, VerifierSettings};
+use super::{Identity, Provider, SignError, Unidentified, Verifier, VerifierSettings};
 use crate::config::Secret;
-use crate::ingress::Refusal;
 use crate::json::Document;
 
 /// The preset.
@@ -42,7 +41,11 @@ impl Provider for Synq {
         Box::new(signature::Signature::new(&settings))
     }
 
-    fn identify(&self, _headers: &HeaderMap, document: &Document<'_>) -> Result<Identity, Refusal> {
+    fn identify(
+        &self,
+        _headers: &HeaderMap,
+        document: &Document<'_>,
+    ) -> Result<Identity, Unidentified> {
         event::identify(document)
     }
 
