@@ -2,14 +2,17 @@
 //! [`Bridge`] from its first step to its last.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::brokers::{Broker, Health, Message, NotStored, Outcome, Reason, StartError, Unknown};
+use crate::brokers::{
+    Broker, Finding, Health, Message, NotStored, Outcome, Reason, StartError, Unknown, Verdict,
+    durability,
+};
 use crate::config::{BrokerId, Config, ReadyWhen, Source};
 use crate::ingress::duplicates::Window;
 use crate::ingress::{Permits, Refusal, Share, Status};
@@ -33,6 +36,8 @@ pub struct Bridge {
     /// Requests whose senders have hung up.
     tasks: TaskTracker,
     gates: Gates,
+    /// What is wrong with the destinations of brokers that must be durable.
+    undurable: Mutex<Vec<String>>,
     is_draining: AtomicBool,
     is_closing: AtomicBool,
     request_prefix: u32,
@@ -116,6 +121,7 @@ impl Bridge {
             needed_brokers,
             tasks: TaskTracker::new(),
             gates,
+            undurable: Mutex::default(),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             request_prefix: uuid::Uuid::new_v4().as_fields().0,
@@ -172,6 +178,13 @@ impl Bridge {
                 Health::Down(why) => missing.push(format!("broker {name}: {why}")),
             }
         }
+        let undurable = self
+            .undurable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let is_durable = undurable.is_empty();
+        missing.extend(undurable);
         let is_draining = self.is_draining.load(Ordering::Acquire);
         if is_draining {
             missing.push("the service is ending".to_owned());
@@ -181,9 +194,64 @@ impl Bridge {
             ReadyWhen::All => up == self.needed_brokers.len(),
         };
         Readiness {
-            is_ready: is_reachable && !is_draining,
+            is_ready: is_reachable && is_durable && !is_draining,
             missing,
         }
+    }
+
+    /// Looks at every destination that is known in advance, and notes what its acknowledgement survives.
+    ///
+    /// Returns what is wrong with those that must be durable.
+    pub async fn look_at_destinations(
+        &self,
+        timeout: Duration,
+        seen: &mut Vec<Finding>,
+    ) -> Vec<String> {
+        let mut undurable = Vec::new();
+        let mut all = Vec::new();
+        for id in &self.needed_brokers {
+            let broker = self.config.broker(*id);
+            let destinations = self.config.known_destinations(*id);
+            let looked = durability(
+                &broker.settings,
+                &destinations,
+                self.config.needs(),
+                timeout,
+            )
+            .await;
+            // That it can't be asked is told by its health.
+            for finding in looked.unwrap_or_default() {
+                let Finding {
+                    destination,
+                    check,
+                    verdict,
+                } = &finding;
+                match verdict {
+                    Verdict::Unknown(_) => {}
+                    _ => self.metrics.set_durable(
+                        &broker.name,
+                        destination,
+                        check,
+                        *verdict == Verdict::Good,
+                    ),
+                }
+                if let (Verdict::Bad(why) | Verdict::Advice(why), false) =
+                    (verdict, seen.contains(&finding))
+                {
+                    tracing::warn!(broker = broker.name, destination, check, "{why}");
+                }
+                if let (Verdict::Bad(why), true) = (verdict, broker.require_durable) {
+                    undurable.push(format!("broker {}: {destination}: {why}", broker.name));
+                }
+                all.push(finding);
+            }
+        }
+        *seen = all;
+        *self
+            .undurable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = undurable.clone();
+        undurable
     }
 
     /// From now on `/readyz` says no, and answers ask senders to connect anew.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -12,11 +13,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bridge::Bridge;
+use crate::brokers::Finding;
 use crate::config::Config;
 use crate::{admin, ingress};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// How long brokers have to tell of their destinations: before the service starts where it must know, and later.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(15);
+
+/// How often they are asked.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What of `shutdown_timeout` is kept for the last answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -54,6 +63,18 @@ impl Service {
         let admin_listener = bind(admin_listen)?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
         let bridge = Bridge::start(config).await?;
+        let mut seen = Vec::new();
+        if bridge
+            .config()
+            .brokers
+            .iter()
+            .any(|broker| broker.require_durable)
+        {
+            let undurable = bridge.look_at_destinations(FIRST_LOOK, &mut seen).await;
+            if !undurable.is_empty() {
+                return Err(format!("require_durable: {}", undurable.join("; ")).into());
+            }
+        }
         let (stop, stop_admin, connections) = (
             CancellationToken::new(),
             CancellationToken::new(),
@@ -70,8 +91,10 @@ impl Service {
             stop.clone(),
             connections.clone(),
         ));
+        tokio::spawn(keep_looking(Arc::clone(&bridge), seen, stop_admin.clone()));
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         tracing::info!(listener = "public", address = %address, "listening");
+        tell_systemd(&[NotifyState::Ready]);
         Ok(Self {
             bridge,
             address,
@@ -100,6 +123,7 @@ impl Service {
         let http = &self.bridge.config().http;
         let deadline = Instant::now() + http.shutdown_timeout;
         tracing::info!(in_flight = self.bridge.permits().events_taken(), "draining");
+        tell_systemd(&[NotifyState::Stopping]);
         self.bridge.begin_draining();
         tokio::time::sleep_until(Instant::now() + http.drain_delay).await;
         self.stop.cancel();
@@ -131,6 +155,27 @@ impl Service {
             );
             Ended::Late
         }
+    }
+}
+
+/// Looks at the destinations now and then, until the service ends.
+async fn keep_looking(bridge: Arc<Bridge>, mut seen: Vec<Finding>, stop: CancellationToken) {
+    loop {
+        let looking = async {
+            bridge.look_at_destinations(LOOK, &mut seen).await;
+            tokio::time::sleep_until(Instant::now() + LOOK_INTERVAL).await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = looking => {}
+        }
+    }
+}
+
+/// Where systemd did not start us, there is nobody to tell.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd could not be told");
     }
 }
 

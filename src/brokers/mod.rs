@@ -3,6 +3,7 @@
 //! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
 //! inside these folders.
 
+mod durability;
 mod kafka;
 mod message;
 mod mock;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use durability::{Finding, Needs, Verdict};
 pub use message::{Attribute, Header, Message};
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
@@ -206,18 +208,20 @@ impl Broker {
     }
 }
 
-/// Asks a broker whether it is there and has the destinations; waits no longer than `timeout`.
+/// Asks a broker for the destinations, and what their acknowledgement survives; waits no longer than `timeout` for each
+/// answer.
 ///
 /// # Errors
-/// Each thing that is wrong, in words for the operator.
-pub async fn inspect(
+/// Why it can't be asked, in words for the operator.
+pub async fn durability(
     settings: &Settings,
     destinations: &[String],
+    needs: Needs,
     timeout: Duration,
-) -> Result<(), Vec<String>> {
+) -> Result<Vec<Finding>, String> {
     match settings {
-        Settings::Kafka(settings) => kafka::inspect(settings, destinations, timeout).await,
-        Settings::Nats(settings) => nats::inspect(settings, destinations, timeout).await,
+        Settings::Kafka(settings) => kafka::look(settings, destinations, needs, timeout).await,
+        Settings::Nats(settings) => nats::look(settings, destinations, needs, timeout).await,
     }
 }
 

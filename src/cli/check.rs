@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers;
+use crate::brokers::{self, Finding, Verdict, durability};
 use crate::config::{Action, Config, Destination, Otherwise};
 
 /// How long a broker has to answer.
@@ -25,12 +25,8 @@ pub(super) fn run(options: &Options) -> Outcome {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
-            let count = problems.0.len();
-            return Err(format!(
-                "the configuration has {count} {}",
-                if count == 1 { "problem" } else { "problems" }
-            )
-            .into());
+            let count = counted(problems.0.len(), "problem");
+            return Err(format!("the configuration has {count}").into());
         }
     };
     print!("{}", describe(&config));
@@ -140,17 +136,44 @@ async fn connect(config: &Config) -> Outcome {
     println!();
     for id in config.broker_ids() {
         let broker = config.broker(id);
-        let destinations = config.known_destinations(id);
-        match brokers::inspect(&broker.settings, &destinations, CONNECT_TIMEOUT).await {
-            Ok(()) => println!(
-                "broker {} is reachable and has {}",
-                broker.name,
-                listed(&destinations)
-            ),
-            Err(problems) => {
+        let (name, destinations) = (&broker.name, config.known_destinations(id));
+        let looked = durability(
+            &broker.settings,
+            &destinations,
+            config.needs(),
+            CONNECT_TIMEOUT,
+        )
+        .await;
+        let findings = match looked {
+            Ok(findings) => findings,
+            Err(why) => {
+                eprintln!("broker {name} can't be asked: {why}");
                 done = Done::Badly;
-                for problem in problems {
-                    eprintln!("broker {}: {problem}", broker.name);
+                continue;
+            }
+        };
+        println!(
+            "broker {name} answers; {} looked at",
+            counted(destinations.len(), "destination")
+        );
+        for Finding {
+            destination,
+            check,
+            verdict,
+        } in findings
+        {
+            match verdict {
+                Verdict::Good => {}
+                Verdict::Bad(why) => {
+                    let is_problem = check == "exists" || broker.require_durable;
+                    let severity = if is_problem { "problem" } else { "warning" };
+                    eprintln!("{severity}: {name}: {destination}: {why}");
+                    if is_problem {
+                        done = Done::Badly;
+                    }
+                }
+                Verdict::Advice(why) | Verdict::Unknown(why) => {
+                    eprintln!("note: {name}: {destination}: {why}")
                 }
             }
         }
@@ -158,10 +181,10 @@ async fn connect(config: &Config) -> Outcome {
     Ok(done)
 }
 
-fn listed(destinations: &[String]) -> String {
-    if destinations.is_empty() {
-        "no destination that is known in advance".to_owned()
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
     } else {
-        destinations.join(", ")
+        format!("{count} {noun}s")
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use http::{HeaderName, StatusCode};
 
-use crate::brokers::{Kind, Limits, Settings};
+use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::json::Schema;
 use crate::providers::{Provider, Verifier};
 
@@ -375,6 +375,18 @@ impl Config {
             .div_ceil(brokers)
             .max(largest_body);
         (events, bytes)
+    }
+
+    /// What a broker must be able to keep.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        let max_body_bytes = self
+            .sources
+            .iter()
+            .map(|source| source.max_body)
+            .max()
+            .unwrap_or_default();
+        Needs { max_body_bytes }
     }
 
     /// What a broker's client must be able to carry.

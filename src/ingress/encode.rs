@@ -101,13 +101,14 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
         refusal,
         event_id,
         event_type,
+        time,
     } = unidentified;
     let generated = EventId::generate(verified.request().at());
     let id = event_id.as_ref().unwrap_or(&generated);
     let known = Known {
         id,
         event_type: event_type.as_deref(),
-        time: None,
+        time: time.as_deref(),
         subject: None,
     };
     let verdict = reject_or(verified, refusal, |refusal, topic| {

@@ -130,6 +130,8 @@ pub struct Unidentified {
     pub event_id: Option<EventId>,
     /// Its type, where it has one.
     pub event_type: Option<String>,
+    /// When it happened, where it says so.
+    pub time: Option<String>,
 }
 
 impl From<Refusal> for Unidentified {
@@ -138,6 +140,7 @@ impl From<Refusal> for Unidentified {
             refusal,
             event_id: None,
             event_type: None,
+            time: None,
         }
     }
 }

@@ -159,10 +159,7 @@ fn keys_that_wait_for_later_releases_are_unknown_until_then() {
         ("source", "public_url = \"https://hooks.example.com\""),
         ("source", "success_body = \"ok\""),
         ("source", "rate_limit = { per_second = 1 }"),
-        ("source", "dedup_window = \"1h\""),
         ("source", "expect_every = \"1h\""),
-        ("route", "fallback = \"main\""),
-        ("route", "copy_to = [{ broker = \"main\", topic = \"x\" }]"),
     ];
     for (place, key) in keys {
         println!("{key}");

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::Settings;
 use crate::brokers::Health;
 use crate::telemetry::Gate;
 
@@ -322,30 +320,4 @@ fn code(error: &KafkaError) -> String {
     error
         .rdkafka_error_code()
         .map_or_else(|| error.to_string(), |code| code.to_string())
-}
-
-/// Reaches the cluster once and looks for the topics.
-pub(in crate::brokers) async fn inspect(
-    settings: &Settings,
-    topics: &[String],
-    timeout: Duration,
-) -> Result<(), Vec<String>> {
-    let (settings, topics) = (settings.clone(), topics.to_owned());
-    let looking = tokio::task::spawn_blocking(move || {
-        let config = settings.consumer_config(false);
-        let client: BaseProducer = config
-            .create()
-            .map_err(|error| vec![super::describe(&error)])?;
-        match probe(client.client(), &topics, timeout) {
-            Health::Up { missing } if missing.is_empty() => Ok(()),
-            Health::Up { missing } => Err(missing
-                .iter()
-                .map(|topic| format!("topic {topic} does not exist or has no leader"))
-                .collect()),
-            Health::Down(why) => Err(vec![why]),
-        }
-    });
-    looking
-        .await
-        .unwrap_or_else(|error| Err(vec![error.to_string()]))
 }

@@ -3,6 +3,7 @@
 //! A message in ([`Kafka::publish`]), an [`Outcome`] out: the delivery report's, which comes on the producer's polling
 //! thread and finds the one who waits by the ticket that went out with the message.
 
+mod durability;
 mod health;
 mod names;
 mod outcome;
@@ -34,7 +35,7 @@ use crate::metrics::BrokerMetrics;
 use health::Watch;
 use supervisor::Supervisor;
 
-pub(in crate::brokers) use health::inspect;
+pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use names::{check_topic, check_value};
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;

@@ -7,6 +7,7 @@
 mod breaker;
 mod connection;
 mod credentials;
+mod durability;
 mod headers;
 mod names;
 mod outcome;
@@ -29,10 +30,10 @@ use crate::metrics::BrokerMetrics;
 use connection::{Connection, Shared};
 use settings::Acknowledgement;
 
+pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use names::{check_subject, check_value};
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
-pub(in crate::brokers) use subscription::inspect;
 
 /// How long a stream without a leader is left alone before the next try.
 const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);

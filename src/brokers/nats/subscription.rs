@@ -1,6 +1,4 @@
-//! Reads subjects back: `hookbridge tail`; and looks whether streams take them: `hookbridge check --connect`.
-
-use std::time::Duration;
+//! Reads subjects back: `hookbridge tail`.
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::{self, Context};
@@ -8,7 +6,7 @@ use async_nats::{Client, HeaderMap, Message, Subscriber};
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 
-use super::{Acknowledgement, Settings};
+use super::Settings;
 use crate::brokers::{Delivered, From, SubscribeError};
 
 /// Messages of some subjects.
@@ -57,7 +55,7 @@ impl Subscription {
     }
 }
 
-async fn connect(settings: &Settings) -> Result<Client, String> {
+pub(super) async fn connect(settings: &Settings) -> Result<Client, String> {
     let options = settings.connect_options();
     options
         .connect(settings.addresses())
@@ -122,36 +120,4 @@ fn flatten(headers: HeaderMap) -> Vec<(String, Vec<u8>)> {
         .collect();
     all.sort();
     all
-}
-
-/// Connects once and asks, for each subject, which stream takes it.
-///
-/// # Errors
-/// Each subject without a stream, or why the servers can't be reached.
-pub(in crate::brokers) async fn inspect(
-    settings: &Settings,
-    subjects: &[String],
-    timeout: Duration,
-) -> Result<(), Vec<String>> {
-    let looking = async {
-        let client = connect(settings).await.map_err(|error| vec![error])?;
-        if settings.acknowledgement == Acknowledgement::Core {
-            return Ok(());
-        }
-        let context = jetstream::new(client);
-        let mut missing = Vec::new();
-        for subject in subjects {
-            if let Err(error) = context.stream_by_subject(subject).await {
-                missing.push(format!("no stream takes the subject {subject} ({error})"));
-            }
-        }
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(missing)
-        }
-    };
-    tokio::time::timeout(timeout, looking)
-        .await
-        .unwrap_or_else(|_| Err(vec!["no answer in time".to_owned()]))
 }

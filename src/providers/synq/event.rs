@@ -100,6 +100,7 @@ pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Unidentified
         refusal,
         event_id: Some(event_id.clone()),
         event_type: None,
+        time: time(root).ok().flatten(),
     };
     let payloads = payloads(root).map_err(with_id)?;
     let sent = sent_type(root).map_err(with_id)?;
@@ -118,6 +119,7 @@ pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Unidentified
             refusal,
             event_id: Some(event_id),
             event_type: Some(event_type),
+            time: time(root).ok().flatten(),
         }),
     }
 }

@@ -1,0 +1,73 @@
+//! Whether a destination's acknowledgement means "stored": what was found, the same for every kind of broker.
+
+/// What a broker must be able to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// The largest body.
+    pub max_body_bytes: usize,
+}
+
+/// What headers and framing may add to a body, in bytes.
+pub(super) const OVERHEAD_BYTES: usize = 5 * 1024;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The topic or subject.
+    pub destination: String,
+    /// What was looked at: the label `check` of `hookbridge_destination_durable`.
+    pub check: &'static str,
+    /// What was found.
+    pub verdict: Verdict,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// An acknowledged event may be lost or never have been kept: why, and what to do.
+    Bad(String),
+    /// Worth a look, but no danger to what is acknowledged.
+    Advice(String),
+    /// The broker does not tell.
+    Unknown(String),
+}
+
+impl Finding {
+    pub(super) fn new(
+        destination: &str,
+        check: &'static str,
+        is_good: bool,
+        otherwise: impl FnOnce() -> String,
+    ) -> Self {
+        let verdict = if is_good {
+            Verdict::Good
+        } else {
+            Verdict::Bad(otherwise())
+        };
+        Self {
+            destination: destination.to_owned(),
+            check,
+            verdict,
+        }
+    }
+
+    pub(super) fn advice(
+        destination: &str,
+        check: &'static str,
+        is_good: bool,
+        otherwise: impl FnOnce() -> String,
+    ) -> Self {
+        let verdict = if is_good {
+            Verdict::Good
+        } else {
+            Verdict::Advice(otherwise())
+        };
+        Self {
+            destination: destination.to_owned(),
+            check,
+            verdict,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The broker behind the servers, in a process of its own: its CPU time is not theirs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use tokio::runtime::Runtime;
+
+use crate::Outcome;
+use crate::child::{Child, Listen};
+use crate::support;
+
+/// How long a broker may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a stream may keep of what it was sent.
+const MAX_STREAM_BYTES: i64 = 1 << 30;
+
+/// Which brokers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// librdkafka's mock cluster: shows the servers' own cost
+    Mock,
+    /// A Kafka
+    Kafka,
+    /// A nats-server with JetStream
+    Nats,
+}
+
+/// A broker that runs.
+pub(crate) struct Broker {
+    kind: Kind,
+    address: String,
+    partitions: i32,
+    /// What the names of its topics or subjects begin with.
+    prefix: String,
+    runtime: Runtime,
+    _process: Option<Own>,
+}
+
+/// A broker that ends with us.
+enum Own {
+    Mock { _child: Child },
+    Kafka { _kafka: support::kafka::Kafka },
+    Nats { _nats: support::nats::Nats },
+}
+
+impl Broker {
+    /// Starts one, or takes the one at this address. `letters` are the servers that will publish to it.
+    pub(crate) fn start(kind: Kind, address: Option<&str>, partitions: i32, letters: &[&str]) -> Outcome<Self> {
+        let run = std::process::id();
+        let (address, process) = match (kind, address) {
+            (Kind::Mock, _) => {
+                let (address, child) = mock(partitions, letters)?;
+                (address, Some(Own::Mock { _child: child }))
+            }
+            (_, Some(address)) => (address.to_owned(), None),
+            (Kind::Kafka, None) => {
+                let kafka = support::kafka::Kafka::private()
+                    .ok_or("there is no Kafka: run tests/run --install-only, or say --kafka HOST:PORT")?;
+                (kafka.address.clone(), Some(Own::Kafka { _kafka: kafka }))
+            }
+            (Kind::Nats, None) => {
+                let nats = support::nats::Nats::private()
+                    .ok_or("there is no nats-server: run tests/run --install-only, or say --nats URL")?;
+                (nats.url.clone(), Some(Own::Nats { _nats: nats }))
+            }
+        };
+        let prefix = if kind == Kind::Mock { MOCK_PREFIX.to_owned() } else { format!("bench-{run}") };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Ok(Self { kind, address, partitions, prefix, runtime, _process: process })
+    }
+
+    /// What it is, for people.
+    pub(crate) fn title(&self) -> String {
+        match self.kind {
+            Kind::Mock => format!("librdkafka's mock cluster, {} partitions", self.partitions),
+            Kind::Kafka => format!("Kafka at {}, {} partitions", self.address, self.partitions),
+            Kind::Nats => format!("JetStream of {}, a stream in files", self.address),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Makes a round's topics. Kafka keeps all that it is sent, so each round has its own, which end with it.
+    pub(crate) fn begin_round(&mut self, round: usize, letters: &[&str]) -> Outcome<()> {
+        match self.kind {
+            Kind::Mock => Ok(()),
+            Kind::Kafka => {
+                self.prefix = format!("bench-{}-{round}", std::process::id());
+                let names: Vec<String> = letters.iter().map(|letter| self.topic(letter)).collect();
+                let topics = names.iter().map(|name| {
+                    let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(-1));
+                    topic.set("segment.bytes", "67108864").set("file.delete.delay.ms", "1000")
+                });
+                let topics: Vec<_> = topics.collect();
+                let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+                for created in self.runtime.block_on(self.admin()?.create_topics(&topics, &options))? {
+                    created.map_err(|(topic, error)| format!("topic {topic}: {error}"))?;
+                }
+                Ok(())
+            }
+            Kind::Nats => self.runtime.block_on(async {
+                let settings = jetstream::stream::Config {
+                    name: self.prefix.clone(),
+                    subjects: vec![format!("{}.>", self.prefix)],
+                    storage: jetstream::stream::StorageType::File,
+                    max_bytes: MAX_STREAM_BYTES,
+                    ..Default::default()
+                };
+                jetstream::new(async_nats::connect(&self.address).await?).get_or_create_stream(settings).await?;
+                Ok(())
+            }),
+        }
+    }
+
+    /// Drops what was sent in a round.
+    pub(crate) fn end_round(&self, letters: &[&str]) -> Outcome<()> {
+        match self.kind {
+            Kind::Mock => Ok(()),
+            Kind::Kafka => {
+                let names: Vec<String> = letters.iter().map(|letter| self.topic(letter)).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+                self.runtime.block_on(self.admin()?.delete_topics(&names, &options))?;
+                Ok(())
+            }
+            Kind::Nats => self.runtime.block_on(async {
+                let context = jetstream::new(async_nats::connect(&self.address).await?);
+                context.delete_stream(&self.prefix).await?;
+                Ok(())
+            }),
+        }
+    }
+
+    /// The topic or subject that this server publishes to.
+    pub(crate) fn topic(&self, letter: &str) -> String {
+        format!("{}.{letter}.issue_created", self.prefix)
+    }
+
+    /// The same as a template of the bridge's.
+    pub(crate) fn template(&self, letter: &str) -> String {
+        format!("{}.{letter}.{{type}}", self.prefix)
+    }
+
+    /// The broker's table in the bridge's configuration.
+    pub(crate) fn table(&self) -> String {
+        match self.kind {
+            Kind::Mock | Kind::Kafka => {
+                format!("[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\n", self.address)
+            }
+            Kind::Nats => format!("[brokers.main]\nkind = \"nats\"\nservers = [\"{}\"]\n", self.address),
+        }
+    }
+
+    /// The arguments that name it to a server of ours.
+    pub(crate) fn arguments(&self, letter: &str) -> Vec<String> {
+        let name = match self.kind {
+            Kind::Mock | Kind::Kafka => "--kafka",
+            Kind::Nats => "--nats",
+        };
+        vec![name.to_owned(), self.address.clone(), "--topic".to_owned(), self.topic(letter)]
+    }
+
+    /// How many messages it has ever taken from this server.
+    pub(crate) fn stored(&self, letter: &str) -> Outcome<u64> {
+        match self.kind {
+            Kind::Mock | Kind::Kafka => {
+                let consumer: BaseConsumer = self.client().set("group.id", "hookbridge-bench").create()?;
+                let mut stored = 0;
+                for partition in 0..self.partitions {
+                    let (_, end) = consumer.fetch_watermarks(&self.topic(letter), partition, PATIENCE)?;
+                    stored += u64::try_from(end)?;
+                }
+                Ok(stored)
+            }
+            Kind::Nats => self.runtime.block_on(async {
+                let context = jetstream::new(async_nats::connect(&self.address).await?);
+                let stream = context.get_stream(&self.prefix).await?;
+                Ok(stream.get_info().await?.state.last_sequence)
+            }),
+        }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.address).set("log_level", "0");
+        client
+    }
+
+    fn admin(&self) -> Outcome<AdminClient<DefaultClientContext>> {
+        Ok(self.client().create()?)
+    }
+}
+
+const MOCK_PREFIX: &str = "bench";
+
+fn mock(partitions: i32, letters: &[&str]) -> Outcome<(String, Child)> {
+    let partitions = partitions.to_string();
+    let topics: Vec<String> = letters.iter().map(|letter| format!("{MOCK_PREFIX}.{letter}.issue_created")).collect();
+    let arguments = ["mock", "--partitions", &partitions].into_iter().chain(topics.iter().map(String::as_str));
+    let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
+    let address = child.wait_for(PATIENCE, |line| line.strip_prefix("listening ").map(str::to_owned))?;
+    Ok((address, child))
+}
+
+/// Makes sure of a folder that is empty.
+pub(crate) fn empty_folder(path: &Path) -> Outcome<()> {
+    if path.exists() {
+        std::fs::remove_dir_all(path)?;
+    }
+    Ok(std::fs::create_dir_all(path)?)
+}

@@ -1,0 +1,209 @@
+//! An open-loop sender: requests leave at times that were fixed before, whether or not earlier ones were answered, and a
+//! latency counts from that time. So a server that stalls is charged for everyone who would have come meanwhile.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+
+use crate::Outcome;
+use crate::event;
+use crate::latency::{Latencies, Percentiles};
+
+/// How long the last answers may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is sent.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Load {
+    /// To where
+    #[arg(long)]
+    pub(crate) to: SocketAddr,
+    /// Requests a second
+    #[arg(long)]
+    pub(crate) rate: u64,
+    /// For how long
+    #[arg(long)]
+    pub(crate) seconds: u64,
+    /// Connections that carry them
+    #[arg(long)]
+    pub(crate) connections: usize,
+    /// The number of the first event
+    #[arg(long)]
+    pub(crate) first: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Loaded {
+    /// Requests that were answered.
+    pub(crate) answered: u64,
+    /// Answered with something else than 2xx.
+    pub(crate) refused: u64,
+    /// Not answered.
+    pub(crate) broken: u64,
+    /// From the time at which a request should have left to the end of its answer.
+    pub(crate) latency: Percentiles,
+    /// From the time at which a request should have left to when it did, for those that found an idle connection: the
+    /// sender's own part of the latency.
+    pub(crate) lag: Percentiles,
+}
+
+/// What the sender and its connections have in common; they share one thread.
+#[derive(Default)]
+struct Shared {
+    due: RefCell<VecDeque<Instant>>,
+    /// For each connection that may go on: something is due, or nothing will be any more.
+    changed: Notify,
+    is_over: Cell<bool>,
+    idle: Cell<usize>,
+    number: Cell<u64>,
+    refused: Cell<u64>,
+    latencies: RefCell<Latencies>,
+    lags: RefCell<Latencies>,
+}
+
+/// Sends it all. Prints [`Loaded`] as JSON.
+pub(crate) fn run(load: &Load) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let loaded = LocalSet::new().block_on(&runtime, send(load))?;
+    crate::say(&serde_json::to_string(&loaded)?)
+}
+
+async fn send(load: &Load) -> Outcome<Loaded> {
+    let shared = Rc::new(Shared::default());
+    shared.number.set(load.first);
+    let timestamp = event::timestamp();
+    let mut connections = Vec::with_capacity(load.connections);
+    for _ in 0..load.connections {
+        let stream = TcpStream::connect(load.to).await?;
+        stream.set_nodelay(true)?;
+        connections.push(tokio::task::spawn_local(connection(stream, timestamp.clone(), Rc::clone(&shared))));
+    }
+    let timer = Timer::new()?;
+    let total = load.rate * load.seconds;
+    let began = Instant::now() + Duration::from_millis(20);
+    for index in 0..total {
+        let due = began + Duration::from_nanos(index.saturating_mul(1_000_000_000) / load.rate.max(1));
+        timer.wait(due).await?;
+        if shared.idle.get() > shared.due.borrow().len() {
+            shared.lags.borrow_mut().add(due.elapsed());
+        }
+        shared.due.borrow_mut().push_back(due);
+        shared.changed.notify_one();
+    }
+    shared.is_over.set(true);
+    shared.changed.notify_waiters();
+    let all = async {
+        for connection in connections {
+            // What ended early is counted below, as what was not answered.
+            drop(connection.await);
+        }
+    };
+    drop(tokio::time::timeout(PATIENCE, all).await);
+    let latencies = shared.latencies.take();
+    let answered = u64::try_from(latencies.len())?;
+    Ok(Loaded {
+        answered,
+        refused: shared.refused.get(),
+        broken: total - answered,
+        latency: latencies.summary(),
+        lag: shared.lags.take().summary(),
+    })
+}
+
+/// One keep-alive connection: takes what is due, sends it, waits for the answer.
+async fn connection(mut stream: TcpStream, timestamp: String, shared: Rc<Shared>) -> Outcome<()> {
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        // Signed before it is due.
+        let request = event::request(shared.number.replace(shared.number.get() + 1), &timestamp);
+        let Some(due) = next(&shared).await else { return Ok(()) };
+        stream.write_all(&request).await?;
+        let status = read_answer(&mut stream, &mut buffer).await?;
+        shared.latencies.borrow_mut().add(due.elapsed());
+        if !(200..300).contains(&status) {
+            shared.refused.set(shared.refused.get() + 1);
+        }
+    }
+}
+
+async fn next(shared: &Shared) -> Option<Instant> {
+    shared.idle.set(shared.idle.get() + 1);
+    let due = loop {
+        let due = shared.due.borrow_mut().pop_front();
+        if due.is_some() || shared.is_over.get() {
+            break due;
+        }
+        shared.changed.notified().await;
+    };
+    shared.idle.set(shared.idle.get() - 1);
+    due
+}
+
+/// Reads a whole answer and returns its status.
+async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<u16> {
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await? == 0 {
+            return Err("the connection was closed".into());
+        }
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = std::str::from_utf8(buffer.get(..end).unwrap_or_default())?.to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
+            let whole = end + 4 + length.unwrap_or_default();
+            while buffer.len() < whole {
+                if stream.read_buf(buffer).await? == 0 {
+                    return Err("the connection was closed".into());
+                }
+            }
+            return Ok(status);
+        }
+    }
+}
+
+/// Tokio's timers keep milliseconds; this one is the kernel's.
+struct Timer(AsyncFd<OwnedFd>);
+
+impl Timer {
+    fn new() -> Outcome<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self(AsyncFd::new(timer)?))
+    }
+
+    async fn wait(&self, until: Instant) -> Outcome<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            // The connections have their turn even when the sender is late.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        let value = Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &Itimerspec { it_interval: never, it_value: value })?;
+        loop {
+            let mut ready = self.0.readable().await?;
+            let read = ready.try_io(|timer| {
+                let mut expirations = [0; 8];
+                Ok(rustix::io::read(timer.get_ref(), &mut expirations)?)
+            });
+            if let Ok(read) = read {
+                read?;
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The bridge beside the least that a server can do, in one run, as ratios.
+//!
+//! `cargo bench --bench ratios -- --quick`. Four servers, each a process of its own, take turns under the same load: (a) a
+//! bare hyper handler that reads the body and answers, (b) the same with a bare client's publish and acknowledgement, (s) a
+//! sketch that also verifies the signature and takes id and type out of the body, (c) the bridge. What counts are the
+//! ratios within a round; absolute figures are the machine's and its other users'.
+//!
+//! Everything is bounded in time and stays on the loopback interface, but for a broker that is named. No child outlives
+//! this process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "tests/support is written for tests, which panic where they fail; no exceptions are needed here but for the clock"
+)]
+
+// The event that is sent.
+mod event;
+
+// Percentiles.
+mod latency;
+
+// The servers that the bridge is measured against.
+mod server;
+
+// The open-loop sender.
+mod load;
+
+// Child processes and what they use.
+mod child;
+
+// The broker behind the servers.
+mod broker;
+
+// A server, and one run against it.
+mod running;
+
+// Tables and JSON.
+mod report;
+
+// SVG.
+mod plot;
+
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use broker::{Broker, Kind};
+use report::{Machine, OnBroker, Results};
+use running::{Program, Running, Server};
+
+/// What can go wrong ends the run, with a text for the one who started it.
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Events that are prepared for each second of a run: more than any publishing server takes.
+const EVENTS_A_SECOND: u64 = 100_000;
+
+/// Percent of what the slowest publishing server can do.
+const PACES: [u64; 2] = [20, 50];
+
+/// Connections of the open-loop sender.
+const PACED_CONNECTIONS: usize = 64;
+
+/// The bridge beside the least that a server can do.
+#[derive(Debug, Parser)]
+#[command(name = "cargo bench --bench ratios --")]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Numbers of connections
+    #[arg(long, value_delimiter = ',', default_value = "1,64,512")]
+    connections: Vec<usize>,
+    /// How often everything is repeated
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Behind which broker: mock, kafka, nats or all
+    #[arg(long, default_value = "mock", value_parser = kinds)]
+    broker: Kinds,
+    /// `host:port` of a Kafka; without it one is started, from what tests/run has installed
+    #[arg(long)]
+    kafka: Option<String>,
+    /// URL of a nats-server with JetStream; without it one is started
+    #[arg(long)]
+    nats: Option<String>,
+    /// Partitions of each Kafka topic
+    #[arg(long, default_value_t = 3)]
+    partitions: i32,
+    /// Three rounds of a second each
+    #[arg(long)]
+    quick: bool,
+    /// Which servers, by their letters
+    #[arg(long, value_delimiter = ',', default_value = "a,b,s,c")]
+    servers: Vec<String>,
+    /// Another build of the bridge, as server d
+    #[arg(long)]
+    other: Option<PathBuf>,
+    /// Lines for the bridge's `[sources.synq]`, for example `dedup_window = "1h"`
+    #[arg(long, default_value = "")]
+    source_keys: String,
+    /// Where tables, JSON and plots go
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
+    results: PathBuf,
+    /// Cargo says so
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What this program does as a child of itself.
+#[derive(Debug, Subcommand)]
+#[command(hide = true)]
+enum Role {
+    /// A server that the bridge is measured against
+    Serve {
+        work: server::Work,
+        #[command(flatten)]
+        destination: server::Destination,
+    },
+    /// The bare client, one event at a time
+    RoundTrips {
+        #[command(flatten)]
+        destination: server::Destination,
+        #[arg(long)]
+        first: u64,
+        #[arg(long)]
+        seconds: u64,
+    },
+    /// The open-loop sender
+    Load(load::Load),
+    /// librdkafka's mock cluster
+    Mock {
+        #[arg(long)]
+        partitions: i32,
+        topics: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Kinds(Vec<Kind>);
+
+fn kinds(text: &str) -> Result<Kinds, String> {
+    Ok(Kinds(match text {
+        "mock" => vec![Kind::Mock],
+        "kafka" => vec![Kind::Kafka],
+        "nats" => vec![Kind::Nats],
+        "all" => vec![Kind::Mock, Kind::Kafka, Kind::Nats],
+        _ => return Err("mock, kafka, nats or all".to_owned()),
+    }))
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::parse();
+    let done = match arguments.role.take() {
+        Some(role) => play(&role).map(|()| true),
+        None => bench(&arguments),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ratios: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(role: &Role) -> Outcome<()> {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match role {
+        Role::Serve { work, destination } => runtime()?.block_on(server::serve(*work, destination)),
+        Role::RoundTrips { destination, first, seconds } => runtime()?.block_on(server::round_trips(destination, *first, *seconds)),
+        Role::Load(load) => load::run(load),
+        Role::Mock { partitions, topics } => server::mock(topics, *partitions),
+    }
+}
+
+/// A line for the parent process.
+pub(crate) fn say(line: &str) -> Outcome<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+/// Runs it all; says whether every request was answered as it should.
+fn bench(arguments: &Arguments) -> Outcome<bool> {
+    let wrk = running::wrk_version()?;
+    let (seconds, rounds) = if arguments.quick { (1, 3) } else { (arguments.seconds.max(1), arguments.rounds.max(1)) };
+    let bridge = PathBuf::from(env!("CARGO_BIN_EXE_hookbridge"));
+    let started = time::OffsetDateTime::now_utc();
+    let mut results = Results {
+        started: started.format(&time::format_description::well_known::Rfc3339)?,
+        machine: machine(),
+        hookbridge: version(&bridge)?,
+        wrk,
+        event_bytes: event::body_bytes(),
+        seconds,
+        rounds,
+        brokers: Vec::new(),
+    };
+    std::fs::create_dir_all(&arguments.results)?;
+    let folder = std::env::temp_dir().join(format!("hookbridge-bench-{}", std::process::id()));
+    for kind in &arguments.broker.0 {
+        broker::empty_folder(&folder)?;
+        let on = Bench { arguments, seconds, rounds, folder: &folder, first: 1 }.run(*kind, &bridge);
+        drop(std::fs::remove_dir_all(&folder));
+        results.brokers.push(on?);
+    }
+    let stamp = started.unix_timestamp();
+    let text = show(&results)?;
+    print!("{text}");
+    let file = |name: &str| arguments.results.join(format!("ratios-{stamp}{name}"));
+    std::fs::write(file(".txt"), &text)?;
+    std::fs::write(file(".json"), serde_json::to_vec_pretty(&results)?)?;
+    for on in &results.brokers {
+        std::fs::write(file(&format!("-{}.svg", on.name)), plot::svg(on)?)?;
+    }
+    println!("\nwritten to {}", file(".txt, .json, .svg").display());
+    Ok(results.brokers.iter().all(|on| on.faults().is_empty()))
+}
+
+fn show(results: &Results) -> Outcome<String> {
+    let Machine { cpu, cores, kernel } = &results.machine;
+    let mut text = format!(
+        "\n{}, {} at {}\n{cores} cores, {cpu}, Linux {kernel}; {}\nevents of {} bytes, {} rounds, {} s each run\n",
+        results.hookbridge, "release build", results.started, results.wrk, results.event_bytes, results.rounds, results.seconds
+    );
+    for on in &results.brokers {
+        text.push('\n');
+        text.push_str(&on.show()?);
+    }
+    let faults: Vec<String> = results.brokers.iter().flat_map(OnBroker::faults).collect();
+    if !faults.is_empty() {
+        text.push_str("\n!!! THIS RUN DOES NOT COUNT !!!\n");
+        for fault in faults {
+            text.push_str(&format!("!!! {fault}\n"));
+        }
+    }
+    Ok(text)
+}
+
+/// One broker's part of the run.
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    seconds: u64,
+    rounds: usize,
+    folder: &'a Path,
+    /// The number of the next event that nobody was sent yet.
+    first: u64,
+}
+
+impl Bench<'_> {
+    fn run(mut self, kind: Kind, bridge: &Path) -> Outcome<OnBroker> {
+        let servers = servers(self.arguments, kind, bridge)?;
+        let mut letters: Vec<&str> = servers.iter().map(|server| server.letter).collect();
+        letters.push("p");
+        let (address, name) = match kind {
+            Kind::Mock => (None, "mock"),
+            Kind::Kafka => (self.arguments.kafka.as_deref(), "kafka"),
+            Kind::Nats => (self.arguments.nats.as_deref(), "nats"),
+        };
+        let mut broker = Broker::start(kind, address, self.arguments.partitions, &letters)?;
+        let mut on = OnBroker {
+            broker: broker.title(),
+            name,
+            servers,
+            runs: Vec::new(),
+            paced: Vec::new(),
+            round_trips: Vec::new(),
+            ratios: Vec::new(),
+        };
+        for round in 0..self.rounds {
+            eprintln!("{name}: round {} of {}", round + 1, self.rounds);
+            broker.begin_round(round, &letters)?;
+            self.round(&broker, round, &mut on)?;
+            broker.end_round(&letters)?;
+        }
+        on.compare();
+        Ok(on)
+    }
+
+    /// Every server once with each number of connections, and once at each fixed rate.
+    fn round(&mut self, broker: &Broker, round: usize, on: &mut OnBroker) -> Outcome<()> {
+        let start = |server: &Server| Running::start(server, broker, self.folder, &self.arguments.source_keys);
+        let running = on.servers.iter().map(start).collect::<Outcome<Vec<_>>>()?;
+        let warm = self.pool(1)?;
+        for server in &running {
+            server.run(broker, &warm, 64, 1, round)?;
+        }
+        for connections in &self.arguments.connections {
+            if *connections == 1 && on.servers.iter().any(|server| server.letter == "b") {
+                on.round_trips.push(self.round_trips(broker)?);
+            }
+            let pool = self.pool(self.seconds)?;
+            for server in &running {
+                let run = server.run(broker, &pool, *connections, self.seconds, round)?;
+                eprintln!(
+                    "  {} {connections:>4} connections: {:>8.0}/s, {:>6.1} µs of CPU each, {} failed",
+                    run.server, run.per_second, run.cpu_us, run.failed
+                );
+                on.runs.push(run);
+            }
+        }
+        for (percent, rate) in paces(on) {
+            for server in &running {
+                let paced = server.pace((percent, rate), PACED_CONNECTIONS, self.seconds, self.first, round)?;
+                eprintln!("  {} {rate:>6}/s: p50 {} µs, p99 {} µs", paced.server, paced.loaded.latency.p50, paced.loaded.latency.p99);
+                on.paced.push(paced);
+            }
+            self.first += rate * self.seconds;
+        }
+        Ok(())
+    }
+
+    /// New events for a run of so many seconds.
+    fn pool(&mut self, seconds: u64) -> Outcome<PathBuf> {
+        let pool = self.folder.join("pool");
+        broker::empty_folder(&pool)?;
+        let count = EVENTS_A_SECOND * seconds;
+        event::write_pool(&pool, self.first, count)?;
+        self.first += count;
+        Ok(pool)
+    }
+
+    fn round_trips(&mut self, broker: &Broker) -> Outcome<latency::Percentiles> {
+        let (first, seconds) = (self.first.to_string(), self.seconds.to_string());
+        self.first += EVENTS_A_SECOND * self.seconds;
+        let destination = broker.arguments("p");
+        let arguments = ["round-trips", "--first", &first, "--seconds", &seconds];
+        let arguments = arguments.into_iter().chain(destination.iter().map(String::as_str));
+        let child = child::Child::start(&std::env::current_exe()?, arguments, child::Listen::Stdout)?;
+        let limit = std::time::Duration::from_secs(self.seconds + 30);
+        child.wait_for(limit, |line| serde_json::from_str(line).ok())
+    }
+}
+
+/// The rates of the open-loop runs: worked out in the first round, of its slowest publishing server, and kept.
+fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
+    let mut connections: Vec<usize> = on.runs.iter().map(|run| run.connections).collect();
+    connections.sort_unstable();
+    connections.dedup();
+    let typical = connections.iter().copied().find(|connections| *connections >= PACED_CONNECTIONS).or(connections.last().copied());
+    let runs = on.runs.iter().filter(|run| run.round == 0 && Some(run.connections) == typical);
+    let publishing = runs.filter(|run| run.server != "a");
+    let slowest = publishing.map(|run| run.per_second).fold(f64::INFINITY, f64::min);
+    if !slowest.is_finite() {
+        return Vec::new();
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is a small positive number")]
+    PACES.map(|percent| (percent, ((slowest * report::number(percent) / 1e4).round() as u64 * 100).max(100))).into()
+}
+
+fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
+    let client = if kind == Kind::Nats { "a JetStream publish" } else { "a FutureProducer's send" };
+    let all = [
+        ("a", "hyper: reads the body and answers".to_owned(), Program::Ours("answer")),
+        ("b", format!("the same, and {client} with its acknowledgement"), Program::Ours("publish")),
+        ("s", "the sketch: the same, an HMAC, id and type out of the body, two headers".to_owned(), Program::Ours("sketch")),
+        ("c", format!("the bridge: {}", version(bridge)?), Program::Bridge(bridge.to_owned())),
+    ];
+    let known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
+    if let Some(unknown) = arguments.servers.iter().find(|letter| !known.contains(&letter.as_str())) {
+        return Err(format!("there is no server {unknown}: there are {}", known.join(", ")).into());
+    }
+    let wanted = all.into_iter().filter(|(letter, ..)| arguments.servers.iter().any(|wanted| wanted == letter));
+    let mut servers: Vec<Server> = wanted.map(|(letter, title, program)| Server { letter, title, program }).collect();
+    if let Some(other) = &arguments.other {
+        let title = format!("{}: {}", other.display(), version(other)?);
+        servers.push(Server { letter: "d", title, program: Program::Bridge(other.clone()) });
+    }
+    Ok(servers)
+}
+
+fn version(bridge: &Path) -> Outcome<String> {
+    let output = std::process::Command::new(bridge).arg("--version").output().map_err(|error| format!("{}: {error}", bridge.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn machine() -> Machine {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Machine {
+        cpu: model.map_or_else(|| "an unknown CPU".to_owned(), |(_, model)| model.to_owned()),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        kernel: kernel.trim().to_owned(),
+    }
+}

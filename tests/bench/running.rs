@@ -1,0 +1,249 @@
+//! A server that is measured: what it is, how it is started, and one run of load against it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Outcome;
+use crate::broker::Broker;
+use crate::child::{Child, Listen};
+use crate::event;
+use crate::latency::Percentiles;
+use crate::load::Loaded;
+
+/// How long a server may take to start, and a load generator to end after its time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Its letter in tables, topics and ratios.
+    pub(crate) letter: &'static str,
+    /// What it is.
+    pub(crate) title: String,
+    /// How it is started.
+    pub(crate) program: Program,
+}
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub(crate) enum Program {
+    /// This program, with this much of the work.
+    Ours(&'static str),
+    /// A bridge.
+    Bridge(PathBuf),
+}
+
+/// One that runs.
+pub(crate) struct Running {
+    pub(crate) letter: &'static str,
+    address: SocketAddr,
+    child: Child,
+    publishes: bool,
+}
+
+/// One run of full load.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Run {
+    pub(crate) server: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) round: usize,
+    /// Answered.
+    pub(crate) requests: u64,
+    pub(crate) per_second: f64,
+    /// Answered with something else than 2xx, or not at all.
+    pub(crate) failed: u64,
+    /// Answered 2xx but not counted by the broker.
+    pub(crate) not_stored: u64,
+    /// CPU time of the server for each request, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// How often one of its threads went to sleep, for each request.
+    pub(crate) sleeps: f64,
+    pub(crate) peak_kib: u64,
+    pub(crate) latency: Percentiles,
+}
+
+/// One open-loop run.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Paced {
+    pub(crate) server: &'static str,
+    pub(crate) round: usize,
+    /// Of what the slowest publishing server can do.
+    pub(crate) percent: u64,
+    pub(crate) rate: u64,
+    pub(crate) cpu_us: f64,
+    pub(crate) sleeps: f64,
+    #[serde(flatten)]
+    pub(crate) loaded: Loaded,
+}
+
+/// What `wrk.lua` prints.
+#[derive(Deserialize)]
+struct Counted {
+    requests: u64,
+    microseconds: u64,
+    refused: u64,
+    broken: u64,
+    #[serde(flatten)]
+    latency: Percentiles,
+}
+
+impl Running {
+    /// Starts a server and waits until it can publish.
+    pub(crate) fn start(server: &Server, broker: &Broker, folder: &Path, source_keys: &str) -> Outcome<Self> {
+        let letter = server.letter;
+        match &server.program {
+            Program::Ours(work) => {
+                let destination = broker.arguments(letter);
+                let arguments = ["serve", work].into_iter().chain(destination.iter().map(String::as_str));
+                let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
+                let address = child.wait_for(PATIENCE, |line| line.strip_prefix("listening ")?.parse().ok())?;
+                Ok(Self { letter, address, child, publishes: *work != "answer" })
+            }
+            Program::Bridge(program) => {
+                let file = folder.join(format!("{letter}.toml"));
+                std::fs::write(&file, configuration(broker, letter, source_keys))?;
+                let file = file.to_str().ok_or("the folder's name is no text")?;
+                let arguments = ["run", "--log-format", "json", "--config", file];
+                let child = Child::start(program, arguments, Listen::Stderr)?;
+                let mut addresses = [None, None];
+                for address in &mut addresses {
+                    *address = Some(child.wait_for(PATIENCE, listening)?);
+                }
+                let find = |name: &str| {
+                    addresses.iter().flatten().find(|(listener, _)| listener == name).map(|(_, address)| *address)
+                };
+                let (public, admin) = find("public").zip(find("admin")).ok_or("a listener is missing")?;
+                wait_ready(admin)?;
+                Ok(Self { letter, address: public, child, publishes: true })
+            }
+        }
+    }
+
+    /// Full load from so many connections for so many seconds.
+    pub(crate) fn run(&self, broker: &Broker, pool: &Path, connections: usize, seconds: u64, round: usize) -> Outcome<Run> {
+        let stored_before = self.stored(broker)?;
+        self.child.reset_peak()?;
+        let before = self.child.used()?;
+        let counted = wrk(self.address, pool, connections, seconds)?;
+        let after = self.child.used()?;
+        let failed = counted.refused + counted.broken;
+        let not_stored = match (stored_before, self.stored(broker)?) {
+            (Some(before), Some(after)) => (counted.requests - counted.refused).saturating_sub(after - before),
+            _ => 0,
+        };
+        Ok(Run {
+            server: self.letter,
+            connections,
+            round,
+            requests: counted.requests,
+            per_second: ratio(counted.requests, counted.microseconds) * 1e6,
+            failed,
+            not_stored,
+            cpu_us: microseconds_each(after.cpu.saturating_sub(before.cpu), counted.requests),
+            sleeps: ratio(after.sleeps.saturating_sub(before.sleeps), counted.requests),
+            peak_kib: self.child.peak_kib()?,
+            latency: counted.latency,
+        })
+    }
+
+    /// So many requests a second for so many seconds, from the event with this number on.
+    pub(crate) fn pace(&self, (percent, rate): (u64, u64), connections: usize, seconds: u64, first: u64, round: usize) -> Outcome<Paced> {
+        let before = self.child.used()?;
+        let numbers = [rate, seconds, u64::try_from(connections)?, first].map(|number| number.to_string());
+        let [rate_text, seconds_text, connections_text, first_text] = &numbers;
+        let address = self.address.to_string();
+        let arguments = [
+            "load", "--to", &address, "--rate", rate_text, "--seconds", seconds_text, "--connections", connections_text, "--first", first_text,
+        ];
+        let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
+        let limit = Duration::from_secs(seconds) + PATIENCE;
+        let loaded: Loaded = child.wait_for(limit, |line| serde_json::from_str(line).ok())?;
+        let after = self.child.used()?;
+        Ok(Paced {
+            server: self.letter,
+            round,
+            percent,
+            rate,
+            cpu_us: microseconds_each(after.cpu.saturating_sub(before.cpu), loaded.answered),
+            sleeps: ratio(after.sleeps.saturating_sub(before.sleeps), loaded.answered),
+            loaded,
+        })
+    }
+
+    fn stored(&self, broker: &Broker) -> Outcome<Option<u64>> {
+        self.publishes.then(|| broker.stored(self.letter)).transpose()
+    }
+}
+
+/// What the whole bridge runs with: a source, globs, a topic that is a template.
+fn configuration(broker: &Broker, letter: &str, source_keys: &str) -> String {
+    let template = broker.template(letter);
+    format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{table}\n\
+         [sources.synq]\npath = \"{path}\"\nsecrets = [\"{secret}\"]\n{source_keys}\n\n\
+         [[routes]]\nsource = \"synq\"\ntypes = [\"incident_*\", \"ping\"]\ntopic = \"{template}\"\n\n\
+         [[routes]]\nsource = \"synq\"\ntypes = [\"issue_*\"]\ntopic = \"{template}\"\n",
+        table = broker.table(),
+        path = event::PATH,
+        secret = event::SECRET,
+    )
+}
+
+/// The listener and address of a line of the bridge's log.
+fn listening(line: &str) -> Option<(String, SocketAddr)> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let field = |name| line.get(name).and_then(serde_json::Value::as_str);
+    (field("message") == Some("listening")).then_some(())?;
+    Some((field("listener")?.to_owned(), field("address")?.parse().ok()?))
+}
+
+fn wait_ready(admin: SocketAddr) -> Outcome<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = String::new();
+    while Instant::now() < deadline {
+        let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        said.clear();
+        stream.read_to_string(&mut said)?;
+        if said.starts_with("HTTP/1.1 200") {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(format!("the bridge is not ready:\n{said}").into())
+}
+
+/// Runs wrk. It counts what it was answered; what it was not is an error of its own.
+fn wrk(address: SocketAddr, pool: &Path, connections: usize, seconds: u64) -> Outcome<Counted> {
+    let script = pool.join("wrk.lua");
+    std::fs::write(&script, include_str!("wrk.lua"))?;
+    let (script, pool) = script.to_str().zip(pool.to_str()).ok_or("the folder's name is no text")?;
+    let (threads, connections) = (connections.min(2).to_string(), connections.to_string());
+    let (seconds_text, url) = (format!("{seconds}s"), format!("http://{address}{}", event::PATH));
+    let arguments = ["-t", &threads, "-c", &connections, "-d", &seconds_text, "--timeout", "10s", "-s", script, &url, "--", pool];
+    let child = Child::start(Path::new("wrk"), arguments, Listen::Stdout)?;
+    child.wait_for(Duration::from_secs(seconds) + PATIENCE, |line| serde_json::from_str(line).ok())
+}
+
+/// The first line that wrk prints about itself; an error that says how to install it.
+pub(crate) fn wrk_version() -> Outcome<String> {
+    let output = std::process::Command::new("wrk").arg("-v").output().map_err(|error| {
+        format!("wrk, the load generator, can't be run ({error}): apt-get install wrk (Debian, Ubuntu), dnf install wrk (Fedora), or see github.com/wg/wrk")
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.split(" Copyright").next().unwrap_or_default().to_owned())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+fn microseconds_each(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 * ratio(1, count)
+}
