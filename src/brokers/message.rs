@@ -66,6 +66,9 @@ pub enum Attribute {
 macro_rules! cloud_events {
     ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
         $($(#[$doc])* pub const $constant: Self = Self::CloudEvents { kafka: concat!("ce_", $name), nats: concat!("ce-", $name) };)*
+
+        /// Each of them.
+        const CLOUD_EVENTS: &[Self] = &[$(Self::$constant),*];
     };
 }
 
@@ -87,6 +90,18 @@ impl Attribute {
         RECORDED_TIME = "recordedtime";
         /// `partitionkey`: the key (CloudEvents extension "Partitioning").
         PARTITION_KEY = "partitionkey";
+    }
+
+    /// The attribute that a header of a message that was published is, on either kind of broker.
+    #[must_use]
+    pub fn of_header(name: &str) -> Self {
+        let known = Self::CLOUD_EVENTS.iter().find(|attribute| match attribute {
+            Self::CloudEvents { kafka, nats } => *kafka == name || *nats == name,
+            Self::Plain(_) => false,
+        });
+        known
+            .cloned()
+            .unwrap_or_else(|| Self::Plain(Cow::Owned(name.to_owned())))
     }
 
     /// A name that is the same everywhere.

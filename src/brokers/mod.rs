@@ -289,6 +289,91 @@ impl Subscription {
     }
 }
 
+/// A topic or subject that is read once, to its present end, from where the last replay of it stopped.
+pub enum Replay {
+    /// Of Kafka.
+    Kafka(kafka::Replay),
+    /// Of NATS.
+    Nats(Box<nats::Replay>),
+}
+
+impl Replay {
+    /// Begins where the last one stopped. A look leaves that as it is.
+    ///
+    /// # Errors
+    /// Why the topic can't be read.
+    pub async fn start(
+        settings: &Settings,
+        topic: &str,
+        is_look: bool,
+    ) -> Result<Self, ReplayError> {
+        match settings {
+            Settings::Kafka(settings) => {
+                kafka::Replay::start(settings, topic).await.map(Self::Kafka)
+            }
+            Settings::Nats(settings) => {
+                let replay = nats::Replay::start(settings, topic, is_look).await?;
+                Ok(Self::Nats(Box::new(replay)))
+            }
+        }
+    }
+
+    /// How many messages there were to read, or are.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        match self {
+            Self::Kafka(replay) => replay.remaining(),
+            Self::Nats(replay) => replay.remaining(),
+        }
+    }
+
+    /// The next message; none at the end.
+    ///
+    /// # Errors
+    /// Why there won't be one.
+    pub async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
+        match self {
+            Self::Kafka(replay) => replay.next().await,
+            Self::Nats(replay) => replay.next().await,
+        }
+    }
+
+    /// Moves the position behind the message that was read last.
+    ///
+    /// # Errors
+    /// Why it could not be moved: the next replay will read the message again.
+    pub async fn done(&mut self, message: &Delivered) -> Result<(), ReplayError> {
+        match self {
+            Self::Kafka(replay) => replay.done(message),
+            Self::Nats(replay) => replay.done().await,
+        }
+    }
+
+    /// Leaves the position before the message that was read last.
+    ///
+    /// # Errors
+    /// Why the broker could not be told.
+    pub async fn leave(&mut self) -> Result<(), ReplayError> {
+        match self {
+            // What is not committed was not read.
+            Self::Kafka(_) => Ok(()),
+            Self::Nats(replay) => replay.leave().await,
+        }
+    }
+}
+
+/// Why a topic can't be replayed.
+#[derive(Debug)]
+pub struct ReplayError(pub(crate) String);
+
+impl std::fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
 /// Why a client can't be started.
 #[derive(Debug)]
 pub struct StartError(pub(crate) String);

@@ -11,6 +11,7 @@ mod completions;
 mod demo;
 mod explain;
 mod http_client;
+mod replay;
 mod run;
 mod samples;
 mod send;
@@ -63,6 +64,8 @@ enum Command {
     Send(send::Options),
     /// Subscribe to the configured topics and print messages as they come
     Tail(tail::Options),
+    /// Publish dead letters, and events that took a fallback, where they belong
+    Replay(replay::Options),
     /// Print a shell's completions
     Completions(completions::Options),
 }
@@ -127,6 +130,7 @@ impl Arguments {
             self.command,
             Command::Demo(_)
                 | Command::Tail(_)
+                | Command::Replay(_)
                 | Command::Check(_)
                 | Command::Explain(_)
                 | Command::Send(_)
@@ -145,6 +149,7 @@ impl Arguments {
             Command::Explain(options) => explain::run(&options),
             Command::Send(options) => send::run(&options),
             Command::Tail(options) => tail::run(&options),
+            Command::Replay(options) => replay::run(&options),
             Command::Completions(options) => completions::run(&options),
         }
     }

@@ -87,6 +87,11 @@ impl Brokers {
         None
     }
 
+    /// The name of a broker that was read.
+    pub(super) fn name(&self, id: BrokerId) -> Option<String> {
+        self.list.get(id.0).map(|broker| broker.name.clone())
+    }
+
     pub(super) fn kind(&self, id: BrokerId) -> Option<brokers::Kind> {
         self.list.get(id.0).map(|broker| broker.settings.kind())
     }

@@ -234,6 +234,8 @@ impl Forwarding {
 pub struct Destination {
     /// The broker.
     pub broker: BrokerId,
+    /// Its name.
+    pub broker_name: String,
     /// Its kind, which says what names may look like.
     pub kind: Kind,
     /// The topic or subject.

@@ -152,6 +152,7 @@ fn fall_back(
     }
     Some(Destination {
         broker,
+        broker_name: brokers.name(broker)?,
         kind,
         ..to.clone()
     })
@@ -171,6 +172,7 @@ fn read_destination(section: &mut Section<'_>, brokers: &Brokers) -> Option<Dest
     check_topic(section, kind, &topic, topics.as_deref());
     Some(Destination {
         broker,
+        broker_name: brokers.name(broker)?,
         kind,
         topic,
         topics,

@@ -25,6 +25,7 @@ const REASON: Attribute = Attribute::plain("hookbridge_reason");
 const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
 const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
 const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
+const INTENDED_BROKER: Attribute = Attribute::plain("hookbridge_intended_broker");
 const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
 
 /// Everything that is to be published of an event.
@@ -39,14 +40,21 @@ pub(super) fn encode(
         message.headers.push(header(REASON, "fallback"));
         message
             .headers
-            .push(header(INTENDED_TOPIC, to.destination.clone()));
+            .push(header(SOURCE_NAME, verified.source().name.clone()));
+        let intended = Intended {
+            broker: forwarding.to.broker_name.clone(),
+            topic: to.destination.clone(),
+        };
+        message.headers.extend(intended.into_headers());
         Ok(Addressed {
             broker: destination.broker,
             message,
         })
     });
     let copies = forwarding.copies.iter().map(|destination| {
-        let message = encode_for(verified, parsed, destination)?;
+        let mut message = encode_for(verified, parsed, destination)?;
+        // One stream may take both: the copy is no duplicate of the event itself.
+        message.deduplication_id = format!("{}/{}", message.deduplication_id, message.destination);
         Ok(Addressed {
             broker: destination.broker,
             message,
@@ -86,13 +94,34 @@ fn encode_for(
 /// What becomes of an event that can't be published as it should: what the configuration says.
 pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refusal) -> Verdict {
     let event = parsed.event();
-    let (intended_topic, key) = intended(verified.source(), parsed);
+    let (intended, key) = intended(verified.source(), parsed);
     reject_or(verified, refusal, |refusal, topic| {
         let mut headers = event_headers(verified, &Known::of(event));
         headers.extend(why(verified, refusal, &key));
-        headers.extend(intended_topic.map(|topic| header(INTENDED_TOPIC, topic)));
-        message(verified, topic, key, headers, &event.id)
+        headers.extend(intended.into_iter().flat_map(Intended::into_headers));
+        dead_letter(message(verified, topic, key, headers, &event.id))
     })
+}
+
+/// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
+fn dead_letter(mut message: Message) -> Message {
+    message.deduplication_id.push_str("/dead_letter");
+    message
+}
+
+/// Where an event would have gone.
+struct Intended {
+    broker: String,
+    topic: String,
+}
+
+impl Intended {
+    fn into_headers(self) -> [Header; 2] {
+        [
+            header(INTENDED_BROKER, self.broker),
+            header(INTENDED_TOPIC, self.topic),
+        ]
+    }
 }
 
 /// The same of an event of which little is known: its bytes, and perhaps its id and type.
@@ -118,7 +147,11 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
             headers.push(header(EVENT_ID_ORIGIN, "generated"));
         }
         headers.extend(why(verified, refusal, &key));
-        message(verified, topic, key, headers, id)
+        let intended = event_type
+            .as_deref()
+            .and_then(|event_type| intended_for_type(verified.source(), event_type));
+        headers.extend(intended.into_iter().flat_map(Intended::into_headers));
+        dead_letter(message(verified, topic, key, headers, id))
     });
     // A dead letter's id is told; one that was made for nothing is not.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
@@ -171,30 +204,52 @@ fn why(verified: &Verified, refusal: &Refusal, key: &str) -> Vec<Header> {
     headers
 }
 
-/// Where an event would have gone, if it could be told, and with which key.
-fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<String>, String) {
+/// Where an event would have gone, if it can be told, and with which key.
+fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<Intended>, String) {
     let event = parsed.event();
     let fill = Fill {
         event,
         source: &source.name,
         root: parsed.root(),
     };
-    let route = source
-        .routes
-        .iter()
-        .find(|route| route.matches(&event.event_type));
-    let (topic, key) = match route.map(|route| &route.action) {
-        Some(Action::Publish(forwarding)) => {
-            let destination = &forwarding.to;
-            let key = destination
-                .key
-                .as_ref()
-                .and_then(|template| fill.key(template).ok());
-            (fill.topic(destination).ok(), key)
-        }
-        Some(Action::Ignore) | None => (None, None),
-    };
-    (topic, key.unwrap_or_else(|| default_key(event).to_owned()))
+    let destination = destination_of(source, &event.event_type);
+    let topic = destination.and_then(|destination| {
+        fill.topic(destination)
+            .ok()
+            .map(|topic| (destination, topic))
+    });
+    let key = destination
+        .and_then(|destination| destination.key.as_ref())
+        .and_then(|template| fill.key(template).ok());
+    let intended = topic.map(|(destination, topic)| Intended {
+        broker: destination.broker_name.clone(),
+        topic,
+    });
+    (
+        intended,
+        key.unwrap_or_else(|| default_key(event).to_owned()),
+    )
+}
+
+/// The same where no more than the type is known.
+fn intended_for_type(source: &Source, event_type: &str) -> Option<Intended> {
+    let destination = destination_of(source, event_type)?;
+    let topic = destination
+        .topic
+        .without_payload(event_type, &source.name)?;
+    destination.kind.check_destination(&topic).ok()?;
+    Some(Intended {
+        broker: destination.broker_name.clone(),
+        topic,
+    })
+}
+
+fn destination_of<'s>(source: &'s Source, event_type: &str) -> Option<&'s Destination> {
+    let route = source.routes.iter().find(|route| route.matches(event_type));
+    match route.map(|route| &route.action) {
+        Some(Action::Publish(forwarding)) => Some(&forwarding.to),
+        Some(Action::Ignore) | None => None,
+    }
 }
 
 fn message(

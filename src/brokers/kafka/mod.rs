@@ -7,6 +7,7 @@ mod durability;
 mod health;
 mod names;
 mod outcome;
+mod replay;
 mod settings;
 mod status;
 mod subscription;
@@ -37,6 +38,7 @@ use supervisor::Supervisor;
 
 pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use names::{check_topic, check_value};
+pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Settings, describe};
@@ -29,29 +29,30 @@ impl Subscription {
     }
 
     pub(in crate::brokers) async fn next(&mut self) -> Result<Delivered, SubscribeError> {
-        let message = self
-            .0
-            .recv()
-            .await
-            .map_err(|error| SubscribeError(describe(&error)))?;
-        let headers = message.headers().map(|headers| {
-            headers
-                .iter()
-                .map(|header| {
-                    (
-                        header.key.to_owned(),
-                        header.value.unwrap_or_default().to_vec(),
-                    )
-                })
-                .collect()
-        });
-        Ok(Delivered {
-            topic: message.topic().to_owned(),
-            position: Some((message.partition(), message.offset())),
-            key: message.key().map(<[u8]>::to_vec),
-            headers: headers.unwrap_or_default(),
-            value: message.payload().unwrap_or_default().to_vec(),
+        let message = self.0.recv().await;
+        message
+            .map(|message| delivered(&message))
+            .map_err(|error| SubscribeError(describe(&error)))
+    }
+}
+
+pub(super) fn delivered(message: &BorrowedMessage<'_>) -> Delivered {
+    let headers = message.headers().map(|headers| {
+        let all = headers.iter();
+        all.map(|header| {
+            (
+                header.key.to_owned(),
+                header.value.unwrap_or_default().to_vec(),
+            )
         })
+        .collect()
+    });
+    Delivered {
+        topic: message.topic().to_owned(),
+        position: Some((message.partition(), message.offset())),
+        key: message.key().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+        value: message.payload().unwrap_or_default().to_vec(),
     }
 }
 

@@ -11,6 +11,7 @@ mod durability;
 mod headers;
 mod names;
 mod outcome;
+mod replay;
 mod settings;
 mod subscription;
 
@@ -32,6 +33,7 @@ use settings::Acknowledgement;
 
 pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use names::{check_subject, check_value};
+pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
 

@@ -98,7 +98,7 @@ async fn stored(
     Ok(messages.map(read).boxed())
 }
 
-fn delivered(message: Message) -> Delivered {
+pub(super) fn delivered(message: Message) -> Delivered {
     Delivered {
         topic: message.subject.to_string(),
         position: None,

@@ -1,0 +1,114 @@
+//! Reads a topic once to its present end, from where the last replay of it stopped. The group's committed offset is the
+//! position; it moves only when it is told to.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::subscription::delivered;
+use super::{Settings, describe};
+use crate::brokers::{Delivered, ReplayError};
+
+/// How long the cluster may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A topic that is being replayed.
+pub struct Replay {
+    consumer: StreamConsumer,
+    topic: String,
+    unfinished: HashSet<i32>,
+    remaining: u64,
+}
+
+impl Replay {
+    pub(in crate::brokers) async fn start(
+        settings: &Settings,
+        topic: &str,
+    ) -> Result<Self, ReplayError> {
+        let (settings, topic) = (settings.clone(), topic.to_owned());
+        let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic));
+        let started = starting
+            .await
+            .map_err(|error| ReplayError(error.to_string()))?;
+        started.map_err(|error| ReplayError(describe(&error)))
+    }
+
+    fn assign(settings: &Settings, topic: String) -> Result<Self, KafkaError> {
+        let mut config = settings.consumer_config(true);
+        config.set("group.id", format!("hookbridge-replay-{topic}"));
+        config.set("enable.partition.eof", "true");
+        let consumer: StreamConsumer = config.create()?;
+        let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT)?;
+        let mut partitions = TopicPartitionList::new();
+        for found in metadata
+            .topics()
+            .iter()
+            .filter(|found| found.name() == topic)
+        {
+            for partition in found.partitions() {
+                partitions.add_partition(&topic, partition.id());
+            }
+        }
+        let committed = consumer.committed_offsets(partitions, TIMEOUT)?;
+        let mut assignment = TopicPartitionList::new();
+        let mut unfinished = HashSet::new();
+        let mut remaining = 0;
+        for element in committed.elements() {
+            let (start, end) = consumer.fetch_watermarks(&topic, element.partition(), TIMEOUT)?;
+            let from = match element.offset() {
+                Offset::Offset(offset) => offset.max(start),
+                _ => start,
+            };
+            if from < end {
+                assignment.add_partition_offset(
+                    &topic,
+                    element.partition(),
+                    Offset::Offset(from),
+                )?;
+                unfinished.insert(element.partition());
+                remaining += u64::try_from(end - from).unwrap_or_default();
+            }
+        }
+        consumer.assign(&assignment)?;
+        Ok(Self {
+            consumer,
+            topic,
+            unfinished,
+            remaining,
+        })
+    }
+
+    pub(in crate::brokers) fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    pub(in crate::brokers) async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
+        while !self.unfinished.is_empty() {
+            match self.consumer.recv().await {
+                Ok(message) => return Ok(Some(delivered(&message))),
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.unfinished.remove(&partition);
+                }
+                Err(error) => return Err(ReplayError(describe(&error))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves the position behind a message.
+    pub(in crate::brokers) fn done(&mut self, message: &Delivered) -> Result<(), ReplayError> {
+        let Some((partition, offset)) = message.position else {
+            return Ok(());
+        };
+        let mut position = TopicPartitionList::new();
+        let moved =
+            position.add_partition_offset(&self.topic, partition, Offset::Offset(offset + 1));
+        let committed = moved.and_then(|()| {
+            tokio::task::block_in_place(|| self.consumer.commit(&position, CommitMode::Sync))
+        });
+        committed.map_err(|error| ReplayError(describe(&error)))
+    }
+}

@@ -1,0 +1,150 @@
+//! Reads a subject's stream once to its present end, from where the last replay of it stopped. A durable consumer is the
+//! position; it moves only with an acknowledgement.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::{self, AckKind};
+use futures_util::StreamExt as _;
+
+use super::Settings;
+use super::subscription::{connect, delivered};
+use crate::brokers::{Delivered, ReplayError};
+
+/// How long the server may take to send the next message.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After which a message whose replay was interrupted is offered again.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// A subject that is being replayed.
+pub struct Replay {
+    consumer: PullConsumer,
+    current: Option<jetstream::Message>,
+    is_look: bool,
+    remaining: u64,
+}
+
+impl Replay {
+    /// A look leaves the position where it is.
+    pub(in crate::brokers) async fn start(
+        settings: &Settings,
+        subject: &str,
+        is_look: bool,
+    ) -> Result<Self, ReplayError> {
+        let fail = |error: &dyn std::fmt::Display| ReplayError(format!("{subject}: {error}"));
+        let client = connect(settings).await.map_err(ReplayError)?;
+        let context = jetstream::new(client);
+        let stream = context
+            .stream_by_subject(subject)
+            .await
+            .map_err(|error| fail(&error))?;
+        let stream = context
+            .get_stream(stream)
+            .await
+            .map_err(|error| fail(&error))?;
+        // A consumer's name has no dots.
+        let name = format!("hookbridge-replay-{}", subject.replace('.', "_"));
+        let durable = pull::Config {
+            durable_name: Some(name.clone()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            // One at a time, in order.
+            max_ack_pending: 1,
+            filter_subject: subject.to_owned(),
+            ..Default::default()
+        };
+        let mut consumer = if is_look {
+            let position = match stream.get_consumer::<pull::Config>(&name).await {
+                Ok(mut durable) => durable
+                    .info()
+                    .await
+                    .map_or(0, |info| info.ack_floor.stream_sequence),
+                Err(_) => 0,
+            };
+            let look = pull::Config {
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: position + 1,
+                },
+                ack_policy: AckPolicy::None,
+                filter_subject: subject.to_owned(),
+                ..Default::default()
+            };
+            stream
+                .create_consumer(look)
+                .await
+                .map_err(|error| fail(&error))?
+        } else {
+            stream
+                .get_or_create_consumer(&name, durable)
+                .await
+                .map_err(|error| fail(&error))?
+        };
+        let info = consumer.info().await.map_err(|error| fail(&error))?;
+        let remaining = info
+            .num_pending
+            .saturating_add(u64::try_from(info.num_ack_pending).unwrap_or_default());
+        Ok(Self {
+            consumer,
+            current: None,
+            is_look,
+            remaining,
+        })
+    }
+
+    pub(in crate::brokers) fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    pub(in crate::brokers) async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
+        if self.remaining == 0 {
+            return Ok(None);
+        }
+        // A message that an interrupted replay held comes back after ACK_WAIT.
+        let patience = tokio::time::Instant::now() + ACK_WAIT + TIMEOUT;
+        while tokio::time::Instant::now() < patience {
+            let batch = self
+                .consumer
+                .fetch()
+                .max_messages(1)
+                .expires(TIMEOUT)
+                .messages()
+                .await;
+            let mut batch = batch.map_err(|error| ReplayError(error.to_string()))?;
+            if let Some(message) = batch.next().await {
+                let message = message.map_err(|error| ReplayError(error.to_string()))?;
+                let read = delivered(message.message.clone());
+                self.current = Some(message).filter(|_| !self.is_look);
+                self.remaining -= 1;
+                return Ok(Some(read));
+            }
+        }
+        Err(ReplayError(format!(
+            "the server did not send the {} messages that are left",
+            self.remaining
+        )))
+    }
+
+    /// Moves the position behind the message that was read last.
+    pub(in crate::brokers) async fn done(&mut self) -> Result<(), ReplayError> {
+        let Some(message) = self.current.take() else {
+            return Ok(());
+        };
+        message
+            .double_ack()
+            .await
+            .map_err(|error| ReplayError(error.to_string()))
+    }
+
+    /// Leaves the position before the message that was read last, and lets the next replay have it at once.
+    pub(in crate::brokers) async fn leave(&mut self) -> Result<(), ReplayError> {
+        let Some(message) = self.current.take() else {
+            return Ok(());
+        };
+        message
+            .ack_with(AckKind::Nak(None))
+            .await
+            .map_err(|error| ReplayError(error.to_string()))
+    }
+}
