@@ -176,6 +176,7 @@ impl Bridge {
                     );
                 }
                 Health::Down(why) => missing.push(format!("broker {name}: {why}")),
+                Health::Starting => missing.push(format!("broker {name}: not reached yet")),
             }
         }
         let undurable = self

@@ -130,6 +130,8 @@ pub enum Health {
     },
     /// It can't, and why, in words for the operator.
     Down(String),
+    /// It has not been reached yet.
+    Starting,
 }
 
 /// A broker's client.

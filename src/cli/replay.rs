@@ -227,7 +227,7 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), String> {
         if next > patience {
             let state = match broker.health() {
                 Health::Down(down) => format!(" (the broker is down: {down})"),
-                Health::Up { .. } => String::new(),
+                Health::Up { .. } | Health::Starting => String::new(),
             };
             return Err(format!(
                 "{} did not take it: {why}{state}",

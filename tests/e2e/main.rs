@@ -47,3 +47,6 @@ mod cli;
 
 // What a scrape shows.
 mod metrics;
+
+// Events that took another way, copies, and deliveries that come again.
+mod replay;

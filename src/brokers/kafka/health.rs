@@ -91,7 +91,7 @@ struct State {
 impl Watch {
     pub(super) fn new(name: &str, topics: Vec<String>) -> Self {
         let state = State {
-            health: Health::Down("not reached yet".to_owned()),
+            health: Health::Starting,
             complaint: None,
             is_stopped: false,
         };
@@ -209,7 +209,7 @@ impl Watch {
             .is_some_and(|elapsed| elapsed < INTERVAL_UP);
         let health = match (self.health(), is_fresh, is_probed) {
             (up @ Health::Up { .. }, true, _) | (up @ Health::Up { .. }, false, true) => up,
-            (Health::Down(_), true, _) => Health::Up {
+            (Health::Down(_) | Health::Starting, true, _) => Health::Up {
                 missing: Vec::new(),
             },
             (_, false, _) => {
@@ -241,8 +241,9 @@ impl Watch {
                     "broker is up, but lacks topics"
                 );
             }
+            Health::Starting => {}
             Health::Down(why) => {
-                if matches!(state.health, Health::Up { .. }) || self.complaints.pass().is_some() {
+                if !matches!(state.health, Health::Down(_)) || self.complaints.pass().is_some() {
                     tracing::warn!(broker = self.name, why, "broker is down");
                 }
             }

@@ -86,7 +86,7 @@ impl Shared {
             name: name.to_owned(),
             waiters: Waiters::new(max_in_flight),
             breaker: Breaker::default(),
-            health: Mutex::new(Health::Down("not connected yet".to_owned())),
+            health: Mutex::new(Health::Starting),
             metrics,
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
@@ -157,11 +157,12 @@ impl Shared {
             what.to_owned()
         };
         let mut health = self.lock_health();
-        if let Health::Down(why) = &mut *health {
-            if why.contains(&what) {
+        if !matches!(*health, Health::Up { .. }) {
+            let why = format!("not connected ({what})");
+            if *health == Health::Down(why.clone()) {
                 return;
             }
-            *why = format!("not connected ({what})");
+            *health = Health::Down(why);
         }
         drop(health);
         tracing::warn!(broker = self.name, "{what}");
