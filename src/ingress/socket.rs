@@ -341,7 +341,7 @@ mod tests {
                 if theirs.write_all(b"x").await.is_err() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep_until(Instant::now() + Duration::from_secs(1)).await;
             }
         });
         let (bytes, elapsed) = read_until_error(&mut socket).await;

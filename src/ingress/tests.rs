@@ -318,6 +318,7 @@ fn a_name_that_any_step_reads_may_not_stand_twice() {
 }
 
 /// Facts that live beside the repository; what is essential of them is in the tests above and in the provider's.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn reference() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/reference");
     let folder = std::env::var_os("HOOKBRIDGE_REFERENCE").map_or(beside, PathBuf::from);

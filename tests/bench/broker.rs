@@ -84,10 +84,6 @@ impl Broker {
         }
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// Makes a round's topics. Kafka keeps all that it is sent, so each round has its own, which end with it.
     pub(crate) fn begin_round(&mut self, round: usize, letters: &[&str]) -> Outcome<()> {
         match self.kind {

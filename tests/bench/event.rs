@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -18,9 +18,6 @@ pub(crate) const SECRET: &str = "whs_bench_7f3a1c";
 
 /// The path of the source.
 pub(crate) const PATH: &str = "/hooks/synq";
-
-/// How far a signed time may be from ours.
-pub(crate) const TOLERANCE: Duration = Duration::from_secs(35 * 60);
 
 /// Stands in the template where an event has its own id.
 const PLACE: &str = "00000000-0000-4000-8000-000000000000";

@@ -181,7 +181,9 @@ struct Timer(AsyncFd<OwnedFd>);
 impl Timer {
     fn new() -> Outcome<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self(AsyncFd::new(timer)?))
+        #[expect(deprecated, reason = "what replaces it is unsafe; the timer stays open as long as this")]
+        let timer = AsyncFd::new(timer)?;
+        Ok(Self(timer))
     }
 
     async fn wait(&self, until: Instant) -> Outcome<()> {

@@ -8,8 +8,12 @@ use zeroize::Zeroizing;
 use crate::brokers::Limits;
 use crate::config::Section;
 
-/// What the bridge's own time-out has over librdkafka's, so that the client's word comes first.
-const MARGIN: Duration = Duration::from_millis(500);
+/// What the bridge's own time-out has over librdkafka's, so that the client's word, which tells "certainly not stored"
+/// from "perhaps", comes first. librdkafka looks for messages that are too old once a second.
+const MARGIN: Duration = Duration::from_millis(1200);
+
+/// The least that a message has.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What headers and Kafka's own framing may add to a body.
 const OVERHEAD_BYTES: usize = 64 * 1024;
@@ -122,7 +126,7 @@ impl Settings {
         let timeout_ms = limits
             .publish_timeout
             .saturating_sub(MARGIN)
-            .max(MARGIN)
+            .max(LEAST_TIMEOUT)
             .as_millis();
         let mut config = self.client_config();
         config.set("enable.idempotence", "true");

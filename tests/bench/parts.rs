@@ -1,0 +1,184 @@
+//! Each step of an event's way alone: `cargo bench --bench parts`.
+//!
+//! The steps are the crate's own, on the event that `ratios` sends. The yardsticks beside them are what the step would
+//! cost in its plainest form.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "what is prepared here is known to be right; signed times are checked against the clock"
+)]
+
+// The event.
+#[allow(dead_code, reason = "ratios uses all of it")]
+mod event;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use hookbridge::config::{Config, ConfigFile, Origin, Secret, Source};
+use hookbridge::ingress::{Received, decide, verify};
+use hookbridge::json::{Document, Schema};
+use hookbridge::providers::{Provider, VerifierSettings, synq::Synq};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// What can go wrong ends the run.
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() {
+    divan::main();
+}
+
+fn secret() -> Secret {
+    Secret::new(event::SECRET.to_owned()).expect("a secret")
+}
+
+fn signed(body: &[u8]) -> HeaderMap {
+    let mut headers = Synq.sign(body, &secret(), SystemTime::now()).expect("a signature");
+    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers
+}
+
+/// A source with so many routes, of which the last one takes the event.
+fn source(routes: usize) -> Arc<Source> {
+    let mut text = format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n[sources.synq]\nsecrets = [\"{}\"]\n",
+        event::SECRET
+    );
+    for number in 1..routes {
+        text.push_str(&format!("[[routes]]\ntypes = [\"other_{number}_*\"]\ntopic = \"other.{{type}}\"\n"));
+    }
+    text.push_str("[[routes]]\ntypes = [\"issue_*\"]\ntopic = \"synq.{type}\"\n");
+    let file = ConfigFile::Text { name: "bench.toml".to_owned(), text };
+    let origin = Origin { files: vec![file], ..Origin::default() };
+    let config: Config = origin.load().expect("a configuration");
+    Arc::clone(config.sources.first().expect("a source"))
+}
+
+/// Steps 2 to 6: a request in, a message out.
+#[divan::bench(args = [1, 10, 100, 1000])]
+fn whole_by_routes(bencher: Bencher<'_, '_>, routes: usize) {
+    let (source, body) = (source(routes), bytes::Bytes::from(event::body(1)));
+    let headers = signed(&body);
+    bencher
+        .counter(BytesCount::new(body.len()))
+        .with_inputs(|| Received::from_parts(Arc::clone(&source), headers.clone(), body.clone(), SystemTime::now()))
+        .bench_values(|received| {
+            let verified = verify(received, SystemTime::now()).expect("an authentic event");
+            decide(&verified)
+        });
+}
+
+/// Steps 3 to 6: an authentic request in, a message out.
+#[divan::bench]
+fn decide_alone(bencher: Bencher<'_, '_>) {
+    let (source, body) = (source(1), bytes::Bytes::from(event::body(1)));
+    let received = Received::from_parts(source, signed(&body), body, SystemTime::now());
+    let verified = verify(received, SystemTime::now()).expect("an authentic event");
+    bencher.bench_local(|| decide(black_box(&verified)));
+}
+
+mod step_2_verify {
+    use super::*;
+
+    /// The bridge's.
+    #[divan::bench(args = [1, 2])]
+    fn verify_by_secrets(bencher: Bencher<'_, '_>, secrets: usize) {
+        let body = event::body(1);
+        let headers = signed(&body);
+        let others = (1..secrets).map(|number| Secret::new(format!("whs_other_{number}")).expect("a secret"));
+        let verifier = Synq.verifier(VerifierSettings {
+            secrets: others.chain([secret()]).collect(),
+            tolerance: Synq.default_tolerance(),
+        });
+        let now = SystemTime::now();
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .bench_local(|| verifier.verify(black_box(&headers), black_box(&body), now));
+    }
+
+    /// A yardstick: the sketch's.
+    #[divan::bench]
+    fn yardstick_one_hmac(bencher: Bencher<'_, '_>) {
+        let (body, timestamp) = (event::body(1), event::timestamp());
+        let signature = event::signature(&timestamp, &body);
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .bench_local(|| event::is_signed(timestamp.as_bytes(), black_box(&body), black_box(signature.as_bytes())));
+    }
+}
+
+mod step_3_parse {
+    use super::*;
+
+    /// The bridge's: the whole grammar, depth, repeated names.
+    #[divan::bench]
+    fn scan(bencher: Bencher<'_, '_>) {
+        let body = event::body(1);
+        bencher.counter(BytesCount::new(body.len())).bench_local(|| Document::parse(black_box(&body)).is_ok());
+    }
+
+    /// Id, type, time and subject out of what was scanned.
+    #[divan::bench]
+    fn identify(bencher: Bencher<'_, '_>) {
+        let body = event::body(1);
+        let (document, headers) = (Document::parse(&body).expect("JSON"), HeaderMap::new());
+        bencher.bench_local(|| Synq.identify(black_box(&headers), black_box(&document)));
+    }
+
+    /// A yardstick: UTF-8 alone.
+    #[divan::bench]
+    fn yardstick_utf_8(bencher: Bencher<'_, '_>) {
+        let body = event::body(1);
+        bencher.counter(BytesCount::new(body.len())).bench_local(|| std::str::from_utf8(black_box(&body)).is_ok());
+    }
+
+    /// A yardstick: serde skips everything.
+    #[divan::bench]
+    fn yardstick_serde_ignored(bencher: Bencher<'_, '_>) {
+        let body = event::body(1);
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .bench_local(|| serde_json::from_slice::<serde::de::IgnoredAny>(black_box(&body)).is_ok());
+    }
+
+    /// A yardstick: serde builds a tree.
+    #[divan::bench]
+    fn yardstick_serde_value(bencher: Bencher<'_, '_>) {
+        let body = event::body(1);
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .bench_local(|| serde_json::from_slice::<serde_json::Value>(black_box(&body)).is_ok());
+    }
+}
+
+mod step_4_validate {
+    use super::*;
+
+    /// The bridge's, on what was scanned.
+    #[divan::bench]
+    fn validate(bencher: Bencher<'_, '_>) {
+        let (schema, body) = (schema(), event::body(1));
+        let schema = Schema::compile(&schema).expect("a schema");
+        let document = Document::parse(&body).expect("JSON");
+        bencher.bench_local(|| schema.validate(black_box(document.root())).is_ok());
+    }
+
+    /// A yardstick: the same validator on a tree that is there.
+    #[divan::bench]
+    fn yardstick_on_a_tree(bencher: Bencher<'_, '_>) {
+        let validator = jsonschema::draft202012::options()
+            .should_validate_formats(true)
+            .build(&schema())
+            .expect("a schema");
+        let tree: serde_json::Value = serde_json::from_slice(&event::body(1)).expect("JSON");
+        bencher.bench_local(|| validator.is_valid(black_box(&tree)));
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::from_str(Synq.schema().expect("a schema")).expect("JSON")
+    }
+}
