@@ -50,7 +50,7 @@ pub use answer::Status;
 pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
 pub use refusal::{Refusal, Violation};
-pub use verify::Verified;
+pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer};
 use duplicates::Entered;
@@ -143,7 +143,7 @@ async fn finish(
     started: Instant,
 ) -> Response<Full<Bytes>> {
     let source = Arc::clone(received.source());
-    let (event_id, result) = match verify::verify(received, SystemTime::now()) {
+    let (event_id, result) = match verify(received, SystemTime::now()) {
         Ok(verified) => {
             bridge.note_verified(&source, verified.secret_index());
             let decision = decide(&verified);

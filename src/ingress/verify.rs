@@ -53,7 +53,7 @@ impl Verified {
 ///
 /// # Errors
 /// Why it can't be taken for the provider's.
-pub(super) fn verify(received: Received, now: SystemTime) -> Result<Verified, Refusal> {
+pub fn verify(received: Received, now: SystemTime) -> Result<Verified, Refusal> {
     let verdict = received
         .source()
         .verifier

@@ -51,7 +51,12 @@ enum Own {
 
 impl Broker {
     /// Starts one, or takes the one at this address. `letters` are the servers that will publish to it.
-    pub(crate) fn start(kind: Kind, address: Option<&str>, partitions: i32, letters: &[&str]) -> Outcome<Self> {
+    pub(crate) fn start(
+        kind: Kind,
+        address: Option<&str>,
+        partitions: i32,
+        letters: &[&str],
+    ) -> Outcome<Self> {
         let run = std::process::id();
         let (address, process) = match (kind, address) {
             (Kind::Mock, _) => {
@@ -60,19 +65,35 @@ impl Broker {
             }
             (_, Some(address)) => (address.to_owned(), None),
             (Kind::Kafka, None) => {
-                let kafka = support::kafka::Kafka::private()
-                    .ok_or("there is no Kafka: run tests/run --install-only, or say --kafka HOST:PORT")?;
+                let kafka = support::kafka::Kafka::private().ok_or(
+                    "there is no Kafka: run tests/run --install-only, or say --kafka HOST:PORT",
+                )?;
                 (kafka.address.clone(), Some(Own::Kafka { _kafka: kafka }))
             }
             (Kind::Nats, None) => {
-                let nats = support::nats::Nats::private()
-                    .ok_or("there is no nats-server: run tests/run --install-only, or say --nats URL")?;
+                let nats = support::nats::Nats::private().ok_or(
+                    "there is no nats-server: run tests/run --install-only, or say --nats URL",
+                )?;
                 (nats.url.clone(), Some(Own::Nats { _nats: nats }))
             }
         };
-        let prefix = if kind == Kind::Mock { MOCK_PREFIX.to_owned() } else { format!("bench-{run}") };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        Ok(Self { kind, address, partitions, prefix, runtime, _process: process })
+        let prefix = if kind == Kind::Mock {
+            MOCK_PREFIX.to_owned()
+        } else {
+            format!("bench-{run}")
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            kind,
+            address,
+            partitions,
+            prefix,
+            runtime,
+            _process: process,
+        })
     }
 
     /// What it is, for people.
@@ -93,11 +114,16 @@ impl Broker {
                 let names: Vec<String> = letters.iter().map(|letter| self.topic(letter)).collect();
                 let topics = names.iter().map(|name| {
                     let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(-1));
-                    topic.set("segment.bytes", "67108864").set("file.delete.delay.ms", "1000")
+                    topic
+                        .set("segment.bytes", "67108864")
+                        .set("file.delete.delay.ms", "1000")
                 });
                 let topics: Vec<_> = topics.collect();
                 let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-                for created in self.runtime.block_on(self.admin()?.create_topics(&topics, &options))? {
+                for created in self
+                    .runtime
+                    .block_on(self.admin()?.create_topics(&topics, &options))?
+                {
                     created.map_err(|(topic, error)| format!("topic {topic}: {error}"))?;
                 }
                 Ok(())
@@ -110,7 +136,9 @@ impl Broker {
                     max_bytes: MAX_STREAM_BYTES,
                     ..Default::default()
                 };
-                jetstream::new(async_nats::connect(&self.address).await?).get_or_create_stream(settings).await?;
+                jetstream::new(async_nats::connect(&self.address).await?)
+                    .get_or_create_stream(settings)
+                    .await?;
                 Ok(())
             }),
         }
@@ -124,7 +152,8 @@ impl Broker {
                 let names: Vec<String> = letters.iter().map(|letter| self.topic(letter)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-                self.runtime.block_on(self.admin()?.delete_topics(&names, &options))?;
+                self.runtime
+                    .block_on(self.admin()?.delete_topics(&names, &options))?;
                 Ok(())
             }
             Kind::Nats => self.runtime.block_on(async {
@@ -149,9 +178,15 @@ impl Broker {
     pub(crate) fn table(&self) -> String {
         match self.kind {
             Kind::Mock | Kind::Kafka => {
-                format!("[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\n", self.address)
+                format!(
+                    "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\n",
+                    self.address
+                )
             }
-            Kind::Nats => format!("[brokers.main]\nkind = \"nats\"\nservers = [\"{}\"]\n", self.address),
+            Kind::Nats => format!(
+                "[brokers.main]\nkind = \"nats\"\nservers = [\"{}\"]\n",
+                self.address
+            ),
         }
     }
 
@@ -161,17 +196,24 @@ impl Broker {
             Kind::Mock | Kind::Kafka => "--kafka",
             Kind::Nats => "--nats",
         };
-        vec![name.to_owned(), self.address.clone(), "--topic".to_owned(), self.topic(letter)]
+        vec![
+            name.to_owned(),
+            self.address.clone(),
+            "--topic".to_owned(),
+            self.topic(letter),
+        ]
     }
 
     /// How many messages it has ever taken from this server.
     pub(crate) fn stored(&self, letter: &str) -> Outcome<u64> {
         match self.kind {
             Kind::Mock | Kind::Kafka => {
-                let consumer: BaseConsumer = self.client().set("group.id", "hookbridge-bench").create()?;
+                let consumer: BaseConsumer =
+                    self.client().set("group.id", "hookbridge-bench").create()?;
                 let mut stored = 0;
                 for partition in 0..self.partitions {
-                    let (_, end) = consumer.fetch_watermarks(&self.topic(letter), partition, PATIENCE)?;
+                    let (_, end) =
+                        consumer.fetch_watermarks(&self.topic(letter), partition, PATIENCE)?;
                     stored += u64::try_from(end)?;
                 }
                 Ok(stored)
@@ -186,7 +228,9 @@ impl Broker {
 
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.address).set("log_level", "0");
+        client
+            .set("bootstrap.servers", &self.address)
+            .set("log_level", "0");
         client
     }
 
@@ -199,10 +243,17 @@ const MOCK_PREFIX: &str = "bench";
 
 fn mock(partitions: i32, letters: &[&str]) -> Outcome<(String, Child)> {
     let partitions = partitions.to_string();
-    let topics: Vec<String> = letters.iter().map(|letter| format!("{MOCK_PREFIX}.{letter}.issue_created")).collect();
-    let arguments = ["mock", "--partitions", &partitions].into_iter().chain(topics.iter().map(String::as_str));
+    let topics: Vec<String> = letters
+        .iter()
+        .map(|letter| format!("{MOCK_PREFIX}.{letter}.issue_created"))
+        .collect();
+    let arguments = ["mock", "--partitions", &partitions]
+        .into_iter()
+        .chain(topics.iter().map(String::as_str));
     let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
-    let address = child.wait_for(PATIENCE, |line| line.strip_prefix("listening ").map(str::to_owned))?;
+    let address = child.wait_for(PATIENCE, |line| {
+        line.strip_prefix("listening ").map(str::to_owned)
+    })?;
     Ok((address, child))
 }
 

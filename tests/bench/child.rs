@@ -42,12 +42,20 @@ impl Child {
         listen: Listen,
     ) -> Outcome<Self> {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments).stdin(Stdio::null());
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null());
         match listen {
             Listen::Stdout => command.stdout(Stdio::piped()),
             Listen::Stderr => command.stdout(Stdio::null()).stderr(Stdio::piped()),
         };
-        let what = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let what = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let mut process = command.spawn().map_err(|error| {
             format!("{what} can't be started through setpriv (Debian package util-linux): {error}")
         })?;
@@ -57,26 +65,47 @@ impl Child {
         };
         let (sender, lines) = sync_channel(MAX_LINES);
         std::thread::spawn(move || {
-            for line in stream.map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+            for line in stream
+                .map(BufReader::new)
+                .into_iter()
+                .flat_map(BufRead::lines)
+                .map_while(Result::ok)
+            {
                 // A child must never wait for us: what is too much is dropped.
                 drop(sender.try_send(line));
             }
         });
-        Ok(Self { process, what, lines })
+        Ok(Self {
+            process,
+            what,
+            lines,
+        })
     }
 
     /// What `find` makes of the first line that it makes something of.
-    pub(crate) fn wait_for<T>(&self, limit: Duration, find: impl Fn(&str) -> Option<T>) -> Outcome<T> {
+    pub(crate) fn wait_for<T>(
+        &self,
+        limit: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Outcome<T> {
         let deadline = Instant::now() + limit;
         let mut seen = Vec::new();
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => match find(&line) {
                     Some(found) => return Ok(found),
                     None => seen.push(line),
                 },
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("{} took longer than {limit:?}:\n{}", self.what, seen.join("\n")).into());
+                    return Err(format!(
+                        "{} took longer than {limit:?}:\n{}",
+                        self.what,
+                        seen.join("\n")
+                    )
+                    .into());
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(format!("{} has ended:\n{}", self.what, seen.join("\n")).into());
@@ -91,7 +120,12 @@ impl Child {
         let stat = std::fs::read_to_string(folder.join("stat"))?;
         // The name, in parentheses, may hold anything; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
         let ticks_per_second = rustix::param::clock_ticks_per_second();
         let mut sleeps = 0;
         for thread in std::fs::read_dir(folder.join("task"))? {
@@ -106,7 +140,10 @@ impl Child {
     /// Forgets the peak of its memory.
     pub(crate) fn reset_peak(&self) -> Outcome<()> {
         // "5" stands for the peak alone (proc_pid_clear_refs(5)).
-        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")?)
+        Ok(std::fs::write(
+            format!("/proc/{}/clear_refs", self.process.id()),
+            "5",
+        )?)
     }
 
     /// The most memory that it had since, in KiB.
@@ -118,7 +155,8 @@ impl Child {
 
 fn number_after(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }
 
 impl Drop for Child {

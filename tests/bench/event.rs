@@ -49,7 +49,9 @@ pub(crate) fn body(number: u64) -> Vec<u8> {
 /// Whether the signature, in hexadecimal digits, is that of the body.
 pub(crate) fn is_signed(timestamp: &[u8], body: &[u8], signature: &[u8]) -> bool {
     let sent = data_encoding::HEXLOWER.decode(signature);
-    sent.is_ok_and(|sent| digest(timestamp, body).is_some_and(|hmac| hmac.verify_slice(&sent).is_ok()))
+    sent.is_ok_and(|sent| {
+        digest(timestamp, body).is_some_and(|hmac| hmac.verify_slice(&sent).is_ok())
+    })
 }
 
 fn digest(timestamp: &[u8], body: &[u8]) -> Option<Hmac<Sha256>> {
@@ -68,7 +70,10 @@ pub(crate) fn signature(timestamp: &str, body: &[u8]) -> String {
 }
 
 /// Now, as it is signed.
-#[expect(clippy::disallowed_methods, reason = "events are signed with the time that it is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "events are signed with the time that it is"
+)]
 pub(crate) fn timestamp() -> String {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since_epoch.unwrap_or_default().as_secs().to_string()
@@ -109,7 +114,12 @@ pub(crate) fn write_pool(folder: &Path, first: u64, count: u64) -> Outcome<()> {
     }
     let mut pool = String::new();
     for number in first..first + count {
-        write!(pool, "{}{}", id(number), signature(&timestamp, &body(number)))?;
+        write!(
+            pool,
+            "{}{}",
+            id(number),
+            signature(&timestamp, &body(number))
+        )?;
     }
     std::fs::write(folder.join("pool"), pool)?;
     Ok(())

@@ -18,7 +18,8 @@ pub(crate) struct Percentiles {
 
 impl Latencies {
     pub(crate) fn add(&mut self, latency: Duration) {
-        self.0.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        self.0
+            .push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -30,8 +31,16 @@ impl Latencies {
         // Nearest rank.
         let at = |thousandths: usize| {
             let rank = (self.0.len() * thousandths).div_ceil(1000).max(1);
-            self.0.get(rank - 1).copied().map(u64::from).unwrap_or_default()
+            self.0
+                .get(rank - 1)
+                .copied()
+                .map(u64::from)
+                .unwrap_or_default()
         };
-        Percentiles { p50: at(500), p99: at(990), p999: at(999) }
+        Percentiles {
+            p50: at(500),
+            p99: at(990),
+            p999: at(999),
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
@@ -77,7 +78,9 @@ struct Shared {
 
 /// Sends it all. Prints [`Loaded`] as JSON.
 pub(crate) fn run(load: &Load) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let loaded = LocalSet::new().block_on(&runtime, send(load))?;
     crate::say(&serde_json::to_string(&loaded)?)
 }
@@ -90,13 +93,18 @@ async fn send(load: &Load) -> Outcome<Loaded> {
     for _ in 0..load.connections {
         let stream = TcpStream::connect(load.to).await?;
         stream.set_nodelay(true)?;
-        connections.push(tokio::task::spawn_local(connection(stream, timestamp.clone(), Rc::clone(&shared))));
+        connections.push(tokio::task::spawn_local(connection(
+            stream,
+            timestamp.clone(),
+            Rc::clone(&shared),
+        )));
     }
     let timer = Timer::new()?;
     let total = load.rate * load.seconds;
     let began = Instant::now() + Duration::from_millis(20);
     for index in 0..total {
-        let due = began + Duration::from_nanos(index.saturating_mul(1_000_000_000) / load.rate.max(1));
+        let due =
+            began + Duration::from_nanos(index.saturating_mul(1_000_000_000) / load.rate.max(1));
         timer.wait(due).await?;
         if shared.idle.get() > shared.due.borrow().len() {
             shared.lags.borrow_mut().add(due.elapsed());
@@ -130,7 +138,9 @@ async fn connection(mut stream: TcpStream, timestamp: String, shared: Rc<Shared>
     loop {
         // Signed before it is due.
         let request = event::request(shared.number.replace(shared.number.get() + 1), &timestamp);
-        let Some(due) = next(&shared).await else { return Ok(()) };
+        let Some(due) = next(&shared).await else {
+            return Ok(());
+        };
         stream.write_all(&request).await?;
         let status = read_answer(&mut stream, &mut buffer).await?;
         shared.latencies.borrow_mut().add(due.elapsed());
@@ -161,9 +171,19 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<u1
             return Err("the connection was closed".into());
         }
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = std::str::from_utf8(buffer.get(..end).unwrap_or_default())?.to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-            let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
+            let head =
+                std::str::from_utf8(buffer.get(..end).unwrap_or_default())?.to_ascii_lowercase();
+            let length = head.lines().find_map(|line| {
+                line.strip_prefix("content-length:")?
+                    .trim()
+                    .parse::<usize>()
+                    .ok()
+            });
+            let status = head
+                .split(' ')
+                .nth(1)
+                .and_then(|status| status.parse().ok())
+                .ok_or("no status")?;
             let whole = end + 4 + length.unwrap_or_default();
             while buffer.len() < whole {
                 if stream.read_buf(buffer).await? == 0 {
@@ -180,8 +200,14 @@ struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
     fn new() -> Outcome<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        #[expect(deprecated, reason = "what replaces it is unsafe; the timer stays open as long as this")]
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe; the timer stays open as long as this"
+        )]
         let timer = AsyncFd::new(timer)?;
         Ok(Self(timer))
     }
@@ -193,9 +219,22 @@ impl Timer {
             tokio::task::yield_now().await;
             return Ok(());
         }
-        let value = Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
-        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &Itimerspec { it_interval: never, it_value: value })?;
+        let value = Timespec {
+            tv_sec: i64::try_from(left.as_secs())?,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let never = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        timerfd_settime(
+            self.0.get_ref(),
+            TimerfdTimerFlags::empty(),
+            &Itimerspec {
+                it_interval: never,
+                it_value: value,
+            },
+        )?;
         loop {
             let mut ready = self.0.readable().await?;
             let read = ready.try_io(|timer| {

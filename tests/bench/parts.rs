@@ -37,8 +37,13 @@ fn secret() -> Secret {
 }
 
 fn signed(body: &[u8]) -> HeaderMap {
-    let mut headers = Synq.sign(body, &secret(), SystemTime::now()).expect("a signature");
-    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    let mut headers = Synq
+        .sign(body, &secret(), SystemTime::now())
+        .expect("a signature");
+    headers.insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     headers
 }
 
@@ -49,11 +54,19 @@ fn source(routes: usize) -> Arc<Source> {
         event::SECRET
     );
     for number in 1..routes {
-        text.push_str(&format!("[[routes]]\ntypes = [\"other_{number}_*\"]\ntopic = \"other.{{type}}\"\n"));
+        text.push_str(&format!(
+            "[[routes]]\ntypes = [\"other_{number}_*\"]\ntopic = \"other.{{type}}\"\n"
+        ));
     }
     text.push_str("[[routes]]\ntypes = [\"issue_*\"]\ntopic = \"synq.{type}\"\n");
-    let file = ConfigFile::Text { name: "bench.toml".to_owned(), text };
-    let origin = Origin { files: vec![file], ..Origin::default() };
+    let file = ConfigFile::Text {
+        name: "bench.toml".to_owned(),
+        text,
+    };
+    let origin = Origin {
+        files: vec![file],
+        ..Origin::default()
+    };
     let config: Config = origin.load().expect("a configuration");
     Arc::clone(config.sources.first().expect("a source"))
 }
@@ -65,7 +78,14 @@ fn whole_by_routes(bencher: Bencher<'_, '_>, routes: usize) {
     let headers = signed(&body);
     bencher
         .counter(BytesCount::new(body.len()))
-        .with_inputs(|| Received::from_parts(Arc::clone(&source), headers.clone(), body.clone(), SystemTime::now()))
+        .with_inputs(|| {
+            Received::from_parts(
+                Arc::clone(&source),
+                headers.clone(),
+                body.clone(),
+                SystemTime::now(),
+            )
+        })
         .bench_values(|received| {
             let verified = verify(received, SystemTime::now()).expect("an authentic event");
             decide(&verified)
@@ -89,7 +109,8 @@ mod step_2_verify {
     fn verify_by_secrets(bencher: Bencher<'_, '_>, secrets: usize) {
         let body = event::body(1);
         let headers = signed(&body);
-        let others = (1..secrets).map(|number| Secret::new(format!("whs_other_{number}")).expect("a secret"));
+        let others = (1..secrets)
+            .map(|number| Secret::new(format!("whs_other_{number}")).expect("a secret"));
         let verifier = Synq.verifier(VerifierSettings {
             secrets: others.chain([secret()]).collect(),
             tolerance: Synq.default_tolerance(),
@@ -107,7 +128,13 @@ mod step_2_verify {
         let signature = event::signature(&timestamp, &body);
         bencher
             .counter(BytesCount::new(body.len()))
-            .bench_local(|| event::is_signed(timestamp.as_bytes(), black_box(&body), black_box(signature.as_bytes())));
+            .bench_local(|| {
+                event::is_signed(
+                    timestamp.as_bytes(),
+                    black_box(&body),
+                    black_box(signature.as_bytes()),
+                )
+            });
     }
 }
 
@@ -118,7 +145,9 @@ mod step_3_parse {
     #[divan::bench]
     fn scan(bencher: Bencher<'_, '_>) {
         let body = event::body(1);
-        bencher.counter(BytesCount::new(body.len())).bench_local(|| Document::parse(black_box(&body)).is_ok());
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .bench_local(|| Document::parse(black_box(&body)).is_ok());
     }
 
     /// Id, type, time and subject out of what was scanned.
@@ -133,7 +162,9 @@ mod step_3_parse {
     #[divan::bench]
     fn yardstick_utf_8(bencher: Bencher<'_, '_>) {
         let body = event::body(1);
-        bencher.counter(BytesCount::new(body.len())).bench_local(|| std::str::from_utf8(black_box(&body)).is_ok());
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .bench_local(|| std::str::from_utf8(black_box(&body)).is_ok());
     }
 
     /// A yardstick: serde skips everything.
@@ -142,7 +173,9 @@ mod step_3_parse {
         let body = event::body(1);
         bencher
             .counter(BytesCount::new(body.len()))
-            .bench_local(|| serde_json::from_slice::<serde::de::IgnoredAny>(black_box(&body)).is_ok());
+            .bench_local(|| {
+                serde_json::from_slice::<serde::de::IgnoredAny>(black_box(&body)).is_ok()
+            });
     }
 
     /// A yardstick: serde builds a tree.

@@ -17,22 +17,42 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
     connections.dedup();
     let mut body = String::new();
     let mut y = 30.0;
-    writeln!(body, "<text x=\"10\" y=\"20\" font-weight=\"bold\">{}</text>", escape(&on.broker))?;
-    let charts: [(&str, usize, fn(&Run) -> f64); 2] = [("events per second", 0, |run| run.per_second), ("CPU per event, µs", 1, |run| run.cpu_us)];
+    writeln!(
+        body,
+        "<text x=\"10\" y=\"20\" font-weight=\"bold\">{}</text>",
+        escape(&on.broker)
+    )?;
+    let charts: [(&str, usize, fn(&Run) -> f64); 2] = [
+        ("events per second", 0, |run| run.per_second),
+        ("CPU per event, µs", 1, |run| run.cpu_us),
+    ];
     for (title, digits, figure) in charts {
         y += 24.0;
-        writeln!(body, "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{title}</text>")?;
+        writeln!(
+            body,
+            "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{title}</text>"
+        )?;
         y += 10.0;
         for connections in &connections {
             let bars: Vec<(&str, Spread)> = on
                 .servers
                 .iter()
-                .filter_map(|server| on.figures(server.letter, *connections, figure).map(|spread| (server.letter, spread)))
+                .filter_map(|server| {
+                    on.figures(server.letter, *connections, figure)
+                        .map(|spread| (server.letter, spread))
+                })
                 .collect();
             // One connection is slow in events a second: each group has a scale of its own.
-            let most = bars.iter().map(|(_, spread)| spread.max).fold(f64::MIN_POSITIVE, f64::max);
+            let most = bars
+                .iter()
+                .map(|(_, spread)| spread.max)
+                .fold(f64::MIN_POSITIVE, f64::max);
             for (index, (letter, spread)) in bars.iter().enumerate() {
-                let label = if index == 0 { format!("{connections} connections") } else { String::new() };
+                let label = if index == 0 {
+                    format!("{connections} connections")
+                } else {
+                    String::new()
+                };
                 bar(&mut body, y, (&label, letter), *spread, BARS / most, digits)?;
                 y += BAR + 3.0;
             }
@@ -41,7 +61,12 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
     }
     for server in &on.servers {
         y += 18.0;
-        writeln!(body, "<text x=\"10\" y=\"{y}\">{}: {}</text>", server.letter, escape(&server.title))?;
+        writeln!(
+            body,
+            "<text x=\"10\" y=\"{y}\">{}: {}</text>",
+            server.letter,
+            escape(&server.title)
+        )?;
     }
     Ok(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -50,7 +75,14 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
     ))
 }
 
-fn bar(body: &mut String, y: f64, (label, letter): (&str, &str), spread: Spread, scale: f64, digits: usize) -> std::fmt::Result {
+fn bar(
+    body: &mut String,
+    y: f64,
+    (label, letter): (&str, &str),
+    spread: Spread,
+    scale: f64,
+    digits: usize,
+) -> std::fmt::Result {
     let fill = match letter {
         "a" => "#b8c4ce",
         "b" => "#8fb3d1",
@@ -60,10 +92,28 @@ fn bar(body: &mut String, y: f64, (label, letter): (&str, &str), spread: Spread,
     };
     let (middle, baseline) = (y + BAR / 2.0, y + BAR - 4.0);
     let at = |value: f64| value.mul_add(scale, LABELS);
-    writeln!(body, "<text x=\"10\" y=\"{baseline}\">{label}</text><text x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{letter}</text>", LABELS - 6.0)?;
-    writeln!(body, "<rect x=\"{LABELS}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{fill}\"/>", spread.median * scale)?;
-    writeln!(body, "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"black\"/>", at(spread.min), at(spread.max))?;
-    writeln!(body, "<text x=\"{:.1}\" y=\"{baseline}\">{:.digits$}</text>", at(spread.max) + 6.0, spread.median)
+    writeln!(
+        body,
+        "<text x=\"10\" y=\"{baseline}\">{label}</text><text x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{letter}</text>",
+        LABELS - 6.0
+    )?;
+    writeln!(
+        body,
+        "<rect x=\"{LABELS}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{fill}\"/>",
+        spread.median * scale
+    )?;
+    writeln!(
+        body,
+        "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"black\"/>",
+        at(spread.min),
+        at(spread.max)
+    )?;
+    writeln!(
+        body,
+        "<text x=\"{:.1}\" y=\"{baseline}\">{:.digits$}</text>",
+        at(spread.max) + 6.0,
+        spread.median
+    )
 }
 
 fn escape(text: &str) -> String {

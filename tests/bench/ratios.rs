@@ -180,10 +180,18 @@ fn main() -> ExitCode {
 }
 
 fn play(role: &Role) -> Outcome<()> {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+    };
     match role {
         Role::Serve { work, destination } => runtime()?.block_on(server::serve(*work, destination)),
-        Role::RoundTrips { destination, first, seconds } => runtime()?.block_on(server::round_trips(destination, *first, *seconds)),
+        Role::RoundTrips {
+            destination,
+            first,
+            seconds,
+        } => runtime()?.block_on(server::round_trips(destination, *first, *seconds)),
         Role::Load(load) => load::run(load),
         Role::Mock { partitions, topics } => server::mock(topics, *partitions),
     }
@@ -199,7 +207,11 @@ pub(crate) fn say(line: &str) -> Outcome<()> {
 /// Runs it all; says whether every request was answered as it should.
 fn bench(arguments: &Arguments) -> Outcome<bool> {
     let wrk = running::wrk_version()?;
-    let (seconds, rounds) = if arguments.quick { (1, 3) } else { (arguments.seconds.max(1), arguments.rounds.max(1)) };
+    let (seconds, rounds) = if arguments.quick {
+        (1, 3)
+    } else {
+        (arguments.seconds.max(1), arguments.rounds.max(1))
+    };
     let bridge = PathBuf::from(env!("CARGO_BIN_EXE_hookbridge"));
     let started = time::OffsetDateTime::now_utc();
     let mut results = Results {
@@ -216,7 +228,14 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
     let folder = std::env::temp_dir().join(format!("hookbridge-bench-{}", std::process::id()));
     for kind in &arguments.broker.0 {
         broker::empty_folder(&folder)?;
-        let on = Bench { arguments, seconds, rounds, folder: &folder, first: 1 }.run(*kind, &bridge);
+        let on = Bench {
+            arguments,
+            seconds,
+            rounds,
+            folder: &folder,
+            first: 1,
+        }
+        .run(*kind, &bridge);
         drop(std::fs::remove_dir_all(&folder));
         results.brokers.push(on?);
     }
@@ -237,7 +256,13 @@ fn show(results: &Results) -> Outcome<String> {
     let Machine { cpu, cores, kernel } = &results.machine;
     let mut text = format!(
         "\n{}, {} at {}\n{cores} cores, {cpu}, Linux {kernel}; {}\nevents of {} bytes, {} rounds, {} s each run\n",
-        results.hookbridge, "release build", results.started, results.wrk, results.event_bytes, results.rounds, results.seconds
+        results.hookbridge,
+        "release build",
+        results.started,
+        results.wrk,
+        results.event_bytes,
+        results.rounds,
+        results.seconds
     );
     for on in &results.brokers {
         text.push('\n');
@@ -295,7 +320,9 @@ impl Bench<'_> {
 
     /// Every server once with each number of connections, and once at each fixed rate.
     fn round(&mut self, broker: &Broker, round: usize, on: &mut OnBroker) -> Outcome<()> {
-        let start = |server: &Server| Running::start(server, broker, self.folder, &self.arguments.source_keys);
+        let start = |server: &Server| {
+            Running::start(server, broker, self.folder, &self.arguments.source_keys)
+        };
         let running = on.servers.iter().map(start).collect::<Outcome<Vec<_>>>()?;
         let warm = self.pool(1)?;
         for server in &running {
@@ -317,8 +344,17 @@ impl Bench<'_> {
         }
         for (percent, rate) in paces(on) {
             for server in &running {
-                let paced = server.pace((percent, rate), PACED_CONNECTIONS, self.seconds, self.first, round)?;
-                eprintln!("  {} {rate:>6}/s: p50 {} µs, p99 {} µs", paced.server, paced.loaded.latency.p50, paced.loaded.latency.p99);
+                let paced = server.pace(
+                    (percent, rate),
+                    PACED_CONNECTIONS,
+                    self.seconds,
+                    self.first,
+                    round,
+                )?;
+                eprintln!(
+                    "  {} {rate:>6}/s: p50 {} µs, p99 {} µs",
+                    paced.server, paced.loaded.latency.p50, paced.loaded.latency.p99
+                );
                 on.paced.push(paced);
             }
             self.first += rate * self.seconds;
@@ -341,8 +377,11 @@ impl Bench<'_> {
         self.first += EVENTS_A_SECOND * self.seconds;
         let destination = broker.arguments("p");
         let arguments = ["round-trips", "--first", &first, "--seconds", &seconds];
-        let arguments = arguments.into_iter().chain(destination.iter().map(String::as_str));
-        let child = child::Child::start(&std::env::current_exe()?, arguments, child::Listen::Stdout)?;
+        let arguments = arguments
+            .into_iter()
+            .chain(destination.iter().map(String::as_str));
+        let child =
+            child::Child::start(&std::env::current_exe()?, arguments, child::Listen::Stdout)?;
         let limit = std::time::Duration::from_secs(self.seconds + 30);
         child.wait_for(limit, |line| serde_json::from_str(line).ok())
     }
@@ -353,49 +392,117 @@ fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
     let mut connections: Vec<usize> = on.runs.iter().map(|run| run.connections).collect();
     connections.sort_unstable();
     connections.dedup();
-    let typical = connections.iter().copied().find(|connections| *connections >= PACED_CONNECTIONS).or(connections.last().copied());
-    let runs = on.runs.iter().filter(|run| run.round == 0 && Some(run.connections) == typical);
+    let typical = connections
+        .iter()
+        .copied()
+        .find(|connections| *connections >= PACED_CONNECTIONS)
+        .or(connections.last().copied());
+    let runs = on
+        .runs
+        .iter()
+        .filter(|run| run.round == 0 && Some(run.connections) == typical);
     let publishing = runs.filter(|run| run.server != "a");
-    let slowest = publishing.map(|run| run.per_second).fold(f64::INFINITY, f64::min);
+    let slowest = publishing
+        .map(|run| run.per_second)
+        .fold(f64::INFINITY, f64::min);
     if !slowest.is_finite() {
         return Vec::new();
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is a small positive number")]
-    PACES.map(|percent| (percent, ((slowest * report::number(percent) / 1e4).round() as u64 * 100).max(100))).into()
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is a small positive number"
+    )]
+    PACES
+        .map(|percent| {
+            (
+                percent,
+                ((slowest * report::number(percent) / 1e4).round() as u64 * 100).max(100),
+            )
+        })
+        .into()
 }
 
 fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
-    let client = if kind == Kind::Nats { "a JetStream publish" } else { "a FutureProducer's send" };
+    let client = if kind == Kind::Nats {
+        "a JetStream publish"
+    } else {
+        "a FutureProducer's send"
+    };
     let all = [
-        ("a", "hyper: reads the body and answers".to_owned(), Program::Ours("answer")),
-        ("b", format!("the same, and {client} with its acknowledgement"), Program::Ours("publish")),
-        ("s", "the sketch: the same, an HMAC, id and type out of the body, two headers".to_owned(), Program::Ours("sketch")),
-        ("c", format!("the bridge: {}", version(bridge)?), Program::Bridge(bridge.to_owned())),
+        (
+            "a",
+            "hyper: reads the body and answers".to_owned(),
+            Program::Ours("answer"),
+        ),
+        (
+            "b",
+            format!("the same, and {client} with its acknowledgement"),
+            Program::Ours("publish"),
+        ),
+        (
+            "s",
+            "the sketch: the same, an HMAC, id and type out of the body, two headers".to_owned(),
+            Program::Ours("sketch"),
+        ),
+        (
+            "c",
+            format!("the bridge: {}", version(bridge)?),
+            Program::Bridge(bridge.to_owned()),
+        ),
     ];
     let known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
-    if let Some(unknown) = arguments.servers.iter().find(|letter| !known.contains(&letter.as_str())) {
-        return Err(format!("there is no server {unknown}: there are {}", known.join(", ")).into());
+    if let Some(unknown) = arguments
+        .servers
+        .iter()
+        .find(|letter| !known.contains(&letter.as_str()))
+    {
+        return Err(format!(
+            "there is no server {unknown}: there are {}",
+            known.join(", ")
+        )
+        .into());
     }
-    let wanted = all.into_iter().filter(|(letter, ..)| arguments.servers.iter().any(|wanted| wanted == letter));
-    let mut servers: Vec<Server> = wanted.map(|(letter, title, program)| Server { letter, title, program }).collect();
+    let wanted = all
+        .into_iter()
+        .filter(|(letter, ..)| arguments.servers.iter().any(|wanted| wanted == letter));
+    let mut servers: Vec<Server> = wanted
+        .map(|(letter, title, program)| Server {
+            letter,
+            title,
+            program,
+        })
+        .collect();
     if let Some(other) = &arguments.other {
         let title = format!("{}: {}", other.display(), version(other)?);
-        servers.push(Server { letter: "d", title, program: Program::Bridge(other.clone()) });
+        servers.push(Server {
+            letter: "d",
+            title,
+            program: Program::Bridge(other.clone()),
+        });
     }
     Ok(servers)
 }
 
 fn version(bridge: &Path) -> Outcome<String> {
-    let output = std::process::Command::new(bridge).arg("--version").output().map_err(|error| format!("{}: {error}", bridge.display()))?;
+    let output = std::process::Command::new(bridge)
+        .arg("--version")
+        .output()
+        .map_err(|error| format!("{}: {error}", bridge.display()))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn machine() -> Machine {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Machine {
-        cpu: model.map_or_else(|| "an unknown CPU".to_owned(), |(_, model)| model.to_owned()),
+        cpu: model.map_or_else(
+            || "an unknown CPU".to_owned(),
+            |(_, model)| model.to_owned(),
+        ),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         kernel: kernel.trim().to_owned(),
     }

@@ -68,16 +68,26 @@ impl Spread {
         let (min, max) = (*figures.first()?, *figures.last()?);
         let upper = *figures.get(figures.len() / 2)?;
         let lower = *figures.get((figures.len() - 1) / 2)?;
-        Some(Self { min, median: f64::midpoint(lower, upper), max })
+        Some(Self {
+            min,
+            median: f64::midpoint(lower, upper),
+            max,
+        })
     }
 
     fn show(self, digits: usize) -> String {
-        format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.min, self.max)
+        format!(
+            "{:.digits$} ({:.digits$}–{:.digits$})",
+            self.median, self.min, self.max
+        )
     }
 }
 
 /// What is compared: the name, the figure, and the goal of issue 5 where there is one.
-const FIGURES: [(&str, fn(&Run) -> f64); 2] = [("events/s", |run| run.per_second), ("CPU per event", |run| run.cpu_us)];
+const FIGURES: [(&str, fn(&Run) -> f64); 2] = [
+    ("events/s", |run| run.per_second),
+    ("CPU per event", |run| run.cpu_us),
+];
 
 impl OnBroker {
     fn letters(&self) -> impl Iterator<Item = &'static str> {
@@ -92,19 +102,44 @@ impl OnBroker {
     }
 
     /// The figures of a server's runs, one a round.
-    pub(crate) fn figures(&self, letter: &str, connections: usize, figure: impl Fn(&Run) -> f64) -> Option<Spread> {
-        let runs = self.runs.iter().filter(|run| run.server == letter && run.connections == connections);
+    pub(crate) fn figures(
+        &self,
+        letter: &str,
+        connections: usize,
+        figure: impl Fn(&Run) -> f64,
+    ) -> Option<Spread> {
+        let runs = self
+            .runs
+            .iter()
+            .filter(|run| run.server == letter && run.connections == connections);
         Spread::of(runs.map(figure))
     }
 
-    fn paced_figures(&self, letter: &str, percent: u64, figure: impl Fn(&Paced) -> f64) -> Option<Spread> {
-        let runs = self.paced.iter().filter(|run| run.server == letter && run.percent == percent);
+    fn paced_figures(
+        &self,
+        letter: &str,
+        percent: u64,
+        figure: impl Fn(&Paced) -> f64,
+    ) -> Option<Spread> {
+        let runs = self
+            .paced
+            .iter()
+            .filter(|run| run.server == letter && run.percent == percent);
         Spread::of(runs.map(figure))
     }
 
-    fn ratio(&self, of: &str, to: &str, connections: usize, figure: fn(&Run) -> f64) -> Option<Spread> {
+    fn ratio(
+        &self,
+        of: &str,
+        to: &str,
+        connections: usize,
+        figure: fn(&Run) -> f64,
+    ) -> Option<Spread> {
         let find = |letter: &str, round: usize| {
-            let mut runs = self.runs.iter().filter(|run| run.round == round && run.connections == connections);
+            let mut runs = self
+                .runs
+                .iter()
+                .filter(|run| run.round == round && run.connections == connections);
             runs.find(|run| run.server == letter).map(figure)
         };
         let rounds = self.runs.iter().map(|run| run.round).max()?;
@@ -120,23 +155,40 @@ impl OnBroker {
             for (name, figure) in FIGURES {
                 for connections in self.connections() {
                     if let Some(spread) = self.ratio(of, to, connections, figure) {
-                        ratios.push(Ratio { what: format!("{of}/{to} {name}"), connections, spread });
+                        ratios.push(Ratio {
+                            what: format!("{of}/{to} {name}"),
+                            connections,
+                            spread,
+                        });
                     }
                 }
             }
         }
-        let latencies: [(&str, fn(&Percentiles) -> u64); 2] = [("p50", |all| all.p50), ("p99", |all| all.p99)];
+        let latencies: [(&str, fn(&Percentiles) -> u64); 2] =
+            [("p50", |all| all.p50), ("p99", |all| all.p99)];
         for letter in ["s", "c", "d"] {
             for (name, percentile) in latencies {
                 let of = |round: usize| {
-                    let mut runs = self.runs.iter().filter(|run| run.round == round && run.connections == 1);
-                    runs.find(|run| run.server == letter).map(|run| number(percentile(&run.latency)))
+                    let mut runs = self
+                        .runs
+                        .iter()
+                        .filter(|run| run.round == round && run.connections == 1);
+                    runs.find(|run| run.server == letter)
+                        .map(|run| number(percentile(&run.latency)))
                 };
-                let pairs = self.round_trips.iter().enumerate().filter_map(|(round, trips)| {
-                    of(round).map(|of| of / number(percentile(trips)).max(1.0))
-                });
+                let pairs = self
+                    .round_trips
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(round, trips)| {
+                        of(round).map(|of| of / number(percentile(trips)).max(1.0))
+                    });
                 if let Some(spread) = Spread::of(pairs) {
-                    ratios.push(Ratio { what: format!("{letter}/client {name}"), connections: 1, spread });
+                    ratios.push(Ratio {
+                        what: format!("{letter}/client {name}"),
+                        connections: 1,
+                        spread,
+                    });
                 }
             }
         }
@@ -146,16 +198,41 @@ impl OnBroker {
     /// Everything that must not have happened.
     pub(crate) fn faults(&self) -> Vec<String> {
         let runs = self.runs.iter().flat_map(|run| {
-            let place = format!("{}, {} connections, round {}", run.server, run.connections, run.round + 1);
-            let failed = (run.failed > 0).then(|| format!("{place}: {} of {} requests were not answered 2xx", run.failed, run.requests));
-            let lost = (run.not_stored > 0).then(|| format!("{place}: {} events were answered 2xx but not stored", run.not_stored));
+            let place = format!(
+                "{}, {} connections, round {}",
+                run.server,
+                run.connections,
+                run.round + 1
+            );
+            let failed = (run.failed > 0).then(|| {
+                format!(
+                    "{place}: {} of {} requests were not answered 2xx",
+                    run.failed, run.requests
+                )
+            });
+            let lost = (run.not_stored > 0).then(|| {
+                format!(
+                    "{place}: {} events were answered 2xx but not stored",
+                    run.not_stored
+                )
+            });
             [failed, lost]
         });
         let paced = self.paced.iter().map(|run| {
             let bad = run.loaded.refused + run.loaded.broken;
-            (bad > 0).then(|| format!("{}, {}/s, round {}: {bad} requests were not answered 2xx", run.server, run.rate, run.round + 1))
+            (bad > 0).then(|| {
+                format!(
+                    "{}, {}/s, round {}: {bad} requests were not answered 2xx",
+                    run.server,
+                    run.rate,
+                    run.round + 1
+                )
+            })
         });
-        runs.chain(paced).flatten().map(|fault| format!("{}: {fault}", self.name)).collect()
+        runs.chain(paced)
+            .flatten()
+            .map(|fault| format!("{}: {fault}", self.name))
+            .collect()
     }
 
     /// The tables.
@@ -172,7 +249,10 @@ impl OnBroker {
     }
 
     fn show_runs(&self, text: &mut String) -> std::fmt::Result {
-        writeln!(text, "\nFull load, closed loop: median (min–max) of the rounds; latencies in ms")?;
+        writeln!(
+            text,
+            "\nFull load, closed loop: median (min–max) of the rounds; latencies in ms"
+        )?;
         writeln!(
             text,
             "  conn     {:<24} {:<22} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}",
@@ -181,9 +261,18 @@ impl OnBroker {
         for connections in self.connections() {
             for letter in self.letters() {
                 let all = |figure: fn(&Run) -> f64| self.figures(letter, connections, figure);
-                let Some((per_second, cpu)) = all(|run| run.per_second).zip(all(|run| run.cpu_us)) else { continue };
-                let median = |figure: fn(&Run) -> f64| all(figure).map_or(0.0, |spread| spread.median);
-                let failed: u64 = self.runs.iter().filter(|run| run.server == letter && run.connections == connections).map(|run| run.failed).sum();
+                let Some((per_second, cpu)) = all(|run| run.per_second).zip(all(|run| run.cpu_us))
+                else {
+                    continue;
+                };
+                let median =
+                    |figure: fn(&Run) -> f64| all(figure).map_or(0.0, |spread| spread.median);
+                let failed: u64 = self
+                    .runs
+                    .iter()
+                    .filter(|run| run.server == letter && run.connections == connections)
+                    .map(|run| run.failed)
+                    .sum();
                 writeln!(
                     text,
                     "  {connections:>4}  {letter}  {:<24} {:<22} {:>9.2} {:>9.1} {:>8.3} {:>8.3} {:>8.3} {failed:>7}",
@@ -201,19 +290,33 @@ impl OnBroker {
     }
 
     fn show_paced(&self, text: &mut String) -> std::fmt::Result {
-        let mut rates: Vec<(u64, u64)> = self.paced.iter().map(|run| (run.percent, run.rate)).collect();
+        let mut rates: Vec<(u64, u64)> = self
+            .paced
+            .iter()
+            .map(|run| (run.percent, run.rate))
+            .collect();
         rates.sort_unstable();
         rates.dedup();
         if rates.is_empty() {
             return Ok(());
         }
-        writeln!(text, "\nFixed rate, open loop: latencies in ms from the time at which a request should have left, medians of the rounds")?;
-        writeln!(text, "  load              {:<22} {:>9} {:>8} {:>8} {:>8} {:>14}", "CPU µs/event", "sleeps/ev", "p50", "p99", "p99.9", "sender's p99")?;
+        writeln!(
+            text,
+            "\nFixed rate, open loop: latencies in ms from the time at which a request should have left, medians of the rounds"
+        )?;
+        writeln!(
+            text,
+            "  load              {:<22} {:>9} {:>8} {:>8} {:>8} {:>14}",
+            "CPU µs/event", "sleeps/ev", "p50", "p99", "p99.9", "sender's p99"
+        )?;
         for (percent, rate) in rates {
             for letter in self.letters() {
                 let all = |figure: fn(&Paced) -> f64| self.paced_figures(letter, percent, figure);
-                let Some(cpu) = all(|run| run.cpu_us) else { continue };
-                let median = |figure: fn(&Paced) -> f64| all(figure).map_or(0.0, |spread| spread.median);
+                let Some(cpu) = all(|run| run.cpu_us) else {
+                    continue;
+                };
+                let median =
+                    |figure: fn(&Paced) -> f64| all(figure).map_or(0.0, |spread| spread.median);
                 writeln!(
                     text,
                     "  {percent:>3}% {rate:>7}/s  {letter}  {:<22} {:>9.2} {:>8.3} {:>8.3} {:>8.3} {:>14.3}",
@@ -230,10 +333,17 @@ impl OnBroker {
     }
 
     fn show_ratios(&self, text: &mut String) -> std::fmt::Result {
-        if let Some((p50, p99)) = Spread::of(self.round_trips.iter().map(|trips| number(trips.p50) / 1e3))
-            .zip(Spread::of(self.round_trips.iter().map(|trips| number(trips.p99) / 1e3)))
+        if let Some((p50, p99)) =
+            Spread::of(self.round_trips.iter().map(|trips| number(trips.p50) / 1e3)).zip(
+                Spread::of(self.round_trips.iter().map(|trips| number(trips.p99) / 1e3)),
+            )
         {
-            writeln!(text, "\nThe bare client's own round trip, without HTTP: p50 {} ms, p99 {} ms", p50.show(3), p99.show(3))?;
+            writeln!(
+                text,
+                "\nThe bare client's own round trip, without HTTP: p50 {} ms, p99 {} ms",
+                p50.show(3),
+                p99.show(3)
+            )?;
         }
         writeln!(text, "\nRatios within a round: median (min–max)")?;
         write!(text, "  {:<20}", "connections")?;
@@ -249,8 +359,15 @@ impl OnBroker {
             shown.push(&ratio.what);
             write!(text, "  {:<20}", ratio.what)?;
             for connections in self.connections() {
-                let found = self.ratios.iter().find(|other| other.what == ratio.what && other.connections == connections);
-                write!(text, " {:<20}", found.map_or_else(String::new, |found| found.spread.show(2)))?;
+                let found = self
+                    .ratios
+                    .iter()
+                    .find(|other| other.what == ratio.what && other.connections == connections);
+                write!(
+                    text,
+                    " {:<20}",
+                    found.map_or_else(String::new, |found| found.spread.show(2))
+                )?;
             }
             writeln!(text, " {}", goal(&ratio.what))?;
         }
@@ -272,7 +389,10 @@ fn goal(what: &str) -> &'static str {
 type Outcome = Result<String, std::fmt::Error>;
 
 /// A count as a figure.
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a benchmark are far below 2^52"
+)]
 pub(crate) fn number(count: u64) -> f64 {
     count as f64
 }

@@ -93,15 +93,29 @@ struct Counted {
 
 impl Running {
     /// Starts a server and waits until it can publish.
-    pub(crate) fn start(server: &Server, broker: &Broker, folder: &Path, source_keys: &str) -> Outcome<Self> {
+    pub(crate) fn start(
+        server: &Server,
+        broker: &Broker,
+        folder: &Path,
+        source_keys: &str,
+    ) -> Outcome<Self> {
         let letter = server.letter;
         match &server.program {
             Program::Ours(work) => {
                 let destination = broker.arguments(letter);
-                let arguments = ["serve", work].into_iter().chain(destination.iter().map(String::as_str));
+                let arguments = ["serve", work]
+                    .into_iter()
+                    .chain(destination.iter().map(String::as_str));
                 let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
-                let address = child.wait_for(PATIENCE, |line| line.strip_prefix("listening ")?.parse().ok())?;
-                Ok(Self { letter, address, child, publishes: *work != "answer" })
+                let address = child.wait_for(PATIENCE, |line| {
+                    line.strip_prefix("listening ")?.parse().ok()
+                })?;
+                Ok(Self {
+                    letter,
+                    address,
+                    child,
+                    publishes: *work != "answer",
+                })
             }
             Program::Bridge(program) => {
                 let file = folder.join(format!("{letter}.toml"));
@@ -114,17 +128,35 @@ impl Running {
                     *address = Some(child.wait_for(PATIENCE, listening)?);
                 }
                 let find = |name: &str| {
-                    addresses.iter().flatten().find(|(listener, _)| listener == name).map(|(_, address)| *address)
+                    addresses
+                        .iter()
+                        .flatten()
+                        .find(|(listener, _)| listener == name)
+                        .map(|(_, address)| *address)
                 };
-                let (public, admin) = find("public").zip(find("admin")).ok_or("a listener is missing")?;
+                let (public, admin) = find("public")
+                    .zip(find("admin"))
+                    .ok_or("a listener is missing")?;
                 wait_ready(admin)?;
-                Ok(Self { letter, address: public, child, publishes: true })
+                Ok(Self {
+                    letter,
+                    address: public,
+                    child,
+                    publishes: true,
+                })
             }
         }
     }
 
     /// Full load from so many connections for so many seconds.
-    pub(crate) fn run(&self, broker: &Broker, pool: &Path, connections: usize, seconds: u64, round: usize) -> Outcome<Run> {
+    pub(crate) fn run(
+        &self,
+        broker: &Broker,
+        pool: &Path,
+        connections: usize,
+        seconds: u64,
+        round: usize,
+    ) -> Outcome<Run> {
         let stored_before = self.stored(broker)?;
         self.child.reset_peak()?;
         let before = self.child.used()?;
@@ -132,7 +164,9 @@ impl Running {
         let after = self.child.used()?;
         let failed = counted.refused + counted.broken;
         let not_stored = match (stored_before, self.stored(broker)?) {
-            (Some(before), Some(after)) => (counted.requests - counted.refused).saturating_sub(after - before),
+            (Some(before), Some(after)) => {
+                (counted.requests - counted.refused).saturating_sub(after - before)
+            }
             _ => 0,
         };
         Ok(Run {
@@ -151,13 +185,31 @@ impl Running {
     }
 
     /// So many requests a second for so many seconds, from the event with this number on.
-    pub(crate) fn pace(&self, (percent, rate): (u64, u64), connections: usize, seconds: u64, first: u64, round: usize) -> Outcome<Paced> {
+    pub(crate) fn pace(
+        &self,
+        (percent, rate): (u64, u64),
+        connections: usize,
+        seconds: u64,
+        first: u64,
+        round: usize,
+    ) -> Outcome<Paced> {
         let before = self.child.used()?;
-        let numbers = [rate, seconds, u64::try_from(connections)?, first].map(|number| number.to_string());
+        let numbers =
+            [rate, seconds, u64::try_from(connections)?, first].map(|number| number.to_string());
         let [rate_text, seconds_text, connections_text, first_text] = &numbers;
         let address = self.address.to_string();
         let arguments = [
-            "load", "--to", &address, "--rate", rate_text, "--seconds", seconds_text, "--connections", connections_text, "--first", first_text,
+            "load",
+            "--to",
+            &address,
+            "--rate",
+            rate_text,
+            "--seconds",
+            seconds_text,
+            "--connections",
+            connections_text,
+            "--first",
+            first_text,
         ];
         let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
         let limit = Duration::from_secs(seconds) + PATIENCE;
@@ -175,7 +227,9 @@ impl Running {
     }
 
     fn stored(&self, broker: &Broker) -> Outcome<Option<u64>> {
-        self.publishes.then(|| broker.stored(self.letter)).transpose()
+        self.publishes
+            .then(|| broker.stored(self.letter))
+            .transpose()
     }
 }
 
@@ -198,7 +252,10 @@ fn listening(line: &str) -> Option<(String, SocketAddr)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let field = |name| line.get(name).and_then(serde_json::Value::as_str);
     (field("message") == Some("listening")).then_some(())?;
-    Some((field("listener")?.to_owned(), field("address")?.parse().ok()?))
+    Some((
+        field("listener")?.to_owned(),
+        field("address")?.parse().ok()?,
+    ))
 }
 
 fn wait_ready(admin: SocketAddr) -> Outcome<()> {
@@ -222,12 +279,34 @@ fn wait_ready(admin: SocketAddr) -> Outcome<()> {
 fn wrk(address: SocketAddr, pool: &Path, connections: usize, seconds: u64) -> Outcome<Counted> {
     let script = pool.join("wrk.lua");
     std::fs::write(&script, include_str!("wrk.lua"))?;
-    let (script, pool) = script.to_str().zip(pool.to_str()).ok_or("the folder's name is no text")?;
+    let (script, pool) = script
+        .to_str()
+        .zip(pool.to_str())
+        .ok_or("the folder's name is no text")?;
     let (threads, connections) = (connections.min(2).to_string(), connections.to_string());
-    let (seconds_text, url) = (format!("{seconds}s"), format!("http://{address}{}", event::PATH));
-    let arguments = ["-t", &threads, "-c", &connections, "-d", &seconds_text, "--timeout", "10s", "-s", script, &url, "--", pool];
+    let (seconds_text, url) = (
+        format!("{seconds}s"),
+        format!("http://{address}{}", event::PATH),
+    );
+    let arguments = [
+        "-t",
+        &threads,
+        "-c",
+        &connections,
+        "-d",
+        &seconds_text,
+        "--timeout",
+        "10s",
+        "-s",
+        script,
+        &url,
+        "--",
+        pool,
+    ];
     let child = Child::start(Path::new("wrk"), arguments, Listen::Stdout)?;
-    child.wait_for(Duration::from_secs(seconds) + PATIENCE, |line| serde_json::from_str(line).ok())
+    child.wait_for(Duration::from_secs(seconds) + PATIENCE, |line| {
+        serde_json::from_str(line).ok()
+    })
 }
 
 /// The first line that wrk prints about itself; an error that says how to install it.
@@ -236,10 +315,17 @@ pub(crate) fn wrk_version() -> Outcome<String> {
         format!("wrk, the load generator, can't be run ({error}): apt-get install wrk (Debian, Ubuntu), dnf install wrk (Fedora), or see github.com/wg/wrk")
     })?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.split(" Copyright").next().unwrap_or_default().to_owned())
+    Ok(text
+        .split(" Copyright")
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a benchmark are far below 2^52"
+)]
 fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }

@@ -67,7 +67,11 @@ pub(crate) async fn serve(work: Work, destination: &Destination) -> Outcome<()> 
                 async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) }
             });
             // wrk closes its connections without a word.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            drop(
+                http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await,
+            );
         });
     }
 }
@@ -100,24 +104,43 @@ impl Handler {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<String, (StatusCode, String)> {
         let (head, body) = request.into_parts();
-        #[expect(clippy::disallowed_methods, reason = "the plain use is what is measured; the only senders are ours")]
-        let body = body.collect().await.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?.to_bytes();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the plain use is what is measured; the only senders are ours"
+        )]
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?
+            .to_bytes();
         let unavailable = |error| (StatusCode::SERVICE_UNAVAILABLE, error);
         match (self.work, &self.client) {
             (Work::Publish, Some(client)) => {
                 // As long as an id, so that partitions and lengths are the sketch's.
                 let key = body.get(38..74).unwrap_or_default();
-                client.publish(key, body.clone(), None).await.map_err(unavailable)?;
+                client
+                    .publish(key, body.clone(), None)
+                    .await
+                    .map_err(unavailable)?;
                 Ok("published".to_owned())
             }
             (Work::Sketch, Some(client)) => {
                 if !is_signed(&head.headers, &body) {
-                    return Err((StatusCode::UNAUTHORIZED, "the signature is wrong".to_owned()));
+                    return Err((
+                        StatusCode::UNAUTHORIZED,
+                        "the signature is wrong".to_owned(),
+                    ));
                 }
-                let names: Names<'_> =
-                    serde_json::from_slice(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-                client.publish(names.event_id.as_bytes(), body.clone(), Some(&names)).await.map_err(unavailable)?;
-                Ok(format!("{{\"event_id\":\"{}\",\"status\":\"published\"}}", names.event_id))
+                let names: Names<'_> = serde_json::from_slice(&body)
+                    .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+                client
+                    .publish(names.event_id.as_bytes(), body.clone(), Some(&names))
+                    .await
+                    .map_err(unavailable)?;
+                Ok(format!(
+                    "{{\"event_id\":\"{}\",\"status\":\"published\"}}",
+                    names.event_id
+                ))
             }
             (Work::Answer, _) | (_, None) => Ok("read".to_owned()),
         }
@@ -126,8 +149,14 @@ impl Handler {
 
 fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
     let timestamp = headers.get("x-coalesce-timestamp");
-    let signature = headers.get("x-coalesce-signature").and_then(|value| value.as_bytes().strip_prefix(b"v1="));
-    timestamp.zip(signature).is_some_and(|(timestamp, signature)| event::is_signed(timestamp.as_bytes(), body, signature))
+    let signature = headers
+        .get("x-coalesce-signature")
+        .and_then(|value| value.as_bytes().strip_prefix(b"v1="));
+    timestamp
+        .zip(signature)
+        .is_some_and(|(timestamp, signature)| {
+            event::is_signed(timestamp.as_bytes(), body, signature)
+        })
 }
 
 /// A broker's client as its documentation has it used.
@@ -137,7 +166,10 @@ enum Client {
         producer: FutureProducer,
         topic: String,
     },
-    Nats { context: jetstream::Context, subject: String },
+    Nats {
+        context: jetstream::Context,
+        subject: String,
+    },
 }
 
 impl Client {
@@ -157,46 +189,76 @@ impl Client {
             }
             (None, Some(url)) => {
                 let context = jetstream::new(async_nats::connect(url).await?);
-                Ok(Self::Nats { context, subject: topic })
+                Ok(Self::Nats {
+                    context,
+                    subject: topic,
+                })
             }
             _ => Err("a server publishes to a Kafka or to a NATS".into()),
         }
     }
 
     /// Publishes and waits for the acknowledgement.
-    async fn publish(&self, key: &[u8], body: Bytes, names: Option<&Names<'_>>) -> Result<(), String> {
+    async fn publish(
+        &self,
+        key: &[u8],
+        body: Bytes,
+        names: Option<&Names<'_>>,
+    ) -> Result<(), String> {
         match self {
             Self::Kafka { producer, topic } => {
                 let mut record = FutureRecord::to(topic).key(key).payload(&body[..]);
                 if let Some(names) = names {
                     let headers = OwnedHeaders::new_with_capacity(2)
-                        .insert(Header { key: "event_id", value: Some(names.event_id.as_bytes()) })
-                        .insert(Header { key: "ce_type", value: Some(names.event_type.as_bytes()) });
+                        .insert(Header {
+                            key: "event_id",
+                            value: Some(names.event_id.as_bytes()),
+                        })
+                        .insert(Header {
+                            key: "ce_type",
+                            value: Some(names.event_type.as_bytes()),
+                        });
                     record = record.headers(headers);
                 }
-                producer.send(record, Duration::from_secs(5)).await.map(drop).map_err(|(error, _)| error.to_string())
+                producer
+                    .send(record, Duration::from_secs(5))
+                    .await
+                    .map(drop)
+                    .map_err(|(error, _)| error.to_string())
             }
             Self::Nats { context, subject } => {
                 let sent = match names {
                     Some(names) => {
                         let mut headers = async_nats::HeaderMap::new();
-                        #[expect(clippy::disallowed_methods, reason = "ids and types of ours have no line breaks")]
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "ids and types of ours have no line breaks"
+                        )]
                         {
                             headers.insert("Nats-Msg-Id", names.event_id.as_ref());
                             headers.insert("ce-type", names.event_type.as_ref());
                         }
-                        context.publish_with_headers(subject.clone(), headers, body).await
+                        context
+                            .publish_with_headers(subject.clone(), headers, body)
+                            .await
                     }
                     None => context.publish(subject.clone(), body).await,
                 };
-                sent.map_err(|error| error.to_string())?.await.map(drop).map_err(|error| error.to_string())
+                sent.map_err(|error| error.to_string())?
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
             }
         }
     }
 }
 
 /// Publishes one event after the other, each when the one before was acknowledged. Prints the latencies as JSON.
-pub(crate) async fn round_trips(destination: &Destination, first: u64, seconds: u64) -> Outcome<()> {
+pub(crate) async fn round_trips(
+    destination: &Destination,
+    first: u64,
+    seconds: u64,
+) -> Outcome<()> {
     let client = Client::connect(destination).await?;
     let mut latencies = Latencies::default();
     // The first ones find topics and producer ids.
