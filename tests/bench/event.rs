@@ -70,10 +70,6 @@ pub(crate) fn signature(timestamp: &str, body: &[u8]) -> String {
 }
 
 /// Now, as it is signed.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "events are signed with the time that it is"
-)]
 pub(crate) fn timestamp() -> String {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since_epoch.unwrap_or_default().as_secs().to_string()

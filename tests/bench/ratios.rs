@@ -18,6 +18,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "tests/support is written for tests, which panic where they fail; no exceptions are needed here but for the clock"
 )]
 
