@@ -57,6 +57,7 @@ pub(super) enum Accepted {
     /// A broker has it.
     Published(Receipt),
     /// A broker has it from an earlier delivery.
+    #[expect(dead_code, reason = "the proof is in having one")]
     Duplicate(Receipt),
     /// A broker has it as a dead letter.
     DeadLettered(Receipt),
@@ -65,16 +66,6 @@ pub(super) enum Accepted {
 }
 
 impl Accepted {
-    /// The proof that it is stored, where that is claimed.
-    pub(super) fn receipt(&self) -> Option<Receipt> {
-        match self {
-            Self::Published(receipt) | Self::Duplicate(receipt) | Self::DeadLettered(receipt) => {
-                Some(*receipt)
-            }
-            Self::Ignored => None,
-        }
-    }
-
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Published(receipt) | Self::DeadLettered(receipt) if receipt.is_duplicate() => {

@@ -11,7 +11,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::answer::Accepted;
 use super::refusal::Refusal;
 use crate::brokers::Receipt;
 use crate::providers::EventId;
@@ -159,18 +158,14 @@ fn key(event_id: &EventId, body: &[u8]) -> Key {
 
 impl Place {
     /// Says how the first delivery ended. Only what is stored is remembered.
-    pub(super) fn end(self, result: &Result<Accepted, Refusal>) {
-        let end = match result {
-            Ok(accepted) => accepted.receipt().map(Ok),
-            Err(refusal) => Some(Err(refusal.clone())),
-        };
-        if let Some(Ok(receipt)) = &end {
+    pub(super) fn end(self, end: &End) {
+        if let Ok(receipt) = end {
             let mut entries = self.window.lock();
             entries.by_key.insert(self.key, Entry::Stored(*receipt));
             entries.stored.push_back((Instant::now(), self.key));
         }
         // Nobody need wait for it.
-        self.end.send_replace(end);
+        self.end.send_replace(Some(end.clone()));
     }
 }
 
@@ -216,8 +211,8 @@ mod tests {
         }
     }
 
-    fn stored() -> Result<Accepted, Refusal> {
-        Ok(Accepted::Published(test_receipt(false)))
+    fn stored() -> End {
+        Ok(test_receipt(false))
     }
 
     #[tokio::test(start_paused = true)]

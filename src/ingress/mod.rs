@@ -196,56 +196,50 @@ fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
     parsed.refuse_if_ambiguous().and(judged)
 }
 
-/// Step 7, and the proof that step 8 needs: publishes what is to be published, once, and says what came of it.
+/// Step 7, and the proof that step 8 needs: publishes what is to be published, and says what came of it.
 async fn carry_out(
     bridge: &Bridge,
     source: &Source,
     decision: &Decision,
     body: &[u8],
 ) -> Result<Accepted, Refusal> {
-    if matches!(decision.verdict, Verdict::Ignore) {
-        return Ok(Accepted::Ignored);
-    }
     let deadline = tokio::time::Instant::now() + source.publish_timeout;
-    let place = match (bridge.window(source), &decision.event_id) {
-        (Some(window), Some(event_id)) => {
-            match duplicates::enter(window, event_id, body, deadline).await? {
-                Entered::Stored(receipt) => return Ok(Accepted::Duplicate(receipt)),
-                Entered::First(place) => Some(place),
-            }
-        }
-        _ => None,
-    };
-    let result = match &decision.verdict {
-        Verdict::Publish { route, delivery } => {
-            let event_type = decision.event_type.as_deref().unwrap_or_default();
-            let use_of = Use {
-                source,
-                route: Some(*route),
-                event_type,
-            };
-            publish::publish(bridge, &use_of, delivery, deadline)
-                .await
-                .map(Accepted::Published)
-        }
+    let event_type = decision.event_type.as_deref().unwrap_or_default();
+    match &decision.verdict {
+        Verdict::Ignore => Ok(Accepted::Ignored),
+        Verdict::Refuse(refusal) => Err(refusal.clone()),
+        // Not remembered: after a fix, the same delivery must be able to take its right way.
         Verdict::DeadLetter { letter, .. } => {
-            let event_type = decision.event_type.as_deref().unwrap_or_default();
             let use_of = Use {
                 source,
                 route: None,
                 event_type,
             };
-            publish::publish_one(bridge, &use_of, letter, deadline)
-                .await
-                .map(Accepted::DeadLettered)
+            let stored = publish::publish_one(bridge, &use_of, letter, deadline).await;
+            stored.map(Accepted::DeadLettered)
         }
-        Verdict::Ignore => Ok(Accepted::Ignored),
-        Verdict::Refuse(refusal) => Err(refusal.clone()),
-    };
-    if let Some(place) = place {
-        place.end(&result);
+        Verdict::Publish { route, delivery } => {
+            let place = match (bridge.window(source), &decision.event_id) {
+                (Some(window), Some(event_id)) => {
+                    match duplicates::enter(window, event_id, body, deadline).await? {
+                        Entered::Stored(receipt) => return Ok(Accepted::Duplicate(receipt)),
+                        Entered::First(place) => Some(place),
+                    }
+                }
+                _ => None,
+            };
+            let use_of = Use {
+                source,
+                route: Some(*route),
+                event_type,
+            };
+            let stored = publish::publish(bridge, &use_of, delivery, deadline).await;
+            if let Some(place) = place {
+                place.end(&stored);
+            }
+            stored.map(Accepted::Published)
+        }
     }
-    result
 }
 
 /// Work that is finished whether or not anyone waits for it: hyper drops a handler when its sender hangs up

@@ -19,6 +19,8 @@
     clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::large_enum_variant,
+    clippy::type_complexity,
     reason = "tests/support is written for tests, which panic where they fail; no exceptions are needed here but for the clock"
 )]
 

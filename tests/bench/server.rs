@@ -230,10 +230,6 @@ impl Client {
                 let sent = match names {
                     Some(names) => {
                         let mut headers = async_nats::HeaderMap::new();
-                        #[expect(
-                            clippy::disallowed_methods,
-                            reason = "ids and types of ours have no line breaks"
-                        )]
                         {
                             headers.insert("Nats-Msg-Id", names.event_id.as_ref());
                             headers.insert("ce-type", names.event_type.as_ref());
