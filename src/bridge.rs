@@ -48,6 +48,7 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Gates {
     refusals: Vec<(&'static str, Gate)>,
+    dead_letters: Vec<(&'static str, Gate)>,
     failures: Vec<(Reason, Gate)>,
 }
 
@@ -108,6 +109,7 @@ impl Bridge {
             .collect();
         let gates = Gates {
             refusals: Refusal::CODES.map(|code| (code, Gate::default())).into(),
+            dead_letters: Refusal::CODES.map(|code| (code, Gate::default())).into(),
             failures: Reason::ALL.map(|reason| (reason, Gate::default())).into(),
         };
         Ok(Arc::new(Self {
@@ -419,6 +421,24 @@ impl Bridge {
         }
     }
 
+    /// Logs an event that went another way; the log says the same at most once a second.
+    pub(crate) fn note_dead_letter(
+        &self,
+        source: &Source,
+        refusal: &Refusal,
+        event_id: Option<&EventId>,
+    ) {
+        let gate = self
+            .gates
+            .dead_letters
+            .iter()
+            .find(|(known, _)| *known == refusal.code());
+        if let Some(suppressed) = gate.and_then(|(_, gate)| gate.pass()) {
+            let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
+            tracing::warn!(source = source.name, code = refusal.code(), event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");
+        }
+    }
+
     pub(crate) fn note_publish(&self, broker: BrokerId, duration: Duration) {
         if let Some(metrics) = self.metrics.brokers.get(broker.index()) {
             metrics.publish_duration.observe(duration.as_secs_f64());
@@ -449,8 +469,9 @@ impl Bridge {
         if let Some(suppressed) = gate.and_then(Gate::pass) {
             let broker = &self.config.broker(broker).name;
             let topic = shorten(&message.destination);
+            let event = shorten(&message.deduplication_id);
             let is_certain = matches!(outcome, Outcome::NotStored(_));
-            tracing::error!(broker, topic, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
+            tracing::error!(broker, topic, event, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
         }
         outcome
     }

@@ -29,7 +29,7 @@ pub(super) fn run(options: &Options) -> Outcome {
             return Err(format!("the configuration has {count}").into());
         }
     };
-    print!("{}", describe(&config));
+    style::print(describe(&config))?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
@@ -133,7 +133,7 @@ fn otherwise(config: &Config, otherwise: &Otherwise) -> String {
 
 async fn connect(config: &Config) -> Outcome {
     let mut done = Done::Well;
-    println!();
+    style::println("")?;
     for id in config.broker_ids() {
         let broker = config.broker(id);
         let (name, destinations) = (&broker.name, config.known_destinations(id));
@@ -152,10 +152,10 @@ async fn connect(config: &Config) -> Outcome {
                 continue;
             }
         };
-        println!(
+        style::println(format_args!(
             "broker {name} answers; {} looked at",
             counted(destinations.len(), "destination")
-        );
+        ))?;
         for Finding {
             destination,
             check,

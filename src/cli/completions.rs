@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Arguments, Done, Outcome};
+use super::{Arguments, Done, Outcome, style};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -12,11 +12,13 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
+    let mut script = Vec::new();
     clap_complete::generate(
         options.shell,
         &mut Arguments::command(),
         "hookbridge",
-        &mut std::io::stdout(),
+        &mut script,
     );
+    style::print(String::from_utf8_lossy(&script))?;
     Ok(Done::Well)
 }

@@ -65,7 +65,7 @@ async fn demo(options: &Options) -> Outcome {
         &url,
         &service.admin_address().to_string(),
         &cluster.bootstrap_servers(),
-    );
+    )?;
     let mut terminated = std::pin::pin!(termination()?);
     let sending = tokio::spawn(send(provider, url, options.events));
     let mut consumed = HashSet::new();
@@ -75,13 +75,13 @@ async fn demo(options: &Options) -> Outcome {
             .events
             .is_some_and(|events| consumed.len() >= events)
         {
-            println!("all {} events were consumed", consumed.len());
+            style::println(format_args!("all {} events were consumed", consumed.len()))?;
             break Done::Well;
         }
         tokio::select! {
             delivered = subscription.next() => {
                 let delivered = delivered?;
-                print!("{}", tail::to_text("demo", &delivered));
+                style::print(tail::to_text("demo", &delivered))?;
                 consumed.extend(delivered.headers.into_iter().find(|(name, _)| name == "event_id").map(|(_, id)| id));
             }
             () = patience.as_mut(), if options.events.is_some() => break Done::Badly,
@@ -132,25 +132,28 @@ fn free_port() -> u16 {
     }
 }
 
-fn introduce(url: &Uri, admin: &str, bootstrap_servers: &str) {
-    println!(
-        "{}",
-        style::bold("Hookbridge demo: signed webhooks in, Kafka messages out.")
-    );
-    println!(
+fn introduce(url: &Uri, admin: &str, bootstrap_servers: &str) -> std::io::Result<()> {
+    style::println(style::bold(
+        "Hookbridge demo: signed webhooks in, Kafka messages out.",
+    ))?;
+    style::println(format_args!(
         "An embedded Kafka listens at {bootstrap_servers}, the bridge at {url}, its metrics at http://{admin}/metrics."
-    );
-    println!("Post an event of your own, and read a topic:\n");
-    println!(
+    ))?;
+    style::println(format_args!(
+        "Post an event of your own, and read a topic:\n"
+    ))?;
+    style::println(format_args!(
         "  body='{{\"event_id\":\"mine-1\",\"ping\":{{\"message\":\"hello\"}}}}'; time=$(date +%s)"
-    );
-    println!(
+    ))?;
+    style::println(format_args!(
         "  curl -i {url} -H 'Content-Type: application/json' -H \"X-Coalesce-Timestamp: $time\" \\"
-    );
-    println!(
+    ))?;
+    style::println(format_args!(
         "    -H \"X-Coalesce-Signature: v1=$(printf %s \"$time.$body\" | openssl dgst -sha256 -hmac {SECRET} | sed 's/.* //')\" -d \"$body\""
-    );
-    println!("  kcat -b {bootstrap_servers} -C -e -t synq.ping -f '%t %k %h\\n%s\\n'\n");
+    ))?;
+    style::println(format_args!(
+        "  kcat -b {bootstrap_servers} -C -e -t synq.ping -f '%t %k %h\\n%s\\n'\n"
+    ))
 }
 
 /// Posts samples of all types in turn; stops at the first that is not taken.

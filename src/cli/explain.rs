@@ -69,9 +69,9 @@ pub(super) fn run(options: &Options) -> Outcome {
     };
     let explanation = Explanation::new(&config, &decision);
     if options.json {
-        println!("{}", serde_json::to_string(&explanation)?);
+        style::println(serde_json::to_string(&explanation)?)?;
     } else {
-        print!("{}", explanation.to_text());
+        style::print(explanation.to_text())?;
     }
     Ok(if matches!(decision.verdict, Verdict::Refuse(_)) {
         Done::Badly

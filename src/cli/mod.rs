@@ -1,10 +1,6 @@
 //! The commands, one file each. What is shown goes to standard output, what went wrong to standard error.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "commands talk to a terminal or a pipe"
-)]
+#![expect(clippy::print_stderr, reason = "commands talk to a terminal or a pipe")]
 
 mod check;
 mod completions;
@@ -117,6 +113,8 @@ pub fn main() -> ExitCode {
     match arguments.run() {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
+        // Whoever read the output has seen enough.
+        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", style::error(&describe(error.as_ref())));
             ExitCode::FAILURE
@@ -135,11 +133,11 @@ impl Arguments {
                 | Command::Explain(_)
                 | Command::Send(_)
         );
-        let levels = self
-            .logs
-            .log
-            .as_deref()
-            .unwrap_or(if quiet { "error" } else { "info" });
+        let levels = self.logs.log.as_deref().unwrap_or(if quiet {
+            "error"
+        } else {
+            "info,async_nats=warn"
+        });
         crate::telemetry::start(self.logs.log_format, levels)
             .map_err(|error| format!("--log: {error}"))?;
         match self.command {
@@ -153,6 +151,12 @@ impl Arguments {
             Command::Completions(options) => completions::run(&options),
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// An error and its causes.

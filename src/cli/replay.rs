@@ -7,7 +7,7 @@ use clap::Args;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
-use super::{ConfigFiles, Done, Outcome, runtime};
+use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
 use crate::brokers::{self, Attribute, Delivered, Header, Health, Kind, Message, Replay};
 use crate::config::{BrokerId, Config};
@@ -103,12 +103,12 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
         let planned = plan(&bridge, from, options, &delivered);
         let step = match planned {
             Ok(planned) if options.dry_run => {
-                println!(
+                style::println(format_args!(
                     "{} -> {}:{}",
                     position(&delivered),
                     bridge.config().broker(planned.broker).name,
                     planned.message.destination
-                );
+                ))?;
                 Ok(())
             }
             Ok(planned) => publish(&bridge, &planned).await,
@@ -196,7 +196,7 @@ fn plan(
     };
     let headers = headers.into_iter().filter(|(name, _)| !is_ours(name));
     let message = Message {
-        destination: topic,
+        destination: topic.clone(),
         key,
         headers: headers
             .map(|(name, value)| Header {
@@ -206,7 +206,7 @@ fn plan(
             .collect(),
         body: delivered.value.clone().into(),
         // The stream may have seen the event's own id with its dead letter.
-        deduplication_id: format!("replay/{source}/{event_id}"),
+        deduplication_id: format!("replay/{source}/{event_id}/{topic}"),
     };
     Ok(Planned { broker, message })
 }

@@ -41,7 +41,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let body = body(options, provider)?;
     let headers = provider.sign(&body, &secret, SystemTime::now())?;
     let answer = runtime()?.block_on(post(&options.url, headers, body.into()))?;
-    print_answer(&answer);
+    print_answer(&answer)?;
     Ok(if answer.status.is_success() {
         Done::Well
     } else {
@@ -82,16 +82,13 @@ fn body(
     Ok(body)
 }
 
-fn print_answer(answer: &Answer) {
-    println!("{}", style::bold(&format!("HTTP {}", answer.status)));
+fn print_answer(answer: &Answer) -> std::io::Result<()> {
+    style::println(style::bold(&format!("HTTP {}", answer.status)))?;
     for (name, value) in &answer.headers {
-        println!(
-            "{}",
-            style::dim(&format!(
-                "{name}: {}",
-                String::from_utf8_lossy(value.as_bytes())
-            ))
-        );
+        style::println(style::dim(&format!(
+            "{name}: {}",
+            String::from_utf8_lossy(value.as_bytes())
+        )))?;
     }
-    println!("{}", String::from_utf8_lossy(&answer.body));
+    style::println(String::from_utf8_lossy(&answer.body))
 }

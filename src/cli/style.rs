@@ -30,6 +30,19 @@ fn paint(colour: &str, text: &str, is_terminal: bool) -> String {
     }
 }
 
+/// Writes to standard output. Unlike `print!` it does not panic when nobody reads any more.
+pub(super) fn print(text: impl std::fmt::Display) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut output = std::io::stdout().lock();
+    write!(output, "{text}")?;
+    output.flush()
+}
+
+/// The same, and ends the line.
+pub(super) fn println(text: impl std::fmt::Display) -> std::io::Result<()> {
+    print(format_args!("{text}\n"))
+}
+
 /// Rows as aligned columns, two spaces apart, the first row as their heading.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

@@ -128,9 +128,9 @@ async fn follow(
         let delivered: Delivered =
             next.map_err(|error: SubscribeError| format!("broker {broker}: {error}"))?;
         if options.json {
-            println!("{}", to_json(&broker, &delivered)?);
+            style::println(to_json(&broker, &delivered)?)?;
         } else {
-            print!("{}", to_text(&broker, &delivered));
+            style::print(to_text(&broker, &delivered))?;
         }
         printed += 1;
     }

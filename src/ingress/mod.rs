@@ -209,7 +209,8 @@ async fn carry_out(
         Verdict::Ignore => Ok(Accepted::Ignored),
         Verdict::Refuse(refusal) => Err(refusal.clone()),
         // Not remembered: after a fix, the same delivery must be able to take its right way.
-        Verdict::DeadLetter { letter, .. } => {
+        Verdict::DeadLetter { letter, refusal } => {
+            bridge.note_dead_letter(source, refusal, decision.event_id.as_ref());
             let use_of = Use {
                 source,
                 route: None,

@@ -90,7 +90,8 @@ async fn attempt(
     let started = Instant::now();
     let outcome = bridge.broker(*broker).publish(message, deadline).await;
     bridge.note_publish(*broker, started.elapsed());
-    if matches!(outcome, Outcome::Stored(_)) {
+    // A stream that had it already has not stored it once more.
+    if matches!(outcome, Outcome::Stored(receipt) if !receipt.is_duplicate()) {
         bridge.note_stored(
             use_of.source,
             use_of.route,

@@ -43,8 +43,9 @@ impl Replay {
             .get_stream(stream)
             .await
             .map_err(|error| fail(&error))?;
-        // A consumer's name has no dots.
-        let name = format!("hookbridge-replay-{}", subject.replace('.', "_"));
+        // A consumer's name has no dots, and two subjects must not share one.
+        let name = subject.replace('_', "_u").replace('.', "_d");
+        let name = format!("hookbridge-replay-{name}");
         let durable = pull::Config {
             durable_name: Some(name.clone()),
             deliver_policy: DeliverPolicy::All,
