@@ -1,5 +1,7 @@
 //! `hookbridge run`
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{ConfigFiles, Done, Outcome, runtime};
 use crate::service::{Ended, Service, termination};
 
@@ -8,6 +10,7 @@ pub(super) fn run(files: &ConfigFiles) -> Outcome {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    make_room(config.http.max_connections);
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let mut terminated = std::pin::pin!(termination()?);
@@ -23,4 +26,34 @@ pub(super) fn run(files: &ConfigFiles) -> Outcome {
     // What still blocks must not hold the process.
     runtime.shutdown_background();
     done
+}
+
+/// Descriptors beside the senders' connections: brokers, admin, files.
+const OTHER_DESCRIPTORS: u64 = 500;
+
+/// Raises the limit of open files as far as the system lets us, and says so when that is not far enough.
+fn make_room(max_connections: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = u64::try_from(max_connections)
+        .unwrap_or(u64::MAX)
+        .saturating_add(OTHER_DESCRIPTORS);
+    let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
+    if is_enough(current) {
+        return;
+    }
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+    if raised.is_err() || !is_enough(maximum) {
+        let limit = maximum.or(current).unwrap_or(u64::MAX);
+        tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files is too low for max_connections; raise it (LimitNOFILE), or lower max_connections"
+        );
+    }
 }
