@@ -1,5 +1,23 @@
 //! Brokers that are away, killed, frozen, and back again: never a lost 200, always an answer, recovery unaided.
 
+// The invariants around any fault.
+mod trial;
+
+// Replies lost, held back, and connections that end.
+mod ambiguity;
+
+// Destinations that are missing, full or not what they seem.
+mod refused;
+
+// What only librdkafka's mock cluster says at will.
+mod mock;
+
+// Bursts, stopped processes, senders that hang up or come again.
+mod senders;
+
+// Routes with a second broker.
+mod second;
+
 use std::time::{Duration, Instant};
 
 use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route, route_with, synq_source};
@@ -39,7 +57,7 @@ fn deliver(bridge: &Bridge, checker: &Checker) -> Answer {
 // ---- Away at start
 
 #[test]
-fn kafka_away_at_start_answers_503_then_recovers_by_itself() {
+fn f01_kafka_away_at_start_answers_503_then_recovers_by_itself() {
     let Some(kafka) = Kafka::private_not_started() else {
         return;
     };
@@ -56,7 +74,7 @@ fn kafka_away_at_start_answers_503_then_recovers_by_itself() {
 }
 
 #[test]
-fn nats_away_at_start_answers_503_then_recovers_by_itself() {
+fn f01_nats_away_at_start_answers_503_then_recovers_by_itself() {
     let Some(nats) = Nats::private_not_started() else {
         return;
     };
@@ -123,7 +141,7 @@ fn away_at_start(
 // ---- Killed under load
 
 #[test]
-fn kafka_killed_under_load_and_back_again_loses_no_acknowledged_event() {
+fn f02_kafka_killed_under_load_and_back_again_loses_no_acknowledged_event() {
     let Some(kafka) = Kafka::private() else {
         return;
     };
@@ -138,7 +156,7 @@ fn kafka_killed_under_load_and_back_again_loses_no_acknowledged_event() {
 }
 
 #[test]
-fn nats_killed_under_load_and_back_again_loses_no_acknowledged_event() {
+fn f02_nats_killed_under_load_and_back_again_loses_no_acknowledged_event() {
     let Some(nats) = Nats::private() else { return };
     let stream = nats.stream("killed");
     let rest =
@@ -208,7 +226,7 @@ fn killed_under_load(
 }
 
 #[test]
-fn the_bridge_killed_under_load_has_acknowledged_nothing_that_is_not_stored() {
+fn f36_the_bridge_killed_under_load_has_acknowledged_nothing_that_is_not_stored() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic_with("killed", 3, &[]);
     let mut bridge = Bridge::to_kafka(kafka, &topic);
@@ -222,7 +240,7 @@ fn the_bridge_killed_under_load_has_acknowledged_nothing_that_is_not_stored() {
 }
 
 #[test]
-fn nothing_that_was_refused_while_nats_was_away_is_sent_later() {
+fn f11_nothing_that_was_refused_while_nats_was_away_is_sent_later() {
     let Some(nats) = Nats::private() else { return };
     let stream = nats.stream("away");
     let bridge = Bridge::to_nats(&nats, &stream, "publish_timeout = \"4s\"", "");
@@ -243,7 +261,7 @@ fn nothing_that_was_refused_while_nats_was_away_is_sent_later() {
 // ---- Frozen: connections stay open, nothing is answered
 
 #[test]
-fn a_frozen_kafka_is_waited_for_then_503_publish_timeout_and_recovers() {
+fn f08_a_frozen_kafka_is_waited_for_then_503_publish_timeout_and_recovers() {
     let Some(kafka) = Kafka::private() else {
         return;
     };
@@ -258,7 +276,7 @@ fn a_frozen_kafka_is_waited_for_then_503_publish_timeout_and_recovers() {
 }
 
 #[test]
-fn a_frozen_nats_is_waited_for_then_503_publish_timeout_and_recovers() {
+fn f08_a_frozen_nats_is_waited_for_then_503_publish_timeout_and_recovers() {
     let Some(nats) = Nats::private() else { return };
     let stream = nats.stream("frozen");
     let rest =
@@ -326,7 +344,7 @@ fn frozen(rest: &str, freeze: impl Fn(), thaw: impl Fn(), read: impl FnOnce() ->
 // ---- One of two
 
 #[test]
-fn a_broker_that_is_away_does_not_touch_the_routes_of_another() {
+fn f50_a_broker_that_is_away_does_not_touch_the_routes_of_another() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("other");
     let nobody = crate::support::process::port();
@@ -395,7 +413,7 @@ fn ready_when_all_waits_for_every_broker_that_routes_need() {
 // ---- A sender that hangs up
 
 #[test]
-fn a_sender_that_hangs_up_does_not_stop_its_event() {
+fn f44_a_sender_that_hangs_up_does_not_stop_its_event() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic("hang-up");
     let bridge = Bridge::to_kafka(kafka, &topic);

@@ -50,3 +50,6 @@ mod metrics;
 
 // Events that took another way, copies, and deliveries that come again.
 mod replay;
+
+// What is left of the security catalogue.
+mod security;

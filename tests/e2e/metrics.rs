@@ -259,6 +259,8 @@ fn no_sender_can_grow_the_series() {
             .0
             .lines()
             .filter(|line| line.starts_with("hookbridge_"))
+            // Of the configuration's destinations, one after the other as they are looked at.
+            .filter(|line| !line.starts_with("hookbridge_destination_durable"))
             .count()
     };
     round(0);

@@ -69,6 +69,19 @@ impl Checker {
             .push(end);
     }
 
+    /// How many events there were.
+    pub(crate) fn events(&self) -> usize {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the deliveries")
+            .len()
+    }
+
+    /// How many deliveries were answered.
+    pub(crate) fn answers(&self) -> usize {
+        self.count(|end| matches!(end, End::Answered(..)))
+    }
+
     /// How many deliveries were answered with this status.
     pub(crate) fn answered(&self, status: u16) -> usize {
         self.count(|end| matches!(end, End::Answered(found, _) if *found == status))

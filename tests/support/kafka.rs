@@ -2,9 +2,10 @@
 //!
 //! Starting one takes two to three seconds of CPU, so all tests share one; those that kill or freeze theirs start their own.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::consumer::Stored;
 use super::process::{self, Process};
+use super::proxy::Proxy;
 use super::{runtime, tls, wait};
 
 /// The user of the SASL listener, and its password (PLAIN and SCRAM-SHA-256).
@@ -36,8 +38,18 @@ struct Own {
     dir: PathBuf,
     sasl: u16,
     tls: u16,
+    fronts: Vec<Front>,
     process: Mutex<Option<Process>>,
 }
+
+/// A listener that the broker advertises under another port, where a proxy may stand.
+struct Front {
+    real: u16,
+    advertised: u16,
+}
+
+/// So many tests may put a proxy in front of the shared broker.
+const FRONTS: usize = 10;
 
 impl Kafka {
     /// The one that all tests share: HOOKBRIDGE_TEST_KAFKA's, or one of our own.
@@ -46,12 +58,42 @@ impl Kafka {
         let shared = SHARED.get_or_init(|| match std::env::var("HOOKBRIDGE_TEST_KAFKA") {
             Ok(address) if !address.is_empty() => Some(Self { address, own: None }),
             _ => {
-                let kafka = Self::absent("")?;
+                let kafka = Self::absent("", FRONTS)?;
                 kafka.start();
                 Some(kafka)
             }
         });
         shared.as_ref().or_else(|| process::missing("Kafka"))
+    }
+
+    /// One that several tests share, and a proxy of the test's own in front of it. What connects through the proxy is
+    /// told of no other address; the methods here go past it.
+    pub(crate) fn behind_proxy() -> Option<(&'static Self, Proxy)> {
+        static OURS: OnceLock<Option<Kafka>> = OnceLock::new();
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let mut kafka = Self::shared()?;
+        if kafka.own.is_none() {
+            let start = || {
+                let kafka = Self::absent("", FRONTS)?;
+                kafka.start();
+                Some(kafka)
+            };
+            kafka = OURS
+                .get_or_init(start)
+                .as_ref()
+                .or_else(|| process::missing("Kafka"))?;
+        }
+        let front = kafka.own().fronts.get(NEXT.fetch_add(1, Ordering::Relaxed));
+        let front = front.expect("FRONTS is too small for the tests there are");
+        Some((kafka, Proxy::start(front.advertised, front.real)))
+    }
+
+    /// One that runs elsewhere.
+    pub(crate) fn at(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            own: None,
+        }
     }
 
     /// One of the test's own, running.
@@ -65,10 +107,10 @@ impl Kafka {
     pub(crate) fn private_not_started() -> Option<Self> {
         // A killed broker is let in again when its session has run out: 9 s by default.
         let settings = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=300\n";
-        Self::absent(settings).or_else(|| process::missing("Kafka"))
+        Self::absent(settings, 0).or_else(|| process::missing("Kafka"))
     }
 
-    fn absent(settings: &str) -> Option<Self> {
+    fn absent(settings: &str, fronts: usize) -> Option<Self> {
         let libs = process::cached(&format!(
             "kafka-{}/complete",
             process::version("KAFKA_VERSION")
@@ -81,6 +123,25 @@ impl Kafka {
             process::port(),
             process::port(),
         );
+        let new_front = || Front {
+            real: process::port(),
+            advertised: process::port(),
+        };
+        let fronts: Vec<Front> = (0..fronts).map(|_| new_front()).collect();
+        let (mut listened, mut advertised) = (String::new(), String::new());
+        let (mut protocols, mut threads) = (String::new(), String::new());
+        for (number, front) in fronts.iter().enumerate() {
+            write!(listened, ",FRONT{number}://127.0.0.1:{}", front.real).expect("a string");
+            write!(
+                advertised,
+                ",FRONT{number}://127.0.0.1:{}",
+                front.advertised
+            )
+            .expect("a string");
+            write!(protocols, ",FRONT{number}:PLAINTEXT").expect("a string");
+            writeln!(threads, "listener.name.front{number}.num.network.threads=1")
+                .expect("a string");
+        }
         let (user, password) = USER;
         let keystore = tls::CERTIFICATES.keystore.display();
         let properties = format!(
@@ -89,9 +150,9 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls}
-listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT
+listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}{listened}
+advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls}{advertised}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAIN
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";
@@ -109,7 +170,7 @@ group.initial.rebalance.delay.ms=0
 log.segment.bytes=67108864
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
-{settings}",
+{threads}{settings}",
             dir = dir.display()
         );
         std::fs::write(dir.join("server.properties"), properties).expect("a file");
@@ -121,6 +182,7 @@ replica.fetch.max.bytes=8388608
                 dir,
                 sasl,
                 tls,
+                fronts,
                 process,
             }),
         })
@@ -243,6 +305,29 @@ replica.fetch.max.bytes=8388608
         }
         // Created means that the controller knows it; the broker learns it a moment later.
         self.partitions(&self.consumer("create"), name);
+    }
+
+    /// Deletes a topic; it is gone from the metadata when this returns.
+    pub(crate) fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("an admin client");
+        let deleted = runtime()
+            .block_on(admin.delete_topics(
+                &[name],
+                &AdminOptions::new().operation_timeout(Some(wait::PATIENCE)),
+            ))
+            .expect("Kafka answers");
+        for result in deleted {
+            result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
+        }
+        let client = self.consumer("delete");
+        wait::until("the topic is gone", wait::PATIENCE, || {
+            let metadata = client.fetch_metadata(Some(name), Duration::from_secs(5));
+            metadata.is_ok_and(|metadata| {
+                let mut topics = metadata.topics().iter();
+                topics.all(|topic| topic.error().is_some() || topic.partitions().is_empty())
+            })
+        });
     }
 
     /// The topic's partitions, once each of them has a leader.

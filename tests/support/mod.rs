@@ -25,6 +25,9 @@ pub(crate) mod events;
 // HTTP/1.1 over a socket that repairs nothing.
 pub(crate) mod sender;
 
+// A TCP proxy in front of a broker: resets, silence, replies that are held back or lost.
+pub(crate) mod proxy;
+
 // A message as read back from either broker.
 pub(crate) mod consumer;
 

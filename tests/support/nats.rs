@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 use super::consumer::Stored;
 use super::kafka::unique;
 use super::process::{self, Process};
+use super::proxy::Proxy;
 use super::{runtime, tls, wait};
 
 /// Who may log in at a server of the test's own.
@@ -68,6 +69,17 @@ impl Nats {
     /// One of the test's own, running.
     pub(crate) fn private() -> Option<Self> {
         Self::private_for(Access::Anyone)
+    }
+
+    /// One of the test's own, running, with more settings of JetStream.
+    pub(crate) fn private_with(jetstream: &str) -> Option<Self> {
+        let nats = Self::private_not_started()?;
+        let file = nats.own().dir.join("nats.conf");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let text = text.replace("store_dir:", &format!("{jetstream}, store_dir:"));
+        std::fs::write(&file, text).expect("a file");
+        nats.start();
+        Some(nats)
     }
 
     /// One of the test's own, running, that not everyone may use.
@@ -133,6 +145,23 @@ impl Nats {
             has_tls,
             own,
         })
+    }
+
+    /// One that several tests share, and a proxy of the test's own in front of it. The methods here go past it.
+    pub(crate) fn behind_proxy() -> Option<(&'static Self, Proxy)> {
+        static OURS: OnceLock<Option<Nats>> = OnceLock::new();
+        let mut nats = Self::shared()?;
+        if nats.own.is_none() {
+            nats = OURS.get_or_init(Self::private).as_ref()?;
+        }
+        runtime().block_on(async {
+            // Addresses that a client learns from the server would lead it past the proxy.
+            let learned = nats.connect().await.server_info().connect_urls;
+            assert!(learned.is_empty(), "the server tells of {learned:?}");
+        });
+        let port = nats.url.rsplit(':').next();
+        let port = port.and_then(|port| port.parse().ok()).expect("a port");
+        Some((nats, Proxy::start(process::port(), port)))
     }
 
     /// Starts it, or starts it again on the same port and data. JetStream answers when this returns.

@@ -74,6 +74,22 @@ impl Process {
             "SIG{name} could not be sent to {}",
             self.what
         );
+        if name == "STOP" {
+            // A thread that is busy on another core goes on for a moment.
+            let what = format!("{} stops", self.what);
+            wait::until(&what, wait::PATIENCE, || self.is_stopped());
+        }
+    }
+
+    /// Whether each of its threads is stopped.
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        threads.into_iter().flatten().flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state stands behind the name, which is in parentheses.
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// SIGKILL; it is gone when this returns.

@@ -1,0 +1,52 @@
+//! A body: our reader against serde_json, then who the event says it is, then the schema.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use hookbridge::json::{Document, Fault, Kind, Schema};
+use hookbridge::providers;
+use http::HeaderMap;
+use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let text = providers::synq::Synq.schema().expect("the preset has one");
+    let schema = serde_json::from_str(text).expect("it is JSON");
+    Schema::compile(&schema).expect("it is a schema")
+});
+
+use hookbridge::providers::Provider as _;
+
+fuzz_target!(|body: &[u8]| {
+    let value = serde_json::from_slice::<Value>(body);
+    let document = match Document::parse(body) {
+        Ok(document) => document,
+        Err(Fault::Depth { .. }) => return,
+        Err(fault) => {
+            assert!(value.is_err(), "serde_json reads it, and we say {fault}");
+            return;
+        }
+    };
+    let other = serde_json::from_slice::<IgnoredAny>(body);
+    assert!(other.is_ok(), "we read it, and serde_json says {other:?}");
+    let root = document.root();
+    // A string's own bytes are those between its quotes.
+    let quotes = usize::from(root.kind() == Kind::String);
+    let whole = body.trim_ascii();
+    assert_eq!(
+        Some(root.raw().as_bytes()),
+        whole.get(quotes..whole.len() - quotes)
+    );
+    let violations = SCHEMA.validate(document.root()).is_err();
+    let identity = providers::synq::Synq.identify(&HeaderMap::new(), &document);
+    // Asked last: looking a name up is what finds it ambiguous.
+    let ambiguous = document.ambiguous_name().is_some();
+    if let (Ok(identity), Ok(value), false, false) = (identity, value, ambiguous, violations) {
+        let id = value
+            .get("event_id")
+            .or_else(|| value.get("eventId"))
+            .and_then(Value::as_str);
+        assert_eq!(id, Some(identity.event_id.as_str()));
+    }
+});

@@ -1,0 +1,320 @@
+//! Destinations that are missing, full or not what they seem: rows F13 to F17, F23 to F25.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy};
+
+use super::issue;
+use super::trial::{Trial, copies};
+use crate::support::bridge::{
+    self, Bridge, hookbridge, kafka_broker, nats_broker, route, synq_source,
+};
+use crate::support::consumer::Stored;
+use crate::support::events;
+use crate::support::kafka::{Kafka, unique};
+use crate::support::nats::Nats;
+use crate::support::runtime;
+use crate::support::wait::{self, PATIENCE};
+
+async fn jetstream(nats: &Nats) -> async_nats::jetstream::Context {
+    async_nats::jetstream::new(nats.connect().await)
+}
+
+fn create_stream(nats: &Nats, name: &str) {
+    nats.stream_with("f15", |settings| {
+        name.clone_into(&mut settings.name);
+        settings.subjects = vec![format!("{name}.>")];
+    });
+}
+
+fn delete_stream(nats: &Nats, name: &str) {
+    runtime().block_on(async {
+        let deleted = jetstream(nats).await.delete_stream(name).await;
+        assert!(deleted.expect("the stream was there").success);
+    });
+}
+
+#[test]
+fn f13_a_missing_kafka_topic_is_503_well_before_publish_timeout_until_it_is_created() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let missing = unique("f13");
+    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&missing);
+    let trial = Trial::new(20, "", &rest);
+    for _ in 0..2 {
+        let sent = Instant::now();
+        trial
+            .deliver_new()
+            .expect_problem(503, "broker_unavailable");
+        // 5 s by the contract; the rest is for a client that has only just been started.
+        assert!(
+            sent.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            sent.elapsed()
+        );
+    }
+    let labels = [("reason", "unknown_topic")];
+    trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 2.0);
+    let readyz = trial.bridge.admin("/readyz");
+    assert!(
+        String::from_utf8_lossy(&readyz.body).contains(&missing),
+        "it names the topic: {readyz:?}"
+    );
+    kafka.create_topic(&missing, 1, &[]);
+    trial.recover();
+    trial.finish("F13 Kafka", &kafka.read(&missing));
+}
+
+#[test]
+fn f14_a_kafka_topic_that_is_deleted_and_created_again_is_published_to_again() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic("f14");
+    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
+    let mut trial = Trial::ready(4, &rest);
+    assert_eq!(trial.deliver_new().status, 200);
+    trial.finish("F14 before", &kafka.read(&topic));
+    kafka.delete_topic(&topic);
+    // A partition's last messages may still be taken while the broker lets go of it; they go with the old topic.
+    wait::until("the bridge is told", PATIENCE, || {
+        trial.deliver_new().outcome() == "broker_unavailable"
+    });
+    let before = trial.checker.answers();
+    trial.checker = crate::support::checker::Checker::default();
+    for _ in 0..2 {
+        assert_eq!(trial.deliver_new().status, 503);
+    }
+    kafka.create_topic(&topic, 1, &[]);
+    wait::until("the new topic is published to", PATIENCE, || {
+        trial.deliver_new().status == 200
+    });
+    trial.at_rest();
+    let requests = trial.bridge.metrics().sum("hookbridge_requests_total", &[]);
+    assert_eq!(requests, (before + trial.checker.answers()) as f64);
+    super::trial::finish("F14 Kafka", &trial.checker, &kafka.read(&topic));
+}
+
+#[test]
+fn f15_a_stream_that_is_deleted_and_created_again_is_published_to_again() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("f15");
+    let subject = format!("{stream}.x");
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&subject);
+    let trial = Trial::ready(4, &rest);
+    delete_stream(nats, &stream);
+    // Tried inside the request until half a second before its end.
+    let refused = issue(0);
+    trial
+        .deliver(&refused)
+        .expect_problem(503, "broker_unavailable");
+    let labels = [("reason", "no_responders")];
+    trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
+
+    // What waits inside its request is stored as soon as there is a stream.
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| trial.deliver_new());
+        wait::until("the event is in flight", PATIENCE, || {
+            waits.is_finished() || trial.bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
+        });
+        create_stream(nats, &stream);
+        // Unless the creation took all of its time.
+        let status = waits.join().unwrap().status;
+        assert!([200, 503].contains(&status));
+    });
+    trial.recover();
+    let stored = nats.read(&stream);
+    assert_eq!(copies(&stored, &refused), 0);
+    trial.finish("F15 NATS", &stored);
+}
+
+#[test]
+fn f16_a_full_stream_is_503_with_a_longer_retry_after_until_there_is_room() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream_with("f16", |settings| {
+        settings.max_messages = 5;
+        settings.discard = DiscardPolicy::New;
+    });
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
+    let trial = Trial::ready(20, &rest);
+    for _ in 0..5 {
+        assert_eq!(trial.deliver_new().status, 200);
+    }
+    let refused = issue(0);
+    let answer = trial.deliver(&refused);
+    answer.expect_problem(503, "broker_unavailable");
+    let seconds: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!(seconds >= 5, "{answer:?}");
+    let labels = [("reason", "stream_full")];
+    trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
+    assert_eq!(
+        trial
+            .bridge
+            .metrics()
+            .sum("hookbridge_publish_errors_total", &[]),
+        1.0,
+        "it is not tried again inside the request"
+    );
+    assert_eq!(copies(&nats.read(&stream), &refused), 0);
+    runtime().block_on(async {
+        let mut handle = jetstream(nats).await.get_stream(&stream).await.unwrap();
+        let full = handle.info().await.unwrap().config.clone();
+        let larger = async_nats::jetstream::stream::Config {
+            max_messages: 100,
+            ..full
+        };
+        jetstream(nats).await.update_stream(larger).await.unwrap();
+    });
+    trial.deliver(&refused).expect_published(&refused);
+    trial.finish("F16 NATS", &nats.read(&stream));
+}
+
+#[test]
+fn f17_a_server_without_storage_is_503_for_every_stream_on_it() {
+    let Some(nats) = Nats::private_with("max_file_store: 8MiB") else {
+        return;
+    };
+    let (filler, stream) = (nats.stream("f17-filler"), nats.stream("f17"));
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
+    let trial = Trial::ready(20, &rest);
+    assert_eq!(trial.deliver_new().status, 200);
+    runtime().block_on(async {
+        let context = jetstream(&nats).await;
+        let mut refused = 0;
+        while refused < 3 {
+            let sent = context
+                .publish(format!("{filler}.x"), vec![b'x'; 256 * 1024].into())
+                .await
+                .expect("nats-server answers");
+            refused += usize::from(sent.await.is_err());
+        }
+        // Also what still fits between: until not even an event does.
+        refused = 0;
+        while refused < 3 {
+            let sent = context
+                .publish(format!("{filler}.x"), vec![b'x'; 200].into())
+                .await
+                .expect("nats-server answers");
+            refused += usize::from(sent.await.is_err());
+        }
+    });
+    let refused = issue(0);
+    let answer = trial.deliver(&refused);
+    answer.expect_problem(503, "broker_unavailable");
+    let labels = [("reason", "resources")];
+    trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
+    delete_stream(&nats, &filler);
+    trial.recover();
+    let stored = nats.read(&stream);
+    assert_eq!(copies(&stored, &refused), 0);
+    trial.finish("F17 NATS", &stored);
+}
+
+#[test]
+fn f23_one_event_above_kafkas_limit_costs_no_other_event_more_than_a_retry() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic_with("f23", 1, &[("max.message.bytes", "100000")]);
+    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
+    f23("F23 Kafka", &rest, || kafka.read(&topic));
+}
+
+#[test]
+fn f23_one_event_above_a_streams_limit_costs_no_other_event_anything() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream_with("f23", |settings| settings.max_message_size = 100_000);
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
+    f23("F23 NATS", &rest, || nats.read(&stream));
+}
+
+fn f23(row: &str, rest: &str, read: impl Fn() -> Vec<Stored>) {
+    let trial = Trial::ready(8, rest);
+    let large = events::ping_of_size(200_000);
+    std::thread::scope(|scope| {
+        let small: Vec<_> = (0..99)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        trial
+            .deliver(&large)
+            .expect_problem(503, "broker_unavailable");
+        for delivery in small {
+            let answer = delivery.join().unwrap();
+            if answer.status != 200 {
+                // Kafka refuses a whole batch: a neighbour may have to come again, and is never told to stop.
+                answer.expect_problem(503, "broker_unavailable");
+            }
+        }
+    });
+    let labels = [("reason", "too_large")];
+    trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
+    trial.recover();
+    let books = trial.finish(row, &read());
+    assert_eq!(books.duplicates, 0);
+}
+
+// ---- Acknowledgements that mean nothing
+
+/// A stream that would acknowledge what it does not keep, or never; the words that `check` has for it.
+fn not_durable(
+    row: &str,
+    check: &str,
+    change: impl FnOnce(&mut async_nats::jetstream::stream::Config),
+) {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream_with("durable", change);
+    let subject = format!("{stream}.x");
+    let of = |keys: &str| {
+        let broker = nats_broker("main", &nats.url) + keys + "\n";
+        broker + &synq_source("") + &route(&subject)
+    };
+    let check_of = |keys: &str, code: i32| {
+        let files = bridge::write("", &of(keys));
+        let file = files.file.to_str().expect("a path in UTF-8");
+        hookbridge(["check", "--connect", "--config", file]).expect_code(code)
+    };
+    for done in [check_of("", 0), check_of("require_durable = true", 1)] {
+        let all = format!("{}{}", done.stdout, done.stderr);
+        assert!(
+            all.contains(&subject) && all.contains(check),
+            "{row}: it names subject and reason: {done:?}"
+        );
+    }
+    // One that runs says so in its metrics.
+    let bridge = Bridge::run(&of(""));
+    bridge.wait_ready();
+    let word = if check.contains("no_ack") {
+        "no_ack"
+    } else {
+        "retention"
+    };
+    let labels = [("destination", subject.as_str()), ("check", word)];
+    wait::until("the metric says it", PATIENCE, || {
+        bridge
+            .metrics()
+            .find("hookbridge_destination_durable", &labels)
+            == Some(0.0)
+    });
+}
+
+#[test]
+fn f24_a_stream_that_keeps_only_what_someone_waits_for_is_named_by_check_and_metrics() {
+    not_durable("F24", "interested in", |settings| {
+        settings.retention = RetentionPolicy::Interest;
+    });
+}
+
+#[test]
+fn f25_a_stream_that_never_acknowledges_is_named_by_check_and_metrics() {
+    not_durable("F25", "no_ack", |settings| settings.no_ack = true);
+}
+
+#[test]
+fn f25_nothing_is_acknowledged_that_the_stream_does_not_acknowledge() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream_with("f25", |settings| settings.no_ack = true);
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
+    let trial = Trial::ready(2, &rest);
+    for _ in 0..3 {
+        trial
+            .deliver(&events::ping())
+            .expect_problem(503, "publish_timeout");
+    }
+    let books = trial.finish("F25 NATS", &nats.read(&stream));
+    assert_eq!(books.acknowledged, 0);
+}

@@ -1,0 +1,125 @@
+//! Routes with a second broker: `fallback` and `copy_to`.
+
+use super::trial::{Trial, copies, finish};
+use super::{RECOVERY, issue};
+use crate::support::bridge::{kafka_broker, nats_broker, route_with, synq_source};
+use crate::support::consumer::only;
+use crate::support::kafka::Kafka;
+use crate::support::nats::Nats;
+use crate::support::process;
+use crate::support::proxy::Mode;
+use crate::support::wait::{self, PATIENCE};
+
+#[test]
+fn fallback_takes_what_the_first_broker_certainly_does_not_have_and_says_so() {
+    let Some(nats) = Nats::shared() else { return };
+    let topic = nats.stream("fallback") + ".x";
+    let stream = topic.trim_end_matches(".x");
+    let nobody = format!("127.0.0.1:{}", process::port());
+    let rest = kafka_broker("main", &nobody)
+        + &nats_broker("edge", &nats.url)
+        + &synq_source("")
+        + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
+    let trial = Trial::new(4, "", &rest);
+    wait::until("the second broker is up", PATIENCE, || {
+        let up = [("broker", "edge")];
+        trial.bridge.metrics().sum("hookbridge_broker_up", &up) == 1.0
+    });
+    let event = issue(1);
+    trial.deliver(&event).expect_published(&event);
+    let stored = nats.read(stream);
+    let message = only(stored.clone());
+    assert_eq!(message.header("hookbridge_reason"), Some("fallback"));
+    assert_eq!(
+        message.header("hookbridge_intended_topic"),
+        Some(topic.as_str())
+    );
+    trial.finish("fallback, Kafka away", &stored);
+}
+
+#[test]
+fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
+    let (Some((kafka, proxy)), Some(nats)) = (Kafka::behind_proxy(), Nats::shared()) else {
+        return;
+    };
+    let stream = nats.stream("fallback");
+    let topic = format!("{stream}.x");
+    kafka.create_topic(&topic, 1, &[]);
+    let rest = kafka_broker("main", &proxy.address)
+        + &nats_broker("edge", &nats.url)
+        + &synq_source("")
+        + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
+    let trial = Trial::new(4, "", &rest);
+    wait::until("both brokers are up", PATIENCE, || {
+        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
+    });
+    let well = issue(1);
+    trial.deliver(&well).expect_published(&well);
+    proxy.set(Mode::DropReplies);
+    let doubtful = issue(1);
+    trial
+        .deliver(&doubtful)
+        .expect_problem(503, "publish_timeout");
+    assert_eq!(nats.read(&stream), []);
+
+    // Known to be down: the second one takes it, and the first one again when it is back.
+    proxy.set(Mode::Refuse);
+    let away = issue(1);
+    trial.retry(&away).expect_published(&away);
+    wait::until("an event takes the fallback", RECOVERY, || {
+        let event = issue(1);
+        trial.deliver(&event).status == 200 && copies(&nats.read(&stream), &event) == 1
+    });
+    proxy.set(Mode::Pass);
+    wait::until("an event takes the route again", RECOVERY, || {
+        let event = issue(1);
+        trial.deliver(&event).status == 200 && copies(&kafka.read(&topic), &event) == 1
+    });
+    let on_edge = nats.read(&stream);
+    assert!(
+        on_edge
+            .iter()
+            .all(|message| message.header("hookbridge_reason") == Some("fallback"))
+    );
+    let mut stored = kafka.read(&topic);
+    stored.extend(on_edge);
+    trial.finish("fallback, Kafka in doubt, away, back", &stored);
+}
+
+#[test]
+fn copy_to_is_200_only_when_every_copy_is_stored_and_in_doubt_when_one_is() {
+    let (Some(kafka), Some((nats, proxy))) = (Kafka::shared(), Nats::behind_proxy()) else {
+        return;
+    };
+    let (topic, stream) = (kafka.topic("copies"), nats.stream("copies"));
+    let copy = format!("[[routes.copy_to]]\nbroker = \"edge\"\ntopic = \"{stream}.x\"");
+    let rest = kafka_broker("main", &kafka.address)
+        + &nats_broker("edge", &format!("nats://{}", proxy.address))
+        + &synq_source("")
+        + &route_with(&topic, &format!("broker = \"main\"\n{copy}"));
+    let trial = Trial::new(4, "", &rest);
+    wait::until("both brokers are up", PATIENCE, || {
+        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
+    });
+    let event = issue(1);
+    trial.deliver(&event).expect_published(&event);
+    assert_eq!(copies(&kafka.read(&topic), &event), 1);
+    assert_eq!(copies(&nats.read(&stream), &event), 1);
+
+    // One away: the other one has the event, so nobody may say that it is certainly not stored.
+    proxy.set(Mode::Refuse);
+    let event = issue(1);
+    trial.deliver(&event).expect_problem(503, "publish_timeout");
+    assert_eq!(copies(&kafka.read(&topic), &event), 1);
+    assert_eq!(copies(&nats.read(&stream), &event), 0);
+
+    // The sender's retry completes it.
+    proxy.set(Mode::Pass);
+    assert_eq!(trial.retry(&event).status, 200);
+    assert_eq!(copies(&nats.read(&stream), &event), 1);
+
+    trial.at_rest();
+    // Each broker by itself: whatever was answered 200 is in both.
+    finish("copy_to, Kafka", &trial.checker, &kafka.read(&topic));
+    finish("copy_to, NATS", &trial.checker, &nats.read(&stream));
+}

@@ -1,0 +1,316 @@
+//! Bursts, stopped processes, senders that hang up or come again, a second replica: rows F35, F40, F44 to F47, F50.
+
+use std::time::{Duration, Instant};
+
+use super::issue;
+use super::trial::{Trial, copies, finish};
+use crate::support::bridge::{kafka_broker, nats_broker, route, route_with, synq_source};
+use crate::support::consumer::Stored;
+use crate::support::events;
+use crate::support::kafka::Kafka;
+use crate::support::load::Load;
+use crate::support::nats::Nats;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::sender::{Connection, Request};
+use crate::support::wait::{self, PATIENCE};
+
+/// NATS behind a proxy, and a stream on it.
+struct Behind {
+    nats: &'static Nats,
+    proxy: Proxy,
+    stream: String,
+}
+
+impl Behind {
+    fn new(name: &str) -> Option<Self> {
+        let (nats, proxy) = Nats::behind_proxy()?;
+        let stream = nats.stream(name);
+        Some(Self {
+            nats,
+            proxy,
+            stream,
+        })
+    }
+
+    fn rest(&self, source: &str) -> String {
+        nats_broker("main", &format!("nats://{}", self.proxy.address))
+            + &synq_source(source)
+            + &route(&format!("{}.{{type}}", self.stream))
+    }
+
+    fn read(&self) -> Vec<Stored> {
+        self.nats.read(&self.stream)
+    }
+}
+
+fn in_flight(trial: &Trial) -> f64 {
+    trial.bridge.metrics().sum("hookbridge_in_flight", &[])
+}
+
+#[test]
+fn f35_of_a_burst_exactly_the_surplus_is_overloaded() {
+    let Some(behind) = Behind::new("f35") else {
+        return;
+    };
+    let trial = Trial::new(20, "max_in_flight = 30", &behind.rest(""));
+    trial.bridge.wait_ready();
+    behind.proxy.set(Mode::HoldReplies);
+    std::thread::scope(|scope| {
+        let inside: Vec<_> = (0..30)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        wait::until("30 events are in flight", PATIENCE, || {
+            in_flight(&trial) == 30.0
+        });
+        let surplus: Vec<_> = (0..70)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        for delivery in surplus {
+            delivery.join().unwrap().expect_problem(503, "overloaded");
+        }
+        assert!(inside.iter().all(|delivery| !delivery.is_finished()));
+        behind.proxy.set(Mode::Pass);
+        for delivery in inside {
+            assert_eq!(delivery.join().unwrap().status, 200);
+        }
+    });
+    let books = trial.finish("F35 NATS", &behind.read());
+    assert_eq!((books.acknowledged, books.duplicates), (30, 0));
+}
+
+#[test]
+fn f12_a_burst_over_many_milliseconds_of_latency_is_answered_in_full() {
+    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
+        return;
+    };
+    let topic = kafka.topic("f12");
+    let rest = kafka_broker("main", &proxy.address) + &synq_source("") + &route(&topic);
+    let trial = Trial::ready(20, &rest);
+    proxy.set(Mode::Delay(Duration::from_millis(150)));
+    std::thread::scope(|scope| {
+        let burst: Vec<_> = (0..100)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        for delivery in burst {
+            assert_eq!(delivery.join().unwrap().status, 200);
+        }
+    });
+    let books = trial.finish("F12 Kafka", &kafka.read(&topic));
+    assert_eq!((books.acknowledged, books.duplicates), (100, 0));
+}
+
+#[test]
+fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
+    let Some(behind) = Behind::new("f40") else {
+        return;
+    };
+    let mut trial = Trial::ready(3, &behind.rest(""));
+    let load = Load::start(trial.bridge.public, 10, issue);
+    wait::until("events are answered 200", PATIENCE, || {
+        load.checker.answered(200) >= 100
+    });
+    behind.proxy.set(Mode::HoldReplies); // so that some are in the middle of it
+    wait::until("events are in flight", PATIENCE, || in_flight(&trial) > 0.0);
+    trial.bridge.signal("STOP");
+    // Longer than publish_timeout; the time itself is the fault.
+    wait::play_silence(Duration::from_secs(5));
+    behind.proxy.set(Mode::Pass);
+    trial.bridge.signal("CONT");
+    let so_far = load.checker.answered(200);
+    wait::until("events are answered 200 again", PATIENCE, || {
+        load.checker.answered(200) >= so_far + 100
+    });
+    let checker = load.stop();
+    assert_eq!(checker.unanswered(), 0, "{}", checker.summary());
+    trial.checker = std::sync::Arc::into_inner(checker).expect("the senders have ended");
+    trial.finish("F40 NATS", &behind.read());
+}
+
+#[test]
+fn f44_what_a_sender_does_not_wait_for_is_published_and_remembered() {
+    let Some(behind) = Behind::new("f44") else {
+        return;
+    };
+    let trial = Trial::ready(20, &behind.rest("dedup_window = \"1h\""));
+    behind.proxy.set(Mode::HoldReplies);
+    let event = issue(1);
+    let mut sender = Connection::open(trial.bridge.public).unwrap();
+    sender.write(&Request::event(&event).bytes()).unwrap();
+    wait::until("the event is in the broker", PATIENCE, || {
+        copies(&behind.read(), &event) == 1
+    });
+    drop(sender);
+    trial
+        .checker
+        .note(&event, &Err(std::io::ErrorKind::ConnectionAborted.into()));
+    trial.wait_for_metric("hookbridge_client_disconnects_total", &[], 1.0);
+    assert_eq!(in_flight(&trial), 1.0, "it goes on");
+    behind.proxy.set(Mode::Pass);
+    trial.at_rest();
+    let published = [("outcome", "published")];
+    let metrics = trial.bridge.metrics();
+    assert_eq!(metrics.sum("hookbridge_requests_total", &published), 1.0);
+    let answer = trial.deliver(&event);
+    assert_eq!(answer.expect_success("duplicate"), event.id);
+    let books = trial.finish("F44 NATS", &behind.read());
+    assert_eq!(books.duplicates, 0);
+}
+
+#[test]
+fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
+    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
+        return;
+    };
+    let topic = kafka.topic("f45");
+    let rest = kafka_broker("main", &proxy.address)
+        + &synq_source("dedup_window = \"1h\"")
+        + &route(&topic);
+    let trial = Trial::ready(6, &rest);
+    assert_eq!(trial.deliver_new().status, 200);
+
+    // The first ends well: one message, and both are answered after the reply.
+    proxy.set(Mode::HoldReplies);
+    let event = issue(1);
+    std::thread::scope(|scope| {
+        let deliveries: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| trial.deliver(&event)))
+            .collect();
+        wait::until("both are in flight, one in the broker", PATIENCE, || {
+            in_flight(&trial) == 2.0 && copies(&kafka.read(&topic), &event) == 1
+        });
+        assert!(deliveries.iter().all(|delivery| !delivery.is_finished()));
+        proxy.set(Mode::Pass);
+        let mut outcomes: Vec<_> = deliveries
+            .into_iter()
+            .map(|delivery| delivery.join().unwrap().outcome())
+            .collect();
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, ["duplicate", "published"]);
+    });
+    assert_eq!(copies(&kafka.read(&topic), &event), 1);
+
+    // The first ends in doubt: so does the other, and neither is remembered.
+    proxy.set(Mode::HoldReplies);
+    let event = issue(1);
+    std::thread::scope(|scope| {
+        let deliveries: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| trial.deliver(&event)))
+            .collect();
+        for delivery in deliveries {
+            delivery
+                .join()
+                .unwrap()
+                .expect_problem(503, "publish_timeout");
+        }
+    });
+    proxy.set(Mode::Pass);
+    trial.retry(&event).expect_published(&event);
+    trial.finish("F45 Kafka", &kafka.read(&topic));
+}
+
+#[test]
+fn f46_a_retry_after_doubt_is_published_whatever_the_window() {
+    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
+        return;
+    };
+    let topic = kafka.topic("f46");
+    let rest = kafka_broker("main", &proxy.address)
+        + &synq_source("dedup_window = \"1h\"")
+        + &route(&topic);
+    let trial = Trial::ready(3, &rest);
+    assert_eq!(trial.deliver_new().status, 200);
+    proxy.set(Mode::DropReplies);
+    let event = issue(1);
+    trial.deliver(&event).expect_problem(503, "publish_timeout");
+    proxy.set(Mode::Pass);
+    trial.retry(&event).expect_published(&event);
+    assert!(copies(&kafka.read(&topic), &event) >= 2);
+    // And now it is known.
+    let again = trial.deliver(&event);
+    assert_eq!(again.expect_success("duplicate"), event.id);
+    trial.finish("F46 Kafka", &kafka.read(&topic));
+}
+
+#[test]
+fn f47_a_retry_to_another_replica_has_the_same_id() {
+    let Some(behind) = Behind::new("f47") else {
+        return;
+    };
+    let first = Trial::ready(3, &behind.rest("dedup_window = \"1h\""));
+    let direct = nats_broker("main", &behind.nats.url)
+        + &synq_source("dedup_window = \"1h\"")
+        + &route(&format!("{}.{{type}}", behind.stream));
+    let second = Trial::ready(3, &direct);
+    behind.proxy.set(Mode::DropReplies);
+    let event = issue(1);
+    let answer = first.deliver(&event);
+    answer.expect_problem(503, "publish_timeout");
+    let answer = second.bridge.deliver(&event);
+    first.checker.note(&event, &Ok(answer.clone()));
+    assert_eq!(answer.expect_success("duplicate"), event.id);
+    let stored = behind.read();
+    assert_eq!(copies(&stored, &event), 1);
+    finish("F47 NATS", &first.checker, &stored);
+}
+
+#[test]
+fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
+    let (Some(behind), Some(kafka)) = (Behind::new("f50"), Kafka::shared()) else {
+        return;
+    };
+    let topic = kafka.topic("f50");
+    let rest = nats_broker("silent", &format!("nats://{}", behind.proxy.address))
+        + &kafka_broker("near", &kafka.address)
+        + &synq_source("")
+        + &route_with(
+            &format!("{}.x", behind.stream),
+            "types = [\"issue_*\"]\nbroker = \"silent\"",
+        )
+        + &route_with(&topic, "broker = \"near\"");
+    let trial = Trial::new(12, "max_in_flight = 40", &rest);
+    wait::until("both brokers are up", PATIENCE, || {
+        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
+    });
+    behind.proxy.set(Mode::Freeze);
+    let mut sent_to_near = Vec::new();
+    std::thread::scope(|scope| {
+        // More than the silent broker's half of all places.
+        let silent: Vec<_> = (0..35)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        wait::until("the silent one's share is full", PATIENCE, || {
+            in_flight(&trial) >= 20.0
+                && trial
+                    .bridge
+                    .metrics()
+                    .sum("hookbridge_requests_total", &[("outcome", "overloaded")])
+                    >= 15.0
+        });
+        let started = Instant::now();
+        for _ in 0..50 {
+            let event = events::ping();
+            let answer = trial.bridge.deliver(&event);
+            answer.expect_published(&event);
+            sent_to_near.push((event, answer));
+        }
+        println!(
+            "F50: 50 events past a silent broker in {:?}",
+            started.elapsed()
+        );
+        assert!(
+            silent.iter().any(|delivery| !delivery.is_finished()),
+            "the others went past it"
+        );
+        for delivery in silent {
+            assert_eq!(delivery.join().unwrap().status, 503);
+        }
+    });
+    behind.proxy.set(Mode::Pass);
+    trial.recover();
+    for (event, answer) in sent_to_near {
+        trial.checker.note(&event, &Ok(answer));
+    }
+    let mut stored = behind.read();
+    stored.extend(kafka.read(&topic));
+    trial.finish("F50", &stored);
+}

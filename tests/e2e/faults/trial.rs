@@ -1,0 +1,140 @@
+//! A bridge with a fault before it, and the invariants of section 8.3 around whatever the fault is.
+
+use std::time::{Duration, Instant};
+
+use super::{RECOVERY, issue};
+use crate::support::bridge::Bridge;
+use crate::support::checker::{Books, Checker};
+use crate::support::consumer::Stored;
+use crate::support::events::Event;
+use crate::support::sender::Answer;
+use crate::support::wait::{self, PATIENCE};
+
+/// Longer than `publish_timeout` no answer may take, but for this.
+const GRACE: Duration = Duration::from_secs(1);
+
+pub(super) struct Trial {
+    pub(super) bridge: Bridge,
+    pub(super) checker: Checker,
+    publish_timeout: Duration,
+}
+
+impl Trial {
+    /// A bridge that is ready.
+    pub(super) fn ready(publish_timeout: u64, rest: &str) -> Self {
+        let trial = Self::new(publish_timeout, "", rest);
+        trial.bridge.wait_ready();
+        trial
+    }
+
+    /// A bridge that listens; more keys for `[http]`.
+    pub(super) fn new(publish_timeout: u64, http: &str, rest: &str) -> Self {
+        let http = format!("publish_timeout = \"{publish_timeout}s\"\n{http}");
+        Self {
+            bridge: Bridge::run_with(&http, rest),
+            checker: Checker::default(),
+            publish_timeout: Duration::from_secs(publish_timeout),
+        }
+    }
+
+    /// Delivers an event, which is answered in time (I4).
+    #[track_caller]
+    pub(super) fn deliver(&self, event: &Event) -> Answer {
+        let sent = Instant::now();
+        let answer = self.bridge.deliver(event);
+        let took = sent.elapsed();
+        self.checker.note(event, &Ok(answer.clone()));
+        assert!(
+            took < self.publish_timeout + GRACE,
+            "answered after {took:?}: {answer:?}"
+        );
+        answer
+    }
+
+    /// Delivers a new event.
+    #[track_caller]
+    pub(super) fn deliver_new(&self) -> Answer {
+        self.deliver(&issue(0))
+    }
+
+    /// Delivers new events until one is answered 200 (I5).
+    #[track_caller]
+    pub(super) fn recover(&self) {
+        wait::until("an event is answered 200", RECOVERY, || {
+            self.deliver_new().status == 200
+        });
+    }
+
+    /// Delivers an event again until it is answered 200; that answer.
+    #[track_caller]
+    pub(super) fn retry(&self, event: &Event) -> Answer {
+        wait::until_some("the retry is answered 200", RECOVERY, || {
+            Some(self.deliver(event)).filter(|answer| answer.status == 200)
+        })
+    }
+
+    /// Waits until the metric is at least that.
+    pub(super) fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], least: f64) {
+        wait::until(&format!("{name}{labels:?} >= {least}"), PATIENCE, || {
+            self.bridge.metrics().sum(name, labels) >= least
+        });
+    }
+
+    /// I1, I2, I6, I7 and I8 against all that the broker holds.
+    #[track_caller]
+    pub(super) fn finish(&self, row: &str, stored: &[Stored]) -> Books {
+        self.at_rest();
+        let books = finish(row, &self.checker, stored);
+        let metrics = self.bridge.metrics();
+        if self.checker.unanswered() == 0 {
+            let requests = metrics.sum("hookbridge_requests_total", &[]);
+            assert_eq!(requests, self.checker.answers() as f64, "requests (I8)");
+        }
+        // What was in doubt may be stored without having been counted; nothing is counted that was not acknowledged.
+        let events = metrics.sum("hookbridge_events_total", &[]);
+        let least = self.checker.outcomes("published");
+        let most = least + self.checker.outcomes("duplicate") + self.checker.unanswered();
+        assert!(
+            (least as f64..=most as f64).contains(&events),
+            "events (I8): {events} are not between {least} and {most}"
+        );
+        books
+    }
+
+    /// I6: nothing is held when nothing is under way.
+    pub(super) fn at_rest(&self) {
+        wait::until("nothing is left in flight", PATIENCE, || {
+            let metrics = self.bridge.metrics();
+            ["hookbridge_in_flight", "hookbridge_in_flight_bytes"]
+                .iter()
+                .all(|name| metrics.sum(name, &[]) == 0.0)
+        });
+        assert_eq!(
+            self.bridge.metrics().sum("hookbridge_panics_total", &[]),
+            0.0
+        );
+    }
+}
+
+/// I1, I2 and I7 where more than one bridge was at work.
+#[track_caller]
+pub(super) fn finish(row: &str, checker: &Checker, stored: &[Stored]) -> Books {
+    let books = checker.check(stored);
+    println!(
+        "{row}: sent {}, acknowledged {}, found {}, duplicates {}; answers {}",
+        checker.events(),
+        books.acknowledged,
+        stored.len(),
+        books.duplicates,
+        checker.summary().replace(['\n', '{', '}'], " ")
+    );
+    books
+}
+
+/// How many copies of this event there are.
+pub(super) fn copies(stored: &[Stored], event: &Event) -> usize {
+    stored
+        .iter()
+        .filter(|message| message.event_id() == event.id)
+        .count()
+}

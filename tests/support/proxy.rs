@@ -1,0 +1,219 @@
+//! A TCP proxy in this process, in front of one port of a broker, whose behaviour is switched while it runs.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::{runtime, wait};
+
+/// What the proxy does with connections and bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Everything goes through.
+    Pass,
+    /// Open connections are reset, and nobody listens.
+    Refuse,
+    /// Open connections are reset, new ones as soon as they are there.
+    Reset,
+    /// New connections are taken and nothing of them is ever read; open ones stop.
+    Blackhole,
+    /// Both directions stop; what has been written so far arrives when they go on.
+    Freeze,
+    /// Requests go through, replies wait.
+    HoldReplies,
+    /// Requests go through, replies are lost; a connection that has lost some is reset with the next mode.
+    DropReplies,
+    /// Both directions are late by this much.
+    Delay(Duration),
+}
+
+/// A running proxy. It ends, and resets what is open, when it is dropped.
+pub(crate) struct Proxy {
+    /// `127.0.0.1:port`.
+    pub(crate) address: String,
+    mode: watch::Sender<Mode>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_listening: AtomicBool,
+    open: AtomicUsize,
+    accepted: AtomicUsize,
+}
+
+impl Proxy {
+    /// Listens on one loopback port and connects to the other.
+    pub(crate) fn start(port: u16, to: u16) -> Self {
+        let (mode, modes) = watch::channel(Mode::Pass);
+        let shared = Arc::<Shared>::default();
+        runtime().spawn(listen(port, to, modes, Arc::clone(&shared)));
+        let proxy = Self {
+            address: format!("127.0.0.1:{port}"),
+            mode,
+            shared,
+        };
+        proxy.set(Mode::Pass);
+        proxy
+    }
+
+    /// Switches. Open connections are gone when this returns, where the mode is one that ends them.
+    pub(crate) fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+        let must_listen = mode != Mode::Refuse;
+        wait::until("the proxy does as it is told", wait::PATIENCE, || {
+            let ends_connections = matches!(mode, Mode::Refuse | Mode::Reset);
+            self.shared.is_listening.load(Ordering::SeqCst) == must_listen
+                && (!ends_connections || self.shared.open.load(Ordering::SeqCst) == 0)
+        });
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+/// Ends with the proxy.
+async fn listen(port: u16, to: u16, mut modes: watch::Receiver<Mode>, shared: Arc<Shared>) {
+    let mut listener = None;
+    loop {
+        let mode = *modes.borrow_and_update();
+        if mode == Mode::Refuse {
+            listener = None;
+        } else if listener.is_none() {
+            let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+            listener = Some(bound.expect("the proxy's port is its own"));
+        }
+        shared
+            .is_listening
+            .store(listener.is_some(), Ordering::SeqCst);
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = modes.changed() => if changed.is_err() { return },
+            accepted = accepted => {
+                let Ok((client, _)) = accepted else { continue };
+                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                shared.open.fetch_add(1, Ordering::SeqCst);
+                let (modes, shared) = (modes.clone(), Arc::clone(&shared));
+                tokio::spawn(async move {
+                    connection(client, to, modes).await;
+                    shared.open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        }
+    }
+}
+
+/// How a direction ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    Closed,
+    Reset,
+}
+
+async fn connection(mut client: TcpStream, to: u16, mut modes: watch::Receiver<Mode>) {
+    if may_go_on(&mut modes, |mode| mode == Mode::Blackhole).await == End::Reset {
+        drop(client.set_zero_linger());
+        return;
+    }
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
+        drop(client.set_zero_linger());
+        return;
+    };
+    drop((client.set_nodelay(true), server.set_nodelay(true)));
+    let end = {
+        let (client_reads, client_writes) = client.split();
+        let (server_reads, server_writes) = server.split();
+        tokio::select! {
+            end = pump(client_reads, server_writes, modes.clone(), false) => end,
+            end = pump(server_reads, client_writes, modes.clone(), true) => end,
+        }
+    };
+    if end == End::Reset {
+        drop((client.set_zero_linger(), server.set_zero_linger()));
+    }
+}
+
+/// Waits while the mode is one that stops; says whether the connection must end.
+async fn may_go_on(modes: &mut watch::Receiver<Mode>, stops: impl Fn(Mode) -> bool) -> End {
+    loop {
+        let mode = *modes.borrow_and_update();
+        if matches!(mode, Mode::Refuse | Mode::Reset) {
+            return End::Reset;
+        }
+        if !stops(mode) {
+            return End::Closed;
+        }
+        if modes.changed().await.is_err() {
+            return End::Reset;
+        }
+    }
+}
+
+/// Carries one direction until it ends.
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut modes: watch::Receiver<Mode>,
+    is_replies: bool,
+) -> End {
+    let stops = |mode| {
+        matches!(mode, Mode::Freeze | Mode::Blackhole) || (is_replies && mode == Mode::HoldReplies)
+    };
+    let mut buffer = vec![0; 64 * 1024];
+    let mut has_lost = false;
+    loop {
+        if may_go_on(&mut modes, stops).await == End::Reset {
+            return End::Reset;
+        }
+        if has_lost && *modes.borrow() != Mode::DropReplies {
+            return End::Reset; // the rest would make no sense
+        }
+        let read = tokio::select! {
+            changed = modes.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return End::Reset,
+            },
+            read = from.read(&mut buffer) => read,
+        };
+        let count = match read {
+            Ok(0) => return End::Closed,
+            Ok(count) => count,
+            Err(_) => return End::Reset,
+        };
+        // The mode may have changed while these bytes were read.
+        if may_go_on(&mut modes, stops).await == End::Reset {
+            return End::Reset;
+        }
+        match *modes.borrow() {
+            Mode::DropReplies if is_replies => {
+                has_lost = true;
+                continue;
+            }
+            _ if has_lost => return End::Reset,
+            _ => {}
+        }
+        let mode = *modes.borrow();
+        if let Mode::Delay(length) = mode {
+            tokio::time::sleep(length).await;
+        }
+        let Some(bytes) = buffer.get(..count) else {
+            return End::Reset;
+        };
+        if to.write_all(bytes).await.is_err() {
+            return End::Reset;
+        }
+    }
+}
