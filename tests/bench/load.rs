@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,9 @@ use rustix::time::{
     timerfd_settime,
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
@@ -99,7 +98,7 @@ async fn send(load: &Load) -> Outcome<Loaded> {
             Rc::clone(&shared),
         )));
     }
-    let timer = Timer::new()?;
+    let mut timer = Timer::new()?;
     let total = load.rate * load.seconds;
     let began = Instant::now() + Duration::from_millis(20);
     for index in 0..total {
@@ -195,8 +194,8 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<u1
     }
 }
 
-/// Tokio's timers keep milliseconds; this one is the kernel's.
-struct Timer(AsyncFd<OwnedFd>);
+/// Tokio's timers keep milliseconds; this one is the kernel's, which is read as a pipe is (timerfd_create(2)).
+struct Timer(pipe::Receiver);
 
 impl Timer {
     fn new() -> Outcome<Self> {
@@ -204,15 +203,10 @@ impl Timer {
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        #[expect(
-            deprecated,
-            reason = "what replaces it is unsafe; the timer stays open as long as this"
-        )]
-        let timer = AsyncFd::new(timer)?;
-        Ok(Self(timer))
+        Ok(Self(pipe::Receiver::from_owned_fd_unchecked(timer)?))
     }
 
-    async fn wait(&self, until: Instant) -> Outcome<()> {
+    async fn wait(&mut self, until: Instant) -> Outcome<()> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             // The connections have their turn even when the sender is late.
@@ -228,23 +222,15 @@ impl Timer {
             tv_nsec: 0,
         };
         timerfd_settime(
-            self.0.get_ref(),
+            &self.0,
             TimerfdTimerFlags::empty(),
             &Itimerspec {
                 it_interval: never,
                 it_value: value,
             },
         )?;
-        loop {
-            let mut ready = self.0.readable().await?;
-            let read = ready.try_io(|timer| {
-                let mut expirations = [0; 8];
-                Ok(rustix::io::read(timer.get_ref(), &mut expirations)?)
-            });
-            if let Ok(read) = read {
-                read?;
-                return Ok(());
-            }
-        }
+        let mut expirations = [0; 8];
+        self.0.read_exact(&mut expirations).await?;
+        Ok(())
     }
 }

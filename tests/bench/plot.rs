@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::{OnBroker, Spread};
-use crate::running::Run;
+use crate::running::Figure;
 
 const WIDTH: f64 = 720.0;
 const BAR: f64 = 16.0;
@@ -22,7 +22,7 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
         "<text x=\"10\" y=\"20\" font-weight=\"bold\">{}</text>",
         escape(&on.broker)
     )?;
-    let charts: [(&str, usize, fn(&Run) -> f64); 2] = [
+    let charts: [(&str, usize, Figure); 2] = [
         ("events per second", 0, |run| run.per_second),
         ("CPU per event, µs", 1, |run| run.cpu_us),
     ];

@@ -18,9 +18,6 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::large_enum_variant,
-    clippy::type_complexity,
     reason = "tests/support is written for tests, which panic where they fail; no exceptions are needed here but for the clock"
 )]
 
@@ -45,6 +42,9 @@ mod broker;
 // A server, and one run against it.
 mod running;
 
+// The order of the runs in front of one broker.
+mod rounds;
+
 // Tables and JSON.
 mod report;
 
@@ -61,21 +61,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use broker::{Broker, Kind};
+use broker::Kind;
 use report::{Machine, OnBroker, Results};
-use running::{Program, Running, Server};
+use rounds::Rounds;
 
 /// What can go wrong ends the run, with a text for the one who started it.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// Events that are prepared for each second of a run: more than any publishing server takes.
-const EVENTS_A_SECOND: u64 = 100_000;
-
-/// Percent of what the slowest publishing server can do.
-const PACES: [u64; 2] = [20, 50];
-
-/// Connections of the open-loop sender.
-const PACED_CONNECTIONS: usize = 64;
 
 /// The bridge beside the least that a server can do.
 #[derive(Debug, Parser)]
@@ -216,7 +207,7 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
         (arguments.seconds.max(1), arguments.rounds.max(1))
     };
     let bridge = PathBuf::from(env!("CARGO_BIN_EXE_hookbridge"));
-    let started = time::OffsetDateTime::now_utc();
+    let started = time::OffsetDateTime::now_utc().replace_nanosecond(0)?;
     let mut results = Results {
         started: started.format(&time::format_description::well_known::Rfc3339)?,
         machine: machine(),
@@ -231,14 +222,7 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
     let folder = std::env::temp_dir().join(format!("hookbridge-bench-{}", std::process::id()));
     for kind in &arguments.broker.0 {
         broker::empty_folder(&folder)?;
-        let on = Bench {
-            arguments,
-            seconds,
-            rounds,
-            folder: &folder,
-            first: 1,
-        }
-        .run(*kind, &bridge);
+        let on = Rounds::new(arguments, (seconds, rounds), &folder).run(*kind, &bridge);
         drop(std::fs::remove_dir_all(&folder));
         results.brokers.push(on?);
     }
@@ -256,11 +240,15 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
 }
 
 fn show(results: &Results) -> Outcome<String> {
-    let Machine { cpu, cores, kernel } = &results.machine;
+    let Machine {
+        cpu,
+        cores,
+        kernel,
+        load,
+    } = &results.machine;
     let mut text = format!(
-        "\n{}, {} at {}\n{cores} cores, {cpu}, Linux {kernel}; {}\nevents of {} bytes, {} rounds, {} s each run\n",
+        "\n{}, {}\n{cores} cores, {cpu}, Linux {kernel}, load average {load} before; {}\nevents of {} bytes, {} rounds, {} s each run\n",
         results.hookbridge,
-        "release build",
         results.started,
         results.wrk,
         results.event_bytes,
@@ -281,213 +269,7 @@ fn show(results: &Results) -> Outcome<String> {
     Ok(text)
 }
 
-/// One broker's part of the run.
-struct Bench<'a> {
-    arguments: &'a Arguments,
-    seconds: u64,
-    rounds: usize,
-    folder: &'a Path,
-    /// The number of the next event that nobody was sent yet.
-    first: u64,
-}
-
-impl Bench<'_> {
-    fn run(mut self, kind: Kind, bridge: &Path) -> Outcome<OnBroker> {
-        let servers = servers(self.arguments, kind, bridge)?;
-        let mut letters: Vec<&str> = servers.iter().map(|server| server.letter).collect();
-        letters.push("p");
-        let (address, name) = match kind {
-            Kind::Mock => (None, "mock"),
-            Kind::Kafka => (self.arguments.kafka.as_deref(), "kafka"),
-            Kind::Nats => (self.arguments.nats.as_deref(), "nats"),
-        };
-        let mut broker = Broker::start(kind, address, self.arguments.partitions, &letters)?;
-        let mut on = OnBroker {
-            broker: broker.title(),
-            name,
-            servers,
-            runs: Vec::new(),
-            paced: Vec::new(),
-            round_trips: Vec::new(),
-            ratios: Vec::new(),
-        };
-        for round in 0..self.rounds {
-            eprintln!("{name}: round {} of {}", round + 1, self.rounds);
-            broker.begin_round(round, &letters)?;
-            self.round(&broker, round, &mut on)?;
-            broker.end_round(&letters)?;
-        }
-        on.compare();
-        Ok(on)
-    }
-
-    /// Every server once with each number of connections, and once at each fixed rate.
-    fn round(&mut self, broker: &Broker, round: usize, on: &mut OnBroker) -> Outcome<()> {
-        let start = |server: &Server| {
-            Running::start(server, broker, self.folder, &self.arguments.source_keys)
-        };
-        let running = on.servers.iter().map(start).collect::<Outcome<Vec<_>>>()?;
-        let warm = self.pool(1)?;
-        for server in &running {
-            server.run(broker, &warm, 64, 1, round)?;
-        }
-        for connections in &self.arguments.connections {
-            if *connections == 1 && on.servers.iter().any(|server| server.letter == "b") {
-                on.round_trips.push(self.round_trips(broker)?);
-            }
-            let pool = self.pool(self.seconds)?;
-            for server in &running {
-                let run = server.run(broker, &pool, *connections, self.seconds, round)?;
-                eprintln!(
-                    "  {} {connections:>4} connections: {:>8.0}/s, {:>6.1} µs of CPU each, {} failed",
-                    run.server, run.per_second, run.cpu_us, run.failed
-                );
-                on.runs.push(run);
-            }
-        }
-        for (percent, rate) in paces(on) {
-            for server in &running {
-                let paced = server.pace(
-                    (percent, rate),
-                    PACED_CONNECTIONS,
-                    self.seconds,
-                    self.first,
-                    round,
-                )?;
-                eprintln!(
-                    "  {} {rate:>6}/s: p50 {} µs, p99 {} µs",
-                    paced.server, paced.loaded.latency.p50, paced.loaded.latency.p99
-                );
-                on.paced.push(paced);
-            }
-            self.first += rate * self.seconds;
-        }
-        Ok(())
-    }
-
-    /// New events for a run of so many seconds.
-    fn pool(&mut self, seconds: u64) -> Outcome<PathBuf> {
-        let pool = self.folder.join("pool");
-        broker::empty_folder(&pool)?;
-        let count = EVENTS_A_SECOND * seconds;
-        event::write_pool(&pool, self.first, count)?;
-        self.first += count;
-        Ok(pool)
-    }
-
-    fn round_trips(&mut self, broker: &Broker) -> Outcome<latency::Percentiles> {
-        let (first, seconds) = (self.first.to_string(), self.seconds.to_string());
-        self.first += EVENTS_A_SECOND * self.seconds;
-        let destination = broker.arguments("p");
-        let arguments = ["round-trips", "--first", &first, "--seconds", &seconds];
-        let arguments = arguments
-            .into_iter()
-            .chain(destination.iter().map(String::as_str));
-        let child =
-            child::Child::start(&std::env::current_exe()?, arguments, child::Listen::Stdout)?;
-        let limit = std::time::Duration::from_secs(self.seconds + 30);
-        child.wait_for(limit, |line| serde_json::from_str(line).ok())
-    }
-}
-
-/// The rates of the open-loop runs: worked out in the first round, of its slowest publishing server, and kept.
-fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
-    let mut connections: Vec<usize> = on.runs.iter().map(|run| run.connections).collect();
-    connections.sort_unstable();
-    connections.dedup();
-    let typical = connections
-        .iter()
-        .copied()
-        .find(|connections| *connections >= PACED_CONNECTIONS)
-        .or(connections.last().copied());
-    let runs = on
-        .runs
-        .iter()
-        .filter(|run| run.round == 0 && Some(run.connections) == typical);
-    let publishing = runs.filter(|run| run.server != "a");
-    let slowest = publishing
-        .map(|run| run.per_second)
-        .fold(f64::INFINITY, f64::min);
-    if !slowest.is_finite() {
-        return Vec::new();
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate is a small positive number"
-    )]
-    PACES
-        .map(|percent| {
-            (
-                percent,
-                ((slowest * report::number(percent) / 1e4).round() as u64 * 100).max(100),
-            )
-        })
-        .into()
-}
-
-fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
-    let client = if kind == Kind::Nats {
-        "a JetStream publish"
-    } else {
-        "a FutureProducer's send"
-    };
-    let all = [
-        (
-            "a",
-            "hyper: reads the body and answers".to_owned(),
-            Program::Ours("answer"),
-        ),
-        (
-            "b",
-            format!("the same, and {client} with its acknowledgement"),
-            Program::Ours("publish"),
-        ),
-        (
-            "s",
-            "the sketch: the same, an HMAC, id and type out of the body, two headers".to_owned(),
-            Program::Ours("sketch"),
-        ),
-        (
-            "c",
-            format!("the bridge: {}", version(bridge)?),
-            Program::Bridge(bridge.to_owned()),
-        ),
-    ];
-    let known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
-    if let Some(unknown) = arguments
-        .servers
-        .iter()
-        .find(|letter| !known.contains(&letter.as_str()))
-    {
-        return Err(format!(
-            "there is no server {unknown}: there are {}",
-            known.join(", ")
-        )
-        .into());
-    }
-    let wanted = all
-        .into_iter()
-        .filter(|(letter, ..)| arguments.servers.iter().any(|wanted| wanted == letter));
-    let mut servers: Vec<Server> = wanted
-        .map(|(letter, title, program)| Server {
-            letter,
-            title,
-            program,
-        })
-        .collect();
-    if let Some(other) = &arguments.other {
-        let title = format!("{}: {}", other.display(), version(other)?);
-        servers.push(Server {
-            letter: "d",
-            title,
-            program: Program::Bridge(other.clone()),
-        });
-    }
-    Ok(servers)
-}
-
-fn version(bridge: &Path) -> Outcome<String> {
+pub(crate) fn version(bridge: &Path) -> Outcome<String> {
     let output = std::process::Command::new(bridge)
         .arg("--version")
         .output()
@@ -501,6 +283,7 @@ fn machine() -> Machine {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     Machine {
         cpu: model.map_or_else(
             || "an unknown CPU".to_owned(),
@@ -508,5 +291,6 @@ fn machine() -> Machine {
         ),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         kernel: kernel.trim().to_owned(),
+        load: load.split(' ').next().unwrap_or_default().to_owned(),
     }
 }

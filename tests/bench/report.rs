@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::latency::Percentiles;
-use crate::running::{Paced, Run, Server};
+use crate::running::{Figure, Paced, Run, Server};
 
 /// Everything that one command measured.
 #[derive(Debug, Serialize)]
@@ -26,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
+    /// How many processes wanted a core in the minute before: what is not 0 disturbs.
+    pub(crate) load: String,
 }
 
 /// What was measured in front of one broker.
@@ -83,8 +85,8 @@ impl Spread {
     }
 }
 
-/// What is compared: the name, the figure, and the goal of issue 5 where there is one.
-const FIGURES: [(&str, fn(&Run) -> f64); 2] = [
+/// What is compared.
+const FIGURES: [(&str, Figure); 2] = [
     ("events/s", |run| run.per_second),
     ("CPU per event", |run| run.cpu_us),
 ];
@@ -164,8 +166,8 @@ impl OnBroker {
                 }
             }
         }
-        let latencies: [(&str, fn(&Percentiles) -> u64); 2] =
-            [("p50", |all| all.p50), ("p99", |all| all.p99)];
+        type Percentile = fn(&Percentiles) -> u64;
+        let latencies: [(&str, Percentile); 2] = [("p50", |all| all.p50), ("p99", |all| all.p99)];
         for letter in ["s", "c", "d"] {
             for (name, percentile) in latencies {
                 let of = |round: usize| {

@@ -66,6 +66,9 @@ pub(crate) struct Run {
     pub(crate) latency: Percentiles,
 }
 
+/// What is taken from a run, to be compared.
+pub(crate) type Figure = fn(&Run) -> f64;
+
 /// One open-loop run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Paced {

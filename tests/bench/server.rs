@@ -15,7 +15,9 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+#[expect(clippy::disallowed_types, reason = "the plain use is what is measured")]
+use rdkafka::producer::FutureProducer;
+use rdkafka::producer::FutureRecord;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
@@ -167,7 +169,7 @@ enum Client {
         topic: String,
     },
     Nats {
-        context: jetstream::Context,
+        context: Box<jetstream::Context>,
         subject: String,
     },
 }
@@ -188,7 +190,7 @@ impl Client {
                 Ok(Self::Kafka { producer, topic })
             }
             (None, Some(url)) => {
-                let context = jetstream::new(async_nats::connect(url).await?);
+                let context = Box::new(jetstream::new(async_nats::connect(url).await?));
                 Ok(Self::Nats {
                     context,
                     subject: topic,
@@ -230,10 +232,8 @@ impl Client {
                 let sent = match names {
                     Some(names) => {
                         let mut headers = async_nats::HeaderMap::new();
-                        {
-                            headers.insert("Nats-Msg-Id", names.event_id.as_ref());
-                            headers.insert("ce-type", names.event_type.as_ref());
-                        }
+                        headers.insert("Nats-Msg-Id", names.event_id.as_ref());
+                        headers.insert("ce-type", names.event_type.as_ref());
                         context
                             .publish_with_headers(subject.clone(), headers, body)
                             .await

@@ -1,0 +1,241 @@
+//! The order of the runs in front of one broker: in each round every server once with each number of connections, one
+//! after the other, so that what changes on the machine meanwhile meets them all.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::broker::{self, Broker, Kind};
+use crate::child::{Child, Listen};
+use crate::latency::Percentiles;
+use crate::report::{self, OnBroker};
+use crate::running::{Program, Running, Server};
+use crate::{Arguments, Outcome, event, version};
+
+/// Events that are prepared for each second of a run: more than any publishing server takes.
+const EVENTS_A_SECOND: u64 = 100_000;
+
+/// Percent of what the slowest publishing server can do.
+const PACES: [u64; 2] = [20, 50];
+
+/// Connections of the open-loop sender.
+const PACED_CONNECTIONS: usize = 64;
+
+/// One broker's part of the run.
+pub(crate) struct Rounds<'a> {
+    arguments: &'a Arguments,
+    seconds: u64,
+    rounds: usize,
+    folder: &'a Path,
+    /// The number of the next event that nobody was sent yet.
+    first: u64,
+}
+
+impl<'a> Rounds<'a> {
+    pub(crate) fn new(
+        arguments: &'a Arguments,
+        (seconds, rounds): (u64, usize),
+        folder: &'a Path,
+    ) -> Self {
+        Self {
+            arguments,
+            seconds,
+            rounds,
+            folder,
+            first: 1,
+        }
+    }
+
+    /// Runs it all.
+    pub(crate) fn run(mut self, kind: Kind, bridge: &Path) -> Outcome<OnBroker> {
+        let servers = servers(self.arguments, kind, bridge)?;
+        let mut letters: Vec<&str> = servers.iter().map(|server| server.letter).collect();
+        letters.push("p");
+        let (address, name) = match kind {
+            Kind::Mock => (None, "mock"),
+            Kind::Kafka => (self.arguments.kafka.as_deref(), "kafka"),
+            Kind::Nats => (self.arguments.nats.as_deref(), "nats"),
+        };
+        let mut broker = Broker::start(kind, address, self.arguments.partitions, &letters)?;
+        let mut on = OnBroker {
+            broker: broker.title(),
+            name,
+            servers,
+            runs: Vec::new(),
+            paced: Vec::new(),
+            round_trips: Vec::new(),
+            ratios: Vec::new(),
+        };
+        for round in 0..self.rounds {
+            eprintln!("{name}: round {} of {}", round + 1, self.rounds);
+            broker.begin_round(round, &letters)?;
+            self.round(&broker, round, &mut on)?;
+            broker.end_round(&letters)?;
+        }
+        on.compare();
+        Ok(on)
+    }
+
+    /// Every server once with each number of connections, and once at each fixed rate.
+    fn round(&mut self, broker: &Broker, round: usize, on: &mut OnBroker) -> Outcome<()> {
+        let start = |server: &Server| {
+            Running::start(server, broker, self.folder, &self.arguments.source_keys)
+        };
+        let running = on.servers.iter().map(start).collect::<Outcome<Vec<_>>>()?;
+        let warm = self.pool(1)?;
+        for server in &running {
+            server.run(broker, &warm, 64, 1, round)?;
+        }
+        for connections in &self.arguments.connections {
+            if *connections == 1 && on.servers.iter().any(|server| server.letter == "b") {
+                on.round_trips.push(self.round_trips(broker)?);
+            }
+            let pool = self.pool(self.seconds)?;
+            for server in &running {
+                let run = server.run(broker, &pool, *connections, self.seconds, round)?;
+                eprintln!(
+                    "  {} {connections:>4} connections: {:>8.0}/s, {:>6.1} µs of CPU each, {} failed",
+                    run.server, run.per_second, run.cpu_us, run.failed
+                );
+                on.runs.push(run);
+            }
+        }
+        for (percent, rate) in paces(on) {
+            for server in &running {
+                let paced = server.pace(
+                    (percent, rate),
+                    PACED_CONNECTIONS,
+                    self.seconds,
+                    self.first,
+                    round,
+                )?;
+                eprintln!(
+                    "  {} {rate:>6}/s: p50 {} µs, p99 {} µs",
+                    paced.server, paced.loaded.latency.p50, paced.loaded.latency.p99
+                );
+                on.paced.push(paced);
+            }
+            self.first += rate * self.seconds;
+        }
+        Ok(())
+    }
+
+    /// New events for a run of so many seconds.
+    fn pool(&mut self, seconds: u64) -> Outcome<PathBuf> {
+        let pool = self.folder.join("pool");
+        broker::empty_folder(&pool)?;
+        let count = EVENTS_A_SECOND * seconds;
+        event::write_pool(&pool, self.first, count)?;
+        self.first += count;
+        Ok(pool)
+    }
+
+    fn round_trips(&mut self, broker: &Broker) -> Outcome<Percentiles> {
+        let (first, seconds) = (self.first.to_string(), self.seconds.to_string());
+        self.first += EVENTS_A_SECOND * self.seconds;
+        let destination = broker.arguments("p");
+        let arguments = ["round-trips", "--first", &first, "--seconds", &seconds];
+        let arguments = arguments
+            .into_iter()
+            .chain(destination.iter().map(String::as_str));
+        let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
+        let limit = Duration::from_secs(self.seconds + 30);
+        child.wait_for(limit, |line| serde_json::from_str(line).ok())
+    }
+}
+
+/// The rates of the open-loop runs: worked out in the first round, of its slowest publishing server, and kept.
+fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
+    let mut connections: Vec<usize> = on.runs.iter().map(|run| run.connections).collect();
+    connections.sort_unstable();
+    connections.dedup();
+    let typical = connections
+        .iter()
+        .copied()
+        .find(|connections| *connections >= PACED_CONNECTIONS)
+        .or(connections.last().copied());
+    let runs = on
+        .runs
+        .iter()
+        .filter(|run| run.round == 0 && Some(run.connections) == typical);
+    let publishing = runs.filter(|run| run.server != "a");
+    let slowest = publishing
+        .map(|run| run.per_second)
+        .fold(f64::INFINITY, f64::min);
+    if !slowest.is_finite() {
+        return Vec::new();
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is a small positive number"
+    )]
+    PACES
+        .map(|percent| {
+            (
+                percent,
+                ((slowest * report::number(percent) / 1e4).round() as u64 * 100).max(100),
+            )
+        })
+        .into()
+}
+
+fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
+    let client = if kind == Kind::Nats {
+        "a JetStream publish"
+    } else {
+        "a FutureProducer's send"
+    };
+    let all = [
+        (
+            "a",
+            "hyper: reads the body and answers".to_owned(),
+            Program::Ours("answer"),
+        ),
+        (
+            "b",
+            format!("the same, and {client} with its acknowledgement"),
+            Program::Ours("publish"),
+        ),
+        (
+            "s",
+            "the sketch: the same, an HMAC, id and type out of the body, two headers".to_owned(),
+            Program::Ours("sketch"),
+        ),
+        (
+            "c",
+            format!("the bridge: {}", version(bridge)?),
+            Program::Bridge(bridge.to_owned()),
+        ),
+    ];
+    let known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
+    if let Some(unknown) = arguments
+        .servers
+        .iter()
+        .find(|letter| !known.contains(&letter.as_str()))
+    {
+        return Err(format!(
+            "there is no server {unknown}: there are {}",
+            known.join(", ")
+        )
+        .into());
+    }
+    let wanted = all
+        .into_iter()
+        .filter(|(letter, ..)| arguments.servers.iter().any(|wanted| wanted == letter));
+    let mut servers: Vec<Server> = wanted
+        .map(|(letter, title, program)| Server {
+            letter,
+            title,
+            program,
+        })
+        .collect();
+    if let Some(other) = &arguments.other {
+        let title = format!("{}: {}", other.display(), version(other)?);
+        servers.push(Server {
+            letter: "d",
+            title,
+            program: Program::Bridge(other.clone()),
+        });
+    }
+    Ok(servers)
+}
