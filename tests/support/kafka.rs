@@ -353,14 +353,14 @@ replica.fetch.max.bytes=8388608
 
     /// Every message that the topic holds now, partition by partition, in order.
     pub(crate) fn read(&self, topic: &str) -> Vec<Stored> {
-        let consumer = self.consumer("read");
         let mut left = std::collections::BTreeMap::new();
         let mut assignment = TopicPartitionList::new();
-        for partition in self.partitions(&consumer, topic) {
-            // A broker that has just come back may say for a moment that the partition is not its own.
+        for partition in self.partitions(&self.consumer("partitions"), topic) {
+            // A broker that has just come back may say for a moment that the partition is not its own, and a client that
+            // heard it may go on believing it: each try has a new one.
             let (low, high) =
                 wait::until_some("a partition's offsets are known", wait::PATIENCE, || {
-                    consumer
+                    self.consumer("offsets")
                         .fetch_watermarks(topic, partition, Duration::from_secs(5))
                         .ok()
                 });
@@ -370,6 +370,7 @@ replica.fetch.max.bytes=8388608
                 added.expect("a partition");
             }
         }
+        let consumer = self.consumer("read");
         consumer.assign(&assignment).expect("an assignment");
         let mut messages = Vec::new();
         let mut trouble = None; // a broker that has just come back may still be hard to reach
