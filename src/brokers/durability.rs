@@ -35,39 +35,36 @@ pub enum Verdict {
 }
 
 impl Finding {
+    /// Bad where it is not good.
     pub(super) fn new(
         destination: &str,
         check: &'static str,
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        let verdict = if is_good {
-            Verdict::Good
-        } else {
-            Verdict::Bad(otherwise())
-        };
-        Self {
-            destination: destination.to_owned(),
-            check,
-            verdict,
-        }
+        Self::judged(destination, check, is_good, || Verdict::Bad(otherwise()))
     }
 
+    /// Worth an advice where it is not good.
     pub(super) fn advice(
         destination: &str,
         check: &'static str,
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        let verdict = if is_good {
-            Verdict::Good
-        } else {
-            Verdict::Advice(otherwise())
-        };
+        Self::judged(destination, check, is_good, || Verdict::Advice(otherwise()))
+    }
+
+    fn judged(
+        destination: &str,
+        check: &'static str,
+        is_good: bool,
+        otherwise: impl FnOnce() -> Verdict,
+    ) -> Self {
         Self {
             destination: destination.to_owned(),
             check,
-            verdict,
+            verdict: if is_good { Verdict::Good } else { otherwise() },
         }
     }
 }
