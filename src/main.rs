@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// For librdkafka's memory too (`override` in `Cargo.toml`): messages are allocated on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     hookbridge::cli::main()
 }
