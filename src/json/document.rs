@@ -37,7 +37,30 @@ pub(super) struct Entry {
     end: u32,
     /// The index of the first entry that is not part of this value.
     next: u32,
-    children: u32,
+    /// Of a container: how many children it has. Of a name: its [`tag`].
+    number: u32,
+    /// Of an object: the [`bit`]s of its names.
+    bits: u32,
+}
+
+/// One of 32 bits for a name's tag: most names that an object does not have, it has no bit of.
+pub(super) const fn bit(tag: u32) -> u32 {
+    1 << (tag.wrapping_mul(0x9e37_79b1) >> 27)
+}
+
+/// Tells most names apart without comparing them: equal names have equal tags.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a remainder of 256 fits a byte"
+)]
+pub(super) const fn tag(name: &[u8]) -> u32 {
+    let (_, second_half) = name.split_at(name.len() / 2);
+    match (name.first(), second_half.first(), name.last()) {
+        (Some(first), Some(middle), Some(last)) => {
+            u32::from_le_bytes([*first, *middle, *last, (name.len() % 256) as u8])
+        }
+        _ => 0,
+    }
 }
 
 #[expect(
@@ -52,18 +75,26 @@ impl Entry {
             start: start as u32,
             end: end as u32,
             next: next as u32,
-            children: 0,
+            number: 0,
+            bits: 0,
         }
     }
 
-    pub(super) fn add_child(&mut self) {
-        self.children += 1;
+    pub(super) fn set_tag(&mut self, tag: u32) {
+        self.number = tag;
     }
 
-    pub(super) fn close(&mut self, end: usize, next: usize, repeats: bool) {
+    pub(super) fn tag(&self) -> u32 {
+        self.number
+    }
+
+    /// The container ends here, with all that was found in it.
+    pub(super) fn close(&mut self, end: usize, next: usize, found: Found) {
         self.end = end as u32;
         self.next = next as u32;
-        self.flag = repeats;
+        self.number = found.children;
+        self.bits = found.bits;
+        self.flag = found.repeats;
     }
 
     /// A name's or string's bytes as they were sent, and whether they have escapes.
@@ -75,10 +106,25 @@ impl Entry {
         )
     }
 
+    /// Of a name or string: whether it has escapes.
+    pub(super) fn is_escaped(&self) -> bool {
+        self.flag
+    }
+
     /// The index of the first entry behind the value.
     pub(super) fn next(&self) -> usize {
         self.next as usize
     }
+}
+
+/// What was found in a container.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) children: u32,
+    /// The [`bit`]s of an object's names; all of them where a name is escaped, which may be any other one in disguise.
+    pub(super) bits: u32,
+    /// Whether a name stands in it twice.
+    pub(super) repeats: bool,
 }
 
 /// A body that is JSON.
@@ -141,12 +187,15 @@ impl<'b> Document<'b> {
         }
     }
 
-    fn is_named(&self, at: u32, name: &str) -> bool {
-        if self.entry(at).is_some_and(|entry| entry.flag) {
-            self.text_of(at) == name
-        } else {
-            self.raw(at) == name
-        }
+    /// Whether this name is the one with that tag. An escaped one has a tag that says nothing.
+    fn is_named(&self, at: u32, name: &str, tag: u32) -> bool {
+        self.entry(at).is_some_and(|entry| {
+            if entry.flag {
+                self.text_of(at) == name
+            } else {
+                entry.number == tag && entry.raw_text(self.text.as_bytes()).0 == name.as_bytes()
+            }
+        })
     }
 }
 
@@ -183,7 +232,7 @@ impl<'d> Node<'d> {
     pub fn len(&self) -> usize {
         self.document
             .entry(self.at)
-            .map_or(0, |entry| entry.children as usize)
+            .map_or(0, |entry| entry.number as usize)
     }
 
     /// Whether it has no elements or members.
@@ -224,10 +273,13 @@ impl<'d> Node<'d> {
     /// [ambiguous](Document::ambiguous_name).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Self> {
-        let document = self.document;
+        let (document, tag) = (self.document, tag(name.as_bytes()));
+        if document.entry(self.at)?.bits & bit(tag) == 0 {
+            return None;
+        }
         let mut named = self
             .children(Kind::Object, 1)
-            .filter(|name_at| document.is_named(*name_at, name));
+            .filter(|name_at| document.is_named(*name_at, name, tag));
         let found = named.next()?;
         if self.repeats_names() && named.next().is_some() {
             document.ambiguous.set(Some(found));

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::document::{Document, Entry, Kind, unescape};
+use super::document::{Document, Entry, Found, Kind, bit, tag, unescape};
 
 /// How deeply arrays and objects may be nested. Deeper bodies are refused, whether or not anything reads them.
 pub const MAX_DEPTH: usize = 64;
@@ -12,7 +12,10 @@ pub const MAX_DEPTH: usize = 64;
 const MAX_BYTES: usize = u32::MAX as usize;
 
 /// In objects with more members than this, repeated names are looked for with a set instead of by comparing.
-const MANY_MEMBERS: usize = 32;
+const MANY_MEMBERS: u32 = 32;
+
+/// How many bytes a value or name of a usual body takes: fewer only cost another allocation.
+const BYTES_AN_ENTRY: usize = 12;
 
 /// Why a body is no JSON document that a source takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +72,8 @@ pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
     let mut scanner = Scanner {
         bytes: body,
         at: 0,
-        entries: Vec::with_capacity(body.len() / 16 + 4),
-        open: Vec::new(),
+        entries: Vec::with_capacity(body.len() / BYTES_AN_ENTRY + 4),
+        open: Vec::with_capacity(8),
     };
     scanner.document()?;
     Ok(Document::new(text, scanner.entries))
@@ -89,10 +92,7 @@ struct Container {
     /// Its index among the entries.
     entry: usize,
     is_object: bool,
-    members: usize,
-    /// A bit for each name's length and ends: names whose bits differ are different.
-    names: u64,
-    repeats: bool,
+    found: Found,
 }
 
 impl Scanner<'_> {
@@ -166,9 +166,7 @@ impl Scanner<'_> {
         self.open.push(Container {
             entry: self.entries.len(),
             is_object,
-            members: 0,
-            names: 0,
-            repeats: false,
+            found: Found::default(),
         });
         self.push(kind, self.at, self.at, false);
         self.at += 1;
@@ -179,49 +177,42 @@ impl Scanner<'_> {
     fn close(&mut self) {
         self.at += 1;
         let (end, next) = (self.at, self.entries.len());
-        if let Some(container) = self.open.pop() {
-            let many = container.is_object && container.members > MANY_MEMBERS;
-            let repeats = container.repeats || (many && self.repeats_among_many(container.entry));
+        if let Some(mut container) = self.open.pop() {
+            let many = container.is_object && container.found.children > MANY_MEMBERS;
+            container.found.repeats |= many && self.repeats_among_many(container.entry);
             if let Some(entry) = self.entries.get_mut(container.entry) {
-                entry.close(end, next, repeats);
+                entry.close(end, next, container.found);
             }
         }
     }
 
     /// Counts the value that has just ended and says whether its container is an object; nothing outside of any.
     fn count_child(&mut self) -> Option<bool> {
-        let container = self.open.last()?;
-        if let Some(entry) = self.entries.get_mut(container.entry) {
-            entry.add_child();
-        }
+        let container = self.open.last_mut()?;
+        container.found.children += 1;
         Some(container.is_object)
     }
 
     /// Notes whether the name that was just read stands in its object already.
     fn note_name(&mut self) {
-        let Some((name, is_escaped)) = self.entries.last().map(|entry| entry.raw_text(self.bytes))
-        else {
+        let Some((name, earlier)) = self.entries.split_last_mut() else {
             return;
         };
         let Some(container) = self.open.last_mut() else {
             return;
         };
-        container.members += 1;
-        let ends = name.first().zip(name.last()).map_or(0, |(first, last)| {
-            usize::from(*first) + 3 * usize::from(*last)
-        });
-        let bit = 1_u64 << ((name.len() * 7 + ends) % 64);
-        let seen = container.names & bit != 0;
-        container.names |= bit;
-        // An escaped name may be any other one in disguise.
-        if is_escaped {
-            container.names = u64::MAX;
-        }
-        if (seen || is_escaped) && container.members <= MANY_MEMBERS {
-            let last = self.entries.len() - 1;
+        let (raw, is_escaped) = name.raw_text(self.bytes);
+        name.set_tag(tag(raw));
+        let found = &mut container.found;
+        let bit = bit(name.tag());
+        let may_repeat = found.bits & bit != 0 || is_escaped;
+        found.bits |= if is_escaped { u32::MAX } else { bit };
+        if may_repeat && found.children < MANY_MEMBERS {
             let first = container.entry + 1;
-            container.repeats |= names(&self.entries, first, last)
-                .any(|earlier| text(earlier, self.bytes) == raw_or_unescaped(name, is_escaped));
+            found.repeats |= names(earlier, first, earlier.len()).any(|other| {
+                let may_be_equal = is_escaped || other.is_escaped() || other.tag() == name.tag();
+                may_be_equal && text(other, self.bytes) == text(name, self.bytes)
+            });
         }
     }
 
@@ -253,13 +244,13 @@ impl Scanner<'_> {
         let start = self.at;
         let mut escaped = false;
         loop {
+            self.at += plain_length(self.bytes.get(self.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0x20..) => self.at += 1,
                 Some(_) => return Err(self.expected("an escape instead of a control character")),
                 None => return Err(self.expected("the end of a string")),
             }
@@ -380,6 +371,30 @@ impl Scanner<'_> {
     }
 }
 
+/// How many bytes from the start are neither a quote nor a backslash nor a control character, eight at a time.
+///
+/// In a word from which a byte is subtracted everywhere, the lowest byte that borrows is one that was smaller; borrows go
+/// upwards only, so the lowest of all is always a right one.
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH_BITS: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = word ^ (ONES * b'"' as u64);
+        let backslash = word ^ (ONES * b'\\' as u64);
+        let found = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        let found = found & HIGH_BITS;
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20);
+    words.len() * 8 + rest.iter().take_while(|byte| is_plain(byte)).count()
+}
+
 /// The names of the object whose first name is at `first`, up to the entry at `end`.
 fn names(entries: &[Entry], first: usize, end: usize) -> impl Iterator<Item = &Entry> {
     let mut at = first;
@@ -392,10 +407,6 @@ fn names(entries: &[Entry], first: usize, end: usize) -> impl Iterator<Item = &E
 
 fn text<'b>(name: &Entry, body: &'b [u8]) -> Cow<'b, [u8]> {
     let (raw, is_escaped) = name.raw_text(body);
-    raw_or_unescaped(raw, is_escaped)
-}
-
-fn raw_or_unescaped(raw: &[u8], is_escaped: bool) -> Cow<'_, [u8]> {
     match std::str::from_utf8(raw) {
         Ok(escaped) if is_escaped => Cow::Owned(unescape(escaped).into_bytes()),
         _ => Cow::Borrowed(raw),

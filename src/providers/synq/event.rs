@@ -141,7 +141,7 @@ fn subject_of(
 }
 
 fn event_id(root: Node<'_>) -> Result<EventId, Refusal> {
-    let Some(field) = Field::find(root, "", EVENT_ID)? else {
+    let Some(field) = Field::find(root, Way::default(), EVENT_ID)? else {
         return Err(Refusal::MissingEventId);
     };
     let text = field.text()?;
@@ -153,7 +153,7 @@ fn event_id(root: Node<'_>) -> Result<EventId, Refusal> {
 }
 
 fn time(root: Node<'_>) -> Result<Option<String>, Refusal> {
-    let Some(field) = Field::find(root, "", EVENT_TIME)? else {
+    let Some(field) = Field::find(root, Way::default(), EVENT_TIME)? else {
         return Ok(None);
     };
     let text = field.text()?;
@@ -166,7 +166,7 @@ fn time(root: Node<'_>) -> Result<Option<String>, Refusal> {
 
 /// The type that `event_type` names; nothing where it is absent or unspecified.
 fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
-    let Some(field) = Field::find(root, "", EVENT_TYPE)? else {
+    let Some(field) = Field::find(root, Way::default(), EVENT_TYPE)? else {
         return Ok(None);
     };
     match field.value.kind() {
@@ -223,7 +223,7 @@ fn payloads<'d>(root: Node<'d>) -> Result<Vec<Field<'d>>, Refusal> {
         .map(|known| known.nested)
         .chain([ISSUE, INCIDENT]);
     names
-        .filter_map(|name| Field::find(root, "", name).transpose())
+        .filter_map(|name| Field::find(root, Way::default(), name).transpose())
         .collect()
 }
 
@@ -248,7 +248,7 @@ fn payload_of<'p, 'd>(
                 format!("/{}", spelling(root, event_type.nested)),
                 "is missing",
             ),
-            [_] => match Field::find(root, "", EVENT_TYPE)? {
+            [_] => match Field::find(root, Way::default(), EVENT_TYPE)? {
                 Some(sent) => sent.refuse("does not fit the payload"),
                 None => Refusal::MissingEventType,
             },
@@ -272,17 +272,17 @@ fn subject(
     let Some(subject) = event_type.subject else {
         return Ok(None);
     };
-    let missing = |path: &str, name| {
-        Refusal::invalid_event(format!("{path}/{}", spelling(root, name)), "is missing")
+    let missing = |way: Way, name| {
+        Refusal::invalid_event(way.to(spelling(root, name)).pointer(), "is missing")
     };
     let about = if payload.name == event_type.flat {
         payload.clone()
     } else {
-        let about = Field::find(payload.object()?, &payload.pointer, event_type.flat)?;
-        about.ok_or_else(|| missing(&payload.pointer, event_type.flat))?
+        let about = Field::find(payload.object()?, payload.way, event_type.flat)?;
+        about.ok_or_else(|| missing(payload.way, event_type.flat))?
     };
-    let id = Field::find(about.object()?, &about.pointer, subject)?
-        .ok_or_else(|| missing(&about.pointer, subject))?;
+    let id = Field::find(about.object()?, about.way, subject)?
+        .ok_or_else(|| missing(about.way, subject))?;
     let text = id.text()?;
     if text.is_empty() {
         Err(id.refuse("must not be empty"))
@@ -300,17 +300,35 @@ fn spelling(root: Node<'_>, name: Name) -> &'static str {
     }
 }
 
+/// The names that lead to a field, in the spelling that was sent; nothing where the way is shorter.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way([&'static str; 3]);
+
+impl Way {
+    fn to(mut self, name: &'static str) -> Self {
+        if let Some(next) = self.0.iter_mut().find(|name| name.is_empty()) {
+            *next = name;
+        }
+        self
+    }
+
+    /// As a JSON Pointer.
+    fn pointer(self) -> String {
+        let names = self.0.into_iter().take_while(|name| !name.is_empty());
+        names.flat_map(|name| ["/", name]).collect()
+    }
+}
+
 /// A field that is there and not `null`.
 #[derive(Clone)]
 struct Field<'d> {
     name: Name,
-    /// JSON Pointer to it, in the spelling that was sent.
-    pointer: String,
+    way: Way,
     value: Node<'d>,
 }
 
 impl<'d> Field<'d> {
-    fn find(object: Node<'d>, path: &str, name: Name) -> Result<Option<Self>, Refusal> {
+    fn find(object: Node<'d>, way: Way, name: Name) -> Result<Option<Self>, Refusal> {
         let in_camel = if name.camel == name.snake {
             None
         } else {
@@ -321,16 +339,15 @@ impl<'d> Field<'d> {
             (Some(value), None) => (value, name.snake),
             (None, Some(value)) => (value, name.camel),
             (Some(_), Some(_)) => {
-                let pointer = format!("{path}/{}", name.camel);
                 return Err(Refusal::invalid_event(
-                    pointer,
+                    way.to(name.camel).pointer(),
                     format!("must not be there beside {}", name.snake),
                 ));
             }
         };
         Ok((!value.is_null()).then(|| Self {
             name,
-            pointer: format!("{path}/{spelling}"),
+            way: way.to(spelling),
             value,
         }))
     }
@@ -351,7 +368,7 @@ impl<'d> Field<'d> {
     }
 
     fn refuse(&self, reason: &str) -> Refusal {
-        Refusal::invalid_event(self.pointer.clone(), reason)
+        Refusal::invalid_event(self.way.pointer(), reason)
     }
 }
 
