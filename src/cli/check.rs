@@ -99,7 +99,7 @@ fn describe(config: &Config) -> String {
                 }
             };
             routes.push(vec![
-                route.number.to_string(),
+                route.position.number.to_string(),
                 source.name.clone(),
                 route.types.join(" "),
                 broker,

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobMatcher;
+use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use http::{HeaderName, StatusCode};
 
 use crate::brokers::{Kind, Limits, Needs, Settings};
@@ -133,8 +133,8 @@ pub struct Source {
     pub on_invalid: Otherwise,
     /// What becomes of one that no route takes.
     pub on_unrouted: Otherwise,
-    /// The routes, in order; the first that matches wins.
-    pub routes: Vec<Route>,
+    /// The routes.
+    pub routes: Routes,
     /// The largest body.
     pub max_body: usize,
     /// The longest that a request waits for the broker.
@@ -177,11 +177,85 @@ pub enum Otherwise {
     },
 }
 
+/// The routes of a source, in order; the first that takes a type wins.
+#[derive(Debug, Default)]
+pub struct Routes {
+    all: Vec<Route>,
+    /// Every glob of every route, so that finding a route takes no longer where there are many.
+    globs: GlobSet,
+    /// Of each of them, its route's index.
+    owners: Vec<usize>,
+}
+
+impl Routes {
+    /// The first route that takes this type.
+    #[must_use]
+    pub fn first_for(&self, event_type: &str) -> Option<&Route> {
+        let matching = self.globs.matches(event_type).into_iter();
+        let first = matching.filter_map(|glob| self.owners.get(glob)).min()?;
+        self.all.get(*first)
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Route> {
+        self.all.iter()
+    }
+
+    fn push(
+        &mut self,
+        number: usize,
+        types: Vec<String>,
+        matchers: Vec<GlobMatcher>,
+        action: Action,
+    ) {
+        self.all.push(Route {
+            position: Position {
+                number,
+                index: self.all.len(),
+            },
+            types,
+            matchers,
+            action,
+        });
+    }
+
+    /// Makes them ready to be asked.
+    fn index(&mut self) -> Result<(), globset::Error> {
+        let mut globs = GlobSetBuilder::new();
+        for (index, route) in self.all.iter().enumerate() {
+            for matcher in &route.matchers {
+                globs.add(matcher.glob().clone());
+                self.owners.push(index);
+            }
+        }
+        self.globs = globs.build()?;
+        Ok(())
+    }
+}
+
+impl<'r> IntoIterator for &'r Routes {
+    type Item = &'r Route;
+    type IntoIter = std::slice::Iter<'r, Route>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Where a route stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Its number among all routes, from 1.
+    pub number: usize,
+    /// Its index among those of its source.
+    pub index: usize,
+}
+
 /// `[[routes]]`
 #[derive(Debug)]
 pub struct Route {
-    /// Its number among all routes, from 1.
-    pub number: usize,
+    /// Where it stands.
+    pub position: Position,
     /// Globs on the event type, as written.
     pub types: Vec<String>,
     /// The same, compiled.

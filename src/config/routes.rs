@@ -16,6 +16,14 @@ pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &m
     for (index, section) in sections.into_iter().enumerate() {
         read_route(index + 1, section, brokers, sources);
     }
+    for source in sources {
+        if let Err(error) = source.routes.index() {
+            root.problem(format!(
+                "the `types` of all routes that take events of {} are too much together: {error}",
+                source.name
+            ));
+        }
+    }
 }
 
 fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
@@ -53,7 +61,7 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
         if let Some(earlier) = source.routes.iter().find(takes_all) {
             section.warn(format!(
                 "route {number} never sees an event of {name}: route {} takes all of them",
-                earlier.number
+                earlier.position.number
             ));
         }
     }
@@ -71,12 +79,9 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
             (Some(forwarding), false) => Action::Publish(Box::new(forwarding.clone())),
             (None, false) => continue,
         };
-        source.routes.push(Route {
-            number,
-            types: types.clone(),
-            matchers: matchers.clone(),
-            action,
-        });
+        source
+            .routes
+            .push(number, types.clone(), matchers.clone(), action);
     }
 }
 

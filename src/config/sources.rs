@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode};
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
 use super::section::{Section, WordOrSection, did_you_mean};
-use super::{Otherwise, Source};
+use super::{Otherwise, Routes, Source};
 use crate::json::Schema;
 use crate::providers::{self, Provider, VerifierSettings};
 
@@ -126,7 +126,7 @@ fn read_source(
         schema,
         on_invalid,
         on_unrouted,
-        routes: Vec::new(),
+        routes: Routes::default(),
         max_body,
         publish_timeout,
         max_in_flight,

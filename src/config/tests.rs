@@ -61,7 +61,7 @@ fn the_least_file_becomes_a_whole_configuration() {
         (source.ce_source.as_str(), source.max_body),
         ("/hookbridge/synq", 1024 * 1024)
     );
-    assert_eq!(source.routes[0].types, ["*"]);
+    assert_eq!(source.routes.iter().next().unwrap().types, ["*"]);
     assert!(source.schema.is_some());
     let http = &config.http;
     assert_eq!(http.listen.to_string(), "0.0.0.0:8080");

@@ -2,31 +2,26 @@
 
 use super::parse::Event;
 use super::refusal::Refusal;
-use crate::config::{Action, Forwarding, Source};
+use crate::config::{Action, Forwarding, Position, Source};
 
 /// What a route does with an event.
 #[derive(Debug)]
 pub(super) enum Routed<'s> {
     To {
-        /// The route's number.
-        route: usize,
+        route: Position,
         forwarding: &'s Forwarding,
     },
     Ignore,
 }
 
 pub(super) fn route<'s>(source: &'s Source, event: &Event) -> Result<Routed<'s>, Refusal> {
-    match source
-        .routes
-        .iter()
-        .find(|route| route.matches(&event.event_type))
-    {
+    match source.routes.first_for(&event.event_type) {
         None => Err(Refusal::NoRoute {
             event_type: event.event_type.clone(),
         }),
         Some(route) => Ok(match &route.action {
             Action::Publish(forwarding) => Routed::To {
-                route: route.number,
+                route: route.position,
                 forwarding,
             },
             Action::Ignore => Routed::Ignore,
