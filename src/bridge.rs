@@ -13,9 +13,9 @@ use crate::brokers::{
     Broker, Finding, Health, Message, NotStored, Outcome, Reason, StartError, Unknown, Verdict,
     durability,
 };
-use crate::config::{BrokerId, Config, ReadyWhen, Source};
+use crate::config::{BrokerId, Config, Position, ReadyWhen, Source};
 use crate::ingress::duplicates::Window;
-use crate::ingress::{Permits, Refusal, Share, Status};
+use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::providers::EventId;
 use crate::telemetry::{Gate, shorten};
@@ -335,12 +335,11 @@ impl Bridge {
     }
 
     /// Unique among this process's requests, and most likely among all replicas'.
-    pub(crate) fn next_request_id(&self) -> String {
-        format!(
-            "{:08x}-{:012x}",
-            self.request_prefix,
-            self.request_count.fetch_add(1, Ordering::Relaxed)
-        )
+    pub(crate) fn next_request_id(&self) -> RequestId {
+        RequestId {
+            prefix: self.request_prefix,
+            count: self.request_count.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn note_verified(&self, source: &Source, secret_index: usize) {
@@ -370,7 +369,7 @@ impl Bridge {
     pub(crate) fn note_stored(
         &self,
         source: &Source,
-        route: Option<usize>,
+        route: Option<Position>,
         broker: BrokerId,
         event_type: &str,
         topic: &str,
@@ -380,11 +379,7 @@ impl Bridge {
         };
         metrics.last_published.set(unix_seconds());
         let events = match route {
-            Some(number) => source
-                .routes
-                .iter()
-                .position(|route| route.number == number)
-                .and_then(|index| metrics.routes.get(index)),
+            Some(position) => metrics.routes.get(position.index),
             None => Some(&metrics.dead_letters),
         };
         if let Some(events) = events {
@@ -397,7 +392,7 @@ impl Bridge {
         &self,
         source: Option<&Source>,
         refusal: &Refusal,
-        request_id: &str,
+        request_id: RequestId,
         event_id: Option<&EventId>,
     ) {
         let code = refusal.code();
@@ -417,7 +412,7 @@ impl Bridge {
         if let Some(suppressed) = gate.and_then(Gate::pass) {
             let source = source.map(|source| source.name.as_str());
             let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
-            tracing::warn!(source, code, request_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
+            tracing::warn!(source, code, %request_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
         }
     }
 

@@ -14,7 +14,7 @@ pub struct Message {
     /// The key, by which Kafka keeps messages in order.
     pub key: String,
     /// The headers.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The request's body, byte for byte.
     pub body: Bytes,
     /// The same for every delivery of the event: JetStream drops the second within its window (`Nats-Msg-Id`).
@@ -23,29 +23,68 @@ pub struct Message {
 
 impl Message {
     /// Its headers as this kind of broker gets them, before any encoding of their values.
-    pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
+    pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (Cow<'static, str>, &str)> {
         let recognition = match kind {
             Kind::Kafka => None,
-            Kind::Nats => Some(("Nats-Msg-Id", self.deduplication_id.as_str())),
+            Kind::Nats => Some((Cow::Borrowed("Nats-Msg-Id"), self.deduplication_id.as_str())),
         };
-        let headers = self.headers.iter().map(move |header| {
+        let headers = self.headers.iter().map(move |(attribute, value)| {
             let name = match kind {
-                Kind::Kafka => header.attribute.on_kafka(),
-                Kind::Nats => header.attribute.on_nats(),
+                Kind::Kafka => attribute.on_kafka(),
+                Kind::Nats => attribute.on_nats(),
             };
-            (name, header.value.as_ref())
+            (name, value)
         });
         headers.chain(recognition)
     }
 }
 
-/// One header of a [`Message`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// Its name.
-    pub attribute: Attribute,
-    /// Its value.
-    pub value: Cow<'static, str>,
+/// The headers of a [`Message`], in order. Their values stand in one text, one behind the other: an event has a dozen,
+/// which are made, kept until the broker answers and dropped together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Each name, and where its value ends.
+    names: Vec<(Attribute, usize)>,
+    values: String,
+}
+
+impl Headers {
+    /// None yet; room for this many, and for so many bytes of values.
+    #[must_use]
+    pub fn with_capacity(headers: usize, bytes: usize) -> Self {
+        Self {
+            names: Vec::with_capacity(headers),
+            values: String::with_capacity(bytes),
+        }
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, attribute: Attribute, value: &str) {
+        self.values.push_str(value);
+        self.names.push((attribute, self.values.len()));
+    }
+
+    /// Each name and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&Attribute, &str)> {
+        let mut start = 0;
+        self.names.iter().map(move |(attribute, end)| {
+            let value = self.values.get(start..*end).unwrap_or_default();
+            start = *end;
+            (attribute, value)
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
 }
 
 /// A header's name on each kind of broker.
@@ -112,19 +151,19 @@ impl Attribute {
 
     /// The name on Kafka.
     #[must_use]
-    fn on_kafka(&self) -> &str {
+    fn on_kafka(&self) -> Cow<'static, str> {
         match self {
-            Self::CloudEvents { kafka, .. } => kafka,
-            Self::Plain(name) => name,
+            Self::CloudEvents { kafka, .. } => Cow::Borrowed(kafka),
+            Self::Plain(name) => name.clone(),
         }
     }
 
     /// The name on NATS.
     #[must_use]
-    fn on_nats(&self) -> &str {
+    fn on_nats(&self) -> Cow<'static, str> {
         match self {
-            Self::CloudEvents { nats, .. } => nats,
-            Self::Plain(name) => name,
+            Self::CloudEvents { nats, .. } => Cow::Borrowed(nats),
+            Self::Plain(name) => name.clone(),
         }
     }
 }

@@ -1,14 +1,22 @@
 //! Those who wait for a broker's word: a bounded table of slots instead of a channel for each message.
 //!
 //! A ticket goes out with the message and comes back with the acknowledgement. A slot's generation tells a late
-//! acknowledgement, whose slot may be someone else's by now, from the awaited one.
+//! acknowledgement, whose slot may be someone else's by now, from the awaited one. One task looks for those whose time is
+//! up, instead of a timer for each.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::outcome::Outcome;
+
+/// How long after its deadline someone may still wait.
+const RESOLUTION: Duration = Duration::from_millis(50);
 
 /// A number that stands for one waiting message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +49,8 @@ impl Ticket {
 pub(super) struct Waiters {
     slots: Mutex<Slots>,
     capacity: usize,
+    /// Someone waits where nobody did, or the table is gone.
+    occupied: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +63,7 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    deadline: Instant,
     state: State,
 }
 
@@ -60,19 +71,25 @@ struct Slot {
 enum State {
     Free,
     Waiting(Option<Waker>),
-    Resolved(Outcome),
+    /// None where the time is up.
+    Resolved(Option<Outcome>),
 }
 
 impl Waiters {
+    /// A table for this many. Needs a Tokio runtime, for the task that watches the time.
     pub(super) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self {
+        let waiters = Arc::new(Self {
             slots: Mutex::default(),
             capacity: capacity.min(u32::MAX as usize),
-        })
+            occupied: Arc::default(),
+        });
+        let occupied = Arc::clone(&waiters.occupied);
+        tokio::spawn(watch_the_time(Arc::downgrade(&waiters), occupied));
+        waiters
     }
 
-    /// A place for one more; none when as many wait as may.
-    pub(super) fn register(self: &Arc<Self>) -> Option<Waiter> {
+    /// A place for one more, until a deadline; none when as many wait as may.
+    pub(super) fn register(self: &Arc<Self>, deadline: Instant) -> Option<Waiter> {
         let mut slots = self.lock();
         if slots.waiting >= self.capacity {
             return None;
@@ -84,6 +101,7 @@ impl Waiters {
                 let index = u32::try_from(slots.all.len()).ok()?;
                 slots.all.push(Slot {
                     generation: 0,
+                    deadline,
                     state: State::Free,
                 });
                 index
@@ -91,8 +109,12 @@ impl Waiters {
         };
         let slot = slots.all.get_mut(index as usize)?;
         slot.state = State::Waiting(None);
+        slot.deadline = deadline;
         let ticket = Ticket::new(index, slot.generation);
         slots.waiting += 1;
+        if slots.waiting == 1 {
+            self.occupied.notify_one();
+        }
         Some(Waiter {
             waiters: Arc::clone(self),
             ticket,
@@ -101,6 +123,10 @@ impl Waiters {
 
     /// Hands an outcome to the one who waits for it. Says whether someone still did.
     pub(super) fn resolve(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        self.end(ticket, Some(outcome))
+    }
+
+    fn end(&self, ticket: Ticket, outcome: Option<Outcome>) -> bool {
         let (index, generation) = ticket.parts();
         let waker = {
             let mut slots = self.lock();
@@ -125,19 +151,27 @@ impl Waiters {
 
     /// Resolves everyone who waits now. Returns how many they were.
     pub(super) fn resolve_all(&self, outcome: impl Fn() -> Outcome) -> usize {
-        let tickets: Vec<Ticket> = {
-            let slots = self.lock();
-            let waiting = (0..)
-                .zip(&slots.all)
-                .filter(|(_, slot)| matches!(slot.state, State::Waiting(_)));
-            waiting
-                .map(|(index, slot)| Ticket::new(index, slot.generation))
-                .collect()
-        };
-        tickets
-            .into_iter()
+        let waiting = self.waiting(|_| true).into_iter();
+        waiting
             .filter(|ticket| self.resolve(*ticket, outcome()))
             .count()
+    }
+
+    /// Tells everyone whose time is up.
+    fn end_overdue(&self, now: Instant) {
+        for ticket in self.waiting(|slot| slot.deadline <= now) {
+            self.end(ticket, None);
+        }
+    }
+
+    fn waiting(&self, which: impl Fn(&Slot) -> bool) -> Vec<Ticket> {
+        let slots = self.lock();
+        let waiting = (0..)
+            .zip(&slots.all)
+            .filter(|(_, slot)| matches!(slot.state, State::Waiting(_)) && which(slot));
+        waiting
+            .map(|(index, slot)| Ticket::new(index, slot.generation))
+            .collect()
     }
 
     /// How many wait.
@@ -151,7 +185,27 @@ impl Waiters {
     }
 }
 
-/// Waits for one message's outcome. Dropping it gives its place up; an acknowledgement that comes later is a late one.
+/// Ends with the table.
+async fn watch_the_time(waiters: Weak<Waiters>, occupied: Arc<Notify>) {
+    while let Some(count) = waiters.upgrade().map(|waiters| waiters.len()) {
+        if count == 0 {
+            occupied.notified().await;
+        } else {
+            tokio::time::sleep_until(Instant::now() + RESOLUTION).await;
+            if let Some(waiters) = waiters.upgrade() {
+                waiters.end_overdue(Instant::now());
+            }
+        }
+    }
+}
+
+impl Drop for Waiters {
+    fn drop(&mut self) {
+        self.occupied.notify_one();
+    }
+}
+
+/// Waits for one message's outcome, or none until its deadline. Dropping it gives its place up; an acknowledgement that comes later is a late one.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Waiter {
@@ -166,9 +220,9 @@ impl Waiter {
 }
 
 impl Future for Waiter {
-    type Output = Outcome;
+    type Output = Option<Outcome>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
         let (index, _) = self.ticket.parts();
         let mut slots = self.waiters.lock();
         let Some(slot) = slots.all.get_mut(index) else {
@@ -214,33 +268,53 @@ mod tests {
         Outcome::Stored(Receipt::confirmed(false))
     }
 
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
     #[tokio::test]
     async fn an_outcome_reaches_the_one_who_waits_before_or_after() {
         let waiters = Waiters::new(2);
-        let early = waiters.register().unwrap();
+        let early = waiters.register(later()).unwrap();
         assert!(waiters.resolve(early.ticket(), stored()));
         assert!(
             !waiters.resolve(early.ticket(), Outcome::unknown(Reason::Other, "")),
             "the first word counts"
         );
-        assert!(matches!(early.await, Outcome::Stored(_)));
-        let late = waiters.register().unwrap();
+        assert!(matches!(early.await, Some(Outcome::Stored(_))));
+        let late = waiters.register(later()).unwrap();
         let ticket = late.ticket();
         let waiting = tokio::spawn(late);
         tokio::task::yield_now().await;
         assert!(waiters.resolve(ticket, stored()));
-        assert!(matches!(waiting.await.unwrap(), Outcome::Stored(_)));
+        assert!(matches!(waiting.await.unwrap(), Some(Outcome::Stored(_))));
         assert_eq!(waiters.len(), 0);
     }
 
-    #[test]
-    fn a_late_word_reaches_nobody_even_when_the_slot_is_used_again() {
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_to_the_deadline() {
+        let waiters = Waiters::new(2);
+        let started = Instant::now();
+        let short = waiters.register(started + Duration::from_secs(1)).unwrap();
+        let long = waiters.register(later()).unwrap();
+        assert!(short.await.is_none());
+        let waited = started.elapsed();
+        assert!(
+            (Duration::from_secs(1)..=Duration::from_secs(1) + 2 * RESOLUTION).contains(&waited),
+            "{waited:?}"
+        );
+        assert!(waiters.resolve(long.ticket(), stored()));
+        assert!(matches!(long.await, Some(Outcome::Stored(_))));
+    }
+
+    #[tokio::test]
+    async fn a_late_word_reaches_nobody_even_when_the_slot_is_used_again() {
         let waiters = Waiters::new(1);
-        let first = waiters.register().unwrap();
+        let first = waiters.register(later()).unwrap();
         let ticket = first.ticket();
-        assert!(waiters.register().is_none(), "one place only");
+        assert!(waiters.register(later()).is_none(), "one place only");
         drop(first);
-        let second = waiters.register().unwrap();
+        let second = waiters.register(later()).unwrap();
         assert_eq!(second.ticket().parts().0, ticket.parts().0);
         assert!(!waiters.resolve(ticket, stored()));
         assert_eq!(waiters.len(), 1);
@@ -249,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn all_can_be_resolved_at_once() {
         let waiters = Waiters::new(10);
-        let waiting: Vec<_> = (0..3).map(|_| waiters.register().unwrap()).collect();
+        let waiting: Vec<_> = (0..3).map(|_| waiters.register(later()).unwrap()).collect();
         assert!(waiters.resolve(waiting[0].ticket(), stored()));
         assert_eq!(
             waiters.resolve_all(|| Outcome::unknown(Reason::Disconnected, "")),
@@ -257,7 +331,7 @@ mod tests {
         );
         let mut outcomes = Vec::new();
         for waiter in waiting {
-            outcomes.push(matches!(waiter.await, Outcome::Stored(_)));
+            outcomes.push(matches!(waiter.await, Some(Outcome::Stored(_))));
         }
         assert_eq!(outcomes, [true, false, false]);
     }

@@ -165,7 +165,7 @@ impl<'a> Explanation<'a> {
         match &decision.verdict {
             Verdict::Publish { route, delivery } => Self {
                 verdict: "publish",
-                route: Some(*route),
+                route: Some(route.number),
                 ..told
             }
             .with_delivery(config, delivery),
@@ -206,7 +206,7 @@ impl<'a> Explanation<'a> {
         let broker = config.broker(*broker);
         let headers = message
             .headers_on(broker.settings.kind())
-            .map(|(name, value)| (name.to_owned(), value.into()));
+            .map(|(name, value)| (name.into_owned(), value.into()));
         Self {
             broker: Some(&broker.name),
             topic: Some(&message.destination),

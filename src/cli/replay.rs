@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
-use crate::brokers::{self, Attribute, Delivered, Header, Health, Kind, Message, Replay};
+use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Replay};
 use crate::config::{BrokerId, Config};
 use crate::service::termination;
 
@@ -194,16 +194,14 @@ fn plan(
     let is_ours = |name: &str| {
         name.starts_with("hookbridge_") || name.to_ascii_lowercase().starts_with("nats-")
     };
-    let headers = headers.into_iter().filter(|(name, _)| !is_ours(name));
+    let mut kept = Headers::default();
+    for (name, value) in headers.iter().filter(|(name, _)| !is_ours(name)) {
+        kept.push(Attribute::of_header(name), value);
+    }
     let message = Message {
         destination: topic.clone(),
         key,
-        headers: headers
-            .map(|(name, value)| Header {
-                attribute: Attribute::of_header(&name),
-                value: value.into(),
-            })
-            .collect(),
+        headers: kept,
         body: delivered.value.clone().into(),
         // The stream may have seen the event's own id with its dead letter.
         deduplication_id: format!("replay/{source}/{event_id}/{topic}"),

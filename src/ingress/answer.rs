@@ -1,6 +1,7 @@
 //! Step 8: the only maker of responses. A 2xx needs a [`Receipt`], save where the operator said "ignore".
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -16,6 +17,35 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Names a request in its answer and in the log.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId {
+    /// The process's.
+    pub prefix: u32,
+    /// The request's.
+    pub count: u64,
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}-{:016x}", self.prefix, self.count)
+    }
+}
+
+impl RequestId {
+    /// The same, without the machinery of formatting: every answer has one.
+    fn header(self) -> HeaderValue {
+        let mut text = [b'-'; 25];
+        let (prefix, count) = text.split_at_mut(8);
+        HEXLOWER.encode_mut(&self.prefix.to_be_bytes(), prefix);
+        if let Some((_, count)) = count.split_first_mut() {
+            HEXLOWER.encode_mut(&self.count.to_be_bytes(), count);
+        }
+        // Made of digits alone; if it ever were not, the answer would still be one.
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
 
 /// What an accepted event's answer calls it; also the metric's `outcome`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +138,7 @@ pub(super) fn answer(
     result: &Result<Accepted, Refusal>,
     source: Option<&Source>,
     event_id: Option<&EventId>,
-    request_id: &str,
+    request_id: RequestId,
 ) -> Response<Full<Bytes>> {
     let mut response = match result {
         Ok(accepted) => success(
@@ -118,10 +148,9 @@ pub(super) fn answer(
         ),
         Err(refusal) => problem(refusal, event_id),
     };
-    // Made of digits alone; if it ever were not, the answer would still be one.
-    if let Ok(request_id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert(REQUEST_ID, request_id);
-    }
+    response
+        .headers_mut()
+        .insert(REQUEST_ID, request_id.header());
     response
 }
 
@@ -175,6 +204,11 @@ mod tests {
     use http_body_util::BodyExt as _;
     use serde_json::json;
 
+    const ID: RequestId = RequestId {
+        prefix: 0xc0_ffee,
+        count: 42,
+    };
+
     #[expect(clippy::disallowed_methods, reason = "an answer of ours is small")]
     async fn body(response: Response<Full<Bytes>>) -> serde_json::Value {
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
@@ -187,7 +221,7 @@ mod tests {
             &Err(Refusal::invalid_event("/a", "must be a string")),
             None,
             Some(&id),
-            "r-1",
+            ID,
         );
         assert_eq!(response.status(), 422);
         assert_eq!(
@@ -195,7 +229,11 @@ mod tests {
             "application/problem+json"
         );
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
-        assert_eq!(response.headers()["x-request-id"], "r-1");
+        assert_eq!(
+            response.headers()["x-request-id"],
+            "00c0ffee-000000000000002a"
+        );
+        assert_eq!(ID.to_string(), "00c0ffee-000000000000002a");
         assert!(!response.headers().contains_key("connection"));
         let problem = body(response).await;
         assert_eq!(problem["code"], "invalid_event");
@@ -204,7 +242,7 @@ mod tests {
             problem["errors"],
             json!([{ "pointer": "/a", "reason": "must be a string" }])
         );
-        let response = answer(&Err(Refusal::Overloaded), None, None, "r-2");
+        let response = answer(&Err(Refusal::Overloaded), None, None, ID);
         assert_eq!(
             (
                 response.headers()["retry-after"].to_str().unwrap(),
@@ -216,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_ignored_event_is_the_only_success_without_a_receipt() {
-        let response = answer(&Ok(Accepted::Ignored), None, None, "r");
+        let response = answer(&Ok(Accepted::Ignored), None, None, ID);
         assert_eq!(response.status(), 200);
         assert_eq!(
             body(response).await,

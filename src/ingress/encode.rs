@@ -10,13 +10,17 @@ use super::parse::{Event, Parsed};
 use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
 use super::{Addressed, Decision, Delivery, Verdict};
-use crate::brokers::{Attribute, Header, Kind, Message};
+use crate::brokers::{Attribute, Headers, Kind, Message};
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
 use crate::providers::{EventId, Unidentified};
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 1024;
+
+/// What a message usually has: more only costs another allocation.
+const HEADERS: usize = 12;
+const HEADER_BYTES: usize = 384;
 
 const EVENT_ID: Attribute = Attribute::plain("event_id");
 const EVENT_ID_ORIGIN: Attribute = Attribute::plain("event_id_origin");
@@ -33,19 +37,15 @@ pub(super) fn encode(
     verified: &Verified,
     parsed: &Parsed<'_>,
     forwarding: &Forwarding,
-) -> Result<Delivery, Refusal> {
+) -> Result<Box<Delivery>, Refusal> {
     let to = encode_for(verified, parsed, &forwarding.to)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
         let mut message = encode_for(verified, parsed, destination)?;
-        message.headers.push(header(REASON, "fallback"));
-        message
-            .headers
-            .push(header(SOURCE_NAME, verified.source().name.clone()));
-        let intended = Intended {
-            broker: forwarding.to.broker_name.clone(),
-            topic: to.destination.clone(),
-        };
-        message.headers.extend(intended.into_headers());
+        let headers = &mut message.headers;
+        headers.push(REASON, "fallback");
+        headers.push(SOURCE_NAME, &verified.source().name);
+        headers.push(INTENDED_BROKER, &forwarding.to.broker_name);
+        headers.push(INTENDED_TOPIC, &to.destination);
         Ok(Addressed {
             broker: destination.broker,
             message,
@@ -60,14 +60,14 @@ pub(super) fn encode(
             message,
         })
     });
-    Ok(Delivery {
+    Ok(Box::new(Delivery {
         copies: copies.collect::<Result<_, Refusal>>()?,
         fallback: fallback.transpose()?,
         to: Addressed {
             broker: forwarding.to.broker,
             message: to,
         },
-    })
+    }))
 }
 
 fn encode_for(
@@ -87,7 +87,7 @@ fn encode_for(
         None => default_key(event).to_owned(),
     };
     let mut headers = event_headers(verified, &Known::of(event));
-    headers.push(header(Attribute::PARTITION_KEY, key.clone()));
+    headers.push(Attribute::PARTITION_KEY, &key);
     Ok(message(verified, topic, key, headers, &event.id))
 }
 
@@ -97,8 +97,7 @@ pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
     let (intended, key) = intended(verified.source(), parsed);
     reject_or(verified, refusal, |refusal, topic| {
         let mut headers = event_headers(verified, &Known::of(event));
-        headers.extend(why(verified, refusal, &key));
-        headers.extend(intended.into_iter().flat_map(Intended::into_headers));
+        say_why(&mut headers, verified, refusal, &key, intended.as_ref());
         dead_letter(message(verified, topic, key, headers, &event.id))
     })
 }
@@ -113,15 +112,6 @@ fn dead_letter(mut message: Message) -> Message {
 struct Intended {
     broker: String,
     topic: String,
-}
-
-impl Intended {
-    fn into_headers(self) -> [Header; 2] {
-        [
-            header(INTENDED_BROKER, self.broker),
-            header(INTENDED_TOPIC, self.topic),
-        ]
-    }
 }
 
 /// The same of an event of which little is known: its bytes, and perhaps its id and type.
@@ -144,13 +134,12 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
         let key = id.as_str().to_owned();
         let mut headers = event_headers(verified, &known);
         if event_id.is_none() {
-            headers.push(header(EVENT_ID_ORIGIN, "generated"));
+            headers.push(EVENT_ID_ORIGIN, "generated");
         }
-        headers.extend(why(verified, refusal, &key));
         let intended = event_type
             .as_deref()
             .and_then(|event_type| intended_for_type(verified.source(), event_type));
-        headers.extend(intended.into_iter().flat_map(Intended::into_headers));
+        say_why(&mut headers, verified, refusal, &key, intended.as_ref());
         dead_letter(message(verified, topic, key, headers, id))
     });
     // A dead letter's id is told; one that was made for nothing is not.
@@ -188,20 +177,27 @@ fn reject_or(
     }
 }
 
-/// Why an event became a dead letter.
-fn why(verified: &Verified, refusal: &Refusal, key: &str) -> Vec<Header> {
-    let mut headers = vec![
-        header(Attribute::PARTITION_KEY, key.to_owned()),
-        header(REASON, refusal.code()),
-        header(DETAIL, refusal.detail()),
-    ];
+/// Why an event became a dead letter, and where it would have gone.
+fn say_why(
+    headers: &mut Headers,
+    verified: &Verified,
+    refusal: &Refusal,
+    key: &str,
+    intended: Option<&Intended>,
+) {
+    headers.push(Attribute::PARTITION_KEY, key);
+    headers.push(REASON, refusal.code());
+    headers.push(DETAIL, &refusal.detail());
     if let Refusal::InvalidEvent(violations) = refusal
         && let Some(Violation { pointer, .. }) = violations.first()
     {
-        headers.push(header(POINTER, pointer.clone()));
+        headers.push(POINTER, pointer);
     }
-    headers.push(header(SOURCE_NAME, verified.source().name.clone()));
-    headers
+    headers.push(SOURCE_NAME, &verified.source().name);
+    if let Some(Intended { broker, topic }) = intended {
+        headers.push(INTENDED_BROKER, broker);
+        headers.push(INTENDED_TOPIC, topic);
+    }
 }
 
 /// Where an event would have gone, if it can be told, and with which key.
@@ -245,8 +241,11 @@ fn intended_for_type(source: &Source, event_type: &str) -> Option<Intended> {
 }
 
 fn destination_of<'s>(source: &'s Source, event_type: &str) -> Option<&'s Destination> {
-    let route = source.routes.iter().find(|route| route.matches(event_type));
-    match route.map(|route| &route.action) {
+    match source
+        .routes
+        .first_for(event_type)
+        .map(|route| &route.action)
+    {
         Some(Action::Publish(forwarding)) => Some(&forwarding.to),
         Some(Action::Ignore) | None => None,
     }
@@ -256,10 +255,10 @@ fn message(
     verified: &Verified,
     destination: String,
     key: String,
-    headers: Vec<Header>,
+    headers: Headers,
     id: &EventId,
 ) -> Message {
-    let deduplication_id = format!("{}/{id}", verified.source().name);
+    let deduplication_id = [&verified.source().name, "/", id.as_str()].concat();
     Message {
         destination,
         key,
@@ -272,13 +271,6 @@ fn message(
 /// The provider's default: what the event is about, so that all about one thing stays in order; else the event's id.
 fn default_key(event: &Event) -> &str {
     event.subject.as_deref().unwrap_or(event.id.as_str())
-}
-
-fn header(attribute: Attribute, value: impl Into<Cow<'static, str>>) -> Header {
-    Header {
-        attribute,
-        value: value.into(),
-    }
 }
 
 /// What is known of an event.
@@ -301,34 +293,35 @@ impl<'e> Known<'e> {
 }
 
 /// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that go on.
-fn event_headers(verified: &Verified, known: &Known<'_>) -> Vec<Header> {
+fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     let (source, request) = (verified.source(), verified.request());
-    let mut headers = Vec::with_capacity(16);
-    headers.push(header(EVENT_ID, known.id.as_str().to_owned()));
-    headers.push(header(Attribute::SPEC_VERSION, "1.0"));
-    headers.push(header(Attribute::ID, known.id.as_str().to_owned()));
-    headers.push(header(Attribute::SOURCE, source.ce_source.clone()));
+    let mut headers = Headers::with_capacity(HEADERS, HEADER_BYTES);
+    headers.push(EVENT_ID, known.id.as_str());
+    headers.push(Attribute::SPEC_VERSION, "1.0");
+    headers.push(Attribute::ID, known.id.as_str());
+    headers.push(Attribute::SOURCE, &source.ce_source);
     let optional = [
         (Attribute::TYPE, known.event_type),
         (Attribute::TIME, known.time),
         (Attribute::SUBJECT, known.subject),
     ];
     for (attribute, value) in optional {
-        headers.extend(value.map(|value| header(attribute, value.to_owned())));
+        if let Some(value) = value {
+            headers.push(attribute, value);
+        }
     }
-    headers.push(header(Attribute::RECORDED_TIME, rfc_3339(request.at())));
+    headers.push(Attribute::RECORDED_TIME, &rfc_3339(request.at()));
     let content_type = request
         .headers()
         .get(http::header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    headers.extend(content_type.map(|content_type| header(CONTENT_TYPE, content_type.to_owned())));
+    if let Some(content_type) = content_type {
+        headers.push(CONTENT_TYPE, content_type);
+    }
     for name in &source.forward_headers {
         for value in request.headers().get_all(name) {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            headers.push(header(
-                Attribute::Plain(name.as_str().to_owned().into()),
-                value,
-            ));
+            let attribute = Attribute::Plain(name.as_str().to_owned().into());
+            headers.push(attribute, &String::from_utf8_lossy(value.as_bytes()));
         }
     }
     headers

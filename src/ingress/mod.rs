@@ -34,7 +34,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -43,10 +43,10 @@ use hyper::body::Incoming;
 
 use crate::bridge::Bridge;
 use crate::brokers::Message;
-use crate::config::{BrokerId, Source};
+use crate::config::{BrokerId, Position, Source};
 use crate::providers::EventId;
 
-pub use answer::Status;
+pub use answer::{RequestId, Status};
 pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
 pub use refusal::{Refusal, Violation};
@@ -74,10 +74,10 @@ pub struct Decision {
 pub enum Verdict {
     /// It is published.
     Publish {
-        /// The number of the route that took it, from 1.
-        route: usize,
+        /// The route that took it.
+        route: Position,
         /// Like this.
-        delivery: Delivery,
+        delivery: Box<Delivery>,
     },
     /// It is published as a dead letter.
     DeadLetter {
@@ -129,8 +129,8 @@ pub(crate) async fn handle(
             .await
         }
         Err((source, refusal)) => {
-            bridge.note_refusal(source.as_deref(), &refusal, &request_id, None);
-            answer(&Err(refusal), source.as_deref(), None, &request_id)
+            bridge.note_refusal(source.as_deref(), &refusal, request_id, None);
+            answer(&Err(refusal), source.as_deref(), None, request_id)
         }
     }
 }
@@ -139,15 +139,18 @@ pub(crate) async fn handle(
 async fn finish(
     bridge: Arc<Bridge>,
     received: Received,
-    request_id: String,
+    request_id: RequestId,
     started: Instant,
 ) -> Response<Full<Bytes>> {
     let source = Arc::clone(received.source());
-    let (event_id, result) = match verify(received, SystemTime::now()) {
+    let received_at = received.at();
+    let (event_id, result) = match verify(received, received_at) {
         Ok(verified) => {
             bridge.note_verified(&source, verified.secret_index());
             let decision = decide(&verified);
-            let result = carry_out(&bridge, &source, &decision, verified.request().body()).await;
+            // What else there was of the request is not kept while a broker is waited for.
+            let _place = verified.into_place();
+            let result = carry_out(&bridge, &source, &decision).await;
             (decision.event_id, result)
         }
         Err(refusal) => (None, Err(refusal)),
@@ -158,9 +161,9 @@ async fn finish(
         started.elapsed(),
     );
     if let Err(refusal) = &result {
-        bridge.note_refusal(Some(&source), refusal, &request_id, event_id.as_ref());
+        bridge.note_refusal(Some(&source), refusal, request_id, event_id.as_ref());
     }
-    answer(&result, Some(&source), event_id.as_ref(), &request_id)
+    answer(&result, Some(&source), event_id.as_ref(), request_id)
 }
 
 /// Steps 3 to 6: what is to become of an authentic event. Pure, so that `hookbridge explain` says what `run` would do.
@@ -201,7 +204,6 @@ async fn carry_out(
     bridge: &Bridge,
     source: &Source,
     decision: &Decision,
-    body: &[u8],
 ) -> Result<Accepted, Refusal> {
     let deadline = tokio::time::Instant::now() + source.publish_timeout;
     let event_type = decision.event_type.as_deref().unwrap_or_default();
@@ -222,7 +224,9 @@ async fn carry_out(
         Verdict::Publish { route, delivery } => {
             let place = match (bridge.window(source), &decision.event_id) {
                 (Some(window), Some(event_id)) => {
-                    match duplicates::enter(window, event_id, body, deadline).await? {
+                    match duplicates::enter(window, event_id, &delivery.to.message.body, deadline)
+                        .await?
+                    {
                         Entered::Stored(receipt) => return Ok(Accepted::Duplicate(receipt)),
                         Entered::First(place) => Some(place),
                     }
@@ -283,7 +287,7 @@ impl Future for Detached {
                     &Err(Refusal::PublishTimeout),
                     None,
                     None,
-                    &self.bridge.next_request_id(),
+                    self.bridge.next_request_id(),
                 )
             }
         };

@@ -9,13 +9,13 @@ use super::refusal::Refusal;
 use super::{Addressed, Delivery};
 use crate::bridge::Bridge;
 use crate::brokers::{Health, NotStored, Outcome, Reason, Receipt, Unknown};
-use crate::config::Source;
+use crate::config::{Position, Source};
 
 /// What a message is published for.
 pub(super) struct Use<'a> {
     pub(super) source: &'a Source,
-    /// The route's number; none for a dead letter.
-    pub(super) route: Option<usize>,
+    /// The route; none for a dead letter.
+    pub(super) route: Option<Position>,
     pub(super) event_type: &'a str,
 }
 

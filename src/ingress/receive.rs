@@ -23,7 +23,7 @@ pub struct Received {
     headers: HeaderMap,
     body: Bytes,
     at: SystemTime,
-    _permit: Option<Permit>,
+    place: Option<Permit>,
 }
 
 impl Received {
@@ -40,7 +40,7 @@ impl Received {
             headers,
             body,
             at,
-            _permit: None,
+            place: None,
         }
     }
 
@@ -60,6 +60,10 @@ impl Received {
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    pub(super) fn into_place(self) -> Option<Permit> {
+        self.place
     }
 
     /// When it was received.
@@ -98,7 +102,7 @@ pub(super) async fn receive(
         headers: head.headers,
         body,
         at: SystemTime::now(),
-        _permit: Some(permit),
+        place: Some(permit),
     })
 }
 

@@ -101,7 +101,8 @@ pub(super) struct Socket<S> {
     linger_since: Option<Instant>,
 }
 
-/// A timer that is moved only when it is waited for.
+/// A timer that is moved only when it is waited for, and only forward in time when it has run out: on a connection that
+/// is in use its deadline moves with each request, and is never reached.
 #[derive(Debug)]
 struct Clock(Pin<Box<Sleep>>);
 
@@ -110,12 +111,17 @@ impl Clock {
         Self(Box::pin(tokio::time::sleep_until(Instant::now())))
     }
 
-    /// Ready when the deadline has passed; otherwise the task is woken then.
+    /// Ready when the deadline has passed; otherwise the task is woken then, or earlier.
     fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
-        if self.0.deadline() != deadline {
+        if deadline < self.0.deadline() {
             self.0.as_mut().reset(deadline);
         }
-        self.0.as_mut().poll(context)
+        ready!(self.0.as_mut().poll(context));
+        if self.0.deadline() < deadline {
+            self.0.as_mut().reset(deadline);
+            return self.0.as_mut().poll(context);
+        }
+        Poll::Ready(())
     }
 }
 

@@ -53,7 +53,7 @@ fn decide_body(routes: &str, body: &str) -> Decision {
 
 fn published(decision: Decision) -> (usize, Message) {
     match decision.verdict {
-        Verdict::Publish { route, delivery } => (route, delivery.to.message),
+        Verdict::Publish { route, delivery } => (route.number, delivery.to.message),
         other => panic!("{other:?}"),
     }
 }
@@ -68,7 +68,7 @@ fn refused(decision: Decision) -> Refusal {
 fn headers_of(message: &Message, kind: Kind) -> Vec<(String, String)> {
     message
         .headers_on(kind)
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.into_owned(), value.to_owned()))
         .collect()
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::permits::Permit;
 use super::receive::Received;
 use super::refusal::Refusal;
 use crate::config::Source;
@@ -40,6 +41,11 @@ impl Verified {
     #[must_use]
     pub fn request(&self) -> &Received {
         &self.received
+    }
+
+    /// Its place among the requests under way, which is all that is kept of it.
+    pub(super) fn into_place(self) -> Option<Permit> {
+        self.received.into_place()
     }
 
     /// The source it was sent to.

@@ -83,18 +83,16 @@ impl Kafka {
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
-        match self.produce(message) {
+        match self.produce(message, deadline) {
             Err(outcome) => outcome,
-            Ok(waiter) => tokio::time::timeout_at(deadline, waiter)
-                .await
-                .unwrap_or_else(|_| {
-                    Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
-                }),
+            Ok(waiter) => waiter.await.unwrap_or_else(|| {
+                Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
+            }),
         }
     }
 
     /// Hands the message to the producer, which copies it. What is refused here was never sent.
-    fn produce(&self, message: &Message) -> Result<Waiter, Outcome> {
+    fn produce(&self, message: &Message, deadline: Instant) -> Result<Waiter, Outcome> {
         let producer = self.supervisor.producer();
         let Some(producer) = producer.as_ref() else {
             return Err(Outcome::not_stored(
@@ -102,7 +100,7 @@ impl Kafka {
                 "the producer has been closed",
             ));
         };
-        let Some(waiter) = self.waiters.register() else {
+        let Some(waiter) = self.waiters.register(deadline) else {
             return Err(Outcome::not_stored(
                 Reason::QueueFull,
                 "as many messages are under way as may be",
@@ -111,7 +109,7 @@ impl Kafka {
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
         for (key, value) in message.headers_on(Kind::Kafka) {
             headers = headers.insert(Header {
-                key,
+                key: &key,
                 value: Some(value.as_bytes()),
             });
         }

@@ -103,7 +103,7 @@ impl Nats {
                 "the server answers nothing; one event a second tries again",
             );
         }
-        let Some(waiter) = self.shared.waiters.register() else {
+        let Some(waiter) = self.shared.waiters.register(deadline) else {
             return Outcome::not_stored(
                 Reason::QueueFull,
                 "as many messages are under way as may be",
@@ -122,12 +122,12 @@ impl Nats {
                 };
             }
         }
-        match tokio::time::timeout_at(deadline, waiter).await {
-            Ok(outcome) => {
+        match waiter.await {
+            Some(outcome) => {
                 self.shared.breaker.note_answer();
                 outcome
             }
-            Err(_) => {
+            None => {
                 self.shared.note_silence();
                 Outcome::unknown(Reason::TimedOut, "no acknowledgement before the deadline")
             }
