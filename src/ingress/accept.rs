@@ -25,7 +25,7 @@ use crate::config::Http;
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// What may be buffered of a connection, in bytes.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 200;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
@@ -166,10 +166,13 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
     Ok(())
 }
 
-/// Reads a body of at most so many bytes, in one piece where it came in one.
+/// Reads a body of at most so many bytes, in one piece where it came in one. What is held of it is never more than the
+/// bytes that were reserved for it: buffers that grow as they like may be twice as large.
 async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Refusal> {
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
+    let declared = body.size_hint().exact();
+    let declared = declared.and_then(|declared| usize::try_from(declared).ok());
+    let mut first = None;
+    let mut whole = Vec::new();
     let mut length = 0_usize;
     while let Some(frame) = body.frame().await {
         // Trailers mean nothing here.
@@ -180,18 +183,15 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Refu
         if length > limit_bytes {
             return Err(Refusal::BodyTooLarge { limit_bytes });
         }
-        if first.is_empty() {
-            first = data;
-        } else {
-            if whole.is_empty() {
-                whole.extend_from_slice(&first);
-            }
-            whole.extend_from_slice(&data);
+        if first.is_none() && whole.is_empty() {
+            first = Some(data);
+            continue;
         }
+        if let Some(first) = first.take() {
+            whole.reserve_exact(declared.unwrap_or(length).min(limit_bytes));
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&data);
     }
-    Ok(if whole.is_empty() {
-        first
-    } else {
-        whole.freeze()
-    })
+    Ok(first.unwrap_or_else(|| Bytes::from(whole.into_boxed_slice())))
 }
