@@ -15,6 +15,9 @@ mod mock;
 // Bursts, stopped processes, senders that hang up or come again.
 mod senders;
 
+// Thin lines, lost replies without end, crowds, and the memory that they may cost.
+mod pressure;
+
 // Routes with a second broker.
 mod second;
 

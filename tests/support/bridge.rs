@@ -14,6 +14,7 @@ use super::kafka::Kafka;
 use super::nats::Nats;
 use super::process::{self, Log, Process};
 use super::sender::{self, Answer, Request};
+use super::usage::Usage;
 use super::wait;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hookbridge");
@@ -189,6 +190,16 @@ impl Bridge {
 
     pub(crate) fn signal(&mut self, name: &str) {
         self.process.signal(name);
+    }
+
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What the process has of the machine now.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.process.id())
     }
 
     /// How it ended, within `limit`.

@@ -49,7 +49,10 @@ struct Front {
 }
 
 /// So many tests may put a proxy in front of the shared broker.
-const FRONTS: usize = 10;
+const FRONTS: usize = 16;
+
+/// A killed broker is let in again when its session has run out: 9 s by default.
+const QUICK_RETURN: &str = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=300\n";
 
 impl Kafka {
     /// The one that all tests share: HOOKBRIDGE_TEST_KAFKA's, or one of our own.
@@ -105,9 +108,16 @@ impl Kafka {
 
     /// One of the test's own that has an address but does not run yet.
     pub(crate) fn private_not_started() -> Option<Self> {
-        // A killed broker is let in again when its session has run out: 9 s by default.
-        let settings = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=300\n";
-        Self::absent(settings, 0).or_else(|| process::missing("Kafka"))
+        Self::absent(QUICK_RETURN, 0).or_else(|| process::missing("Kafka"))
+    }
+
+    /// One of the test's own, running, and a proxy in front of it.
+    pub(crate) fn private_behind_proxy() -> Option<(Self, Proxy)> {
+        let kafka = Self::absent(QUICK_RETURN, 1).or_else(|| process::missing("Kafka"))?;
+        kafka.start();
+        let front = kafka.own().fronts.first().expect("one front");
+        let proxy = Proxy::start(front.advertised, front.real);
+        Some((kafka, proxy))
     }
 
     fn absent(settings: &str, fronts: usize) -> Option<Self> {

@@ -7,6 +7,9 @@ pub(crate) mod wait;
 // Children that never outlive the tests, their logs, ports, directories.
 pub(crate) mod process;
 
+// What a process has of the machine: memory, threads, descriptors.
+pub(crate) mod usage;
+
 // Certificates for the brokers' TLS listeners.
 pub(crate) mod tls;
 
@@ -36,6 +39,9 @@ pub(crate) mod checker;
 
 // Many senders at once, until told to stop.
 pub(crate) mod load;
+
+// Thousands of connections without a thread for each.
+pub(crate) mod crowd;
 
 /// One runtime for the broker clients of all tests: the tests themselves are plain threads.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {

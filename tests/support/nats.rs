@@ -159,9 +159,20 @@ impl Nats {
             let learned = nats.connect().await.server_info().connect_urls;
             assert!(learned.is_empty(), "the server tells of {learned:?}");
         });
-        let port = nats.url.rsplit(':').next();
+        Some((nats, nats.proxy()))
+    }
+
+    /// One of the test's own, running, and a proxy in front of it.
+    pub(crate) fn private_behind_proxy() -> Option<(Self, Proxy)> {
+        let nats = Self::private()?;
+        let proxy = nats.proxy();
+        Some((nats, proxy))
+    }
+
+    fn proxy(&self) -> Proxy {
+        let port = self.url.rsplit(':').next();
         let port = port.and_then(|port| port.parse().ok()).expect("a port");
-        Some((nats, Proxy::start(process::port(), port)))
+        Proxy::start(process::port(), port)
     }
 
     /// Starts it, or starts it again on the same port and data. JetStream answers when this returns.

@@ -55,6 +55,10 @@ impl Process {
         Self { child, what }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name: `STOP`, `CONT`, `TERM`, `INT`. Nothing if the process has ended.
     pub(crate) fn signal(&mut self, name: &str) {
         if self.try_wait().is_some() {

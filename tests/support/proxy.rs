@@ -31,6 +31,10 @@ pub(crate) enum Mode {
     DropReplies,
     /// Both directions are late by this much.
     Delay(Duration),
+    /// Each direction carries so many bytes a second.
+    Throttle(u32),
+    /// Both directions come in pieces of so many bytes.
+    Split(usize),
 }
 
 /// A running proxy. It ends, and resets what is open, when it is dropped.
@@ -212,8 +216,35 @@ async fn pump(
         let Some(bytes) = buffer.get(..count) else {
             return End::Reset;
         };
-        if to.write_all(bytes).await.is_err() {
+        if write(&mut to, bytes, &modes).await.is_err() {
             return End::Reset;
         }
     }
+}
+
+/// How often a throttled direction is given its next bytes.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Writes as the mode says; the rest at once when the mode changes to another that lets bytes through.
+async fn write(
+    to: &mut WriteHalf<'_>,
+    mut bytes: &[u8],
+    modes: &watch::Receiver<Mode>,
+) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let mode = *modes.borrow();
+        let most = match mode {
+            Mode::Throttle(rate) => usize::try_from(rate / 20).unwrap_or(usize::MAX).max(1),
+            Mode::Split(size) => size,
+            Mode::Refuse | Mode::Reset => return Err(std::io::ErrorKind::ConnectionReset.into()),
+            _ => bytes.len(),
+        };
+        let (now, later) = bytes.split_at(most.min(bytes.len()));
+        to.write_all(now).await?;
+        bytes = later;
+        if matches!(mode, Mode::Throttle(_)) {
+            tokio::time::sleep(SLICE).await;
+        }
+    }
+    Ok(())
 }

@@ -13,15 +13,15 @@ use crate::support::proxy::{Mode, Proxy};
 use crate::support::wait::{self, PATIENCE};
 
 /// A broker behind a proxy, and a destination on it.
-struct Behind {
-    proxy: Proxy,
-    rest: String,
-    read: Box<dyn Fn() -> Vec<Stored> + Sync>,
+pub(super) struct Behind {
+    pub(super) proxy: Proxy,
+    pub(super) rest: String,
+    pub(super) read: Box<dyn Fn() -> Vec<Stored> + Sync>,
     /// Whether the broker itself knows an event again.
     deduplicates: bool,
 }
 
-fn behind_kafka(name: &str) -> Option<Behind> {
+pub(super) fn behind_kafka(name: &str) -> Option<Behind> {
     let (kafka, proxy) = Kafka::behind_proxy()?;
     let topic = kafka.topic(name);
     Some(Behind {
@@ -32,7 +32,7 @@ fn behind_kafka(name: &str) -> Option<Behind> {
     })
 }
 
-fn behind_nats(name: &str) -> Option<Behind> {
+pub(super) fn behind_nats(name: &str) -> Option<Behind> {
     let (nats, proxy) = Nats::behind_proxy()?;
     let stream = nats.stream(name);
     Some(Behind {
@@ -119,7 +119,7 @@ fn f07(row: &str, behind: &Behind) {
         wait::until("the event is in the broker", PATIENCE, || {
             copies(&(behind.read)(), &event) == 1
         });
-        wait::play_silence(Duration::from_secs(2));
+        wait::play_silence(Duration::from_secs(3));
         assert!(!delivery.is_finished(), "answered before any reply came");
         behind.proxy.set(Mode::Pass);
         delivery.join().unwrap().expect_published(&event);

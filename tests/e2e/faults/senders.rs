@@ -112,8 +112,8 @@ fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
     behind.proxy.set(Mode::HoldReplies); // so that some are in the middle of it
     wait::until("events are in flight", PATIENCE, || in_flight(&trial) > 0.0);
     trial.bridge.signal("STOP");
-    // Longer than publish_timeout; the time itself is the fault.
-    wait::play_silence(Duration::from_secs(5));
+    // Ten times publish_timeout; the time itself is the fault.
+    wait::play_silence(Duration::from_secs(30));
     behind.proxy.set(Mode::Pass);
     trial.bridge.signal("CONT");
     let so_far = load.checker.answered(200);
@@ -251,6 +251,34 @@ fn f47_a_retry_to_another_replica_has_the_same_id() {
     let stored = behind.read();
     assert_eq!(copies(&stored, &event), 1);
     finish("F47 NATS", &first.checker, &stored);
+}
+
+#[test]
+fn f47_a_retry_to_another_replica_is_a_second_copy_with_the_same_id_in_kafka() {
+    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
+        return;
+    };
+    let topic = kafka.topic("f47");
+    let to = |address: &str| {
+        kafka_broker("main", address) + &synq_source("dedup_window = \"1h\"") + &route(&topic)
+    };
+    let first = Trial::ready(3, &to(&proxy.address));
+    let second = Trial::ready(3, &to(&kafka.address));
+    assert_eq!(first.deliver_new().status, 200);
+    proxy.set(Mode::DropReplies);
+    let event = issue(1);
+    first.deliver(&event).expect_problem(503, "publish_timeout");
+    let answer = second.bridge.deliver(&event);
+    first.checker.note(&event, &Ok(answer.clone()));
+    answer.expect_published(&event);
+    let stored = kafka.read(&topic);
+    let twins: Vec<_> = stored
+        .iter()
+        .filter(|message| message.event_id() == event.id)
+        .collect();
+    assert_eq!(twins.len(), 2, "{twins:?}");
+    assert_eq!(twins[0].key, twins[1].key);
+    finish("F47 Kafka", &first.checker, &stored);
 }
 
 #[test]
