@@ -702,7 +702,7 @@ fn an_invalid_event_is_422_with_at_most_ten_pointers_and_reasons() {
 }
 
 #[test]
-fn nothing_of_the_sender_is_echoed_but_short_pointers() {
+fn s48_nothing_of_the_sender_is_echoed_but_short_pointers() {
     let Some(nats) = Nats::shared() else { return };
     let bridge = Bridge::to_nats(nats, &nats.stream("http"), "", "");
     let long = "<script>".repeat(100);
@@ -719,6 +719,22 @@ fn nothing_of_the_sender_is_echoed_but_short_pointers() {
             "{answer:?}"
         );
     }
+    // The same where it is the path, the type's quotes, or a pointer.
+    for path in ["/%3Cscript%3E", "/hooks/synq'<b>", "/\"quotes\""] {
+        let answer = bridge.send(&Request::post(path, "{}"));
+        assert!(matches!(answer.status, 400 | 404), "{answer:?}");
+        if answer.status == 404 {
+            answer.expect_problem(404, "unknown_path");
+        }
+    }
+    let quoted = format!(r#"{{"event_id":"1","event_type":"a\"<script>\"","\"{long}":1}}"#);
+    let answer = bridge.send(&Request::signed_body(quoted));
+    assert_eq!(answer.status, 422, "{answer:?}");
+    answer.expect_problem(422, &answer.outcome());
+    assert!(
+        !String::from_utf8_lossy(&answer.body).contains(&long),
+        "{answer:?}"
+    );
     let answer = bridge.send(&Request::post("/<script>alert(1)</script>", "{}"));
     assert!(matches!(answer.status, 400 | 404), "{answer:?}"); // it is no path at all by RFC 3986
     assert!(

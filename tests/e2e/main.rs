@@ -53,3 +53,6 @@ mod replay;
 
 // What is left of the security catalogue.
 mod security;
+
+// HTTP/2 from peers that mean no good.
+mod http2;

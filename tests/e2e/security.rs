@@ -1,11 +1,19 @@
-//! Rows of the security catalogue that the other files do not have: S04, S17, S20, S25, S34 to S38, S47, S49.
+//! Rows of the security catalogue that the other files do not have: S04, S17, S20, S25, S34 to S38,
+//! S42, S44, S47, S49. S11 is in `http2.rs`, S43 in `metrics.rs`, S48 in `http.rs`.
 
-use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route_with, synq_source};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::bridge::{self, Bridge, kafka_broker, nats_broker, route_with, synq_source};
 use crate::support::consumer::{Stored, only};
 use crate::support::events::{self, Event, SECRET};
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
+use crate::support::process;
 use crate::support::sender::{Connection, Request};
+use crate::support::usage::{connections, raise_open_files};
 use crate::support::wait::{self, PATIENCE};
 
 fn values(stored: Vec<Stored>) -> Vec<Vec<u8>> {
@@ -169,13 +177,13 @@ fn s35_depth_is_limited_in_what_is_used_and_in_what_is_not() {
 #[test]
 fn s36_many_names_and_elements_are_read_in_time_or_too_large() {
     let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic_with("s36", 1, &[("max.message.bytes", "8388608")]);
+    let topic = kafka.topic_with("s36", 1, &[("max.message.bytes", "16777216")]);
     let rest = kafka_broker("main", &kafka.address)
-        + &synq_source("max_body = \"7MB\"")
+        + &synq_source("max_body = \"12MB\"")
         + &route_with(&topic, "");
     let bridge = Bridge::run(&rest);
     bridge.wait_ready();
-    let names: Vec<_> = (0..400_000)
+    let names: Vec<_> = (0..1_000_000)
         .map(|number| format!("\"{number:x}\":1"))
         .collect();
     let values = [
@@ -193,9 +201,53 @@ fn s36_many_names_and_elements_are_read_in_time_or_too_large() {
         sent.push(event.body);
     }
     bridge
-        .deliver(&events::ping_of_size(7_000_001))
+        .deliver(&events::ping_of_size(12_000_001))
         .expect_problem(413, "body_too_large");
     assert!(self::values(kafka.read(&topic)) == sent, "byte for byte");
+}
+
+#[test]
+fn s36_twice_as_much_takes_twice_as_long() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic_with("s36", 1, &[("max.message.bytes", "8388608")]);
+    let rest = kafka_broker("main", &kafka.address)
+        + &synq_source("max_body = \"4MB\"")
+        + &route_with(&topic, "");
+    let bridge = Bridge::run(&rest);
+    bridge.wait_ready();
+    let names = |count: usize| -> String {
+        let names = (0..count).map(|number| format!("\"{number:07x}\":1"));
+        format!("{{{}}}", names.collect::<Vec<_>>().join(","))
+    };
+    let kinds: [(&str, &dyn Fn(usize) -> String); 3] = [
+        ("names", &|bytes| names(bytes / 12)),
+        ("elements", &|bytes| {
+            format!("[{}1]", "1,".repeat(bytes / 2))
+        }),
+        ("string", &|bytes| format!("\"{}\"", "x".repeat(bytes))),
+    ];
+    for (kind, value) in kinds {
+        // The shortest of several: whatever else the machine does only adds to it.
+        let shortest = |bytes: usize| {
+            let value = value(bytes);
+            let once = || {
+                let event = events::raw(&format!(
+                    r#"{{"event_id":"ID","event_type":"EVENT_TYPE_PING","ping":{{}},"x":{value}}}"#
+                ));
+                let sent = Instant::now();
+                bridge.deliver(&event).expect_published(&event);
+                sent.elapsed()
+            };
+            (0..5).map(|_| once()).min().expect("five")
+        };
+        let (short, long) = (shortest(256 * 1024), shortest(2 * 1024 * 1024));
+        println!("S36 {kind}: 256 KiB {short:?}, 2 MiB {long:?}");
+        // Eight times in a line, 64 times in a square.
+        assert!(
+            long < 24 * short.max(Duration::from_millis(20)),
+            "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"
+        );
+    }
 }
 
 #[test]
@@ -279,14 +331,166 @@ fn s38_what_is_no_unicode_is_refused_and_a_nul_passes_in_data_alone() {
 }
 
 #[test]
+fn s42_urls_in_events_are_carried_and_never_called() {
+    let (Some(nats), Some(kafka)) = (Nats::shared(), Kafka::shared()) else {
+        return;
+    };
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/callback", trap.local_addr().unwrap());
+    let (stream, topic) = (nats.stream("s42"), kafka.topic("s42"));
+    let rest = nats_broker("near", &nats.url)
+        + &kafka_broker("far", &kafka.address)
+        + &synq_source("")
+        + &route_with(
+            &format!("{stream}.x"),
+            "types = [\"ping\"]\nbroker = \"near\"",
+        )
+        + &route_with(&topic, "broker = \"far\"");
+    let bridge = Bridge::run(&rest);
+    wait::until("both brokers are up", PATIENCE, || {
+        bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
+    });
+    let port = |address: &str| -> u16 { address.rsplit(':').next().unwrap().parse().unwrap() };
+    let brokers = [port(&nats.url), port(&kafka.address)];
+    let (mut sent, mut seen) = (Vec::new(), 0);
+    for _ in 0..20 {
+        for kind in ["PING", "ISSUE_CREATED"] {
+            let event = events::raw(&format!(
+                r#"{{"event_id":"ID","event_type":"EVENT_TYPE_{kind}","url":"{url}","issue_url":"{url}",
+                "{}":{{"url":"{url}","issue":{{"issue_id":"1","issue_url":"{url}"}}}},"callbacks":[{{"url":"{url}"}}]}}"#,
+                kind.to_lowercase()
+            ));
+            bridge.deliver(&event).expect_published(&event);
+            sent.push(event.body);
+            // Nor does the process have a connection that is neither a sender's nor a broker's.
+            for (ours, theirs) in connections(bridge.id()) {
+                let is_served = [bridge.public.port(), bridge.admin.port()].contains(&ours.port());
+                assert!(
+                    is_served || brokers.contains(&theirs.port()),
+                    "{ours} to {theirs}"
+                );
+                seen += usize::from(!is_served);
+            }
+        }
+    }
+    assert!(seen >= 40, "the brokers' connections are seen: {seen}");
+    let nobody = trap.accept().map(|(_, peer)| peer);
+    assert_eq!(
+        nobody.unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock,
+        "the trap was called"
+    );
+    let mut stored = values(nats.read(&stream));
+    stored.extend(values(kafka.read(&topic)));
+    sent.sort_unstable();
+    stored.sort_unstable();
+    assert!(stored == sent, "byte for byte");
+}
+
+/// What would look like something else on a terminal or to a reader of lines, in every place that a sender fills in.
+fn with_injections(id: &str) -> Vec<Request> {
+    let json = r"\n{\u0022level\u0022:\u0022ERROR\u0022,\u0022message\u0022:\u0022injected\u0022}";
+    let strange = [
+        json,
+        r"\u001b[31minjected\u001b[0m",
+        r"\u2028injected\u202e",
+        r"\r\ninjected",
+        r"\u0000injected",
+    ];
+    let mut requests = vec![
+        Request::post("/hooks/%0a%1b[31minjected", "{}"),
+        Request::post("/hooks/synq?\u{1b}[31minjected", "{}"),
+        Request::post("/hooks/synq", "secret-of-the-body")
+            .header("X-Coalesce-Signature", "v1=\u{1b}[31minjected"),
+        Request::post("/hooks/synq", "secret-of-the-body")
+            .header("Content-Type", "text/\u{1b}[31minjected"),
+        Request::event(&events::ping()).header("X-Request-Source", "\u{1b}[31minjected\tx"),
+        Request::signed_body("secret-of-the-body \u{1b}[31minjected\n{\"level\":\"ERROR\"}"),
+    ];
+    for (number, text) in strange.into_iter().enumerate() {
+        requests.push(Request::signed_body(format!(
+            r#"{{"event_id":"{id}{number}{text}","event_type":"EVENT_TYPE_PING","ping":{{"message":"secret-of-the-body"}}}}"#
+        )));
+        requests.push(Request::signed_body(format!(
+            r#"{{"event_id":"{id}{number}","event_type":"EVENT_TYPE_{text}","x":"secret-of-the-body"}}"#
+        )));
+        requests.push(Request::signed_body(format!(
+            r#"{{"event_id":"{id}-{number}","event_type":"EVENT_TYPE_PING","ping":[],"{text}":"secret-of-the-body","callbacks":[{{"{text}":1}}]}}"#
+        )));
+    }
+    requests
+}
+
+#[test]
+fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("s44");
+    let (public, admin) = (process::port(), process::port());
+    let rest = format!(
+        "[http]\nlisten = \"127.0.0.1:{public}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{}{}{}",
+        nats_broker("main", &nats.url),
+        synq_source("forward_headers = [\"x-request-source\"]\ndedup_window = \"1h\""),
+        route_with(&format!("{stream}.{{type}}"), "")
+    );
+    let files = bridge::write_text(&rest);
+    let file = files.file.to_str().unwrap();
+    for format in ["json", "human"] {
+        let mut running = bridge::start(&[
+            "run",
+            "--config",
+            file,
+            "--log-format",
+            format,
+            "--log",
+            "info,hookbridge=trace,hyper=trace",
+        ]);
+        let address = ([127, 0, 0, 1], public).into();
+        wait::until("it is ready", PATIENCE, || {
+            Connection::open(([127, 0, 0, 1], admin).into())
+                .and_then(|mut open| open.send(&Request::new("GET", "/readyz")))
+                .is_ok_and(|answer| answer.status == 200)
+        });
+        for request in with_injections(format) {
+            // Some are no HTTP at all, and answered without a body or not.
+            if let Ok(mut connection) = Connection::open(address) {
+                drop(connection.send(&request));
+            }
+        }
+        running.signal("TERM");
+        let log = running.stderr.finished(PATIENCE);
+        assert!(log.len() > 5, "{log:#?}");
+        for line in &log {
+            assert!(
+                !line.contains(['\u{1b}', '\0', '\r', '\u{2028}', '\u{202e}']),
+                "{format}: {line:?}"
+            );
+            assert!(!line.contains("secret-of-the-body"), "{format}: {line}");
+            assert!(!line.contains(SECRET), "{format}: {line}");
+            assert!(
+                !line.trim_start().starts_with("injected"),
+                "{format}: {line}"
+            );
+            if format == "json" {
+                let parsed: Value = serde_json::from_str(line).expect(line);
+                assert_ne!(parsed["message"], "injected", "{line}");
+            } else {
+                assert!(!line.starts_with('{'), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
 fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("s47");
     let bridge = Bridge::to_nats(nats, &stream, "", "");
-    let mut idle: Vec<_> = (0..200)
+    raise_open_files();
+    let mut idle: Vec<_> = (0..1000)
         .filter_map(|_| Connection::open(bridge.admin).ok())
         .collect();
-    for slow in idle.iter_mut().take(100) {
+    for slow in idle.iter_mut().take(500) {
         // Asks again and again, and never reads.
         let request = Request::new("GET", "/metrics").bytes().repeat(20);
         drop(slow.write(&request));
