@@ -42,6 +42,9 @@ mod shutdown;
 // Brokers that are away, killed, frozen.
 mod faults;
 
+// Faults at random, for as long as someone wants.
+mod soak;
+
 // The other commands.
 mod cli;
 
