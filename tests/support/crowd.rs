@@ -118,17 +118,27 @@ pub(crate) fn open(address: SocketAddr, count: usize) -> Vec<Connection> {
         .collect()
 }
 
+/// Makes and signs so many events, which takes longer than to send them.
+#[track_caller]
+pub(crate) fn prepare(count: usize, event: fn() -> Event) -> Vec<(Event, Request)> {
+    let one = move || {
+        let event = event();
+        let request = Request::event(&event);
+        (event, request)
+    };
+    let making: Vec<_> = (0..count).map(|_| spawn(async move { one() })).collect();
+    making.into_iter().map(join).collect()
+}
+
 /// Delivers one event on each of the connections at once; each connection is open until all are answered.
 pub(crate) fn deliver(
     connections: Vec<Connection>,
+    events: Vec<(Event, Request)>,
     checker: &Arc<Checker>,
-    event: fn() -> Event,
 ) -> Vec<JoinHandle<(Connection, Delivered)>> {
-    let start = |mut connection: Connection| {
+    let start = |(mut connection, (event, request)): (Connection, (Event, Request))| {
         let checker = Arc::clone(checker);
         spawn(async move {
-            let event = event();
-            let request = Request::event(&event);
             let sent = Instant::now();
             let result = connection.send(&request).await;
             let took = sent.elapsed();
@@ -136,7 +146,7 @@ pub(crate) fn deliver(
             (connection, (result, took))
         })
     };
-    connections.into_iter().map(start).collect()
+    connections.into_iter().zip(events).map(start).collect()
 }
 
 /// Delivers one event on a connection of its own.

