@@ -187,8 +187,11 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Refu
             first = Some(data);
             continue;
         }
+        if whole.capacity() < length {
+            let wanted = declared.unwrap_or_else(|| length.saturating_mul(2));
+            whole.reserve_exact(wanted.clamp(length, limit_bytes) - whole.len());
+        }
         if let Some(first) = first.take() {
-            whole.reserve_exact(declared.unwrap_or(length).min(limit_bytes));
             whole.extend_from_slice(&first);
         }
         whole.extend_from_slice(&data);
