@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use memchr::memchr2;
+
 use super::document::{Document, Entry, Found, Kind, bit, tag, unescape};
 
 /// How deeply arrays and objects may be nested. Deeper bodies are refused, whether or not anything reads them.
@@ -72,6 +74,7 @@ pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
     let mut scanner = Scanner {
         bytes: body,
         at: 0,
+        has_controls: first_control(body) < body.len(),
         entries: Vec::with_capacity(body.len() / BYTES_AN_ENTRY + 4),
         open: Vec::with_capacity(8),
     };
@@ -82,6 +85,8 @@ pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
 struct Scanner<'b> {
     bytes: &'b [u8],
     at: usize,
+    /// Whether there is a control character anywhere: where there is none, no string needs to be searched for one.
+    has_controls: bool,
     entries: Vec<Entry>,
     /// The containers that are not closed yet.
     open: Vec<Container>,
@@ -244,7 +249,12 @@ impl Scanner<'_> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.at += plain_length(self.bytes.get(self.at..).unwrap_or_default());
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            self.at += match rest.get(..plain) {
+                Some(plain) if self.has_controls => first_control(plain),
+                _ => plain,
+            };
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -371,28 +381,21 @@ impl Scanner<'_> {
     }
 }
 
-/// How many bytes from the start are neither a quote nor a backslash nor a control character, eight at a time.
-///
-/// In a word from which a byte is subtracted everywhere, the lowest byte that borrows is one that was smaller; borrows go
-/// upwards only, so the lowest of all is always a right one.
-fn plain_length(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH_BITS: u64 = ONES << 7;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quote = word ^ (ONES * b'"' as u64);
-        let backslash = word ^ (ONES * b'\\' as u64);
-        let found = (quote.wrapping_sub(ONES) & !quote)
-            | (backslash.wrapping_sub(ONES) & !backslash)
-            | (word.wrapping_sub(ONES * 0x20) & !word);
-        let found = found & HIGH_BITS;
-        if found != 0 {
-            return index * 8 + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20);
-    words.len() * 8 + rest.iter().take_while(|byte| is_plain(byte)).count()
+/// Where the first control character is; the length where there is none.
+fn first_control(bytes: &[u8]) -> usize {
+    // Whole blocks at a time, which the compiler makes vectors of.
+    let has_control = |block: &[u8]| {
+        block
+            .iter()
+            .fold(false, |found, byte| found | (*byte < 0x20))
+    };
+    let blocks = bytes.chunks(64);
+    let before: usize = blocks
+        .take_while(|block| !has_control(block))
+        .map(<[u8]>::len)
+        .sum();
+    let rest = bytes.get(before..).unwrap_or_default();
+    before + rest.iter().take_while(|byte| **byte >= 0x20).count()
 }
 
 /// The names of the object whose first name is at `first`, up to the entry at `end`.
