@@ -171,7 +171,8 @@ impl Broker {
     pub async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
         match self {
             Self::Kafka(kafka) => kafka.publish(message, deadline).await,
-            Self::Nats(nats) => nats.publish(message, deadline).await,
+            // Large, and every request under way would keep room for it.
+            Self::Nats(nats) => Box::pin(nats.publish(message, deadline)).await,
         }
     }
 

@@ -1,6 +1,9 @@
 //! Step 1, the connection: a bounded number of them, each with its time limits and a longest age.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,12 +88,14 @@ fn spread(age: Duration, count: u64) -> Duration {
     )
 }
 
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
 async fn connection(
     stream: TcpStream,
     bridge: &Arc<Bridge>,
     stop: &CancellationToken,
     age: Duration,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Ended {
     let Http {
         header_timeout,
         idle_timeout,
@@ -108,60 +113,100 @@ async fn connection(
             idle: idle_timeout,
         },
     );
+    let aged_at = Instant::now() + age;
     let is_http2 = http2
         && tokio::select! {
             sniffed = socket.sniff_http2() => sniffed?,
             () = stop.cancelled() => return Ok(()),
         };
+    if is_http2 {
+        // Large, and rare.
+        Box::pin(live_http2(socket, bridge, &activity, stop, aged_at)).await
+    } else {
+        live_http1(socket, bridge, &activity, stop, aged_at).await
+    }
+}
+
+async fn live_http1(
+    mut socket: Socket<TcpStream>,
+    bridge: &Arc<Bridge>,
+    activity: &Arc<Activity>,
+    stop: &CancellationToken,
+    aged_at: Instant,
+) -> Ended {
+    let mut builder = http1::Builder::new();
+    // The socket's clocks stand in for hyper's own.
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    let mut aged = std::pin::pin!(tokio::time::sleep_until(aged_at));
+    loop {
+        // hyper keeps 16 KiB for a connection, also for one that sends nothing: it gets those that send something.
+        let has_byte = tokio::select! {
+            has_byte = socket.wait_for_byte() => has_byte?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if !has_byte {
+            return Ok(());
+        }
+        let service = service_fn(|request| {
+            let (bridge, activity) = (Arc::clone(bridge), Arc::clone(activity));
+            async move { Ok::<_, std::convert::Infallible>(respond(bridge, activity, request).await) }
+        });
+        let mut connection = builder.serve_connection(TokioIo::new(socket), service);
+        loop {
+            let until_rest = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if activity.is_at_rest() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            tokio::select! {
+                ended = until_rest => match ended {
+                    Some(ended) => return Ok(ended?),
+                    None => break,
+                },
+                () = stop.cancelled() => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    return Ok(connection.await?);
+                }
+                // An idle connection must not be closed under its sender's next request: the next answer closes it.
+                () = aged.as_mut(), if !activity.must_close() => activity.close_with_next_answer(),
+            }
+        }
+        let parts = connection.into_parts();
+        socket = parts.io.into_inner();
+        socket.put_back(&parts.read_buf);
+    }
+}
+
+async fn live_http2(
+    socket: Socket<TcpStream>,
+    bridge: &Arc<Bridge>,
+    activity: &Arc<Activity>,
+    stop: &CancellationToken,
+    aged_at: Instant,
+) -> Ended {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES)?);
     let service = service_fn(|request| {
-        let (bridge, activity) = (Arc::clone(bridge), Arc::clone(&activity));
+        let (bridge, activity) = (Arc::clone(bridge), Arc::clone(activity));
         async move { Ok::<_, std::convert::Infallible>(respond(bridge, activity, request).await) }
     });
-    let io = TokioIo::new(socket);
-    // Both kinds of connections live the same life, but have no type in common.
-    macro_rules! live {
-        ($connection:expr, $at_age:expr) => {{
-            let mut connection = std::pin::pin!($connection);
-            let aged = tokio::time::sleep_until(Instant::now() + age);
-            tokio::select! {
-                result = connection.as_mut() => return Ok(result?),
-                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-                () = aged => {
-                    $at_age(connection.as_mut());
-                    tokio::select! {
-                        result = connection.as_mut() => return Ok(result?),
-                        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-                    }
-                }
-            }
-            Ok(connection.await?)
-        }};
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep_until(aged_at) => {}
     }
-    if is_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .keep_alive_interval(HTTP2_PING)
-            .keep_alive_timeout(HTTP2_PING)
-            .max_header_list_size(u32::try_from(MAX_HEAD_BYTES)?);
-        live!(
-            builder.serve_connection(io, service),
-            |connection: std::pin::Pin<&mut http2::Connection<_, _, _>>| connection
-                .graceful_shutdown()
-        )
-    } else {
-        let mut builder = http1::Builder::new();
-        // The socket's clocks stand in for hyper's own.
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_header_size(MAX_HEAD_BYTES)
-            .max_buf_size(MAX_BUFFER_BYTES);
-        // An idle connection must not be closed under its sender's next request: the next answer closes it.
-        live!(builder.serve_connection(io, service), |_| activity
-            .close_with_next_answer())
-    }
+    connection.as_mut().graceful_shutdown();
+    Ok(connection.await?)
 }
 
 async fn respond(

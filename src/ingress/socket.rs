@@ -19,6 +19,9 @@ use tokio::time::{Instant, Sleep};
 /// How long an answer may wait for its sender to take it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// After so long between requests a connection is at rest, and keeps no buffers.
+const REST: Duration = Duration::from_secs(1);
+
 /// After an answer that left a body unread: how long, and how much of it, is read so that the sender gets to see the
 /// answer instead of a reset (RFC 9112 section 9.6).
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -31,6 +34,7 @@ pub(super) struct Activity {
     ended: AtomicUsize,
     must_close: AtomicBool,
     left_body: AtomicBool,
+    is_at_rest: AtomicBool,
 }
 
 impl Activity {
@@ -47,6 +51,11 @@ impl Activity {
 
     pub(super) fn must_close(&self) -> bool {
         self.must_close.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is under way, read or left to be written, and has not been for a while.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_at_rest.load(Ordering::Acquire)
     }
 
     /// An answer was given before the request's body was read.
@@ -166,6 +175,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(self.is_http2)
     }
 
+    /// Waits for a first byte, which is then read again. Says whether there is one; there is none at the sender's end.
+    ///
+    /// # Errors
+    /// The socket's, or a time-out.
+    pub(super) async fn wait_for_byte(&mut self) -> io::Result<bool> {
+        if self.read_ahead.is_empty() {
+            let mut byte = [0; 1];
+            let length = self.read(&mut byte).await?;
+            self.put_back(byte.get(..length).unwrap_or_default());
+        }
+        Ok(!self.read_ahead.is_empty())
+    }
+
+    /// Bytes that were read and not used come before all others. They are the beginning of a head.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.read_ahead.extend_from_slice(bytes);
+            self.note_read();
+        }
+    }
+
     /// Ready when the sender has been silent, or its head under way, for too long.
     fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         if self.activity.in_flight.load(Ordering::Acquire) > 0 {
@@ -178,7 +208,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.waiting = Waiting::Idle(Instant::now());
         }
         let (deadline, what) = match self.waiting {
-            Waiting::Idle(since) => (since + self.limits.idle, "no request came"),
+            Waiting::Idle(since) => {
+                if !self.activity.is_at_rest() {
+                    ready!(self.read_clock.poll(since + REST, context));
+                    let is_at_rest = self.write_since.is_none() && !self.is_http2;
+                    self.activity
+                        .is_at_rest
+                        .store(is_at_rest, Ordering::Release);
+                }
+                (since + self.limits.idle, "no request came")
+            }
             Waiting::Head(since) => (since + self.limits.header, "the head did not end"),
         };
         ready!(self.read_clock.poll(deadline, context));
@@ -186,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     fn note_read(&mut self) {
+        self.activity.is_at_rest.store(false, Ordering::Release);
         self.waiting = match self.waiting {
             Waiting::Idle(_) if !self.is_http2 => Waiting::Head(Instant::now()),
             Waiting::Idle(_) => Waiting::Idle(Instant::now()),
@@ -375,6 +415,30 @@ mod tests {
         assert_eq!(
             read_until_error(&mut socket).await.1,
             Duration::from_secs(75)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_rests_between_requests_until_a_byte_comes() {
+        let (mut socket, mut theirs, activity) = pair();
+        let busy = activity.begin();
+        let mut buffer = [0; 16];
+        let silent = |for_seconds| Duration::from_secs(for_seconds);
+        let waited = tokio::time::timeout(silent(3600), socket.read(&mut buffer)).await;
+        assert!(waited.is_err() && !activity.is_at_rest(), "a request");
+        drop(busy);
+        let waited = tokio::time::timeout(silent(60), socket.wait_for_byte()).await;
+        assert!(waited.is_err() && activity.is_at_rest(), "silence");
+        theirs.write_all(b"POST").await.unwrap();
+        assert!(socket.wait_for_byte().await.unwrap());
+        assert!(!activity.is_at_rest());
+        let length = socket.read(&mut buffer).await.unwrap();
+        let rest = socket.read(&mut buffer[length..]).await.unwrap();
+        assert_eq!(&buffer[..length + rest], b"POST");
+        assert_eq!(
+            read_until_error(&mut socket).await,
+            (0, Duration::from_secs(5)),
+            "the head's time counts from its first byte"
         );
     }
 

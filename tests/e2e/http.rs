@@ -1201,6 +1201,28 @@ fn a_connection_that_has_grown_old_is_closed_after_an_answer() {
     assert!(connection.read_to_close(PATIENCE).is_some());
 }
 
+#[test]
+fn a_connection_that_was_at_rest_is_served_again() {
+    let Some(nats) = Nats::shared() else { return };
+    let bridge = Bridge::to_nats(nats, &nats.stream("http"), "", "");
+    let mut connection = Connection::open(bridge.public).unwrap();
+    for _ in 0..3 {
+        // Longer than a connection keeps its buffers.
+        wait::play_silence(Duration::from_millis(1500));
+        let event = events::ping();
+        let answer = connection.send(&Request::event(&event)).unwrap();
+        answer.expect_published(&event);
+    }
+    // A head that begins before the rest and ends after it.
+    let event = events::ping();
+    let request = Request::event(&event).bytes();
+    let (before, after) = request.split_at(30);
+    connection.write(before).unwrap();
+    wait::play_silence(Duration::from_millis(1500));
+    connection.write(after).unwrap();
+    connection.read_answer().unwrap().expect_published(&event);
+}
+
 // ---- HTTP/2
 
 /// Status, protocol version and body of a `POST` by `curl`, which speaks HTTP/2 without TLS when told to.
