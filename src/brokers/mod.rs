@@ -185,6 +185,16 @@ impl Broker {
         }
     }
 
+    /// Whether a message to this topic or subject would certainly not be stored, from what was seen. It is found out without
+    /// publishing when that ends.
+    #[must_use]
+    pub fn is_down_for(&self, destination: &str) -> bool {
+        match self {
+            Self::Kafka(kafka) => kafka.is_down_for(destination),
+            Self::Nats(nats) => matches!(nats.health(), Health::Down(_)),
+        }
+    }
+
     /// How many messages the client holds.
     #[must_use]
     pub fn queue_len(&self) -> usize {

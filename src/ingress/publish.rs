@@ -30,6 +30,12 @@ pub(super) async fn publish(
     if delivery.copies.is_empty() {
         return refuse_unstored(first.await);
     }
+    // Otherwise each of the sender's retries would add a copy where the event is stored already.
+    if let Some(Addressed { broker, message }) = out_of_reach(bridge, delivery) {
+        let detail = "the broker is down, so none of the event's other copies is published either";
+        let outcome = Outcome::not_stored(Reason::Disconnected, detail);
+        return refuse_unstored(bridge.note_outcome(*broker, message, outcome));
+    }
     let copies = join_all(
         delivery
             .copies
@@ -38,6 +44,20 @@ pub(super) async fn publish(
     );
     let (first, copies) = tokio::join!(first, copies);
     all_stored(std::iter::once(first).chain(copies))
+}
+
+/// A message whose broker is known to be down, and that has no other way.
+fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addressed> {
+    let is_down = |addressed: &Addressed| {
+        let Addressed { broker, message } = addressed;
+        bridge.broker(*broker).is_down_for(&message.destination)
+    };
+    let has_fallback = delivery.fallback.as_ref().is_some_and(|to| !is_down(to));
+    let first = Some(&delivery.to).filter(|_| !has_fallback);
+    first
+        .into_iter()
+        .chain(&delivery.copies)
+        .find(|addressed| is_down(addressed))
 }
 
 /// Publishes one message to its only broker.

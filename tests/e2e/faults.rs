@@ -77,6 +77,37 @@ fn f01_kafka_away_at_start_answers_503_then_recovers_by_itself() {
 }
 
 #[test]
+fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_kafka_is_away() {
+    let Some(kafka) = Kafka::private_not_started() else {
+        return;
+    };
+    let rest = kafka_broker("main", &kafka.address)
+        + &synq_source("publish_timeout = \"2s\"")
+        + "[sources.patient]\nprovider = \"synq\"\nsecrets = [\"another\"]\npublish_timeout = \"12s\"\n"
+        + &route("away");
+    let bridge = Bridge::run(&rest);
+    wait::until("the broker is known to be away", PATIENCE, || {
+        let readyz = bridge.admin("/readyz");
+        String::from_utf8_lossy(&readyz.body).contains("no answer")
+    });
+    let checker = Checker::default();
+    for _ in 0..3 {
+        deliver(&bridge, &checker).expect_problem(503, "broker_unavailable");
+    }
+    assert_eq!(
+        bridge
+            .metrics()
+            .sum("hookbridge_broker_queue_messages", &[]),
+        0.0,
+        "nothing waits to be sent when nobody waits for it"
+    );
+    kafka.start();
+    kafka.create_topic("away", 1, &[]);
+    deliver_until_200(&bridge, &checker);
+    println!("{:?}", checker.check(&kafka.read("away")));
+}
+
+#[test]
 fn f01_nats_away_at_start_answers_503_then_recovers_by_itself() {
     let Some(nats) = Nats::private_not_started() else {
         return;

@@ -9,7 +9,7 @@ use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::brokers::Health;
+use crate::brokers::{Health, Reason};
 use crate::telemetry::Gate;
 
 /// How a complaint about credentials begins.
@@ -36,6 +36,8 @@ pub(super) struct Watch {
     last_statistics: Moment,
     last_probe: Moment,
     must_look: AtomicBool,
+    /// Nothing of the cluster has answered since it was asked last.
+    is_silent: AtomicBool,
     complaints: Gate,
     state: Mutex<State>,
     woken: Condvar,
@@ -104,6 +106,7 @@ impl Watch {
             last_statistics: Moment::default(),
             last_probe: Moment::default(),
             must_look: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
             complaints: Gate::default(),
             state: Mutex::new(state),
             woken: Condvar::new(),
@@ -147,6 +150,7 @@ impl Watch {
     pub(super) fn note_success(&self) {
         self.last_success.set(self.started);
         self.first_attempt.clear();
+        self.set_silent(false);
     }
 
     pub(super) fn note_statistics(&self) {
@@ -157,6 +161,45 @@ impl Watch {
     pub(super) fn begin_anew(&self) {
         self.first_attempt.clear();
         self.last_statistics.clear();
+        self.set_silent(false);
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+
+    fn set_silent(&self, is_silent: bool) {
+        if self.is_silent() != is_silent {
+            self.is_silent.store(is_silent, Ordering::Relaxed);
+        }
+    }
+
+    /// Why nothing should be handed to the producer now: what it holds can't be taken back, and nobody would answer.
+    pub(super) fn silence(&self) -> Option<(Reason, String)> {
+        if !self.is_silent() {
+            return None;
+        }
+        let state = self.state();
+        let Health::Down(why) = &state.health else {
+            return None;
+        };
+        let is_authentication = state
+            .complaint
+            .as_ref()
+            .is_some_and(|complaint| complaint.starts_with(AUTHENTICATION_FAILED));
+        let reason = if is_authentication {
+            Reason::Authentication
+        } else {
+            Reason::Disconnected
+        };
+        Some((reason, why.clone()))
+    }
+
+    /// Whether a message to this topic would certainly not be stored. A topic that is not known in advance may have
+    /// leaders where the known ones have none.
+    pub(super) fn is_down_for(&self, topic: &str) -> bool {
+        matches!(self.state().health, Health::Down(_))
+            && (self.is_silent() || self.topics.iter().any(|known| known == topic))
     }
 
     /// How long there have been attempts without a success.
@@ -199,10 +242,7 @@ impl Watch {
 
     /// Judges the cluster from what was seen, and asks it where nothing was.
     pub(super) fn look<C: rdkafka::ClientContext>(&self, client: &Client<C>) -> Health {
-        let is_fresh = self
-            .last_success
-            .elapsed(self.started)
-            .is_some_and(|elapsed| elapsed < FRESH);
+        let is_fresh = self.is_fresh();
         let is_probed = self
             .last_probe
             .elapsed(self.started)
@@ -214,10 +254,22 @@ impl Watch {
             },
             (_, false, _) => {
                 self.last_probe.set(self.started);
-                probe(client, &self.topics, PROBE_TIMEOUT)
+                let probed = probe(client, &self.topics, PROBE_TIMEOUT);
+                if probed.is_ok() && self.is_silent() {
+                    // What was refused during the silence says nothing of the producer.
+                    self.first_attempt.clear();
+                }
+                self.set_silent(probed.is_err() && !self.is_fresh());
+                probed.unwrap_or_else(Health::Down)
             }
         };
         self.change_to(health)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.last_success
+            .elapsed(self.started)
+            .is_some_and(|elapsed| elapsed < FRESH)
     }
 
     fn change_to(&self, health: Health) -> Health {
@@ -266,38 +318,34 @@ pub(super) fn has_leaders_for_some<C: rdkafka::ClientContext>(
     topics: &[String],
     timeout: Duration,
 ) -> bool {
-    matches!(probe(client, topics, timeout), Health::Up { .. })
+    matches!(probe(client, topics, timeout), Ok(Health::Up { .. }))
 }
 
-/// Asks the cluster for the topics: it is up when it answers and has a leader for at least one of them.
+/// Asks the cluster for the topics: it is up when it answers and has a leader for at least one of them. An error is that it
+/// does not answer.
 fn probe<C: rdkafka::ClientContext>(
     client: &Client<C>,
     topics: &[String],
     timeout: Duration,
-) -> Health {
+) -> Result<Health, String> {
+    let silent = |error: KafkaError| format!("no answer: {}", code(&error));
     let deadline = Instant::now() + timeout;
     let mut missing = Vec::new();
     for topic in topics {
-        match has_leaders(
-            client,
-            topic,
-            deadline.saturating_duration_since(Instant::now()),
-        ) {
-            Ok(true) => {}
-            Ok(false) => missing.push(topic.clone()),
-            Err(error) => return Health::Down(format!("no answer: {}", code(&error))),
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !has_leaders(client, topic, left).map_err(silent)? {
+            missing.push(topic.clone());
         }
     }
     if topics.is_empty() {
-        return match client.fetch_metadata(None, timeout) {
-            Ok(_) => Health::Up { missing },
-            Err(error) => Health::Down(format!("no answer: {}", code(&error))),
-        };
+        client.fetch_metadata(None, timeout).map_err(silent)?;
+    } else if missing.len() == topics.len() {
+        return Ok(Health::Down(format!(
+            "no leader for {}",
+            missing.join(", ")
+        )));
     }
-    if missing.len() == topics.len() {
-        return Health::Down(format!("no leader for {}", missing.join(", ")));
-    }
-    Health::Up { missing }
+    Ok(Health::Up { missing })
 }
 
 fn has_leaders<C: rdkafka::ClientContext>(

@@ -27,6 +27,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::outcome::{Outcome, Reason};
@@ -42,11 +43,16 @@ pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
 
+/// What is left of a request's time when no second try is made.
+const MARGIN: Duration = Duration::from_millis(500);
+
 /// A cluster's producer, which is replaced when it breaks.
 pub struct Kafka {
     supervisor: Arc<Supervisor>,
     waiters: Arc<Waiters>,
     watch: Arc<Watch>,
+    /// The turn of whoever tries again.
+    alone: Mutex<()>,
 }
 
 type Producer = ThreadedProducer<Reports>;
@@ -79,15 +85,29 @@ impl Kafka {
             supervisor,
             waiters,
             watch,
+            alone: Mutex::new(()),
         })
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
+        let reported = match self.produce(message, deadline) {
+            Err(outcome) => return outcome,
+            Ok(waiter) => report(waiter).await,
+        };
+        if !matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
+            return reported;
+        }
+        // The broker refuses a whole batch for its size, and with it those who only shared it. Each may try once more, one
+        // after the other, so that no two of them meet in a batch again.
+        let Ok(_turn) = tokio::time::timeout_at(deadline, self.alone.lock()).await else {
+            return reported;
+        };
+        if Instant::now() + MARGIN > deadline {
+            return reported;
+        }
         match self.produce(message, deadline) {
-            Err(outcome) => outcome,
-            Ok(waiter) => waiter.await.unwrap_or_else(|| {
-                Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
-            }),
+            Err(_) => reported,
+            Ok(waiter) => report(waiter).await,
         }
     }
 
@@ -100,6 +120,10 @@ impl Kafka {
                 "the producer has been closed",
             ));
         };
+        self.watch.note_attempt();
+        if let Some((reason, why)) = self.watch.silence() {
+            return Err(Outcome::not_stored(reason, why));
+        }
         let Some(waiter) = self.waiters.register(deadline) else {
             return Err(Outcome::not_stored(
                 Reason::QueueFull,
@@ -117,7 +141,6 @@ impl Kafka {
             .key(message.key.as_bytes())
             .payload(&message.body[..])
             .headers(headers);
-        self.watch.note_attempt();
         match producer.send(record) {
             Ok(()) => Ok(waiter),
             Err((error, _)) => {
@@ -132,6 +155,11 @@ impl Kafka {
 
     pub(super) fn health(&self) -> Health {
         self.watch.health()
+    }
+
+    /// Whether a message to this topic would certainly not be stored.
+    pub(super) fn is_down_for(&self, topic: &str) -> bool {
+        self.watch.is_down_for(topic)
     }
 
     /// How many messages the client holds.
@@ -175,6 +203,13 @@ impl Kafka {
             .and_then(Result::ok)
             .unwrap_or_else(|| self.waiters.len())
     }
+}
+
+/// Waits for a message's delivery report.
+async fn report(waiter: Waiter) -> Outcome {
+    waiter.await.unwrap_or_else(|| {
+        Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
+    })
 }
 
 /// A ticket as librdkafka carries it: a pointer-sized number.

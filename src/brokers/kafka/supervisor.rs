@@ -133,6 +133,10 @@ impl Supervisor {
             ));
         }
         if watch.unsuccessful_for() > STUCK && self.cluster_answers() {
+            // A cluster that was away may only just be back, for this producer as well.
+            if watch.is_silent() && matches!(watch.look(producer.client()), Health::Up { .. }) {
+                return None;
+            }
             let why = "nothing was acknowledged, although the cluster answers a new client";
             return Some((Restart::Stuck, why.to_owned()));
         }

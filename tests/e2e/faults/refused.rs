@@ -13,6 +13,7 @@ use crate::support::consumer::Stored;
 use crate::support::events;
 use crate::support::kafka::{Kafka, unique};
 use crate::support::nats::Nats;
+use crate::support::proxy::Mode;
 use crate::support::runtime;
 use crate::support::wait::{self, PATIENCE};
 
@@ -213,6 +214,39 @@ fn f23_one_event_above_kafkas_limit_costs_no_other_event_more_than_a_retry() {
     let topic = kafka.topic_with("f23", 1, &[("max.message.bytes", "100000")]);
     let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
     f23("F23 Kafka", &rest, || kafka.read(&topic));
+}
+
+#[test]
+fn f23_the_neighbours_of_an_event_above_kafkas_limit_are_stored_within_their_request() {
+    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
+        return;
+    };
+    let topic = kafka.topic_with("f23", 1, &[("max.message.bytes", "100000")]);
+    let rest = kafka_broker("main", &proxy.address) + &synq_source("") + &route(&topic);
+    let trial = Trial::ready(20, &rest);
+    assert_eq!(trial.deliver_new().status, 200);
+    // What comes while the broker is frozen waits in one queue, and goes out in few batches.
+    proxy.set(Mode::Freeze);
+    let large = events::ping_of_size(200_000);
+    std::thread::scope(|scope| {
+        let small: Vec<_> = (0..99)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        let large = scope.spawn(|| trial.deliver(&large));
+        wait::until("all are in flight", PATIENCE, || {
+            trial.bridge.metrics().sum("hookbridge_in_flight", &[]) == 100.0
+        });
+        proxy.set(Mode::Pass);
+        let answer = large.join().unwrap();
+        answer.expect_problem(503, "broker_unavailable");
+        for delivery in small {
+            assert_eq!(delivery.join().unwrap().status, 200);
+        }
+    });
+    let labels = [("reason", "too_large")];
+    trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
+    let books = trial.finish("F23 Kafka, one batch", &kafka.read(&topic));
+    assert_eq!(books.duplicates, 0);
 }
 
 #[test]

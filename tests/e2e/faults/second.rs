@@ -87,7 +87,8 @@ fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
 }
 
 #[test]
-fn copy_to_is_200_only_when_every_copy_is_stored_and_in_doubt_when_one_is() {
+fn copy_to_is_200_only_when_every_copy_is_stored_in_doubt_when_one_is_and_nothing_when_one_is_away()
+{
     let (Some(kafka), Some((nats, proxy))) = (Kafka::shared(), Nats::behind_proxy()) else {
         return;
     };
@@ -106,20 +107,59 @@ fn copy_to_is_200_only_when_every_copy_is_stored_and_in_doubt_when_one_is() {
     assert_eq!(copies(&kafka.read(&topic), &event), 1);
     assert_eq!(copies(&nats.read(&stream), &event), 1);
 
-    // One away: the other one has the event, so nobody may say that it is certainly not stored.
-    proxy.set(Mode::Refuse);
+    // One is silent: the other one has the event, so nobody may say that it is certainly not stored.
+    proxy.set(Mode::DropReplies);
     let event = issue(1);
     trial.deliver(&event).expect_problem(503, "publish_timeout");
     assert_eq!(copies(&kafka.read(&topic), &event), 1);
-    assert_eq!(copies(&nats.read(&stream), &event), 0);
 
-    // The sender's retry completes it.
+    // One is known to be away: nothing is published, however often the sender tries.
+    proxy.set(Mode::Refuse);
+    wait::until("the bridge knows", PATIENCE, || {
+        let edge = [("broker", "edge")];
+        trial.bridge.metrics().sum("hookbridge_broker_up", &edge) == 0.0
+    });
+    let away = issue(1);
+    for _ in 0..3 {
+        trial
+            .deliver(&away)
+            .expect_problem(503, "broker_unavailable");
+    }
+    assert_eq!(copies(&kafka.read(&topic), &away), 0);
+
+    // The sender's retry completes both.
     proxy.set(Mode::Pass);
-    assert_eq!(trial.retry(&event).status, 200);
-    assert_eq!(copies(&nats.read(&stream), &event), 1);
+    for event in [&event, &away] {
+        assert_eq!(trial.retry(event).status, 200);
+        assert_eq!(copies(&nats.read(&stream), event), 1);
+    }
+    assert_eq!(copies(&kafka.read(&topic), &away), 1);
 
     trial.at_rest();
     // Each broker by itself: whatever was answered 200 is in both.
     finish("copy_to, Kafka", &trial.checker, &kafka.read(&topic));
     finish("copy_to, NATS", &trial.checker, &nats.read(&stream));
+}
+
+#[test]
+fn copy_to_is_published_where_the_fallback_stands_in_for_a_broker_that_is_away() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("copies");
+    let nobody = format!("127.0.0.1:{}", process::port());
+    let copy = format!("[[routes.copy_to]]\nbroker = \"edge\"\ntopic = \"{stream}.copy\"");
+    let keys = format!("broker = \"main\"\nfallback = \"edge\"\n{copy}");
+    let rest = kafka_broker("main", &nobody)
+        + &nats_broker("edge", &nats.url)
+        + &synq_source("")
+        + &route_with(&format!("{stream}.x"), &keys);
+    let trial = Trial::new(8, "", &rest);
+    wait::until("one is up and one is down", PATIENCE, || {
+        let readyz = trial.bridge.admin("/readyz");
+        let says = String::from_utf8_lossy(&readyz.body).into_owned();
+        says.contains("main: no answer") && !says.contains("edge")
+    });
+    let event = issue(1);
+    trial.deliver(&event).expect_published(&event);
+    assert_eq!(copies(&nats.read(&stream), &event), 2);
+    trial.at_rest();
 }
