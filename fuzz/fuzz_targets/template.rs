@@ -1,0 +1,138 @@
+//! A template on the first line, a body behind it: the key that the template makes of the body, against a reading of both
+//! that knows nothing of ours.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hookbridge::config::{Config, ConfigFile, Origin, Secret, Template};
+use hookbridge::ingress::{Received, Verdict, decide, verify};
+use hookbridge::providers::{Provider as _, synq::Synq};
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+const NOW: Duration = Duration::from_secs(1_795_000_000);
+
+static SECRET: LazyLock<Secret> =
+    LazyLock::new(|| Secret::new("whs_fuzz".to_owned()).expect("it is not empty"));
+
+fn config(template: &str) -> Option<Config> {
+    // A text in JSON is one in TOML, but for this character.
+    let key = serde_json::to_string(template)
+        .ok()
+        .filter(|text| !text.contains('\x7f'))?;
+    let text = format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
+         [sources.synq]\nsecrets = [\"whs_fuzz\"]\n[[routes]]\ntopic = \"synq\"\nkey = {key}\n"
+    );
+    let name = "fuzz.toml".to_owned();
+    let files = vec![ConfigFile::Text { name, text }];
+    let environment = Vec::new();
+    Origin { files, environment }.load().ok()
+}
+
+/// A part of a template: text, or the name between braces.
+enum Part<'t> {
+    Text(&'t str),
+    Name(&'t str),
+}
+
+fn read(template: &str) -> Option<Vec<Part<'_>>> {
+    let mut parts = Vec::new();
+    let mut from = 0;
+    let mut open = None;
+    for (at, character) in template.char_indices() {
+        match (character, open) {
+            ('{', None) => {
+                parts.push(Part::Text(&template[from..at]));
+                open = Some(at + 1);
+            }
+            ('}', Some(start)) => {
+                parts.push(Part::Name(&template[start..at]));
+                (open, from) = (None, at + 1);
+            }
+            ('}', None) => return None,
+            _ => {}
+        }
+    }
+    parts.push(Part::Text(&template[from..]));
+    let is_known = |part: &Part<'_>| match part {
+        Part::Text(_) | Part::Name("type" | "source") => true,
+        Part::Name(pointer) => {
+            let rest = pointer.replace("~0", "").replace("~1", "");
+            pointer.starts_with('/') && !rest.contains('~')
+        }
+    };
+    (open.is_none() && !template.is_empty() && parts.iter().all(is_known)).then_some(parts)
+}
+
+/// None where there is no key; an inner none where serde_json has lost how a number was written.
+fn expected(parts: &[Part<'_>], event_type: &str, body: &Value) -> Option<Option<String>> {
+    let mut key = Some(String::new());
+    for part in parts {
+        let text = match part {
+            Part::Text(text) => Some((*text).to_owned()),
+            Part::Name("type") => Some(event_type.to_owned()),
+            Part::Name("source") => Some("synq".to_owned()),
+            Part::Name(pointer) => match body.pointer(pointer)? {
+                Value::String(text) => Some(text.clone()),
+                Value::Bool(value) => Some(value.to_string()),
+                Value::Number(number) => number.as_u64().map(|number| number.to_string()),
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            },
+        };
+        key = key.zip(text).map(|(key, text)| key + &text);
+    }
+    Some(key)
+}
+
+fuzz_target!(|input: &[u8]| {
+    let end = input
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(input.len());
+    let (template, body) = input.split_at(end);
+    let Ok(template) = std::str::from_utf8(template) else {
+        return;
+    };
+    let body = body.get(1..).unwrap_or_default();
+    let parts = read(template);
+    assert_eq!(
+        Template::parse(template).is_ok(),
+        parts.is_some(),
+        "{template:?}"
+    );
+    // The configuration replaces `${NAME}` before a template is one.
+    let Some(parts) = parts.filter(|_| !template.contains('$')) else {
+        return;
+    };
+    let Some(config) = config(template) else {
+        return;
+    };
+    let signed = Synq.sign(body, &SECRET, UNIX_EPOCH + NOW);
+    let mut headers: HeaderMap = signed.expect("it can be signed");
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let received = Received::from_parts(
+        config.sources[0].clone(),
+        headers,
+        Bytes::copy_from_slice(body),
+        UNIX_EPOCH + NOW,
+    );
+    let verified = verify(received, UNIX_EPOCH + NOW).expect("it is signed");
+    let decision = decide(&verified);
+    if let Verdict::Publish { delivery, .. } = &decision.verdict {
+        // Larger numbers than serde_json reads go on as they are.
+        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+            return;
+        };
+        let event_type = decision.event_type.as_deref().unwrap_or_default();
+        let expected = expected(&parts, event_type, &value);
+        let expected = expected.expect("a key was made of what is not there");
+        if let Some(expected) = expected {
+            assert_eq!(delivery.to.message.key, expected, "{template:?}");
+        }
+    }
+});
