@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -258,7 +259,14 @@ fn message(
     headers: Headers,
     id: &EventId,
 ) -> Message {
-    let deduplication_id = [&verified.source().name, "/", id.as_str()].concat();
+    let mut deduplication_id = [&verified.source().name, "/", id.as_str()].concat();
+    if !verified.source().provider.id_is_signed() {
+        let digest = Sha256::digest(verified.request().body());
+        let digest = data_encoding::HEXLOWER.encode(&digest);
+        // Otherwise whoever repeats an id could make a stream drop a genuine event.
+        deduplication_id.push('/');
+        deduplication_id.extend(digest.chars().take(16));
+    }
     Message {
         destination,
         key,

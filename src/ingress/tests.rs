@@ -5,11 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::brokers::Kind;
-use crate::config::{Config, ConfigFile, Origin};
-use crate::providers::Unverified;
+use crate::config::{Config, ConfigFile, Origin, Secret};
+use crate::json::Document;
+use crate::providers::synq::Synq;
+use crate::providers::{
+    Identity, Provider, SignError, Unidentified, Unverified, Verifier, VerifierSettings,
+};
 
 const LEAST: &str = r#"
 [brokers.main]
@@ -102,6 +107,77 @@ fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
     assert!(
         on_nats.contains(&("ce-id".to_owned(), "e-1".to_owned()))
             && !on_nats.iter().any(|(name, _)| name.starts_with("ce_"))
+    );
+}
+
+/// SYNQ, were its ids not signed.
+struct IdsUnsigned;
+
+impl Provider for IdsUnsigned {
+    fn id_is_signed(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> &'static str {
+        Synq.name()
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        Synq.event_types()
+    }
+
+    fn media_types(&self) -> &'static [&'static str] {
+        Synq.media_types()
+    }
+
+    fn default_tolerance(&self) -> Option<Duration> {
+        Synq.default_tolerance()
+    }
+
+    fn schema(&self) -> Option<&'static str> {
+        Synq.schema()
+    }
+
+    fn verifier(&self, settings: VerifierSettings) -> Box<dyn Verifier> {
+        Synq.verifier(settings)
+    }
+
+    fn identify(
+        &self,
+        headers: &HeaderMap,
+        document: &Document<'_>,
+    ) -> Result<Identity, Unidentified> {
+        Synq.identify(headers, document)
+    }
+
+    fn sign(&self, body: &[u8], secret: &Secret, now: SystemTime) -> Result<HeaderMap, SignError> {
+        Synq.sign(body, secret, now)
+    }
+
+    fn sample(&self, event_type: &str) -> Option<&'static [u8]> {
+        Synq.sample(event_type)
+    }
+}
+
+#[test]
+fn a_known_id_with_another_body_is_another_message_where_ids_are_not_signed() {
+    let mut config = config(ALL);
+    let of = |config: &Config, body: &str| {
+        let message = published(decide_with(config, HeaderMap::new(), body.as_bytes())).1;
+        message.deduplication_id
+    };
+    assert_eq!(of(&config, ISSUE), "synq/e-1");
+    Arc::get_mut(&mut config.sources[0]).unwrap().provider = &IdsUnsigned;
+    let digest = Sha256::digest(ISSUE);
+    let start: String = digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(of(&config, ISSUE), format!("synq/e-1/{start}"));
+    assert_ne!(
+        of(&config, ISSUE),
+        of(&config, &ISSUE.replace("i-1", "i-2"))
     );
 }
 

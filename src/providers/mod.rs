@@ -52,6 +52,11 @@ pub trait Provider: Send + Sync + 'static {
         document: &Document<'_>,
     ) -> Result<Identity, Unidentified>;
 
+    /// Whether the signature covers the event's id. Where it does not, a known id with another body is another event.
+    fn id_is_signed(&self) -> bool {
+        true
+    }
+
     /// The headers with which the provider signs a body at a time, for `hookbridge send` and tests.
     ///
     /// # Errors
