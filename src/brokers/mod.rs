@@ -362,6 +362,17 @@ impl Replay {
         }
     }
 
+    /// Moves the position behind the message that was read last, though it was published nowhere.
+    ///
+    /// # Errors
+    /// Why it could not be moved, or that the message would not be kept then.
+    pub async fn pass(&mut self, message: &Delivered) -> Result<(), ReplayError> {
+        match self {
+            Self::Kafka(replay) => replay.done(message),
+            Self::Nats(replay) => replay.pass().await,
+        }
+    }
+
     /// Leaves the position before the message that was read last.
     ///
     /// # Errors

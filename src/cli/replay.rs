@@ -35,6 +35,10 @@ pub(super) struct Options {
     /// The broker to publish to; where each event was meant to go where it is not given
     #[arg(long, value_name = "NAME")]
     to_broker: Option<String>,
+    /// Pass over events that do not say where they were meant to go, instead of stopping: they stay in the topic, and later
+    /// replays begin behind them
+    #[arg(long)]
+    skip_unplaced: bool,
     /// Say what would be published where, and move nothing
     #[arg(long)]
     dry_run: bool,
@@ -102,7 +106,26 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
         };
         let planned = plan(&bridge, from, options, &delivered);
         let step = match planned {
-            Ok(planned) if options.dry_run => {
+            Ok(None) if options.skip_unplaced => {
+                let passed = if options.dry_run {
+                    style::println(format_args!("{} -> passed over", position(&delivered)))?;
+                    Ok(())
+                } else {
+                    replay.pass(&delivered).await
+                };
+                match passed {
+                    Ok(()) => {
+                        progress.pass();
+                        continue;
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            Ok(None) => Err(
+                "it does not say where it was meant to go; say so with --to, or pass over such events with --skip-unplaced"
+                    .to_owned(),
+            ),
+            Ok(Some(planned)) if options.dry_run => {
                 style::println(format_args!(
                     "{} -> {}:{}",
                     position(&delivered),
@@ -111,7 +134,7 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
                 ))?;
                 Ok(())
             }
-            Ok(planned) => publish(&bridge, &planned).await,
+            Ok(Some(planned)) => publish(&bridge, &planned).await,
             Err(why) => Err(why),
         };
         if let Err(why) = step {
@@ -133,12 +156,13 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
     Ok(done)
 }
 
+/// What to publish; none where nothing says where to.
 fn plan(
     bridge: &Bridge,
     from: BrokerId,
     options: &Options,
     delivered: &Delivered,
-) -> Result<Planned, String> {
+) -> Result<Option<Planned>, String> {
     let config = bridge.config();
     let decode = config.broker(from).settings.kind() == Kind::Nats;
     let headers: Vec<(String, String)> = delivered
@@ -164,7 +188,9 @@ fn plan(
         .to
         .clone()
         .or_else(|| value_of(&["hookbridge_intended_topic"]));
-    let topic = topic.ok_or("it does not say where it was meant to go; say so with --to")?;
+    let Some(topic) = topic else {
+        return Ok(None);
+    };
     let broker = match options
         .to_broker
         .clone()
@@ -206,7 +232,7 @@ fn plan(
         // The stream may have seen the event's own id with its dead letter.
         deduplication_id: format!("replay/{source}/{event_id}/{topic}"),
     };
-    Ok(Planned { broker, message })
+    Ok(Some(Planned { broker, message }))
 }
 
 /// Publishes until the broker says that it has the message. What is not known to be stored is published again: every copy
@@ -249,6 +275,7 @@ fn position(delivered: &Delivered) -> String {
 struct Progress {
     total: u64,
     done: u64,
+    passed_over: u64,
     is_shown: bool,
     is_dry: bool,
 }
@@ -258,6 +285,7 @@ impl Progress {
         Self {
             total,
             done: 0,
+            passed_over: 0,
             is_shown: std::io::stderr().is_terminal() && !is_dry,
             is_dry,
         }
@@ -265,15 +293,25 @@ impl Progress {
 
     fn step(&mut self) {
         self.done += 1;
+        self.show();
+    }
+
+    fn pass(&mut self) {
+        self.passed_over += 1;
+        self.show();
+    }
+
+    fn show(&self) {
         if self.is_shown {
-            let filled = usize::try_from(self.done.saturating_mul(BAR as u64) / self.total.max(1))
+            let read = self.done.saturating_add(self.passed_over);
+            let filled = usize::try_from(read.saturating_mul(BAR as u64) / self.total.max(1))
                 .unwrap_or(BAR)
                 .min(BAR);
             eprint!(
                 "\r[{}{}] {} of {}",
                 "#".repeat(filled),
                 " ".repeat(BAR - filled),
-                self.done,
+                read,
                 self.total
             );
             // A terminal that is gone need not be told.
@@ -287,11 +325,15 @@ impl Progress {
         } else {
             "replayed"
         };
-        let line = if self.is_shown && self.done > 0 {
+        let line = if self.is_shown && self.done + self.passed_over > 0 {
             "\n"
         } else {
             ""
         };
-        eprintln!("{line}{} of {} {verb}", self.done, self.total);
+        let passed_over = match self.passed_over {
+            0 => String::new(),
+            count => format!(", {count} passed over"),
+        };
+        eprintln!("{line}{} of {} {verb}{passed_over}", self.done, self.total);
     }
 }

@@ -61,6 +61,87 @@ fn dead_letters_go_where_they_were_meant_to_and_no_further_a_second_time() {
     assert_eq!(kafka.read(&topic).len(), 5);
 }
 
+/// Dead letters in this order: of an event that has a route, of one that has none, of one that has a route.
+fn placed_unplaced_placed(bridge: &Bridge) -> [String; 2] {
+    let invalid = |id: &str| {
+        let body = format!(
+            "{{\"event_id\":\"{id}\",\"issue_closed\":{{\"issue\":{{\"issue_id\":\"i\",\"title\":1}}}}}}"
+        );
+        let answer = bridge.send(&Request::signed_body(body));
+        answer.expect_success("dead_lettered");
+    };
+    let ids = [events::new_id(), events::new_id()];
+    invalid(&ids[0]);
+    let nowhere = bridge.deliver(&events::ping());
+    nowhere.expect_success("dead_lettered");
+    invalid(&ids[1]);
+    ids
+}
+
+#[test]
+fn an_event_without_a_place_stops_a_replay_unless_it_may_be_passed_over() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, dead) = (
+        kafka.topic("replay"),
+        kafka.topic_with("replay-dead", 1, &[]),
+    );
+    let letters = format!(
+        "on_invalid = {{ dead_letter = {{ topic = \"{dead}\" }} }}\non_unrouted = {{ dead_letter = {{ topic = \"{dead}\" }} }}"
+    );
+    let rest = kafka_broker("main", &kafka.address)
+        + &synq_source(&letters)
+        + &route_with(&topic, "types = [\"issue_*\"]");
+    let bridge = Bridge::run(&rest);
+    bridge.wait_ready();
+    let ids = placed_unplaced_placed(&bridge);
+    let files = write("", &rest);
+    let stopped = replay(&files, &["--from", &dead]).expect_code(1);
+    assert!(stopped.stderr.contains("--skip-unplaced"), "{stopped:?}");
+    assert_eq!(kafka.read(&topic).len(), 1);
+    let skipping = ["--from", dead.as_str(), "--skip-unplaced"];
+    let looked = replay(&files, &[&skipping[..], &["--dry-run"]].concat()).expect_code(0);
+    let summary = "1 of 2 would be replayed, 1 passed over";
+    assert!(looked.stderr.contains(summary), "{looked:?}");
+    let done = replay(&files, &skipping).expect_code(0);
+    let summary = "1 of 2 replayed, 1 passed over";
+    assert!(done.stderr.contains(summary), "{done:?}");
+    let replayed = kafka.read(&topic);
+    let found: Vec<_> = replayed.iter().map(|message| message.event_id()).collect();
+    assert_eq!(found, ids);
+    let again = replay(&files, &skipping).expect_code(0);
+    assert!(again.stderr.contains("0 of 0 replayed"), "{again:?}");
+    assert_eq!(
+        kafka.read(&dead).len(),
+        3,
+        "nothing is taken out of a topic"
+    );
+}
+
+#[test]
+fn a_stream_that_would_drop_what_is_passed_over_is_not_passed_over() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("replay");
+    let dead = nats.stream_with("replay-dead", |settings| {
+        settings.retention = async_nats::jetstream::stream::RetentionPolicy::WorkQueue;
+    });
+    let letters = format!(
+        "on_invalid = {{ dead_letter = {{ topic = \"{dead}.x\" }} }}\non_unrouted = {{ dead_letter = {{ topic = \"{dead}.x\" }} }}"
+    );
+    let rest = nats_broker("main", &nats.url)
+        + &synq_source(&letters)
+        + &route_with(&format!("{stream}.x"), "types = [\"issue_*\"]");
+    let bridge = Bridge::run(&rest);
+    bridge.wait_ready();
+    placed_unplaced_placed(&bridge);
+    let files = write("", &rest);
+    let from = format!("{dead}.x");
+    let stopped = replay(&files, &["--from", &from, "--skip-unplaced"]).expect_code(1);
+    assert!(stopped.stderr.contains("--to"), "{stopped:?}");
+    assert_eq!(nats.read(&stream).len(), 1);
+    let done = replay(&files, &["--from", &from, "--to", &format!("{stream}.y")]).expect_code(0);
+    assert!(done.stderr.contains("2 of 2 replayed"), "{done:?}");
+}
+
 #[test]
 fn an_event_that_took_a_fallback_comes_home() {
     let Some(nats) = Nats::shared() else { return };

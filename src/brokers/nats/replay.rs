@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream::RetentionPolicy;
 use async_nats::jetstream::{self, AckKind};
 use futures_util::StreamExt as _;
 
@@ -22,6 +23,8 @@ pub struct Replay {
     consumer: PullConsumer,
     current: Option<jetstream::Message>,
     is_look: bool,
+    /// Whether the stream keeps what is behind the position.
+    keeps_all: bool,
     remaining: u64,
 }
 
@@ -90,6 +93,7 @@ impl Replay {
             consumer,
             current: None,
             is_look,
+            keeps_all: stream.cached_info().config.retention == RetentionPolicy::Limits,
             remaining,
         })
     }
@@ -136,6 +140,17 @@ impl Replay {
             .double_ack()
             .await
             .map_err(|error| ReplayError(error.to_string()))
+    }
+
+    /// Moves the position behind the message that was read last, where the stream keeps it all the same.
+    pub(in crate::brokers) async fn pass(&mut self) -> Result<(), ReplayError> {
+        if self.keeps_all {
+            return self.done().await;
+        }
+        self.leave().await?;
+        Err(ReplayError(
+            "the stream drops what is passed over, for its retention is not limits; say where to with --to".to_owned(),
+        ))
     }
 
     /// Leaves the position before the message that was read last, and lets the next replay have it at once.
