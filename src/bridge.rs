@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::brokers::{
     Broker, Finding, Health, Message, NotStored, Outcome, Reason, StartError, Unknown, Verdict,
-    durability,
+    durability, together,
 };
 use crate::config::{BrokerId, Config, Position, ReadyWhen, Source};
 use crate::ingress::duplicates::Window;
@@ -223,7 +223,17 @@ impl Bridge {
             )
             .await;
             // That it can't be asked is told by its health.
-            for finding in looked.unwrap_or_default() {
+            let findings = looked.unwrap_or_default();
+            let new = findings.iter().filter(|finding| !seen.contains(finding));
+            for finding in together(new) {
+                if let Verdict::Bad(why) | Verdict::Advice(why) = &finding.verdict {
+                    let Finding {
+                        destination, check, ..
+                    } = &finding;
+                    tracing::warn!(broker = broker.name, destination, check, "{why}");
+                }
+            }
+            for finding in findings {
                 let Finding {
                     destination,
                     check,
@@ -237,11 +247,6 @@ impl Bridge {
                         check,
                         *verdict == Verdict::Good,
                     ),
-                }
-                if let (Verdict::Bad(why) | Verdict::Advice(why), false) =
-                    (verdict, seen.contains(&finding))
-                {
-                    tracing::warn!(broker = broker.name, destination, check, "{why}");
                 }
                 if let (Verdict::Bad(why), true) = (verdict, broker.require_durable) {
                     undurable.push(format!("broker {}: {destination}: {why}", broker.name));

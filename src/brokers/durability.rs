@@ -21,6 +21,25 @@ pub struct Finding {
     pub verdict: Verdict,
 }
 
+/// Findings that say the same, as one with all of their destinations: a stream takes many subjects.
+#[must_use]
+pub fn together<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<Finding> {
+    let mut merged: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let same = merged
+            .iter_mut()
+            .find(|known| (known.check, &known.verdict) == (finding.check, &finding.verdict));
+        match same {
+            Some(known) => {
+                known.destination.push_str(", ");
+                known.destination.push_str(&finding.destination);
+            }
+            None => merged.push(finding.clone()),
+        }
+    }
+    merged
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -66,5 +85,33 @@ impl Finding {
             check,
             verdict: if is_good { Verdict::Good } else { otherwise() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_several_destinations_is_said_once() {
+        let bad = |destination, why: &str| {
+            Finding::new(destination, "replicas", false, || why.to_owned())
+        };
+        let findings = [
+            bad("a.x", "stream A has 1"),
+            bad("b.x", "stream B has 1"),
+            bad("a.y", "stream A has 1"),
+            Finding::advice("a.z", "discard", false, || "stream A has 1".to_owned()),
+        ];
+        let said: Vec<_> = together(&findings)
+            .into_iter()
+            .map(|finding| (finding.destination, finding.check))
+            .collect();
+        let expected = [
+            ("a.x, a.y", "replicas"),
+            ("b.x", "replicas"),
+            ("a.z", "discard"),
+        ];
+        assert_eq!(said, expected.map(|(to, check)| (to.to_owned(), check)));
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use durability::{Finding, Needs, Verdict};
+pub use durability::{Finding, Needs, Verdict, together};
 pub use message::{Attribute, Headers, Message};
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};

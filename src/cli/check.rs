@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers::{self, Finding, Verdict, durability};
+use crate::brokers::{self, Finding, Verdict, durability, together};
 use crate::config::{Action, Config, Destination, Otherwise};
 
 /// How long a broker has to answer.
@@ -160,7 +160,7 @@ async fn connect(config: &Config) -> Outcome {
             destination,
             check,
             verdict,
-        } in findings
+        } in together(&findings)
         {
             match verdict {
                 Verdict::Good => {}

@@ -94,11 +94,22 @@ impl Kafka {
             Err(outcome) => return outcome,
             Ok(waiter) => report(waiter).await,
         };
-        if !matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
-            return reported;
+        if matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
+            // Rare, and its future is larger than the usual one.
+            Box::pin(self.publish_alone(message, deadline, reported)).await
+        } else {
+            reported
         }
-        // The broker refuses a whole batch for its size, and with it those who only shared it. Each may try once more, one
-        // after the other, so that no two of them meet in a batch again.
+    }
+
+    /// The broker refuses a whole batch for its size, and with it those who only shared it. Each may try once more, one
+    /// after the other, so that no two of them meet in a batch again.
+    async fn publish_alone(
+        &self,
+        message: &Message,
+        deadline: Instant,
+        reported: Outcome,
+    ) -> Outcome {
         let Ok(_turn) = tokio::time::timeout_at(deadline, self.alone.lock()).await else {
             return reported;
         };
