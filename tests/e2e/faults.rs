@@ -108,6 +108,43 @@ fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_k
 }
 
 #[test]
+fn f03_after_a_long_outage_of_kafka_its_producer_goes_on_with_nothing_left_over() {
+    let Some(kafka) = Kafka::private() else {
+        return;
+    };
+    let topic = kafka.topic("outage");
+    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
+    let bridge = Bridge::run_with("publish_timeout = \"3s\"", &rest);
+    bridge.wait_ready();
+    let checker = Checker::default();
+    assert_eq!(deliver(&bridge, &checker).status, 200);
+    kafka.kill();
+    // Longer than attempts may go without success before the producer is suspected.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(40) {
+        assert_eq!(deliver(&bridge, &checker).status, 503);
+        wait::play_silence(Duration::from_millis(20));
+    }
+    let queued = "hookbridge_broker_queue_messages";
+    assert_eq!(bridge.metrics().find(queued, &[]), Some(0.0));
+    kafka.start();
+    let started = Instant::now();
+    deliver_until_200(&bridge, &checker);
+    println!(
+        "recovered after {:?}; {}",
+        started.elapsed(),
+        checker.summary()
+    );
+    let restarts = "hookbridge_broker_client_restarts_total";
+    assert_eq!(
+        bridge.metrics().sum(restarts, &[]),
+        0.0,
+        "it was not broken"
+    );
+    println!("{:?}", checker.check(&kafka.read(&topic)));
+}
+
+#[test]
 fn f01_nats_away_at_start_answers_503_then_recovers_by_itself() {
     let Some(nats) = Nats::private_not_started() else {
         return;
