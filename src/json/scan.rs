@@ -77,9 +77,12 @@ pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
         has_controls: first_control(body) < body.len(),
         entries: Vec::with_capacity(body.len() / BYTES_AN_ENTRY + 4),
         open: Vec::with_capacity(8),
+        fault: Fault::Encoding { offset: 0 },
     };
-    scanner.document()?;
-    Ok(Document::new(text, scanner.entries))
+    match scanner.document() {
+        Ok(()) => Ok(Document::new(text, scanner.entries)),
+        Err(Failed) => Err(scanner.fault),
+    }
 }
 
 struct Scanner<'b> {
@@ -90,7 +93,12 @@ struct Scanner<'b> {
     entries: Vec<Entry>,
     /// The containers that are not closed yet.
     open: Vec<Container>,
+    /// What is wrong, when something is.
+    fault: Fault,
 }
+
+/// Something is wrong, and the scanner knows what. Results are looked at all the time, and so carry nothing.
+struct Failed;
 
 /// A container that is being read.
 struct Container {
@@ -101,7 +109,7 @@ struct Container {
 }
 
 impl Scanner<'_> {
-    fn document(&mut self) -> Result<(), Fault> {
+    fn document(&mut self) -> Result<(), Failed> {
         loop {
             self.value()?;
             // A value has ended: close what it ends, until another one must follow.
@@ -134,7 +142,7 @@ impl Scanner<'_> {
     }
 
     /// Reads one value, or the opening of containers down to the first value that is none (or an empty one).
-    fn value(&mut self) -> Result<(), Fault> {
+    fn value(&mut self) -> Result<(), Failed> {
         loop {
             self.white_space();
             match self.peek() {
@@ -163,9 +171,10 @@ impl Scanner<'_> {
         }
     }
 
-    fn open(&mut self, kind: Kind) -> Result<(), Fault> {
+    fn open(&mut self, kind: Kind) -> Result<(), Failed> {
         if self.open.len() == MAX_DEPTH {
-            return Err(Fault::Depth { offset: self.at });
+            self.fault = Fault::Depth { offset: self.at };
+            return Err(Failed);
         }
         let is_object = kind == Kind::Object;
         self.open.push(Container {
@@ -229,7 +238,7 @@ impl Scanner<'_> {
     }
 
     /// A member's name and the colon behind it.
-    fn name(&mut self) -> Result<(), Fault> {
+    fn name(&mut self) -> Result<(), Failed> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member's name"));
         }
@@ -244,7 +253,7 @@ impl Scanner<'_> {
     }
 
     /// Stands on the opening quote; the entry's span is what is between the quotes.
-    fn string(&mut self, kind: Kind) -> Result<(), Fault> {
+    fn string(&mut self, kind: Kind) -> Result<(), Failed> {
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
@@ -270,7 +279,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn escape(&mut self) -> Result<(), Failed> {
         self.at += 1;
         match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
@@ -297,18 +306,21 @@ impl Scanner<'_> {
     }
 
     /// Stands on the `u`; returns the UTF-16 code unit.
-    fn unicode_escape(&mut self) -> Result<u32, Fault> {
+    fn unicode_escape(&mut self) -> Result<u32, Failed> {
         self.at += 1;
         let mut unit = 0;
         for _ in 0..4 {
             let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
-            unit = unit * 16 + digit.ok_or_else(|| self.expected("four hexadecimal digits"))?;
+            let Some(digit) = digit else {
+                return Err(self.expected("four hexadecimal digits"));
+            };
+            unit = unit * 16 + digit;
             self.at += 1;
         }
         Ok(unit)
     }
 
-    fn number(&mut self) -> Result<(), Fault> {
+    fn number(&mut self) -> Result<(), Failed> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -332,7 +344,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), Failed> {
         let start = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
@@ -344,7 +356,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<(), Fault> {
+    fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<(), Failed> {
         if !self
             .bytes
             .get(self.at..)
@@ -373,11 +385,13 @@ impl Scanner<'_> {
             .push(Entry::new(kind, start, end, next, escaped));
     }
 
-    fn expected(&self, expected: &'static str) -> Fault {
-        Fault::Syntax {
+    #[cold]
+    fn expected(&mut self, expected: &'static str) -> Failed {
+        self.fault = Fault::Syntax {
             offset: self.at,
             expected,
-        }
+        };
+        Failed
     }
 }
 
