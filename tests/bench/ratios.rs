@@ -104,8 +104,8 @@ struct Arguments {
     /// Another build of the bridge, as server d
     #[arg(long)]
     other: Option<PathBuf>,
-    /// Lines for the bridge's `[sources.synq]`, for example `dedup_window = "1h"`
-    #[arg(long, default_value = "")]
+    /// Lines for the bridge's `[sources.synq]`
+    #[arg(long, default_value = "dedup_window = \"1h\"")]
     source_keys: String,
     /// Where tables, JSON and plots go
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
