@@ -399,6 +399,10 @@ fn with_injections(id: &str) -> Vec<Request> {
         r"\u0000injected",
     ];
     let mut requests = vec![
+        // Refused, and the first of its kind: the log names it by this id.
+        Request::signed_body(format!(
+            r#"{{"event_id":"told-{id}\u2028injected\u202e","event_type":"EVENT_TYPE_PING","ping":[]}}"#
+        )),
         Request::post("/hooks/%0a%1b[31minjected", "{}"),
         Request::post("/hooks/synq?\u{1b}[31minjected", "{}"),
         Request::post("/hooks/synq", "secret-of-the-body")
@@ -459,7 +463,9 @@ fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
         }
         running.signal("TERM");
         let log = running.stderr.finished(PATIENCE);
-        assert!(log.len() > 5, "{log:#?}");
+        let told = format!("told-{format}");
+        let tells = |line: &String| line.contains(&told) && line.contains("injected");
+        assert!(log.iter().any(tells), "{log:#?}");
         for line in &log {
             assert!(
                 !line.contains(['\u{1b}', '\0', '\r', '\u{2028}', '\u{202e}']),
