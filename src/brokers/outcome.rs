@@ -66,6 +66,18 @@ impl Outcome {
             detail: detail.into(),
         })
     }
+
+    /// What the last of several tries means where an earlier one may have stored the message: then nothing is certain but
+    /// that it is stored, and who finds it there has found his own.
+    pub(super) fn after_doubt(self, in_doubt: bool) -> Self {
+        match self {
+            Self::Stored(_) if in_doubt => Self::Stored(Receipt::confirmed(false)),
+            Self::NotStored(NotStored { reason, detail }) if in_doubt => {
+                Self::unknown(reason, detail)
+            }
+            other => other,
+        }
+    }
 }
 
 /// The kinds of reasons: the label `reason` of `hookbridge_publish_errors_total`.
@@ -173,5 +185,32 @@ impl Restart {
             Self::Dead => "dead",
             Self::Reload => "reload",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_doubtful_try_a_refusal_is_no_certainty_and_a_duplicate_is_the_message_itself() {
+        let refused = || Outcome::not_stored(Reason::StreamFull, "full");
+        let found = || Outcome::Stored(Receipt::confirmed(true));
+        assert!(matches!(
+            refused().after_doubt(true),
+            Outcome::Unknown(unknown) if unknown.reason == Reason::StreamFull
+        ));
+        assert!(matches!(
+            refused().after_doubt(false),
+            Outcome::NotStored(_)
+        ));
+        assert!(matches!(
+            found().after_doubt(true),
+            Outcome::Stored(receipt) if !receipt.is_duplicate()
+        ));
+        assert!(matches!(
+            found().after_doubt(false),
+            Outcome::Stored(receipt) if receipt.is_duplicate()
+        ));
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) waiters: Arc<Waiters>,
     pub(super) breaker: Breaker,
     health: Mutex<Health>,
+    /// When the last connection ended.
+    lost: Mutex<Option<Instant>>,
     metrics: Arc<BrokerMetrics>,
     /// The number of the connection that counts.
     current: AtomicU64,
@@ -87,6 +89,7 @@ impl Shared {
             waiters: Waiters::new(max_in_flight),
             breaker: Breaker::default(),
             health: Mutex::new(Health::Starting),
+            lost: Mutex::new(None),
             metrics,
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
@@ -100,6 +103,16 @@ impl Shared {
 
     pub(super) fn health(&self) -> Health {
         self.lock_health().clone()
+    }
+
+    /// How long there has been no connection: not at all where nobody has noticed yet, and for ever where there never
+    /// was one.
+    pub(super) fn lost_for(&self) -> Duration {
+        if matches!(self.health(), Health::Up { .. }) {
+            return Duration::ZERO;
+        }
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.map_or(Duration::MAX, |lost| lost.elapsed())
     }
 
     /// An acknowledgement did not come.
@@ -124,6 +137,7 @@ impl Shared {
                 });
             }
             Event::Disconnected | Event::Closed => {
+                *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 self.change_to(Health::Down("not connected".to_owned()));
                 let waiting = self
                     .waiters

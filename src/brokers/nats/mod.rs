@@ -2,7 +2,8 @@
 //!
 //! The client's own request path would keep an entry for each publish that is never answered (nats.rs#1617) and leave
 //! those who wait to their time-out when the connection ends (nats.rs#1348). Here one subscription takes all answers,
-//! each finds the one who waits by the ticket in its subject, and a disconnect resolves everyone at once.
+//! each finds the one who waits by the ticket in its subject, and a disconnect resolves everyone at once. Who finds
+//! another server soon sends again, and the stream knows the message by its `Nats-Msg-Id`.
 
 mod breaker;
 mod connection;
@@ -39,6 +40,12 @@ pub(in crate::brokers) use subscription::Subscription;
 
 /// How long a stream without a leader is left alone before the next try.
 const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a connection that has just ended is waited for: servers of a cluster are restarted one by one.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between looks at whether it is back.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is left of a request's time when no further try is made.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -78,17 +85,43 @@ impl Nats {
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
+        let mut in_doubt = false;
+        let mut patience = None;
         loop {
             let outcome = self.publish_once(message, deadline).await;
-            let next = Instant::now() + NO_RESPONDERS_PAUSE;
-            let is_leaderless =
-                matches!(&outcome, Outcome::NotStored(not) if not.reason == Reason::NoResponders);
-            // A stream's election takes seconds; the message is certainly not stored, so it may be sent again.
-            if !is_leaderless || next + MARGIN > deadline {
-                return outcome;
+            let pause = match &outcome {
+                // A stream's election takes seconds; the message is certainly not stored, so it may be sent again.
+                Outcome::NotStored(not) if not.reason == Reason::NoResponders => {
+                    NO_RESPONDERS_PAUSE
+                }
+                Outcome::NotStored(not)
+                    if not.reason == Reason::Disconnected && self.may_be_back(&mut patience) =>
+                {
+                    RECONNECT_PAUSE
+                }
+                // The stream knows it again by its Nats-Msg-Id; without a stream nobody does.
+                Outcome::Unknown(unknown)
+                    if unknown.reason == Reason::Disconnected
+                        && self.acknowledgement == Acknowledgement::JetStream
+                        && self.may_be_back(&mut patience) =>
+                {
+                    in_doubt = true;
+                    RECONNECT_PAUSE
+                }
+                _ => return outcome.after_doubt(in_doubt),
+            };
+            let next = Instant::now() + pause;
+            if next + MARGIN > deadline {
+                return outcome.after_doubt(in_doubt);
             }
             tokio::time::sleep_until(next).await;
         }
+    }
+
+    /// Whether the connection ended only just now, and the caller has not waited for it for longer than that.
+    fn may_be_back(&self, patience: &mut Option<Instant>) -> bool {
+        let end = *patience.get_or_insert_with(|| Instant::now() + RECONNECT_PATIENCE);
+        Instant::now() < end && self.shared.lost_for() < RECONNECT_PATIENCE
     }
 
     async fn publish_once(&self, message: &Message, deadline: Instant) -> Outcome {

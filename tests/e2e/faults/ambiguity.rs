@@ -71,6 +71,9 @@ fn f06(row: &str, behind: &Behind) {
         copies(&(behind.read)(), &event) == 1
     });
     behind.proxy.set(Mode::Pass);
+    // That resets the connection. A retry that was under way then would be sent twice by the bridge itself, and nobody
+    // could say whose duplicate it is.
+    trial.recover();
     let answer = trial.retry(&event);
     let stored = (behind.read)();
     if behind.deduplicates {
