@@ -21,6 +21,9 @@ mod pressure;
 // Routes with a second broker.
 mod second;
 
+// Three brokers as one: leaders and quorums lost, restarts one by one.
+mod clusters;
+
 use std::time::{Duration, Instant};
 
 use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route, route_with, synq_source};

@@ -2,6 +2,9 @@
 //!
 //! Starting one takes two to three seconds of CPU, so all tests share one; those that kill or freeze theirs start their own.
 
+// Three of them, one leader for each partition.
+pub(crate) mod cluster;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -29,6 +32,8 @@ const CLUSTER_ID: &str = "aG9va2JyaWRnZS10ZXN0cw";
 pub(crate) struct Kafka {
     /// `host:port` of the plain listener: a value for `bootstrap_servers`.
     pub(crate) address: String,
+    /// How many replicas a new topic has.
+    replicas: i32,
     own: Option<Own>,
 }
 
@@ -36,6 +41,7 @@ pub(crate) struct Kafka {
 struct Own {
     libs: PathBuf,
     dir: PathBuf,
+    controller: u16,
     sasl: u16,
     tls: u16,
     fronts: Vec<Front>,
@@ -59,7 +65,7 @@ impl Kafka {
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| match std::env::var("HOOKBRIDGE_TEST_KAFKA") {
-            Ok(address) if !address.is_empty() => Some(Self { address, own: None }),
+            Ok(address) if !address.is_empty() => Some(Self::at(&address)),
             _ => {
                 let kafka = Self::absent("", FRONTS)?;
                 kafka.start();
@@ -95,6 +101,7 @@ impl Kafka {
     pub(crate) fn at(address: &str) -> Self {
         Self {
             address: address.to_owned(),
+            replicas: 1,
             own: None,
         }
     }
@@ -187,9 +194,11 @@ replica.fetch.max.bytes=8388608
         let process = Mutex::new(None);
         Some(Self {
             address: format!("127.0.0.1:{plain}"),
+            replicas: 1,
             own: Some(Own {
                 libs,
                 dir,
+                controller,
                 sasl,
                 tls,
                 fronts,
@@ -251,6 +260,12 @@ replica.fetch.max.bytes=8388608
             .kill();
     }
 
+    /// SIGTERM: it hands over what it leads, and ends.
+    pub(crate) fn stop(&self) {
+        let process = self.own().process().take();
+        process.expect("a Kafka that runs").stop();
+    }
+
     /// SIGSTOP: connections stay open, nothing is answered.
     pub(crate) fn freeze(&self) {
         self.own()
@@ -300,7 +315,7 @@ replica.fetch.max.bytes=8388608
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> =
             self.client().create().expect("an admin client");
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replicas));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }

@@ -23,7 +23,18 @@ pub(crate) struct Load {
 impl Load {
     /// Starts so many senders, which deliver new events to `/hooks/synq`.
     pub(crate) fn start(address: SocketAddr, senders: usize, event: fn(usize) -> Event) -> Self {
-        let (checker, stop) = (Arc::<Checker>::default(), Arc::<AtomicBool>::default());
+        Self::paced(address, Arc::default(), senders, PAUSE, event)
+    }
+
+    /// [`Load::start`] at another pace, noted in the books of the test.
+    pub(crate) fn paced(
+        address: SocketAddr,
+        checker: Arc<Checker>,
+        senders: usize,
+        pause: Duration,
+        event: fn(usize) -> Event,
+    ) -> Self {
+        let stop = Arc::<AtomicBool>::default();
         let senders = (0..senders)
             .map(|number| {
                 let (checker, stop) = (Arc::clone(&checker), Arc::clone(&stop));
@@ -45,7 +56,7 @@ impl Load {
                                 }
                             }
                         }
-                        std::thread::sleep(PAUSE);
+                        std::thread::sleep(pause);
                     }
                 })
             })

@@ -2,6 +2,9 @@
 //!
 //! Most tests share one; those that kill or freeze theirs, or want logins or TLS, start their own.
 
+// Three of them, one leader for each stream.
+pub(crate) mod cluster;
+
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -33,7 +36,7 @@ pub(crate) enum Access {
 
 /// A server that runs, or that ran, or that will.
 pub(crate) struct Nats {
-    /// `nats://host:port`: a value for `servers`.
+    /// `nats://host:port`: a value for `servers`. Of a cluster, one after the other with commas.
     pub(crate) url: String,
     access: Access,
     has_tls: bool,
@@ -200,7 +203,7 @@ impl Nats {
                 process::tail(&log)
             );
             runtime().block_on(async {
-                let Ok(client) = self.options().connect(&self.url).await else {
+                let Ok(client) = self.options().connect(&self.servers()[..]).await else {
                     return false;
                 };
                 jetstream::new(client).query_account().await.is_ok()
@@ -216,6 +219,12 @@ impl Nats {
             .take()
             .expect("a nats-server that runs")
             .kill();
+    }
+
+    /// SIGTERM: it hands over what it leads, and ends.
+    pub(crate) fn stop(&self) {
+        let process = self.own().process().take();
+        process.expect("a nats-server that runs").stop();
     }
 
     /// SIGSTOP: connections stay open, nothing is answered.
@@ -300,7 +309,7 @@ impl Nats {
         runtime().block_on(async {
             let client = self
                 .options()
-                .connect(&self.url)
+                .connect(&self.servers()[..])
                 .await
                 .expect("nats-server answers");
             let subscriber = client
@@ -323,7 +332,7 @@ impl Nats {
     /// A client of the test.
     pub(crate) async fn connect(&self) -> async_nats::Client {
         self.options()
-            .connect(&self.url)
+            .connect(&self.servers()[..])
             .await
             .expect("nats-server answers")
     }
@@ -350,6 +359,10 @@ impl Nats {
                 options.credentials(&text).expect("valid credentials")
             }
         }
+    }
+
+    fn servers(&self) -> Vec<&str> {
+        self.url.split(',').collect()
     }
 
     fn own(&self) -> &Own {

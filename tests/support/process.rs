@@ -102,6 +102,12 @@ impl Process {
         self.child.wait().expect("a killed child ends");
     }
 
+    /// SIGTERM; it is gone when this returns.
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        self.wait(wait::PATIENCE);
+    }
+
     pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be asked")
     }

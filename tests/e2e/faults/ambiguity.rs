@@ -229,7 +229,7 @@ fn f10(row: &str, behind: &Behind) {
         checker.summary()
     );
     assert!(behind.proxy.accepted() > 10);
-    trial.checker = std::sync::Arc::into_inner(checker).expect("the senders have ended");
+    trial.checker = checker;
     let books = trial.finish(row, &(behind.read)());
     assert!(books.acknowledged >= 500, "{books:?}");
 }

@@ -122,7 +122,7 @@ fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
     });
     let checker = load.stop();
     assert_eq!(checker.unanswered(), 0, "{}", checker.summary());
-    trial.checker = std::sync::Arc::into_inner(checker).expect("the senders have ended");
+    trial.checker = checker;
     trial.finish("F40 NATS", &behind.read());
 }
 

@@ -1,5 +1,6 @@
 //! A bridge with a fault before it, and the invariants of section 8.3 around whatever the fault is.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{RECOVERY, issue};
@@ -7,6 +8,7 @@ use crate::support::bridge::Bridge;
 use crate::support::checker::{Books, Checker};
 use crate::support::consumer::Stored;
 use crate::support::events::Event;
+use crate::support::load::Load;
 use crate::support::sender::Answer;
 use crate::support::wait::{self, PATIENCE};
 
@@ -15,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Trial {
     pub(super) bridge: Bridge,
-    pub(super) checker: Checker,
+    pub(super) checker: Arc<Checker>,
     publish_timeout: Duration,
 }
 
@@ -32,7 +34,7 @@ impl Trial {
         let http = format!("publish_timeout = \"{publish_timeout}s\"\n{http}");
         Self {
             bridge: Bridge::run_with(&http, rest),
-            checker: Checker::default(),
+            checker: Arc::default(),
             publish_timeout: Duration::from_secs(publish_timeout),
         }
     }
@@ -71,6 +73,28 @@ impl Trial {
         wait::until_some("the retry is answered 200", RECOVERY, || {
             Some(self.deliver(event)).filter(|answer| answer.status == 200)
         })
+    }
+
+    /// Senders at work, whose events this trial's books hold.
+    pub(super) fn load(&self, senders: usize, pause: Duration) -> Load {
+        let checker = Arc::clone(&self.checker);
+        Load::paced(self.bridge.public, checker, senders, pause, issue)
+    }
+
+    /// Waits until so many more events are answered 200 than now.
+    #[track_caller]
+    pub(super) fn wait_for_more(&self, events: usize) {
+        let so_far = self.checker.answered(200);
+        wait::until("more events are answered 200", PATIENCE, || {
+            self.checker.answered(200) >= so_far + events
+        });
+    }
+
+    /// Nothing was so wrong that the client had to be replaced.
+    #[track_caller]
+    pub(super) fn expect_no_client_restart(&self) {
+        let name = "hookbridge_broker_client_restarts_total";
+        assert_eq!(self.bridge.metrics().sum(name, &[]), 0.0, "{name}");
     }
 
     /// Waits until the metric is at least that.

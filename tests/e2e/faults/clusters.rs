@@ -1,0 +1,284 @@
+//! Three brokers as one, which go and come back: rows F19, F26 to F28 and F30.
+
+use std::thread;
+use std::time::Duration;
+
+use super::trial::Trial;
+use super::{SENDERS, issue};
+use crate::support::bridge::{self, hookbridge, kafka_broker, nats_broker, route, synq_source};
+use crate::support::consumer::Stored;
+use crate::support::kafka;
+use crate::support::nats::{self, Nats};
+
+/// With [`SENDERS`] about 200 events a second, as long as they are answered soon.
+const PAUSE: Duration = Duration::from_millis(100);
+
+// ---- Kafka
+
+/// All rows with one cluster, because starting it costs more than most of them.
+#[test]
+fn f19_f26_f27_f28_f30_a_kafka_cluster_that_loses_brokers_loses_no_acknowledged_event() {
+    let Some(cluster) = kafka::cluster::Cluster::start() else {
+        return;
+    };
+    kafka_is_durable(&cluster);
+    kafka_leader_killed(&cluster);
+    kafka_follower_frozen(&cluster);
+    kafka_restarted_one_by_one(&cluster);
+    kafka_quorum_lost(&cluster);
+}
+
+fn to_kafka(cluster: &kafka::cluster::Cluster, topic: &str) -> String {
+    let broker = kafka_broker("main", &cluster.all.address) + "require_durable = true\n";
+    broker + &synq_source("") + &route(topic)
+}
+
+fn kafka_is_durable(cluster: &kafka::cluster::Cluster) {
+    let topic = cluster.all.topic("durable");
+    let rest = to_kafka(cluster, &topic);
+    is_durable("require_durable Kafka", &rest, || cluster.all.read(&topic));
+}
+
+/// Refused where one broker's loss could take an acknowledged event; here none could.
+fn is_durable(row: &str, rest: &str, read: impl FnOnce() -> Vec<Stored>) {
+    let files = bridge::write("", rest);
+    let file = files.file.to_str().expect("a path in UTF-8");
+    let done = hookbridge(["check", "--connect", "--config", file]).expect_code(0);
+    let all = format!("{}{}", done.stdout, done.stderr);
+    assert!(
+        !all.contains("warning") && !all.contains("problem:"),
+        "{done:?}"
+    );
+    let trial = Trial::ready(8, rest);
+    assert_eq!(trial.deliver_new().status, 200);
+    trial.finish(row, &read());
+}
+
+fn kafka_leader_killed(cluster: &kafka::cluster::Cluster) {
+    let topic = cluster.all.topic("f26");
+    let trial = Trial::ready(8, &to_kafka(cluster, &topic));
+    let load = trial.load(SENDERS, PAUSE);
+    trial.wait_for_more(100);
+    let (leader, _) = cluster.leader_and_followers(&topic);
+    leader.kill();
+    // What was under way may be answered now; only then what another one leads.
+    trial.wait_for_more(SENDERS);
+    trial.wait_for_more(100);
+    let (next, _) = cluster.leader_and_followers(&topic);
+    assert_ne!(next.address, leader.address);
+    leader.start();
+    trial.wait_for_more(100);
+    load.stop();
+    trial.expect_no_client_restart();
+    trial.finish("F26 Kafka", &cluster.all.read(&topic));
+    cluster.wait_in_sync(&topic, 3);
+}
+
+/// F30, and F19 for a topic that needs all three.
+fn kafka_follower_frozen(cluster: &kafka::cluster::Cluster) {
+    let topic = cluster.all.topic("f30");
+    let needs_all = [("min.insync.replicas", "3")];
+    let strict_topic = cluster.all.topic_with("f19", 1, &needs_all);
+    let trial = Trial::ready(8, &to_kafka(cluster, &topic));
+    let strict = Trial::ready(4, &to_kafka(cluster, &strict_topic));
+    assert_eq!(strict.deliver_new().status, 200);
+    let load = trial.load(SENDERS, PAUSE);
+    trial.wait_for_more(100);
+    let (_, followers) = cluster.leader_and_followers(&topic);
+    followers[0].freeze();
+    trial.wait_for_more(SENDERS);
+    trial.wait_for_more(100);
+    cluster.wait_in_sync(&topic, 2);
+    load.stop();
+    cluster.wait_in_sync(&strict_topic, 2);
+    for _ in 0..2 {
+        let answer = strict.deliver_new();
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    followers[0].thaw();
+    strict.recover();
+    trial.recover();
+    trial.expect_no_client_restart();
+    strict.expect_no_client_restart();
+    trial.finish("F30 Kafka", &cluster.all.read(&topic));
+    strict.finish(
+        "F19 Kafka, 2 of 3 in sync",
+        &cluster.all.read(&strict_topic),
+    );
+    cluster.wait_in_sync(&topic, 3);
+}
+
+fn kafka_restarted_one_by_one(cluster: &kafka::cluster::Cluster) {
+    let topic = cluster.all.topic_with("f28", 3, &[]);
+    let trial = Trial::ready(8, &to_kafka(cluster, &topic));
+    let load = trial.load(SENDERS, PAUSE);
+    trial.wait_for_more(100);
+    for node in cluster.nodes() {
+        node.stop();
+        trial.wait_for_more(100);
+        node.start();
+        cluster.wait_in_sync(&topic, 3);
+    }
+    load.stop();
+    expect_nearly_all_200(&trial);
+    trial.expect_no_client_restart();
+    trial.finish("F28 Kafka", &cluster.all.read(&topic));
+}
+
+#[track_caller]
+fn expect_nearly_all_200(trial: &Trial) {
+    let checker = &trial.checker;
+    let (good, all) = (
+        checker.answered(200),
+        checker.answers() + checker.unanswered(),
+    );
+    assert!(
+        good * 100 >= all * 99,
+        "{good} of {all}: {}",
+        checker.summary()
+    );
+}
+
+fn kafka_quorum_lost(cluster: &kafka::cluster::Cluster) {
+    let topic = cluster.all.topic("f27");
+    let trial = Trial::ready(4, &to_kafka(cluster, &topic));
+    assert_eq!(trial.deliver_new().status, 200);
+    let (_, followers) = cluster.leader_and_followers(&topic);
+    followers.iter().for_each(|follower| follower.kill());
+    expect_503(&trial);
+    followers[0].start();
+    trial.recover();
+    trial.expect_no_client_restart();
+    trial.finish("F19, F27 Kafka", &cluster.all.read(&topic));
+}
+
+/// Some events at once, and some more, for which the client has had time to notice.
+#[track_caller]
+fn expect_503(trial: &Trial) {
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for _ in 0..5 {
+                scope.spawn(|| {
+                    let answer = trial.deliver(&issue(0));
+                    assert_eq!(answer.status, 503, "{answer:?}");
+                });
+            }
+        });
+    }
+}
+
+// ---- NATS
+
+/// A bridge in front of some of the servers; they tell it of the others.
+fn to_nats(nodes: &[&Nats], stream: &str) -> String {
+    let urls: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
+    let broker = nats_broker("main", &urls.join("\", \"")) + "require_durable = true\n";
+    broker + &synq_source("") + &route(&format!("{stream}.{{type}}"))
+}
+
+#[test]
+fn require_durable_is_content_with_a_stream_of_three_replicas() {
+    let Some(cluster) = nats::cluster::Cluster::start() else {
+        return;
+    };
+    let stream = cluster.stream("durable");
+    let rest = to_nats(&[&cluster.nodes()[0]], &stream);
+    is_durable("require_durable NATS", &rest, || cluster.all.read(&stream));
+}
+
+#[test]
+fn f26_events_ride_out_the_election_when_a_streams_leader_is_killed() {
+    let Some(cluster) = nats::cluster::Cluster::start() else {
+        return;
+    };
+    let stream = cluster.stream("f26");
+    let (leader, followers) = cluster.leader_and_followers(&stream);
+    let trial = Trial::ready(20, &to_nats(&followers[..1], &stream));
+    let load = trial.load(SENDERS, PAUSE);
+    trial.wait_for_more(100);
+    leader.kill();
+    trial.wait_for_more(SENDERS);
+    trial.wait_for_more(100);
+    leader.start();
+    trial.wait_for_more(100);
+    load.stop();
+    trial.expect_no_client_restart();
+    let checker = &trial.checker;
+    // The bridge's own server lives, so only what the leader had just been sent is in doubt.
+    assert_eq!(
+        checker.answers(),
+        checker.answered(200) + checker.outcomes("publish_timeout"),
+        "{}",
+        checker.summary()
+    );
+    assert!(
+        checker.outcomes("publish_timeout") <= SENDERS,
+        "{}",
+        checker.summary()
+    );
+    trial.finish("F26 NATS", &cluster.all.read(&stream));
+}
+
+#[test]
+fn f27_without_a_quorum_a_stream_acknowledges_nothing_and_with_it_everything_again() {
+    let Some(cluster) = nats::cluster::Cluster::start() else {
+        return;
+    };
+    let stream = cluster.stream("f27");
+    let (leader, followers) = cluster.leader_and_followers(&stream);
+    let trial = Trial::ready(4, &to_nats(&[leader, followers[0], followers[1]], &stream));
+    assert_eq!(trial.deliver_new().status, 200);
+    followers.iter().for_each(|follower| follower.kill());
+    expect_503(&trial);
+    followers[0].start();
+    trial.recover();
+    trial.expect_no_client_restart();
+    trial.finish("F27 NATS", &cluster.all.read(&stream));
+}
+
+#[test]
+fn f28_a_nats_cluster_that_is_restarted_one_by_one_refuses_next_to_nothing() {
+    let Some(cluster) = nats::cluster::Cluster::start() else {
+        return;
+    };
+    let stream = cluster.stream("f28");
+    let nodes: Vec<&Nats> = cluster.nodes().iter().collect();
+    let trial = Trial::ready(10, &to_nats(&nodes, &stream));
+    let load = trial.load(SENDERS, PAUSE);
+    trial.wait_for_more(100);
+    for node in nodes {
+        node.stop();
+        trial.wait_for_more(100);
+        node.start();
+        cluster.wait_whole(&stream);
+    }
+    load.stop();
+    expect_nearly_all_200(&trial);
+    trial.expect_no_client_restart();
+    trial.finish("F28 NATS", &cluster.all.read(&stream));
+}
+
+#[test]
+fn f30_a_frozen_follower_costs_a_stream_of_three_replicas_nothing() {
+    let Some(cluster) = nats::cluster::Cluster::start() else {
+        return;
+    };
+    let stream = cluster.stream("f30");
+    let (leader, followers) = cluster.leader_and_followers(&stream);
+    let trial = Trial::ready(8, &to_nats(&[leader], &stream));
+    let load = trial.load(SENDERS, PAUSE);
+    trial.wait_for_more(100);
+    followers[0].freeze();
+    trial.wait_for_more(500);
+    followers[0].thaw();
+    trial.wait_for_more(100);
+    let checker = load.stop();
+    assert_eq!(
+        checker.answered(200),
+        checker.answers(),
+        "{}",
+        checker.summary()
+    );
+    trial.expect_no_client_restart();
+    trial.finish("F30 NATS", &cluster.all.read(&stream));
+}

@@ -1,0 +1,107 @@
+//! Three nats-servers as one cluster, with streams of three replicas.
+
+use async_nats::jetstream;
+
+use super::{Access, Nats};
+use crate::support::kafka::unique;
+use crate::support::{process, runtime, wait};
+
+/// Three that run, or of which some do.
+pub(crate) struct Cluster {
+    /// Whichever of them answers: for reading. Its URL names all three.
+    pub(crate) all: Nats,
+    nodes: Vec<Nats>,
+}
+
+impl Cluster {
+    /// Three that know each other.
+    pub(crate) fn start() -> Option<Self> {
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            nodes.push(Nats::private_not_started()?);
+        }
+        let ports = [process::port(), process::port(), process::port()];
+        let routes = ports.map(|port| format!("\"nats://127.0.0.1:{port}\""));
+        for (number, (node, port)) in nodes.iter().zip(ports).enumerate() {
+            let file = node.own().dir.join("nats.conf");
+            let mut text = std::fs::read_to_string(&file).expect("its configuration");
+            text += &format!(
+                "\nserver_name: \"{number}\"\ncluster {{ name: \"tests\", listen: \"127.0.0.1:{port}\", routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            std::fs::write(&file, text).expect("a file");
+        }
+        // JetStream answers in none of them before two of them run.
+        std::thread::scope(|scope| {
+            for node in &nodes {
+                scope.spawn(|| node.start());
+            }
+        });
+        let urls: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
+        let all = Nats {
+            url: urls.join(","),
+            access: Access::Anyone,
+            has_tls: false,
+            own: None,
+        };
+        Some(Self { all, nodes })
+    }
+
+    /// A new stream in files with three replicas that takes `PREFIX.>`, where the prefix is its own; the prefix.
+    pub(crate) fn stream(&self, name: &str) -> String {
+        let prefix = unique(name);
+        let settings = jetstream::stream::Config {
+            name: prefix.clone(),
+            subjects: vec![format!("{prefix}.>")],
+            num_replicas: 3,
+            ..Default::default()
+        };
+        // Refused until the cluster's leader has seen all three.
+        wait::until("a stream with three replicas", wait::PATIENCE, || {
+            runtime().block_on(async {
+                let context = self.all.jetstream().await;
+                context.create_stream(settings.clone()).await.is_ok()
+            })
+        });
+        self.wait_whole(&prefix);
+        prefix
+    }
+
+    /// The one that leads a stream, and the others.
+    pub(crate) fn leader_and_followers(&self, stream: &str) -> (&Nats, Vec<&Nats>) {
+        let leader = wait::until_some("the stream has a leader", wait::PATIENCE, || {
+            self.info(stream)?.leader?.parse::<usize>().ok()
+        });
+        let followers = self.nodes.iter().enumerate();
+        let followers = followers.filter(|(number, _)| *number != leader);
+        (
+            self.nodes.get(leader).expect("one of three"),
+            followers.map(|(_, node)| node).collect(),
+        )
+    }
+
+    /// Each of them.
+    pub(crate) fn nodes(&self) -> &[Nats] {
+        &self.nodes
+    }
+
+    /// Waits until each replica of a stream has all that there is.
+    pub(crate) fn wait_whole(&self, stream: &str) {
+        wait::until("all replicas are current", wait::PATIENCE, || {
+            self.info(stream).is_some_and(|cluster| {
+                let is_current = |peer: &jetstream::stream::PeerInfo| peer.current && !peer.offline;
+                cluster.leader.is_some()
+                    && cluster.replicas.len() == 2
+                    && cluster.replicas.iter().all(is_current)
+            })
+        });
+    }
+
+    fn info(&self, stream: &str) -> Option<jetstream::stream::ClusterInfo> {
+        runtime().block_on(async {
+            let context = self.all.jetstream().await;
+            let stream = context.get_stream(stream).await.ok()?;
+            stream.cached_info().cluster.clone()
+        })
+    }
+}
