@@ -21,6 +21,9 @@ mod pressure;
 // Routes with a second broker.
 mod second;
 
+// Brokers that come back elsewhere.
+mod moved;
+
 // Three brokers as one: leaders and quorums lost, restarts one by one.
 mod clusters;
 

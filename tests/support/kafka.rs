@@ -19,6 +19,7 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::consumer::Stored;
+use super::disk::SmallDisk;
 use super::process::{self, Process};
 use super::proxy::Proxy;
 use super::{runtime, tls, wait};
@@ -45,6 +46,7 @@ struct Own {
     sasl: u16,
     tls: u16,
     fronts: Vec<Front>,
+    disk: Option<SmallDisk>,
     process: Mutex<Option<Process>>,
 }
 
@@ -116,6 +118,15 @@ impl Kafka {
     /// One of the test's own that has an address but does not run yet.
     pub(crate) fn private_not_started() -> Option<Self> {
         Self::absent(QUICK_RETURN, 0).or_else(|| process::missing("Kafka"))
+    }
+
+    /// One of the test's own, running, with its data on a disk of so many MiB; `None` where there can't be one.
+    pub(crate) fn private_on_small_disk(mib: u32) -> Option<Self> {
+        let mut kafka = Self::private_not_started()?;
+        let own = kafka.own.as_mut().expect("a Kafka of the test's own");
+        own.disk = Some(SmallDisk::mount(&own.dir.join("data"), mib)?);
+        kafka.start();
+        Some(kafka)
     }
 
     /// One of the test's own, running, and a proxy in front of it.
@@ -202,6 +213,7 @@ replica.fetch.max.bytes=8388608
                 sasl,
                 tls,
                 fronts,
+                disk: None,
                 process,
             }),
         })
@@ -211,7 +223,7 @@ replica.fetch.max.bytes=8388608
     pub(crate) fn start(&self) {
         let own = self.own();
         let log = own.dir.join("log");
-        if !own.dir.join("data").exists() {
+        if !own.is_formatted() {
             let (user, password) = USER;
             let scram = format!("SCRAM-SHA-256=[name={user},password={password}]");
             let format = own
@@ -249,6 +261,27 @@ replica.fetch.max.bytes=8388608
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
         });
         *own.process() = Some(process);
+    }
+
+    /// Gives it, while it does not run, another port for its next start.
+    pub(crate) fn move_to(&mut self, port: u16) {
+        let new = format!("127.0.0.1:{port}");
+        let file = self.own().dir.join("server.properties");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        std::fs::write(&file, text.replace(&self.address, &new)).expect("a file");
+        self.address = new;
+    }
+
+    /// The disk of [`Kafka::private_on_small_disk`].
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.own().disk.as_ref().expect("a disk of its own")
+    }
+
+    /// Whether its process has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut process = self.own().process();
+        let process = process.as_mut().expect("a Kafka that was started");
+        process.try_wait().is_some()
     }
 
     /// SIGKILL: it has no time to write anything down.
@@ -465,8 +498,19 @@ impl Drop for Kafka {
 }
 
 impl Own {
+    fn is_formatted(&self) -> bool {
+        let data = match &self.disk {
+            None => self.dir.join("data"),
+            Some(disk) => disk.seen_from_outside(),
+        };
+        data.join("meta.properties").exists()
+    }
+
     fn java(&self, class: &str) -> Command {
-        let mut java = process::command("java");
+        let mut java = match &self.disk {
+            None => process::command("java"),
+            Some(disk) => disk.command("java"),
+        };
         java.args([
             "-Xms128m",
             "-Xmx384m",

@@ -10,6 +10,9 @@ pub(crate) mod process;
 // What a process has of the machine: memory, threads, descriptors.
 pub(crate) mod usage;
 
+// A disk that can be filled.
+pub(crate) mod disk;
+
 // Certificates for the brokers' TLS listeners.
 pub(crate) mod tls;
 

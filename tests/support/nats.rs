@@ -14,6 +14,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pu
 use futures_util::StreamExt as _;
 
 use super::consumer::Stored;
+use super::disk::SmallDisk;
 use super::kafka::unique;
 use super::process::{self, Process};
 use super::proxy::Proxy;
@@ -46,6 +47,7 @@ pub(crate) struct Nats {
 struct Own {
     program: PathBuf,
     dir: PathBuf,
+    disk: Option<SmallDisk>,
     process: Mutex<Option<Process>>,
 }
 
@@ -77,10 +79,25 @@ impl Nats {
     /// One of the test's own, running, with more settings of JetStream.
     pub(crate) fn private_with(jetstream: &str) -> Option<Self> {
         let nats = Self::private_not_started()?;
-        let file = nats.own().dir.join("nats.conf");
+        nats.add_to_jetstream(jetstream);
+        nats.start();
+        Some(nats)
+    }
+
+    fn add_to_jetstream(&self, settings: &str) {
+        let file = self.own().dir.join("nats.conf");
         let text = std::fs::read_to_string(&file).expect("its configuration");
-        let text = text.replace("store_dir:", &format!("{jetstream}, store_dir:"));
+        let text = text.replace("store_dir:", &format!("{settings}, store_dir:"));
         std::fs::write(&file, text).expect("a file");
+    }
+
+    /// One of the test's own, running, with its data on a disk of so many MiB; `None` where there can't be one.
+    pub(crate) fn private_on_small_disk(mib: u32) -> Option<Self> {
+        let mut nats = Self::private_not_started()?;
+        let own = nats.own.as_mut().expect("a nats-server of the test's own");
+        own.disk = Some(SmallDisk::mount(&own.dir.join("data"), mib)?);
+        // It would leave a part of the disk alone, and refuse before the disk does.
+        nats.add_to_jetstream("max_file_store: 1GB");
         nats.start();
         Some(nats)
     }
@@ -140,6 +157,7 @@ impl Nats {
         let own = Some(Own {
             program,
             dir,
+            disk: None,
             process: Mutex::new(None),
         });
         Some(Self {
@@ -189,7 +207,10 @@ impl Nats {
                 .open(&log)
                 .expect("a log file")
         };
-        let mut command = process::command(&own.program);
+        let mut command = match &own.disk {
+            None => process::command(&own.program),
+            Some(disk) => disk.command(&own.program),
+        };
         command
             .arg("-c")
             .arg(own.dir.join("nats.conf"))
@@ -210,6 +231,21 @@ impl Nats {
             })
         });
         *own.process() = Some(process);
+    }
+
+    /// Gives it, while it does not run, another port for its next start.
+    pub(crate) fn move_to(&mut self, port: u16) {
+        let new = format!("nats://127.0.0.1:{port}");
+        let file = self.own().dir.join("nats.conf");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let text = text.replace(&self.url["nats://".len()..], &new["nats://".len()..]);
+        std::fs::write(&file, text).expect("a file");
+        self.url = new;
+    }
+
+    /// The disk of [`Nats::private_on_small_disk`].
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.own().disk.as_ref().expect("a disk of its own")
     }
 
     /// SIGKILL: it has no time to write anything down.

@@ -1,4 +1,4 @@
-//! Destinations that are missing, full or not what they seem: rows F13 to F17, F23 to F25.
+//! Destinations that are missing, full or not what they seem: rows F13 to F18, F23 to F25.
 
 use std::time::{Duration, Instant};
 
@@ -206,6 +206,61 @@ fn f17_a_server_without_storage_is_503_for_every_stream_on_it() {
     let stored = nats.read(&stream);
     assert_eq!(copies(&stored, &refused), 0);
     trial.finish("F17 NATS", &stored);
+}
+
+#[test]
+fn f18_a_nats_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
+    let Some(nats) = Nats::private_on_small_disk(16) else {
+        return;
+    };
+    let stream = nats.stream("f18");
+    let trial = Trial::ready(
+        2,
+        &(nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"))),
+    );
+    assert_eq!(trial.deliver_new().status, 200);
+    nats.disk().fill();
+    refuses(&trial);
+    nats.disk().make_room();
+    // The stream keeps to its first error until its server is started again.
+    nats.stop();
+    nats.start();
+    trial.recover();
+    trial.finish("F18 NATS", &nats.read(&stream));
+}
+
+#[test]
+fn f18_a_kafka_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
+    let Some(kafka) = Kafka::private_on_small_disk(64) else {
+        return;
+    };
+    let topic = kafka.topic("f18");
+    let trial = Trial::ready(
+        2,
+        &(kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic)),
+    );
+    assert_eq!(trial.deliver_new().status, 200);
+    kafka.disk().fill();
+    refuses(&trial);
+    // It gives its only data directory up, and ends.
+    wait::until("Kafka ends", PATIENCE, || kafka.has_ended());
+    kafka.disk().make_room();
+    kafka.start();
+    trial.recover();
+    trial.finish("F18 Kafka", &kafka.read(&topic));
+}
+
+/// What is left of the last page takes some events; after that none is taken.
+fn refuses(trial: &Trial) {
+    wait::until("an event is refused", PATIENCE, || {
+        let answer = trial.deliver_new();
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+        answer.status == 503
+    });
+    for _ in 0..2 {
+        let answer = trial.deliver_new();
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
 }
 
 #[test]
