@@ -50,7 +50,7 @@ fn is_durable(row: &str, rest: &str, read: impl FnOnce() -> Vec<Stored>) {
         "{done:?}"
     );
     let trial = Trial::ready(8, rest);
-    assert_eq!(trial.deliver_new().status, 200);
+    trial.recover();
     trial.finish(row, &read());
 }
 
@@ -81,7 +81,7 @@ fn kafka_follower_frozen(cluster: &kafka::cluster::Cluster) {
     let strict_topic = cluster.all.topic_with("f19", 1, &needs_all);
     let trial = Trial::ready(8, &to_kafka(cluster, &topic));
     let strict = Trial::ready(4, &to_kafka(cluster, &strict_topic));
-    assert_eq!(strict.deliver_new().status, 200);
+    strict.recover();
     let load = trial.load(SENDERS, PAUSE);
     trial.wait_for_more(100);
     let (_, followers) = cluster.leader_and_followers(&topic);
@@ -142,7 +142,7 @@ fn expect_nearly_all_200(trial: &Trial) {
 fn kafka_quorum_lost(cluster: &kafka::cluster::Cluster) {
     let topic = cluster.all.topic("f27");
     let trial = Trial::ready(4, &to_kafka(cluster, &topic));
-    assert_eq!(trial.deliver_new().status, 200);
+    trial.recover();
     let (_, followers) = cluster.leader_and_followers(&topic);
     followers.iter().for_each(|follower| follower.kill());
     expect_503(&trial);
@@ -227,7 +227,7 @@ fn f27_without_a_quorum_a_stream_acknowledges_nothing_and_with_it_everything_aga
     let stream = cluster.stream("f27");
     let (leader, followers) = cluster.leader_and_followers(&stream);
     let trial = Trial::ready(4, &to_nats(&[leader, followers[0], followers[1]], &stream));
-    assert_eq!(trial.deliver_new().status, 200);
+    trial.recover();
     followers.iter().for_each(|follower| follower.kill());
     expect_503(&trial);
     followers[0].start();
