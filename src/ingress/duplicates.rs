@@ -3,7 +3,7 @@
 //! It only ever makes duplicates fewer, and never an event less: an entry says "stored" only after a broker's receipt, it
 //! is looked up only for verified requests, its key contains the body's hash, and whatever else happens removes it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ struct Entries {
 
 #[derive(Debug)]
 enum Entry {
-    /// Its first delivery is being published; whoever comes meanwhile waits for how that ends.
-    InFlight(watch::Receiver<Option<End>>),
+    /// Its first delivery is being published; whoever comes meanwhile is told how that ends.
+    InFlight(Option<watch::Sender<Option<End>>>),
     Stored(Receipt),
 }
 
@@ -60,7 +60,7 @@ pub(super) enum Entered {
 pub(super) struct Place {
     window: Arc<Window>,
     key: Key,
-    end: watch::Sender<Option<End>>,
+    is_open: bool,
 }
 
 impl Window {
@@ -89,18 +89,22 @@ impl Window {
     ) -> Result<Entered, watch::Receiver<Option<End>>> {
         let mut entries = self.lock();
         entries.forget(now, self.lifetime, self.max_entries);
-        match entries.by_key.get(&key) {
-            Some(Entry::Stored(receipt)) => Ok(Entered::Stored(*receipt)),
-            Some(Entry::InFlight(end)) => Err(end.clone()),
-            None => {
-                let (sender, receiver) = watch::channel(None);
-                entries.by_key.insert(key, Entry::InFlight(receiver));
+        match entries.by_key.entry(key) {
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Entry::InFlight(None));
                 Ok(Entered::First(Place {
                     window: Arc::clone(self),
                     key,
-                    end: sender,
+                    is_open: true,
                 }))
             }
+            hash_map::Entry::Occupied(occupied) => match occupied.into_mut() {
+                Entry::Stored(receipt) => Ok(Entered::Stored(*receipt)),
+                Entry::InFlight(twins) => {
+                    let twins = twins.get_or_insert_with(|| watch::channel(None).0);
+                    Err(twins.subscribe())
+                }
+            },
         }
     }
 }
@@ -158,23 +162,32 @@ fn key(event_id: &EventId, body: &[u8]) -> Key {
 
 impl Place {
     /// Says how the first delivery ended. Only what is stored is remembered.
-    pub(super) fn end(self, end: &End) {
-        if let Ok(receipt) = end {
-            let mut entries = self.window.lock();
-            entries.by_key.insert(self.key, Entry::Stored(*receipt));
-            entries.stored.push_back((Instant::now(), self.key));
+    pub(super) fn end(mut self, end: &End) {
+        self.leave(Some(end));
+    }
+
+    fn leave(&mut self, end: Option<&End>) {
+        if !std::mem::take(&mut self.is_open) {
+            return;
         }
-        // Nobody need wait for it.
-        self.end.send_replace(Some(end.clone()));
+        let mut entries = self.window.lock();
+        let left = match end {
+            Some(Ok(receipt)) => {
+                entries.stored.push_back((Instant::now(), self.key));
+                entries.by_key.insert(self.key, Entry::Stored(*receipt))
+            }
+            Some(Err(_)) | None => entries.by_key.remove(&self.key),
+        };
+        drop(entries);
+        if let (Some(Entry::InFlight(Some(twins))), Some(end)) = (left, end) {
+            twins.send_replace(Some(end.clone()));
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut entries = self.window.lock();
-        if let Some(Entry::InFlight(_)) = entries.by_key.get(&self.key) {
-            entries.by_key.remove(&self.key);
-        }
+        self.leave(None);
     }
 }
 
