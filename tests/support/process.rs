@@ -14,10 +14,18 @@ use std::time::{Duration, Instant};
 
 use super::wait;
 
-/// A command whose process the kernel kills when we end: `setpriv` asks for that, then becomes `program`.
+/// A command whose process the kernel kills when we end: `setpriv` asks for that, then becomes `program`. What a shell's
+/// background jobs ignore, SIGINT, would be ignored by their children too.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "--",
+        "env",
+        "--default-signal=INT,QUIT",
+    ]);
+    command.arg(program);
     command.stdin(Stdio::null());
     command
 }
