@@ -209,12 +209,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         let (deadline, what) = match self.waiting {
             Waiting::Idle(since) => {
-                if !self.activity.is_at_rest() {
+                let may_rest = self.write_since.is_none() && !self.is_http2;
+                if may_rest && !self.activity.is_at_rest() {
                     ready!(self.read_clock.poll(since + REST, context));
-                    let is_at_rest = self.write_since.is_none() && !self.is_http2;
-                    self.activity
-                        .is_at_rest
-                        .store(is_at_rest, Ordering::Release);
+                    self.activity.is_at_rest.store(true, Ordering::Release);
                 }
                 (since + self.limits.idle, "no request came")
             }
@@ -440,6 +438,16 @@ mod tests {
             (0, Duration::from_secs(5)),
             "the head's time counts from its first byte"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_does_not_rest_while_an_answer_is_not_taken() {
+        let (mut socket, _theirs, activity) = pair();
+        let for_seconds = |seconds| Duration::from_secs(seconds);
+        let written = tokio::time::timeout(for_seconds(1), socket.write_all(&[0; 4096])).await;
+        assert!(written.is_err(), "there is no room for it");
+        let read = tokio::time::timeout(for_seconds(10), socket.wait_for_byte()).await;
+        assert!(read.is_err() && !activity.is_at_rest());
     }
 
     #[tokio::test(start_paused = true)]
