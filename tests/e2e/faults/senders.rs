@@ -156,17 +156,41 @@ fn f44_what_a_sender_does_not_wait_for_is_published_and_remembered() {
     assert_eq!(books.duplicates, 0);
 }
 
-#[test]
-fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
-        return;
-    };
-    let topic = kafka.topic("f45");
+/// A bridge that remembers what it has stored, behind a proxy to a Kafka, after a first event.
+struct Remembering {
+    kafka: &'static Kafka,
+    proxy: Proxy,
+    topic: String,
+    trial: Trial,
+}
+
+fn remembering(topic: &str, publish_timeout: u64) -> Option<Remembering> {
+    let (kafka, proxy) = Kafka::behind_proxy()?;
+    let topic = kafka.topic(topic);
     let rest = kafka_broker("main", &proxy.address)
         + &synq_source("dedup_window = \"1h\"")
         + &route(&topic);
-    let trial = Trial::ready(6, &rest);
+    let trial = Trial::ready(publish_timeout, &rest);
     assert_eq!(trial.deliver_new().status, 200);
+    Some(Remembering {
+        kafka,
+        proxy,
+        topic,
+        trial,
+    })
+}
+
+#[test]
+fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
+    let Some(Remembering {
+        kafka,
+        proxy,
+        topic,
+        trial,
+    }) = remembering("f45", 6)
+    else {
+        return;
+    };
 
     // The first ends well: one message, and both are answered after the reply.
     proxy.set(Mode::HoldReplies);
@@ -210,15 +234,15 @@ fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
 
 #[test]
 fn f46_a_retry_after_doubt_is_published_whatever_the_window() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
+    let Some(Remembering {
+        kafka,
+        proxy,
+        topic,
+        trial,
+    }) = remembering("f46", 3)
+    else {
         return;
     };
-    let topic = kafka.topic("f46");
-    let rest = kafka_broker("main", &proxy.address)
-        + &synq_source("dedup_window = \"1h\"")
-        + &route(&topic);
-    let trial = Trial::ready(3, &rest);
-    assert_eq!(trial.deliver_new().status, 200);
     proxy.set(Mode::DropReplies);
     let event = issue(1);
     trial.deliver(&event).expect_problem(503, "publish_timeout");
