@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
+use crate::live::Live;
 
 /// A scraper, a balancer's probes and a few people.
 const MAX_CONNECTIONS: usize = 64;
@@ -26,7 +27,7 @@ const MAX_AGE: Duration = Duration::from_secs(120);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop.
-pub async fn serve(listener: TcpListener, bridge: Arc<Bridge>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -40,11 +41,12 @@ pub async fn serve(listener: TcpListener, bridge: Arc<Bridge>, stop: Cancellatio
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
-        let bridge = Arc::clone(&bridge);
+        let live = Arc::clone(&live);
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 std::future::ready(Ok::<_, std::convert::Infallible>(respond(
-                    &bridge, &request,
+                    &live.current(),
+                    &request,
                 )))
             });
             let mut builder = http1::Builder::new();

@@ -1,55 +1,47 @@
-//! The running whole: a configuration, its brokers' clients, and the handles of its metrics. A request holds one
-//! [`Bridge`] from its first step to its last.
+//! One configuration at work: its brokers' clients, and the handles of its metrics. A request holds one [`Bridge`] from its
+//! first step to its last, so it sees no other configuration's.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::brokers::{
-    Broker, Finding, Health, Message, NotStored, Outcome, Reason, StartError, Unknown, Verdict,
-    durability, together,
+    Broker, Finding, Health, Message, NotStored, Outcome, StartError, Unknown, Verdict, durability,
+    together,
 };
-use crate::config::{BrokerId, Config, Position, ReadyWhen, Source};
+use crate::config::{BrokerId, Config, NamedBroker, Position, ReadyWhen, Source};
 use crate::ingress::duplicates::Window;
 use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
-use crate::metrics::{Metrics, SourceMetrics};
+use crate::metrics::{BrokerMetrics, Handles, SourceMetrics, unix_seconds};
+use crate::process::{Process, Seen};
 use crate::providers::EventId;
-use crate::telemetry::{Gate, shorten};
+use crate::telemetry::shorten;
 
-/// The running whole.
+/// One configuration at work.
 #[derive(Debug)]
 pub struct Bridge {
+    process: Arc<Process>,
     config: Config,
-    brokers: Vec<Broker>,
-    metrics: Metrics,
-    permits: Arc<Permits>,
+    handles: Handles,
     /// By broker.
-    shares: Vec<Share>,
+    clients: Vec<Client>,
+    permits: Arc<Permits>,
     /// By source, where it remembers what was stored.
     windows: Vec<Option<Arc<Window>>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
-    /// Requests whose senders have hung up.
-    tasks: TaskTracker,
-    gates: Gates,
-    /// What is wrong with the destinations of brokers that must be durable.
-    undurable: Mutex<Vec<String>>,
-    is_draining: AtomicBool,
-    is_closing: AtomicBool,
-    request_prefix: u32,
-    request_count: AtomicU64,
+    /// Tells that the last request has let go of it.
+    in_use: DropGuard,
 }
 
-/// How often the log says the same thing.
-#[derive(Debug)]
-struct Gates {
-    refusals: Vec<(&'static str, Gate)>,
-    dead_letters: Vec<(&'static str, Gate)>,
-    failures: Vec<(Reason, Gate)>,
+/// A broker's client, and its part of what may be under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) broker: Arc<Broker>,
+    share: Arc<Share>,
 }
 
 /// Whether the service can take events, and what is missing.
@@ -62,73 +54,134 @@ pub struct Readiness {
 }
 
 impl Bridge {
-    /// Starts the clients of all brokers that the routes need. They connect in the background.
+    /// Starts the clients of all brokers. They connect in the background.
     ///
     /// # Errors
     /// What a client does not take of its settings.
-    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
-        let metrics =
-            Metrics::new(&config).map_err(|error| StartError(format!("metrics: {error}")))?;
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let process = Process::new().map_err(metrics_error)?;
+        Self::assemble(config, Arc::new(process), None).await
+    }
+
+    /// What is to follow this one: clients whose settings are the same, what is under way and what is remembered are shared
+    /// between the two.
+    ///
+    /// # Errors
+    /// What a new client does not take of its settings.
+    pub(crate) async fn successor(&self, config: Config) -> Result<Self, StartError> {
+        Self::assemble(config, Arc::clone(&self.process), Some(self)).await
+    }
+
+    async fn assemble(
+        config: Config,
+        process: Arc<Process>,
+        earlier: Option<&Self>,
+    ) -> Result<Self, StartError> {
+        let handles = process.metrics().handles(&config).map_err(metrics_error)?;
         let limits = config.broker_limits();
-        let mut brokers = Vec::with_capacity(config.brokers.len());
-        for (id, broker_metrics) in config.broker_ids().zip(&metrics.brokers) {
-            let broker = config.broker(id);
+        let (share_events, share_bytes) = config.broker_share();
+        let mut clients = Vec::with_capacity(config.brokers.len());
+        for (id, metrics) in config.broker_ids().zip(&handles.brokers) {
+            if let Some(same) = earlier.and_then(|earlier| earlier.client_as_for(&config, id)) {
+                clients.push(same.clone());
+                continue;
+            }
+            let named = config.broker(id);
             let destinations = config.known_destinations(id);
-            brokers.push(
-                Broker::start(
-                    &broker.name,
-                    &broker.settings,
-                    limits,
-                    destinations,
-                    Arc::clone(broker_metrics),
-                )
-                .await?,
-            );
+            let metrics = Arc::clone(metrics);
+            let broker =
+                Broker::start(&named.name, &named.settings, limits, destinations, metrics).await?;
+            clients.push(Client {
+                broker: Arc::new(broker),
+                share: Arc::new(Share::new(share_events, share_bytes)),
+            });
         }
-        let by_source = config.sources.iter().map(|source| source.max_in_flight);
-        let permits = Permits::new(
-            config.http.max_in_flight,
-            config.http.max_in_flight_bytes,
-            by_source,
-        );
+        let (max_events, max_bytes) = (config.http.max_in_flight, config.http.max_in_flight_bytes);
+        let by_source = config.sources.iter().map(|source| {
+            let earlier = earlier.and_then(|earlier| earlier.source_called(&source.name));
+            (earlier.map(|earlier| earlier.index), source.max_in_flight)
+        });
+        let permits = match earlier {
+            Some(earlier) => earlier
+                .permits
+                .with_limits(max_events, max_bytes, by_source),
+            None => Permits::new(max_events, max_bytes, by_source.map(|(_, limit)| limit)),
+        };
+        let windows = config.sources.iter().map(|source| {
+            let lifetime = source.dedup_window?;
+            let earlier = earlier.and_then(|earlier| {
+                earlier
+                    .window(earlier.source_called(&source.name)?)
+                    .cloned()
+            });
+            Some(earlier.unwrap_or_else(|| Window::new(lifetime)))
+        });
         let paths = config
             .sources
             .iter()
             .map(|source| (source.path.clone(), Arc::clone(source)))
             .collect();
-        let needed_brokers = config.needed_brokers();
-        let (share_events, share_bytes) = config.broker_share();
-        let shares = config
-            .broker_ids()
-            .map(|_| Share::new(share_events, share_bytes))
-            .collect();
-        let windows = config
-            .sources
-            .iter()
-            .map(|source| source.dedup_window.map(Window::new))
-            .collect();
-        let gates = Gates {
-            refusals: Refusal::CODES.map(|code| (code, Gate::default())).into(),
-            dead_letters: Refusal::CODES.map(|code| (code, Gate::default())).into(),
-            failures: Reason::ALL.map(|reason| (reason, Gate::default())).into(),
-        };
-        Ok(Arc::new(Self {
+        Ok(Self {
+            windows: windows.collect(),
+            needed_brokers: config.needed_brokers(),
+            process,
             config,
-            brokers,
-            metrics,
+            handles,
+            clients,
             permits,
-            shares,
-            windows,
             paths,
-            needed_brokers,
-            tasks: TaskTracker::new(),
-            gates,
-            undurable: Mutex::default(),
-            is_draining: AtomicBool::new(false),
-            is_closing: AtomicBool::new(false),
-            request_prefix: uuid::Uuid::new_v4().as_fields().0,
-            request_count: AtomicU64::new(0),
-        }))
+            in_use: CancellationToken::new().drop_guard(),
+        })
+    }
+
+    /// The client of the broker of this name, where it does all that another configuration wants of it.
+    fn client_as_for(&self, config: &Config, id: BrokerId) -> Option<&Client> {
+        let wanted = config.broker(id);
+        let (named, client) = self
+            .clients()
+            .find(|(named, _)| named.name == wanted.name)?;
+        let is_same = named.settings == wanted.settings
+            && named.files == wanted.files
+            && self.config.broker_limits() == config.broker_limits();
+        is_same.then_some(client)
+    }
+
+    fn source_called(&self, name: &str) -> Option<&Source> {
+        let mut sources = self.config.sources.iter();
+        sources.find(|source| source.name == name).map(Arc::as_ref)
+    }
+
+    /// The brokers as they are named, and their clients.
+    pub(crate) fn clients(&self) -> impl Iterator<Item = (&NamedBroker, &Client)> {
+        self.config.brokers.iter().zip(&self.clients)
+    }
+
+    pub(crate) fn broker_metrics(&self) -> impl Iterator<Item = &BrokerMetrics> {
+        self.handles.brokers.iter().map(Arc::as_ref)
+    }
+
+    /// From now on it is the one that requests get: what it shares with the one before follows its configuration.
+    pub(crate) fn take_over(&self, from: &Self) {
+        for (id, client) in self.config.broker_ids().zip(&self.clients) {
+            client.broker.expect(self.config.known_destinations(id));
+        }
+        for (source, window) in self.config.sources.iter().zip(&self.windows) {
+            if let (Some(lifetime), Some(window)) = (source.dedup_window, window) {
+                window.set_lifetime(lifetime);
+            }
+        }
+        self.process.metrics().forget(&from.handles, &self.handles);
+    }
+
+    /// Is cancelled when the last request has let go of it.
+    pub(crate) fn unused(&self) -> CancellationToken {
+        self.in_use.token().clone()
+    }
+
+    /// What outlives the configuration.
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
     /// The configuration.
@@ -137,28 +190,23 @@ impl Bridge {
         &self.config
     }
 
-    /// The metrics.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
     /// The metrics as text, the gauges that are read and not kept among them.
     ///
     /// # Errors
     /// A metric that can't be written.
     pub fn scrape(&self) -> Result<Vec<u8>, prometheus::Error> {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.metrics
-            .in_flight
-            .set(gauge(self.permits.events_taken()));
-        self.metrics
+        let metrics = self.process.metrics();
+        metrics.in_flight.set(gauge(self.permits.events_taken()));
+        metrics
             .in_flight_bytes
             .set(gauge(self.permits.bytes_taken()));
-        for (broker, metrics) in self.brokers.iter().zip(&self.metrics.brokers) {
-            metrics.queue_messages.set(gauge(broker.queue_len()));
+        for (client, metrics) in self.clients.iter().zip(&self.handles.brokers) {
+            let is_up = matches!(client.broker.health(), Health::Up { .. });
+            metrics.up.set(i64::from(is_up));
+            metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
-        self.metrics.encode()
+        metrics.encode()
     }
 
     /// Whether events can be taken now.
@@ -181,14 +229,10 @@ impl Bridge {
                 Health::Starting => missing.push(format!("broker {name}: not reached yet")),
             }
         }
-        let undurable = self
-            .undurable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let undurable = self.process.seen().undurable.clone();
         let is_durable = undurable.is_empty();
         missing.extend(undurable);
-        let is_draining = self.is_draining.load(Ordering::Acquire);
+        let is_draining = self.process.is_draining();
         if is_draining {
             missing.push("the service is ending".to_owned());
         }
@@ -202,120 +246,102 @@ impl Bridge {
         }
     }
 
-    /// Looks at every destination that is known in advance, and notes what its acknowledgement survives.
-    ///
-    /// Returns what is wrong with those that must be durable.
-    pub async fn look_at_destinations(
-        &self,
-        timeout: Duration,
-        seen: &mut Vec<Finding>,
-    ) -> Vec<String> {
-        let mut undurable = Vec::new();
+    /// Looks at every destination that is known in advance: what does its acknowledgement survive?
+    pub(crate) async fn look_at_destinations(&self, timeout: Duration) -> Vec<(BrokerId, Finding)> {
         let mut all = Vec::new();
         for id in &self.needed_brokers {
-            let broker = self.config.broker(*id);
+            let settings = &self.config.broker(*id).settings;
             let destinations = self.config.known_destinations(*id);
-            let looked = durability(
-                &broker.settings,
-                &destinations,
-                self.config.needs(),
-                timeout,
-            )
-            .await;
+            let looked = durability(settings, &destinations, self.config.needs(), timeout).await;
             // That it can't be asked is told by its health.
-            let findings = looked.unwrap_or_default();
-            let new = findings.iter().filter(|finding| !seen.contains(finding));
+            all.extend(
+                looked
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|found| (*id, found)),
+            );
+        }
+        all
+    }
+
+    /// What is wrong with the destinations of brokers that must be durable.
+    pub(crate) fn undurable(&self, findings: &[(BrokerId, Finding)]) -> Vec<String> {
+        let bad = findings.iter().filter_map(|(id, finding)| {
+            let broker = self.config.broker(*id);
+            match &finding.verdict {
+                Verdict::Bad(why) if broker.require_durable => Some(format!(
+                    "broker {}: {}: {why}",
+                    broker.name, finding.destination
+                )),
+                _ => None,
+            }
+        });
+        bad.collect()
+    }
+
+    /// Keeps what was found of the destinations, and logs what is new.
+    pub(crate) fn note_findings(&self, findings: Vec<(BrokerId, Finding)>) {
+        let mut seen = self.process.seen();
+        for id in &self.needed_brokers {
+            let broker = &self.config.broker(*id).name;
+            let of_broker = findings.iter().filter(|(of, _)| of == id);
+            let new = of_broker
+                .map(|(_, finding)| finding)
+                .filter(|finding| !seen.findings.contains(finding));
             for finding in together(new) {
                 if let Verdict::Bad(why) | Verdict::Advice(why) = &finding.verdict {
                     let Finding {
                         destination, check, ..
                     } = &finding;
-                    tracing::warn!(broker = broker.name, destination, check, "{why}");
+                    tracing::warn!(broker, destination, check, "{why}");
                 }
             }
-            for finding in findings {
-                let Finding {
+        }
+        for (id, finding) in &findings {
+            let Finding {
+                destination,
+                check,
+                verdict,
+            } = finding;
+            if !matches!(verdict, Verdict::Unknown(_)) {
+                self.process.metrics().set_durable(
+                    &self.config.broker(*id).name,
                     destination,
                     check,
-                    verdict,
-                } = &finding;
-                match verdict {
-                    Verdict::Unknown(_) => {}
-                    _ => self.metrics.set_durable(
-                        &broker.name,
-                        destination,
-                        check,
-                        *verdict == Verdict::Good,
-                    ),
-                }
-                if let (Verdict::Bad(why), true) = (verdict, broker.require_durable) {
-                    undurable.push(format!("broker {}: {destination}: {why}", broker.name));
-                }
-                all.push(finding);
+                    *verdict == Verdict::Good,
+                );
             }
         }
-        *seen = all;
-        *self
-            .undurable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = undurable.clone();
-        undurable
+        *seen = Seen {
+            undurable: self.undurable(&findings),
+            findings: findings.into_iter().map(|(_, finding)| finding).collect(),
+        };
     }
 
-    /// From now on `/readyz` says no, and answers ask senders to connect anew.
-    pub fn begin_draining(&self) {
-        self.is_draining.store(true, Ordering::Release);
-    }
-
-    /// Whether a shutdown has begun.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Acquire)
-    }
-
-    /// From now on new requests are refused.
-    pub fn begin_closing(&self) {
-        self.is_closing.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::Acquire)
-    }
-
-    /// Waits for the requests whose senders have hung up, flushes the brokers and ends their clients. Returns how many
-    /// messages were left without an answer.
+    /// Flushes the brokers and ends their clients. Returns how many messages were left without an answer.
     pub async fn drain(&self, deadline: Instant) -> usize {
-        self.tasks.close();
-        if tokio::time::timeout_at(deadline, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                left = self.tasks.len(),
-                "some requests whose senders hung up are not finished"
-            );
-        }
-        let drains = self.brokers.iter().map(|broker| broker.drain(deadline));
-        futures_util::future::join_all(drains)
-            .await
-            .into_iter()
-            .sum()
+        let drains = self
+            .clients
+            .iter()
+            .map(|client| client.broker.drain(deadline));
+        let left = futures_util::future::join_all(drains).await;
+        left.into_iter().sum()
     }
 
-    pub(crate) fn broker(&self, id: BrokerId) -> &Broker {
+    fn client(&self, id: BrokerId) -> &Client {
         #[expect(
             clippy::indexing_slicing,
             reason = "the clients stand in the order of the configuration that made the id"
         )]
-        &self.brokers[id.index()]
+        &self.clients[id.index()]
+    }
+
+    pub(crate) fn broker(&self, id: BrokerId) -> &Broker {
+        &self.client(id).broker
     }
 
     pub(crate) fn share(&self, id: BrokerId) -> &Share {
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "the shares stand in the order of the configuration that made the id"
-        )]
-        &self.shares[id.index()]
+        &self.client(id).share
     }
 
     pub(crate) fn window(&self, source: &Source) -> Option<&Arc<Window>> {
@@ -324,7 +350,9 @@ impl Bridge {
 
     /// Tells every request that still waits for a broker that nothing is known: the time is up.
     pub fn give_up(&self) {
-        self.brokers.iter().for_each(Broker::give_up);
+        self.clients
+            .iter()
+            .for_each(|client| client.broker.give_up());
     }
 
     pub(crate) fn source_at(&self, path: &str) -> Option<Arc<Source>> {
@@ -333,18 +361,6 @@ impl Bridge {
 
     pub(crate) fn permits(&self) -> &Arc<Permits> {
         &self.permits
-    }
-
-    pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.tasks
-    }
-
-    /// Unique among this process's requests, and most likely among all replicas'.
-    pub(crate) fn next_request_id(&self) -> RequestId {
-        RequestId {
-            prefix: self.request_prefix,
-            count: self.request_count.fetch_add(1, Ordering::Relaxed),
-        }
     }
 
     pub(crate) fn note_verified(&self, source: &Source, secret_index: usize) {
@@ -406,15 +422,9 @@ impl Bridge {
                 metrics.requests.count(code);
                 metrics.last_refused.set(unix_seconds());
             }
-            None => self.metrics.unmatched.count(code),
+            None => self.process.metrics().unmatched.count(code),
         }
-        let gate = self
-            .gates
-            .refusals
-            .iter()
-            .find(|(known, _)| *known == code)
-            .map(|(_, gate)| gate);
-        if let Some(suppressed) = gate.and_then(Gate::pass) {
+        if let Some(suppressed) = self.process.pass_refusal(code) {
             let source = source.map(|source| source.name.as_str());
             let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
             tracing::warn!(source, code, %request_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
@@ -428,19 +438,14 @@ impl Bridge {
         refusal: &Refusal,
         event_id: Option<&EventId>,
     ) {
-        let gate = self
-            .gates
-            .dead_letters
-            .iter()
-            .find(|(known, _)| *known == refusal.code());
-        if let Some(suppressed) = gate.and_then(|(_, gate)| gate.pass()) {
+        if let Some(suppressed) = self.process.pass_dead_letter(refusal.code()) {
             let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
             tracing::warn!(source = source.name, code = refusal.code(), event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");
         }
     }
 
     pub(crate) fn note_publish(&self, broker: BrokerId, duration: Duration) {
-        if let Some(metrics) = self.metrics.brokers.get(broker.index()) {
+        if let Some(metrics) = self.handles.brokers.get(broker.index()) {
             metrics.publish_duration.observe(duration.as_secs_f64());
         }
     }
@@ -457,16 +462,10 @@ impl Bridge {
             Outcome::NotStored(NotStored { reason, detail })
             | Outcome::Unknown(Unknown { reason, detail }) => (*reason, detail),
         };
-        if let Some(metrics) = self.metrics.brokers.get(broker.index()) {
+        if let Some(metrics) = self.handles.brokers.get(broker.index()) {
             metrics.count_error(reason);
         }
-        let gate = self
-            .gates
-            .failures
-            .iter()
-            .find(|(known, _)| *known == reason)
-            .map(|(_, gate)| gate);
-        if let Some(suppressed) = gate.and_then(Gate::pass) {
+        if let Some(suppressed) = self.process.pass_failure(reason) {
             let broker = &self.config.broker(broker).name;
             let topic = shorten(&message.destination);
             let event = shorten(&message.deduplication_id);
@@ -477,13 +476,11 @@ impl Bridge {
     }
 
     fn source_metrics(&self, source: &Source) -> Option<&SourceMetrics> {
-        self.metrics.sources.get(source.index)
+        self.handles.sources.get(source.index)
     }
 }
 
-fn unix_seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn metrics_error(error: prometheus::Error) -> StartError {
+    StartError(format!("metrics: {error}"))
 }

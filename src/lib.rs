@@ -6,8 +6,11 @@ pub mod cli;
 pub mod config;
 pub mod ingress;
 pub mod json;
+pub mod live;
 pub mod metrics;
+pub mod process;
 pub mod providers;
+pub mod reload;
 pub mod service;
 pub mod telemetry;
 

@@ -1,11 +1,14 @@
-//! Every metric, with its labels. Handles are made once, at start: a label takes only values that the configuration or a
-//! provider's own list knows, so that no sender can grow the series.
+//! Every metric, with its labels. Handles are made once for a configuration: a label takes only values that it or a
+//! provider's own list knows, so that no sender can grow the series. What a reload does away with is forgotten.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::{Collector, MetricVec, MetricVecBuilder},
 };
 
 use crate::brokers::{Reason, Restart};
@@ -20,14 +23,11 @@ const BUCKETS: [f64; 16] = [
 /// What a label says of a value that is not known in advance.
 const OTHER: &str = "other";
 
-/// All metrics of one bridge.
+/// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// By source, in the order of the configuration.
-    pub sources: Vec<SourceMetrics>,
-    /// By broker, in the order of the configuration.
-    pub brokers: Vec<Arc<BrokerMetrics>>,
+    families: Families,
     /// Requests that no source has the path of.
     pub unmatched: Requests,
     /// `hookbridge_in_flight`.
@@ -42,8 +42,23 @@ pub struct Metrics {
     pub client_disconnects: IntCounter,
     /// `hookbridge_panics_total`.
     pub panics: IntCounter,
+    /// `hookbridge_config_last_reload_successful`.
+    reload_successful: IntGauge,
+    /// `hookbridge_config_last_reload_success_timestamp_seconds`.
+    reloaded_at: Gauge,
     /// `hookbridge_destination_durable`.
     durable: IntGaugeVec,
+}
+
+/// The handles of one configuration.
+#[derive(Debug)]
+pub struct Handles {
+    /// By source, in the order of the configuration.
+    pub sources: Vec<SourceMetrics>,
+    /// By broker, in the order of the configuration.
+    pub brokers: Vec<Arc<BrokerMetrics>>,
+    /// What these are called: a family's name, and the values of its labels.
+    series: Series,
 }
 
 /// A source's.
@@ -109,7 +124,7 @@ impl Events {
 /// A broker's.
 #[derive(Debug)]
 pub struct BrokerMetrics {
-    /// `hookbridge_broker_up`.
+    /// `hookbridge_broker_up`, as of the last scrape.
     pub up: IntGauge,
     /// `hookbridge_broker_queue_messages`.
     pub queue_messages: IntGauge,
@@ -138,21 +153,13 @@ impl BrokerMetrics {
 }
 
 impl Metrics {
-    /// Registers everything for a configuration.
+    /// Registers everything that there is whatever the configuration says.
     ///
     /// # Errors
     /// A metric that the registry does not take, which would be a mistake of this file's.
-    pub fn new(config: &Config) -> Result<Self, prometheus::Error> {
+    pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::new(&registry)?;
-        let brokers = config
-            .brokers
-            .iter()
-            .map(|broker| families.broker(&broker.name).map(Arc::new));
-        let sources = config
-            .sources
-            .iter()
-            .map(|source| families.source(config, source));
         let int_gauge = |name, help| register(&registry, IntGauge::new(name, help)?);
         let counter = |name, help| register(&registry, IntCounter::new(name, help)?);
         let build = register(
@@ -169,9 +176,7 @@ impl Metrics {
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
         Ok(Self {
-            sources: sources.collect::<Result<_, _>>()?,
-            brokers: brokers.collect::<Result<_, _>>()?,
-            unmatched: families.requests(OTHER)?,
+            unmatched: families.requests(&mut HashSet::new(), OTHER)?,
             in_flight: int_gauge("hookbridge_in_flight", "Requests that hold a place")?,
             in_flight_bytes: int_gauge(
                 "hookbridge_in_flight_bytes",
@@ -190,6 +195,17 @@ impl Metrics {
                 "hookbridge_panics_total",
                 "Panics that were caught; each is a defect",
             )?,
+            reload_successful: int_gauge(
+                "hookbridge_config_last_reload_successful",
+                "Whether the configuration that was read last is the one that runs",
+            )?,
+            reloaded_at: register(
+                &registry,
+                Gauge::new(
+                    "hookbridge_config_last_reload_success_timestamp_seconds",
+                    "Unix time at which the configuration that runs was read",
+                )?,
+            )?,
             durable: register(
                 &registry,
                 IntGaugeVec::new(
@@ -200,8 +216,46 @@ impl Metrics {
                     &["broker", "destination", "check"],
                 )?,
             )?,
+            families,
             registry,
         })
+    }
+
+    /// The handles of a configuration. What an earlier one had as well goes on counting.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn handles(&self, config: &Config) -> Result<Handles, prometheus::Error> {
+        let mut series = HashSet::new();
+        let mut brokers = Vec::with_capacity(config.brokers.len());
+        for broker in &config.brokers {
+            brokers.push(Arc::new(self.families.broker(&mut series, &broker.name)?));
+        }
+        let mut sources = Vec::with_capacity(config.sources.len());
+        for source in &config.sources {
+            sources.push(self.families.source(&mut series, config, source)?);
+        }
+        Ok(Handles {
+            sources,
+            brokers,
+            series,
+        })
+    }
+
+    /// Forgets what only the old configuration had, and what was found out about its destinations.
+    pub fn forget(&self, old: &Handles, new: &Handles) {
+        for (family, labels) in old.series.difference(&new.series) {
+            self.families.remove(family, labels);
+        }
+        self.durable.reset();
+    }
+
+    /// Notes whether the configuration that was read last is the one that runs.
+    pub fn note_reload(&self, is_done: bool) {
+        self.reload_successful.set(i64::from(is_done));
+        if is_done {
+            self.reloaded_at.set(unix_seconds());
+        }
     }
 
     /// Notes what a check of a destination that the configuration names has found.
@@ -226,39 +280,75 @@ impl Metrics {
 }
 
 /// The families whose members differ by label.
+#[derive(Debug)]
 struct Families {
-    requests: IntCounterVec,
-    events: IntCounterVec,
-    request_duration: HistogramVec,
-    last_event: GaugeVec,
-    secret_used: GaugeVec,
-    publish_duration: HistogramVec,
-    publish_errors: IntCounterVec,
-    restarts: IntCounterVec,
-    broker_up: IntGaugeVec,
-    broker_queue: IntGaugeVec,
-    late_acks: IntCounterVec,
+    requests: Family<IntCounterVec>,
+    events: Family<IntCounterVec>,
+    request_duration: Family<HistogramVec>,
+    last_event: Family<GaugeVec>,
+    secret_used: Family<GaugeVec>,
+    publish_duration: Family<HistogramVec>,
+    publish_errors: Family<IntCounterVec>,
+    restarts: Family<IntCounterVec>,
+    broker_up: Family<IntGaugeVec>,
+    broker_queue: Family<IntGaugeVec>,
+    late_acks: Family<IntCounterVec>,
+}
+
+/// The series that a configuration has: a family's name, and the values of its labels.
+type Series = HashSet<(&'static str, Vec<String>)>;
+
+#[derive(Debug)]
+struct Family<V> {
+    name: &'static str,
+    members: V,
+}
+
+impl<B: MetricVecBuilder> Family<MetricVec<B>> {
+    fn member(&self, series: &mut Series, labels: &[&str]) -> Result<B::M, prometheus::Error> {
+        let member = self.members.get_metric_with_label_values(labels)?;
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        series.insert((self.name, labels));
+        Ok(member)
+    }
+}
+
+/// A family that can lose a member.
+trait Forget {
+    fn forget(&self, name: &str, labels: &[String]);
+}
+
+impl<B: MetricVecBuilder> Forget for Family<MetricVec<B>> {
+    fn forget(&self, name: &str, labels: &[String]) {
+        if self.name == name {
+            // That there is no such member is what is wanted.
+            let _absent = self.members.remove_label_values(labels);
+        }
+    }
 }
 
 impl Families {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-        };
-        let int_gauges = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, GaugeVec::new(Opts::new(name, help), labels)?)
-        };
-        let histograms = |name: &str, help: &str, labels: &[&str]| {
-            register(
+        let counters = |name, help, labels: &[&str]| {
+            family(
                 registry,
-                HistogramVec::new(
-                    HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()),
-                    labels,
-                )?,
+                name,
+                IntCounterVec::new(Opts::new(name, help), labels),
             )
+        };
+        let int_gauges = |name, help, labels: &[&str]| {
+            family(
+                registry,
+                name,
+                IntGaugeVec::new(Opts::new(name, help), labels),
+            )
+        };
+        let gauges = |name, help, labels: &[&str]| {
+            family(registry, name, GaugeVec::new(Opts::new(name, help), labels))
+        };
+        let histograms = |name, help, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            family(registry, name, HistogramVec::new(options, labels))
         };
         Ok(Self {
             requests: counters(
@@ -319,30 +409,51 @@ impl Families {
         })
     }
 
-    fn requests(&self, source: &str) -> Result<Requests, prometheus::Error> {
+    fn remove(&self, name: &str, labels: &[String]) {
+        let all: [&dyn Forget; 11] = [
+            &self.requests,
+            &self.events,
+            &self.request_duration,
+            &self.last_event,
+            &self.secret_used,
+            &self.publish_duration,
+            &self.publish_errors,
+            &self.restarts,
+            &self.broker_up,
+            &self.broker_queue,
+            &self.late_acks,
+        ];
+        for family in all {
+            family.forget(name, labels);
+        }
+    }
+
+    fn requests(&self, series: &mut Series, source: &str) -> Result<Requests, prometheus::Error> {
         let outcomes = Status::ALL
             .iter()
             .map(|status| status.as_str())
             .chain(Refusal::CODES);
-        let counters = outcomes.map(|outcome| {
-            Ok((
-                outcome,
-                self.requests
-                    .get_metric_with_label_values(&[source, outcome])?,
-            ))
-        });
+        let counters = outcomes
+            .map(|outcome| Ok((outcome, self.requests.member(series, &[source, outcome])?)));
         counters.collect::<Result<_, _>>().map(Requests)
     }
 
-    fn source(&self, config: &Config, source: &Source) -> Result<SourceMetrics, prometheus::Error> {
+    fn source(
+        &self,
+        series: &mut Series,
+        config: &Config,
+        source: &Source,
+    ) -> Result<SourceMetrics, prometheus::Error> {
         let name = source.name.as_str();
-        let secrets = (0..source.secret_count).map(|index| {
-            self.secret_used
-                .get_metric_with_label_values(&[name, &index.to_string()])
-        });
-        let routes = source.routes.iter().map(|route| match &route.action {
-            Action::Publish(forwarding) => {
-                let mut events = Events::default();
+        let mut secrets = Vec::with_capacity(source.secret_count);
+        for index in 0..source.secret_count {
+            let index = index.to_string();
+            secrets.push(self.secret_used.member(series, &[name, &index])?);
+        }
+        let mut routes = Vec::new();
+        for route in &source.routes {
+            let mut events = Events::default();
+            if let Action::Publish(forwarding) = &route.action {
                 for destination in forwarding.destinations() {
                     let types = source
                         .provider
@@ -362,57 +473,50 @@ impl Families {
                                 .map(|topic| (OTHER, topic)),
                         )
                         .collect();
-                    events.0.extend(
-                        self.events(config, name, destination.broker, pairs.into_iter())?
-                            .0,
-                    );
+                    let broker = &config.broker(destination.broker).name;
+                    let known = self.events(
+                        series,
+                        name,
+                        (destination.broker, broker),
+                        pairs.into_iter(),
+                    )?;
+                    events.0.extend(known.0);
                 }
-                Ok::<_, prometheus::Error>(events)
             }
-            Action::Ignore => Ok(Events::default()),
-        });
+            routes.push(events);
+        }
         let mut dead_letters = Events::default();
         for otherwise in [&source.on_invalid, &source.on_unrouted] {
             if let Otherwise::DeadLetter { broker, topic } = otherwise {
                 let types = source.provider.event_types().iter().copied().chain([OTHER]);
                 let pairs = types.map(|event_type| (event_type, Some(topic.clone())));
-                dead_letters
-                    .0
-                    .extend(self.events(config, name, *broker, pairs)?.0);
+                let broker = (*broker, config.broker(*broker).name.as_str());
+                let known = self.events(series, name, broker, pairs)?;
+                dead_letters.0.extend(known.0);
             }
         }
         Ok(SourceMetrics {
-            requests: self.requests(name)?,
-            duration: self
-                .request_duration
-                .get_metric_with_label_values(&[name])?,
-            last_published: self
-                .last_event
-                .get_metric_with_label_values(&[name, "published"])?,
-            last_refused: self
-                .last_event
-                .get_metric_with_label_values(&[name, "refused"])?,
-            secrets: secrets.collect::<Result<_, _>>()?,
-            routes: routes.collect::<Result<_, _>>()?,
+            requests: self.requests(series, name)?,
+            duration: self.request_duration.member(series, &[name])?,
+            last_published: self.last_event.member(series, &[name, "published"])?,
+            last_refused: self.last_event.member(series, &[name, "refused"])?,
+            secrets,
+            routes,
             dead_letters,
         })
     }
 
     fn events(
         &self,
-        config: &Config,
+        series: &mut Series,
         source: &str,
-        broker: BrokerId,
+        (broker, broker_name): (BrokerId, &str),
         pairs: impl Iterator<Item = (&'static str, Option<String>)>,
     ) -> Result<Events, prometheus::Error> {
         let counters = pairs.map(|(event_type, topic)| {
             let topic = topic.unwrap_or_else(|| OTHER.to_owned());
-            let counter = self.events.get_metric_with_label_values(&[
-                source,
-                event_type,
-                &config.broker(broker).name,
-                &topic,
-            ])?;
+            let labels = [source, event_type, broker_name, &topic];
+            let counter = self.events.member(series, &labels)?;
             Ok(EventCounter {
                 broker,
                 event_type,
@@ -423,35 +527,37 @@ impl Families {
         counters.collect::<Result<_, _>>().map(Events)
     }
 
-    fn broker(&self, name: &str) -> Result<BrokerMetrics, prometheus::Error> {
-        let restarts = Restart::ALL.map(|reason| {
+    fn broker(&self, series: &mut Series, name: &str) -> Result<BrokerMetrics, prometheus::Error> {
+        let mut restarts = Vec::with_capacity(Restart::ALL.len());
+        for reason in Restart::ALL {
+            let counter = self.restarts.member(series, &[name, reason.label()])?;
+            restarts.push((reason, counter));
+        }
+        let mut errors = Vec::with_capacity(Reason::ALL.len());
+        for reason in Reason::ALL {
             let counter = self
-                .restarts
-                .get_metric_with_label_values(&[name, reason.label()])?;
-            Ok((reason, counter))
-        });
-        let errors = Reason::ALL.map(|reason| {
-            Ok((
-                reason,
-                self.publish_errors
-                    .get_metric_with_label_values(&[name, reason.label()])?,
-            ))
-        });
+                .publish_errors
+                .member(series, &[name, reason.label()])?;
+            errors.push((reason, counter));
+        }
         Ok(BrokerMetrics {
-            up: self.broker_up.get_metric_with_label_values(&[name])?,
-            queue_messages: self.broker_queue.get_metric_with_label_values(&[name])?,
-            late_acks: self.late_acks.get_metric_with_label_values(&[name])?,
-            publish_duration: self
-                .publish_duration
-                .get_metric_with_label_values(&[name])?,
-            restarts: restarts
-                .into_iter()
-                .collect::<Result<_, prometheus::Error>>()?,
-            errors: errors
-                .into_iter()
-                .collect::<Result<_, prometheus::Error>>()?,
+            up: self.broker_up.member(series, &[name])?,
+            queue_messages: self.broker_queue.member(series, &[name])?,
+            late_acks: self.late_acks.member(series, &[name])?,
+            publish_duration: self.publish_duration.member(series, &[name])?,
+            restarts,
+            errors,
         })
     }
+}
+
+fn family<V: Collector + Clone + 'static>(
+    registry: &Registry,
+    name: &'static str,
+    members: Result<V, prometheus::Error>,
+) -> Result<Family<V>, prometheus::Error> {
+    let members = register(registry, members?)?;
+    Ok(Family { name, members })
 }
 
 fn register<C: Collector + Clone + 'static>(
@@ -460,4 +566,11 @@ fn register<C: Collector + Clone + 'static>(
 ) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
+}
+
+pub(crate) fn unix_seconds() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,20 +13,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bridge::Bridge;
-use crate::brokers::Finding;
 use crate::config::Config;
+use crate::live::Live;
+use crate::reload::{self, keep_reloading};
 use crate::{admin, ingress};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long brokers have to tell of their destinations: before the service starts where it must know, and later.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// How long brokers have to tell of their destinations, and how often they are asked.
 const LOOK: Duration = Duration::from_secs(15);
-
-/// How often they are asked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Descriptors beside the senders' connections: brokers, admin, files.
+const OTHER_DESCRIPTORS: u64 = 500;
 
 /// What of `shutdown_timeout` is kept for the last answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -33,13 +34,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A service that takes events.
 #[derive(Debug)]
 pub struct Service {
-    bridge: Arc<Bridge>,
+    live: Arc<Live>,
     address: SocketAddr,
     admin_address: SocketAddr,
     /// Ends the public listener and asks its connections to end.
     stop: CancellationToken,
     /// Ends the admin listener, which answers until the end.
     stop_admin: CancellationToken,
+    stop_reloading: CancellationToken,
     connections: TaskTracker,
 }
 
@@ -58,51 +60,48 @@ impl Service {
     /// # Errors
     /// An address that can't be listened at, or settings that a client does not take.
     pub async fn start(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        make_room(config.http.max_connections);
         let (listen, admin_listen) = (config.http.listen, config.admin.listen);
         let listener = bind(listen)?;
         let admin_listener = bind(admin_listen)?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
-        let bridge = Bridge::start(config).await?;
-        let mut seen = Vec::new();
-        if bridge
-            .config()
-            .brokers
-            .iter()
-            .any(|broker| broker.require_durable)
-        {
-            let undurable = bridge.look_at_destinations(FIRST_LOOK, &mut seen).await;
-            if !undurable.is_empty() {
-                return Err(format!("require_durable: {}", undurable.join("; ")).into());
-            }
-        }
-        let (stop, stop_admin, connections) = (
-            CancellationToken::new(),
-            CancellationToken::new(),
-            TaskTracker::new(),
-        );
+        let service = Self {
+            live: Live::start(config).await?,
+            address,
+            admin_address,
+            stop: CancellationToken::new(),
+            stop_admin: CancellationToken::new(),
+            stop_reloading: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        };
         tokio::spawn(admin::serve(
             admin_listener,
-            Arc::clone(&bridge),
-            stop_admin.clone(),
+            Arc::clone(&service.live),
+            service.stop_admin.clone(),
         ));
         tokio::spawn(ingress::accept::serve(
             listener,
-            Arc::clone(&bridge),
-            stop.clone(),
-            connections.clone(),
+            Arc::clone(&service.live),
+            service.stop.clone(),
+            service.connections.clone(),
         ));
-        tokio::spawn(keep_looking(Arc::clone(&bridge), seen, stop_admin.clone()));
+        tokio::spawn(keep_looking(
+            Arc::clone(&service.live),
+            service.stop_admin.clone(),
+        ));
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         tracing::info!(listener = "public", address = %address, "listening");
-        tell_systemd(&[NotifyState::Ready]);
-        Ok(Self {
-            bridge,
-            address,
-            admin_address,
-            stop,
-            stop_admin,
-            connections,
-        })
+        tell_systemd_of_readiness();
+        Ok(service)
+    }
+
+    /// Reads the configuration again whenever it may have changed.
+    pub fn reload_from(&self, source: reload::Source) {
+        tokio::spawn(keep_reloading(
+            Arc::clone(&self.live),
+            source,
+            self.stop_reloading.clone(),
+        ));
     }
 
     /// Where events are posted to.
@@ -120,11 +119,13 @@ impl Service {
     /// Ends it: `/readyz` says no, the listener closes after `drain_delay`, requests that are under way are finished,
     /// the brokers are flushed. It takes no longer than `shutdown_timeout`.
     pub async fn shut_down(self) -> Ended {
-        let http = &self.bridge.config().http;
+        self.stop_reloading.cancel();
+        let bridge = self.live.current();
+        let (http, process) = (&bridge.config().http, bridge.process());
         let deadline = Instant::now() + http.shutdown_timeout;
-        tracing::info!(in_flight = self.bridge.permits().events_taken(), "draining");
+        tracing::info!(in_flight = bridge.permits().events_taken(), "draining");
         tell_systemd(&[NotifyState::Stopping]);
-        self.bridge.begin_draining();
+        process.begin_draining();
         tokio::time::sleep_until(Instant::now() + http.drain_delay).await;
         self.stop.cancel();
         self.connections.close();
@@ -133,15 +134,15 @@ impl Service {
             .await
             .is_ok();
         // Connections that are left get no further request in.
-        self.bridge.begin_closing();
+        process.begin_closing();
         if !answered {
             // What is left of the time is for the answers of those who still wait for a broker.
-            self.bridge.give_up();
+            self.live.give_up();
             answered = tokio::time::timeout_at(deadline, self.connections.wait())
                 .await
                 .is_ok();
         }
-        let unconfirmed = self.bridge.drain(deadline).await;
+        let unconfirmed = self.live.drain(deadline).await;
         self.stop_admin.cancel();
         let connections = self.connections.len();
         if answered && unconfirmed == 0 {
@@ -158,17 +159,61 @@ impl Service {
     }
 }
 
-/// Looks at the destinations now and then, until the service ends.
-async fn keep_looking(bridge: Arc<Bridge>, mut seen: Vec<Finding>, stop: CancellationToken) {
+/// Looks at the destinations now and then, and when they have changed, until the service ends.
+async fn keep_looking(live: Arc<Live>, stop: CancellationToken) {
     loop {
         let looking = async {
-            bridge.look_at_destinations(LOOK, &mut seen).await;
+            let bridge = live.current();
+            let findings = bridge.look_at_destinations(LOOK).await;
+            bridge.note_findings(findings);
+            drop(bridge);
             tokio::time::sleep_until(Instant::now() + LOOK_INTERVAL).await;
         };
         tokio::select! {
             () = stop.cancelled() => return,
+            () = live.changed() => {}
             () = looking => {}
         }
+    }
+}
+
+/// Raises the limit of open files as far as the system lets us, and says so when that is not far enough.
+pub(crate) fn make_room(max_connections: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = u64::try_from(max_connections)
+        .unwrap_or(u64::MAX)
+        .saturating_add(OTHER_DESCRIPTORS);
+    let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
+    if is_enough(current) {
+        return;
+    }
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+    if raised.is_err() || !is_enough(maximum) {
+        let limit = maximum.or(current).unwrap_or(u64::MAX);
+        tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files is too low for max_connections; raise it (LimitNOFILE), or lower max_connections"
+        );
+    }
+}
+
+pub(crate) fn tell_systemd_of_readiness() {
+    tell_systemd(&[NotifyState::Ready]);
+}
+
+pub(crate) fn tell_systemd_of_reload() {
+    // systemd since 253 wants to know when.
+    let now = NotifyState::monotonic_usec_now();
+    match now {
+        Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
+        Err(_) => tell_systemd(&[NotifyState::Reloading]),
     }
 }
 

@@ -11,6 +11,7 @@ mod nats;
 mod outcome;
 mod waiters;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ impl Kind {
 }
 
 /// A broker's part of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Settings {
     /// `kind = "kafka"`.
     Kafka(kafka::Settings),
@@ -97,6 +98,15 @@ impl Settings {
         }
     }
 
+    /// The files that its client reads for itself.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Kafka(settings) => settings.files(),
+            Self::Nats(settings) => settings.files(),
+        }
+    }
+
     /// Where it is, without credentials.
     #[must_use]
     pub fn address(&self) -> String {
@@ -108,7 +118,7 @@ impl Settings {
 }
 
 /// What a client must be able to carry, worked out from the whole configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest that any request waits for an acknowledgement.
     pub publish_timeout: Duration,
@@ -192,6 +202,15 @@ impl Broker {
         match self {
             Self::Kafka(kafka) => kafka.is_down_for(destination),
             Self::Nats(nats) => matches!(nats.health(), Health::Down(_)),
+        }
+    }
+
+    /// From now on these are the destinations that are known in advance.
+    pub fn expect(&self, destinations: Vec<String>) {
+        match self {
+            Self::Kafka(kafka) => kafka.expect(destinations),
+            // Its health says nothing of subjects.
+            Self::Nats(_) => {}
         }
     }
 

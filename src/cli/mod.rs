@@ -75,6 +75,10 @@ struct ConfigFiles {
 
 impl ConfigFiles {
     fn load(&self) -> Result<Config, Problems> {
+        self.origin().load()
+    }
+
+    fn origin(&self) -> Origin {
         // A variable that is not UTF-8 can't be meant.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -84,7 +88,6 @@ impl ConfigFiles {
             files,
             environment: environment.collect(),
         }
-        .load()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::files::Files;
 use super::section::{Section, did_you_mean};
 use super::{BrokerId, NamedBroker};
 use crate::brokers;
@@ -30,15 +31,21 @@ impl Brokers {
             check_name(&section, &name);
             let settings = brokers::Settings::read(&mut section);
             let require_durable = section.flag("require_durable", false);
-            section.finish();
             let id = settings.map(|settings| {
+                let mut files = Files::default();
+                for file in settings.files() {
+                    files.note(&file);
+                    section.note_file(&file);
+                }
                 brokers.list.push(NamedBroker {
                     name: name.clone(),
                     settings,
                     require_durable,
+                    files,
                 });
                 BrokerId(brokers.list.len() - 1)
             });
+            section.finish();
             brokers.names.insert(name, id);
         }
         if brokers.names.is_empty() {

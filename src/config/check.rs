@@ -11,6 +11,7 @@ use config::{Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
+use super::files::Files;
 use super::problem::{Problem, Problems};
 use super::routes::read_routes;
 use super::section::{Reading, Section};
@@ -32,11 +33,24 @@ const MAX_FILE: u64 = 16 * MIB as u64;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn load(origin: &Origin) -> Result<Config, Problems> {
-    let (values, reading) = merge(origin)?;
+pub(super) fn load(origin: &Origin) -> (Result<Config, Problems>, Files) {
+    let mut files = Files::default();
+    let config = match merge(origin, &mut files) {
+        Ok((values, reading)) => check(values, reading, &mut files),
+        Err(problems) => Err(problems),
+    };
+    (config, files)
+}
+
+fn check(
+    values: Map<String, Value>,
+    reading: Reading,
+    files: &mut Files,
+) -> Result<Config, Problems> {
     let mut root = Section::new(&reading, String::new(), values);
     let config = read(&mut root, &reading);
     root.finish();
+    files.merge(reading.files.into_inner());
     let mut warnings = reading.warnings.into_inner();
     let mut problems = reading.problems.into_inner();
     warnings.sort();
@@ -48,13 +62,16 @@ pub(super) fn load(origin: &Origin) -> Result<Config, Problems> {
 }
 
 /// The files and the environment as one table, and where each of its values came from.
-fn merge(origin: &Origin) -> Result<(Map<String, Value>, Reading), Problems> {
+fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Reading), Problems> {
     let mut spans = Spans::default();
     let mut problems = Vec::new();
     let mut builder = config::Config::builder();
     for file in &origin.files {
         let (name, text) = match file {
-            ConfigFile::Path(path) => (path.display().to_string(), read_file(path)),
+            ConfigFile::Path(path) => {
+                files.note(path);
+                (path.display().to_string(), read_file(path))
+            }
             ConfigFile::Text { name, text } => (name.clone(), Ok(text.clone())),
         };
         match text {
@@ -105,6 +122,7 @@ fn merge(origin: &Origin) -> Result<(Map<String, Value>, Reading), Problems> {
         Reading {
             spans,
             environment,
+            files: RefCell::default(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
         },

@@ -3,6 +3,7 @@
 
 mod brokers;
 mod check;
+mod files;
 mod problem;
 mod routes;
 mod secret;
@@ -25,6 +26,7 @@ use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::json::Schema;
 use crate::providers::{Provider, Verifier};
 
+pub use files::Files;
 pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;
 pub use section::Section;
@@ -111,6 +113,8 @@ pub struct NamedBroker {
     pub settings: Settings,
     /// Whether a destination whose acknowledgement would not mean "stored" must not be used.
     pub require_durable: bool,
+    /// The files that its client reads, as they were.
+    pub files: Files,
 }
 
 /// `[sources.NAME]` and the routes that take its events.
@@ -371,6 +375,11 @@ impl Origin {
     /// # Errors
     /// Every problem there is.
     pub fn load(&self) -> Result<Config, Problems> {
+        self.load_with_files().0
+    }
+
+    /// Does the same, and says which files had a part in it, whatever came of it.
+    pub fn load_with_files(&self) -> (Result<Config, Problems>, Files) {
         check::load(self)
     }
 }
@@ -389,6 +398,13 @@ impl Config {
     /// The ids of all brokers.
     pub fn broker_ids(&self) -> impl Iterator<Item = BrokerId> + use<> {
         (0..self.brokers.len()).map(BrokerId)
+    }
+
+    /// The longest that a request can take from its head to its answer.
+    #[must_use]
+    pub fn longest_request(&self) -> Duration {
+        let waits = self.sources.iter().map(|source| source.publish_timeout);
+        self.http.body_timeout + waits.max().unwrap_or_default()
     }
 
     /// The brokers that routes and dead letters need.

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 /// A secret's text: it has no `Display`, its `Debug` says nothing, and it is wiped from memory when it is dropped.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

@@ -13,6 +13,7 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use super::files::Files;
 use super::problem::Problem;
 use super::secret::Secret;
 use super::spans::{Spans, join};
@@ -25,6 +26,7 @@ const MAX_SECRET_FILE: u64 = 64 * 1024;
 pub(super) struct Reading {
     pub(super) spans: Spans,
     pub(super) environment: HashMap<String, String>,
+    pub(super) files: RefCell<Files>,
     pub(super) problems: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<Problem>>,
 }
@@ -312,7 +314,14 @@ impl<'r> Section<'r> {
 
     /// A path; relative ones are relative to the working directory.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
+        let path = self.text(key).map(PathBuf::from)?;
+        self.note_file(&path);
+        Some(path)
+    }
+
+    /// Notes a file that has a part in the configuration.
+    pub(super) fn note_file(&self, path: &Path) {
+        self.reading.files.borrow_mut().note(path);
     }
 
     /// A secret: `"text"`, `{ env = "NAME" }` or `{ file = "/run/secrets/x" }`.
@@ -497,6 +506,7 @@ impl<'r> Section<'r> {
     }
 
     fn secret_file(&self, path: &str, file: &Path) -> Option<String> {
+        self.note_file(file);
         match read_secret_file(file) {
             Ok((text, mode)) => {
                 if mode & 0o077 != 0 {

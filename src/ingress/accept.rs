@@ -15,14 +15,13 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::socket::{Activity, Socket, TimeLimits};
-use crate::bridge::Bridge;
 use crate::config::Http;
+use crate::live::Live;
 
 /// A head's longest, in bytes: request line and headers. hyper answers 431 or 414 to more.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -42,11 +41,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts connections until it is told to stop; each is then asked to end with its current answer.
 pub(crate) async fn serve(
     listener: TcpListener,
-    bridge: Arc<Bridge>,
+    live: Arc<Live>,
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
-    let places = Arc::new(Semaphore::new(bridge.config().http.max_connections));
     let mut count = 0_u64;
     loop {
         let accepted = tokio::select! {
@@ -62,20 +60,20 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            bridge.metrics().connections_rejected.inc();
+        let bridge = live.current();
+        let process = Arc::clone(bridge.process());
+        if connections.len() >= bridge.config().http.max_connections {
+            process.metrics().connections_rejected.inc();
             continue;
-        };
+        }
         count = count.wrapping_add(1);
-        let (bridge, stop) = (Arc::clone(&bridge), stop.clone());
+        let (live, stop) = (Arc::clone(&live), stop.clone());
         connections.spawn(async move {
-            bridge.metrics().connections.inc();
-            let age = spread(bridge.config().http.max_connection_age, count);
-            if let Err(error) = connection(stream, &bridge, &stop, age).await {
+            process.metrics().connections.inc();
+            if let Err(error) = connection(stream, &live, &stop, count).await {
                 tracing::debug!(error = %error, "a connection ended early");
             }
-            bridge.metrics().connections.dec();
-            drop(place);
+            process.metrics().connections.dec();
         });
     }
 }
@@ -92,16 +90,18 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn connection(
     stream: TcpStream,
-    bridge: &Arc<Bridge>,
+    live: &Arc<Live>,
     stop: &CancellationToken,
-    age: Duration,
+    count: u64,
 ) -> Ended {
+    // Those of the time at which it began.
     let Http {
         header_timeout,
         idle_timeout,
+        max_connection_age,
         http2,
         ..
-    } = bridge.config().http;
+    } = live.current().config().http;
     // Answers are small, and each is waited for.
     stream.set_nodelay(true)?;
     let activity = Arc::new(Activity::default());
@@ -113,7 +113,7 @@ async fn connection(
             idle: idle_timeout,
         },
     );
-    let aged_at = Instant::now() + age;
+    let aged_at = Instant::now() + spread(max_connection_age, count);
     let is_http2 = http2
         && tokio::select! {
             sniffed = socket.sniff_http2() => sniffed?,
@@ -121,15 +121,15 @@ async fn connection(
         };
     if is_http2 {
         // Large, and rare.
-        Box::pin(live_http2(socket, bridge, &activity, stop, aged_at)).await
+        Box::pin(live_http2(socket, live, &activity, stop, aged_at)).await
     } else {
-        live_http1(socket, bridge, &activity, stop, aged_at).await
+        live_http1(socket, live, &activity, stop, aged_at).await
     }
 }
 
 async fn live_http1(
     mut socket: Socket<TcpStream>,
-    bridge: &Arc<Bridge>,
+    live: &Arc<Live>,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
     aged_at: Instant,
@@ -152,8 +152,8 @@ async fn live_http1(
             return Ok(());
         }
         let service = service_fn(|request| {
-            let (bridge, activity) = (Arc::clone(bridge), Arc::clone(activity));
-            async move { Ok::<_, std::convert::Infallible>(respond(bridge, activity, request).await) }
+            let (live, activity) = (Arc::clone(live), Arc::clone(activity));
+            async move { Ok::<_, std::convert::Infallible>(respond(&live, activity, request).await) }
         });
         let mut connection = builder.serve_connection(TokioIo::new(socket), service);
         loop {
@@ -183,7 +183,7 @@ async fn live_http1(
 
 async fn live_http2(
     socket: Socket<TcpStream>,
-    bridge: &Arc<Bridge>,
+    live: &Arc<Live>,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
     aged_at: Instant,
@@ -196,8 +196,8 @@ async fn live_http2(
         .keep_alive_timeout(HTTP2_PING)
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES)?);
     let service = service_fn(|request| {
-        let (bridge, activity) = (Arc::clone(bridge), Arc::clone(activity));
-        async move { Ok::<_, std::convert::Infallible>(respond(bridge, activity, request).await) }
+        let (live, activity) = (Arc::clone(live), Arc::clone(activity));
+        async move { Ok::<_, std::convert::Infallible>(respond(&live, activity, request).await) }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
@@ -210,14 +210,15 @@ async fn live_http2(
 }
 
 async fn respond(
-    bridge: Arc<Bridge>,
+    live: &Live,
     activity: Arc<Activity>,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let _busy = activity.begin();
     let is_http2 = request.version() == Version::HTTP_2;
     let has_body = !request.body().is_end_stream();
-    let must_close = bridge.is_draining() || activity.must_close();
+    let bridge = live.current();
+    let must_close = bridge.process().is_draining() || activity.must_close();
     let mut response = super::handle(bridge, request).await;
     // An answer that leaves a body unread asks to close.
     let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;

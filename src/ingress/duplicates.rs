@@ -21,7 +21,6 @@ const MAX_ENTRIES: usize = 200_000;
 /// A source's memory of what was stored.
 #[derive(Debug)]
 pub(crate) struct Window {
-    lifetime: Duration,
     max_entries: usize,
     entries: Mutex<Entries>,
 }
@@ -31,6 +30,7 @@ type Key = [u8; 32];
 
 #[derive(Debug, Default)]
 struct Entries {
+    lifetime: Duration,
     by_key: HashMap<Key, Entry>,
     /// In the order in which they were stored.
     stored: VecDeque<(Instant, Key)>,
@@ -69,11 +69,19 @@ impl Window {
     }
 
     fn with_capacity(lifetime: Duration, max_entries: usize) -> Arc<Self> {
-        Arc::new(Self {
+        let entries = Entries {
             lifetime,
+            ..Entries::default()
+        };
+        Arc::new(Self {
             max_entries,
-            entries: Mutex::default(),
+            entries: Mutex::new(entries),
         })
+    }
+
+    /// From now on what was stored is remembered for so long, also what was stored before.
+    pub(crate) fn set_lifetime(&self, lifetime: Duration) {
+        self.lock().lifetime = lifetime;
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -88,7 +96,7 @@ impl Window {
         now: Instant,
     ) -> Result<Entered, watch::Receiver<Option<End>>> {
         let mut entries = self.lock();
-        entries.forget(now, self.lifetime, self.max_entries);
+        entries.forget(now, self.max_entries);
         match entries.by_key.entry(key) {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Entry::InFlight(None));
@@ -111,9 +119,10 @@ impl Window {
 
 impl Entries {
     /// Forgets what is too old or too much. What is in flight is bounded by the permits, and stays.
-    fn forget(&mut self, now: Instant, lifetime: Duration, max_entries: usize) {
+    fn forget(&mut self, now: Instant, max_entries: usize) {
         while let Some((at, key)) = self.stored.front().copied() {
-            if now.saturating_duration_since(at) < lifetime && self.by_key.len() < max_entries {
+            if now.saturating_duration_since(at) < self.lifetime && self.by_key.len() < max_entries
+            {
                 return;
             }
             self.stored.pop_front();

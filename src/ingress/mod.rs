@@ -118,7 +118,7 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let started = Instant::now();
-    let request_id = bridge.next_request_id();
+    let request_id = bridge.process().next_request_id();
     match receive::receive(&bridge, request).await {
         // From here on the work goes on when the sender hangs up.
         Ok(received) => {
@@ -282,12 +282,12 @@ impl Future for Detached {
             Ok(Poll::Ready(response)) => response,
             Err(_) => {
                 // A defect of ours, and no proof of anything: the sender should try again.
-                self.bridge.metrics().panics.inc();
+                self.bridge.process().metrics().panics.inc();
                 answer(
                     &Err(Refusal::PublishTimeout),
                     None,
                     None,
-                    self.bridge.next_request_id(),
+                    self.bridge.process().next_request_id(),
                 )
             }
         };
@@ -300,8 +300,8 @@ impl Drop for Detached {
     fn drop(&mut self) {
         if let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current())
         {
-            self.bridge.metrics().client_disconnects.inc();
-            self.bridge.tasks().spawn_on(work, &runtime);
+            self.bridge.process().metrics().client_disconnects.inc();
+            self.bridge.process().tasks().spawn_on(work, &runtime);
         }
     }
 }

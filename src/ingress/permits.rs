@@ -15,14 +15,23 @@ pub struct Permits {
 /// An amount that may be taken, up to a limit.
 #[derive(Debug)]
 struct Budget {
-    taken: AtomicUsize,
+    /// Shared with the budget that a reload puts in its place.
+    taken: Arc<AtomicUsize>,
     limit: usize,
 }
 
 impl Budget {
-    const fn new(limit: usize) -> Self {
+    fn new(limit: usize) -> Self {
         Self {
-            taken: AtomicUsize::new(0),
+            taken: Arc::default(),
+            limit,
+        }
+    }
+
+    /// Another limit for what is taken of this one.
+    fn with_limit(&self, limit: usize) -> Self {
+        Self {
+            taken: Arc::clone(&self.taken),
             limit,
         }
     }
@@ -60,6 +69,26 @@ impl Permits {
             events: Budget::new(max_events),
             bytes: Budget::new(max_bytes),
             sources,
+        })
+    }
+
+    /// Other limits for the places that are taken of these: of all events, and of each source, which may have had an index
+    /// here.
+    #[must_use]
+    pub fn with_limits(
+        &self,
+        max_events: usize,
+        max_bytes: usize,
+        sources: impl IntoIterator<Item = (Option<usize>, usize)>,
+    ) -> Arc<Self> {
+        let of_source = |(index, limit): (Option<usize>, usize)| {
+            let earlier = index.and_then(|index| self.sources.get(index));
+            earlier.map_or_else(|| Budget::new(limit), |earlier| earlier.with_limit(limit))
+        };
+        Arc::new(Self {
+            events: self.events.with_limit(max_events),
+            bytes: self.bytes.with_limit(max_bytes),
+            sources: sources.into_iter().map(of_source).collect(),
         })
     }
 
@@ -136,7 +165,7 @@ pub struct Share {
 impl Share {
     /// A share of this many events of this many bytes.
     #[must_use]
-    pub const fn new(max_events: usize, max_bytes: usize) -> Self {
+    pub fn new(max_events: usize, max_bytes: usize) -> Self {
         Self {
             events: Budget::new(max_events),
             bytes: Budget::new(max_bytes),
@@ -199,6 +228,24 @@ mod tests {
         assert!(share.take(0).is_none());
         drop((first, second));
         assert!(share.take(10).is_some());
+    }
+
+    #[test]
+    fn other_limits_count_what_was_taken_before_and_what_is_given_back_later() {
+        let before = Permits::new(3, 100, [2, 3]);
+        let held = [before.take(0, 40).unwrap(), before.take(1, 0).unwrap()];
+        // The second source is the first now, a third one is new, and the first is gone.
+        let after = before.with_limits(3, 50, [(Some(1), 2), (None, 1)]);
+        assert_eq!((after.events_taken(), after.bytes_taken()), (2, 40));
+        assert!(after.take(1, 11).is_none());
+        let third = after.take(0, 10).unwrap();
+        assert!(after.take(1, 0).is_none());
+        drop(held);
+        assert_eq!((after.events_taken(), after.bytes_taken()), (1, 10));
+        let fourth = after.take(0, 40).unwrap();
+        assert!(after.take(0, 0).is_none());
+        drop((third, fourth));
+        assert_eq!((before.events_taken(), before.bytes_taken()), (0, 0));
     }
 
     proptest! {

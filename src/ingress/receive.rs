@@ -80,7 +80,7 @@ pub(super) async fn receive(
     bridge: &Bridge,
     request: Request<Incoming>,
 ) -> Result<Received, Refused> {
-    if bridge.is_closing() {
+    if bridge.process().is_closing() {
         return Err((None, Refusal::ShuttingDown));
     }
     let source = find_source(bridge, &request)?;

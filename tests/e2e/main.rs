@@ -45,6 +45,9 @@ mod faults;
 // Faults at random, for as long as someone wants.
 mod soak;
 
+// Another configuration takes the place of the one that runs.
+mod reload;
+
 // The other commands.
 mod cli;
 

@@ -52,9 +52,12 @@ pub(crate) struct Files {
 
 /// Writes a configuration that listens on free ports; `http` is more keys for `[http]`.
 pub(crate) fn write(http: &str, rest: &str) -> Files {
-    write_text(&format!(
-        "[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{rest}"
-    ))
+    write_text(&whole(http, rest))
+}
+
+/// The text of such a configuration.
+pub(crate) fn whole(http: &str, rest: &str) -> String {
+    format!("[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{rest}")
 }
 
 /// Writes a configuration as it is.
@@ -137,6 +140,38 @@ impl Bridge {
             admin,
             file: files.file.clone(),
         }
+    }
+
+    /// Writes another configuration of brokers, sources and routes, sends SIGHUP, and waits for what comes of it: whether it
+    /// is the one that runs now.
+    pub(crate) fn reload(&mut self, rest: &str) -> bool {
+        self.reload_with("", rest)
+    }
+
+    /// [`Bridge::reload`] with more keys for `[http]`.
+    pub(crate) fn reload_with(&mut self, http: &str, rest: &str) -> bool {
+        std::fs::write(&self.file, whole(http, rest)).expect("a file");
+        let before = reloads(&self.log.lines()).len();
+        self.signal("HUP");
+        self.wait_for_reload(before)
+    }
+
+    /// How many reloads there have been.
+    pub(crate) fn reloads(&self) -> usize {
+        reloads(&self.log.lines()).len()
+    }
+
+    /// Waits for one more reload than these, and says whether it changed anything.
+    pub(crate) fn wait_for_reload(&self, before: usize) -> bool {
+        let done = self
+            .log
+            .wait_for(wait::PATIENCE, |lines| reloads(lines).get(before).copied());
+        done.unwrap_or_else(|| {
+            panic!(
+                "the configuration is not read again:\n{}",
+                self.log.lines().join("\n")
+            )
+        })
     }
 
     /// Delivers an event as SYNQ would, on a connection of its own.
@@ -225,6 +260,20 @@ impl Drop for Bridge {
             );
         }
     }
+}
+
+/// Whether each reload, in order, changed the configuration.
+fn reloads(lines: &[String]) -> Vec<bool> {
+    let lines = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines
+        .filter_map(|line| match said(&line) {
+            "the configuration has changed" => Some(true),
+            "the configuration was not changed: the one that runs stays" => Some(false),
+            _ => None,
+        })
+        .collect()
 }
 
 fn said(line: &Value) -> &str {

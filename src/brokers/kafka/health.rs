@@ -2,7 +2,7 @@
 //! librdkafka's error callback or statistics, which say little (librdkafka#2543, #5546).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
@@ -28,7 +28,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Watch {
     name: String,
-    topics: Vec<String>,
     started: Instant,
     /// Of the last acknowledgement, of the first attempt since then, and of the last statistics.
     last_success: Moment,
@@ -36,6 +35,8 @@ pub(super) struct Watch {
     last_statistics: Moment,
     last_probe: Moment,
     must_look: AtomicBool,
+    /// The cluster must be asked, whatever acknowledgements say.
+    must_ask: AtomicBool,
     /// Nothing of the cluster has answered since it was asked last.
     is_silent: AtomicBool,
     complaints: Gate,
@@ -84,6 +85,8 @@ fn millis(start: Instant) -> u64 {
 
 #[derive(Debug)]
 struct State {
+    /// Those that are known in advance.
+    topics: Arc<[String]>,
     health: Health,
     /// What librdkafka complained about last, for when the cluster is down.
     complaint: Option<String>,
@@ -93,19 +96,20 @@ struct State {
 impl Watch {
     pub(super) fn new(name: &str, topics: Vec<String>) -> Self {
         let state = State {
+            topics: topics.into(),
             health: Health::Starting,
             complaint: None,
             is_stopped: false,
         };
         Self {
             name: name.to_owned(),
-            topics,
             started: Instant::now(),
             last_success: Moment::default(),
             first_attempt: Moment::default(),
             last_statistics: Moment::default(),
             last_probe: Moment::default(),
             must_look: AtomicBool::new(false),
+            must_ask: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
             complaints: Gate::default(),
             state: Mutex::new(state),
@@ -117,8 +121,17 @@ impl Watch {
         &self.name
     }
 
-    pub(super) fn topics(&self) -> &[String] {
-        &self.topics
+    pub(super) fn topics(&self) -> Arc<[String]> {
+        Arc::clone(&self.state().topics)
+    }
+
+    /// From now on these are the topics that are known in advance.
+    pub(super) fn expect(&self, topics: Vec<String>) {
+        let topics = Arc::from(topics);
+        if std::mem::replace(&mut self.state().topics, Arc::clone(&topics)) != topics {
+            self.must_ask.store(true, Ordering::Release);
+            self.look_now();
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -198,8 +211,9 @@ impl Watch {
     /// Whether a message to this topic would certainly not be stored. A topic that is not known in advance may have
     /// leaders where the known ones have none.
     pub(super) fn is_down_for(&self, topic: &str) -> bool {
-        matches!(self.state().health, Health::Down(_))
-            && (self.is_silent() || self.topics.iter().any(|known| known == topic))
+        let state = self.state();
+        matches!(state.health, Health::Down(_))
+            && (self.is_silent() || state.topics.iter().any(|known| known == topic))
     }
 
     /// How long there have been attempts without a success.
@@ -247,20 +261,30 @@ impl Watch {
             .last_probe
             .elapsed(self.started)
             .is_some_and(|elapsed| elapsed < INTERVAL_UP);
+        let must_ask = self.must_ask.swap(false, Ordering::AcqRel);
         let health = match (self.health(), is_fresh, is_probed) {
-            (up @ Health::Up { .. }, true, _) | (up @ Health::Up { .. }, false, true) => up,
-            (Health::Down(_) | Health::Starting, true, _) => Health::Up {
+            (up @ Health::Up { .. }, true, _) | (up @ Health::Up { .. }, false, true)
+                if !must_ask =>
+            {
+                up
+            }
+            (Health::Down(_) | Health::Starting, true, _) if !must_ask => Health::Up {
                 missing: Vec::new(),
             },
-            (_, false, _) => {
+            (known, ..) => {
                 self.last_probe.set(self.started);
-                let probed = probe(client, &self.topics, PROBE_TIMEOUT);
+                let probed = probe(client, &self.topics(), PROBE_TIMEOUT);
                 if probed.is_ok() && self.is_silent() {
                     // What was refused during the silence says nothing of the producer.
                     self.first_attempt.clear();
                 }
-                self.set_silent(probed.is_err() && !self.is_fresh());
-                probed.unwrap_or_else(Health::Down)
+                let is_fresh = self.is_fresh();
+                self.set_silent(probed.is_err() && !is_fresh);
+                match probed {
+                    Ok(probed) => probed,
+                    Err(_) if is_fresh => known,
+                    Err(why) => Health::Down(why),
+                }
             }
         };
         self.change_to(health)

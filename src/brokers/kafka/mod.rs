@@ -173,6 +173,11 @@ impl Kafka {
         self.watch.is_down_for(topic)
     }
 
+    /// From now on these are the topics that are known in advance.
+    pub(super) fn expect(&self, topics: Vec<String>) {
+        self.watch.expect(topics);
+    }
+
     /// How many messages the client holds.
     pub(super) fn queue_len(&self) -> usize {
         let producer = self.supervisor.producer();

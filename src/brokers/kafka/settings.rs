@@ -1,5 +1,6 @@
 //! `[brokers.NAME]` with `kind = "kafka"`, and the client's properties that follow from it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -46,7 +47,7 @@ const FIXED: [(&[&str], &str); 5] = [
 ];
 
 /// A Kafka cluster, and how to reach it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Settings {
     bootstrap_servers: String,
     options: Vec<(String, Zeroizing<String>)>,
@@ -101,6 +102,17 @@ impl Settings {
 
     pub(in crate::brokers) fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
+    }
+
+    /// Certificates, keys and the like: `ssl.ca.location` and its kin.
+    pub(in crate::brokers) fn files(&self) -> Vec<PathBuf> {
+        let locations = self
+            .options
+            .iter()
+            .filter(|(name, _)| name.ends_with(".location"));
+        locations
+            .map(|(_, value)| PathBuf::from(value.as_str()))
+            .collect()
     }
 
     /// The properties of every client: producer, consumer and probe.

@@ -80,7 +80,7 @@ impl Supervisor {
     }
 
     fn run(&self) {
-        let (watch, metrics) = (&self.reports.watch, &self.reports.metrics);
+        let watch = &self.reports.watch;
         let mut backoff = LEAST_BACKOFF;
         let mut last_restart: Option<Instant> = None;
         loop {
@@ -107,10 +107,7 @@ impl Supervisor {
                     self.replace(producer, reason);
                 }
                 _ => {
-                    let health = watch.look(producer.client());
-                    metrics
-                        .up
-                        .set(i64::from(matches!(health, Health::Up { .. })));
+                    watch.look(producer.client());
                     drop(producer);
                 }
             }
@@ -147,7 +144,7 @@ impl Supervisor {
     fn cluster_answers(&self) -> bool {
         let client: Result<BaseProducer, _> = self.settings.consumer_config(false).create();
         client.is_ok_and(|client| {
-            has_leaders_for_some(client.client(), self.reports.watch.topics(), SECOND_LOOK)
+            has_leaders_for_some(client.client(), &self.reports.watch.topics(), SECOND_LOOK)
         })
     }
 

@@ -183,10 +183,12 @@ impl Shared {
     }
 
     fn change_to(&self, health: Health) {
-        self.metrics
-            .up
-            .set(i64::from(matches!(health, Health::Up { .. })));
         *self.lock_health() = health;
+    }
+
+    /// What becomes of the last connection is no news any more.
+    pub(super) fn stop(&self) {
+        self.current.fetch_add(1, Ordering::AcqRel);
     }
 
     fn lock_health(&self) -> MutexGuard<'_, Health> {

@@ -237,6 +237,7 @@ impl Nats {
 
     pub(super) async fn drain(&self, deadline: Instant) -> usize {
         self.supervisor.abort();
+        self.shared.stop();
         let client = &self.connection.load_full().client;
         if client.connection_state() == State::Connected {
             let drained = tokio::time::timeout_at(deadline, client.drain()).await;

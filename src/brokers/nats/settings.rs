@@ -19,7 +19,7 @@ const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 const CLIENT_CAPACITY: usize = 256;
 
 /// NATS servers, and how to reach them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     servers: Vec<Server>,
     pub(super) acknowledgement: Acknowledgement,
@@ -39,7 +39,7 @@ pub(super) enum Acknowledgement {
 }
 
 /// A server's URL, which may hold credentials.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Server(ServerAddr);
 
 impl std::fmt::Debug for Server {
@@ -54,7 +54,7 @@ impl Server {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Tls {
     required: bool,
     ca: Option<PathBuf>,
@@ -133,6 +133,15 @@ impl Settings {
             .map(Server::without_credentials)
             .collect::<Vec<_>>()
             .join(",")
+    }
+
+    /// Credentials, certificates and keys.
+    pub(in crate::brokers) fn files(&self) -> Vec<PathBuf> {
+        let tls = self.tls.iter().flat_map(|tls| {
+            let identity = tls.identity.iter().flat_map(|(cert, key)| [cert, key]);
+            tls.ca.iter().chain(identity)
+        });
+        self.credentials.iter().chain(tls).cloned().collect()
     }
 
     pub(super) fn addresses(&self) -> Vec<ServerAddr> {

@@ -1,0 +1,223 @@
+//! The configuration that runs, and how another one takes its place: without a refused event, or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::bridge::Bridge;
+use crate::brokers::{Broker, Health, Restart, StartError};
+use crate::config::Config;
+
+/// How long a new client has to reach its broker before the change is given up.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// Between looks at whether it has.
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long brokers have to tell of their destinations before a configuration takes events.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// What a client that is not needed any more has for its last messages.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// The configuration that runs.
+#[derive(Debug)]
+pub struct Live {
+    current: ArcSwap<Bridge>,
+    /// Wakes who looks at the destinations.
+    changed: Notify,
+    /// Clients that are flushed before they end.
+    farewells: TaskTracker,
+}
+
+/// What a change did with the brokers' clients, by the brokers' names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Those that were started.
+    pub started: Vec<String>,
+    /// Those that are ended.
+    pub ended: Vec<String>,
+}
+
+impl Live {
+    /// Starts the clients of all brokers. They connect in the background.
+    ///
+    /// # Errors
+    /// What a client does not take of its settings, or destinations that are not as durable as they must be.
+    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        let bridge = Bridge::start(config).await?;
+        require_durable(&bridge).await?;
+        bridge.process().metrics().note_reload(true);
+        Ok(Arc::new(Self {
+            current: ArcSwap::from_pointee(bridge),
+            changed: Notify::new(),
+            farewells: TaskTracker::new(),
+        }))
+    }
+
+    /// What a request that comes now gets.
+    #[must_use]
+    pub fn current(&self) -> Arc<Bridge> {
+        self.current.load_full()
+    }
+
+    /// Lets another configuration take the place of the one that runs, once its brokers are reached. Not for two at once.
+    ///
+    /// # Errors
+    /// Why the one that runs stays: what a client does not take of its settings, a new broker that is out of reach, or
+    /// destinations that are not as durable as they must be.
+    pub async fn replace(&self, config: Config) -> Result<Change, StartError> {
+        let old = self.current();
+        let new = old.successor(config).await?;
+        if let Err(error) = ready_to_follow(&new, &old).await {
+            self.see_off(clients_of_only(&new, &old));
+            return Err(error);
+        }
+        let (started, ended) = (clients_of_only(&new, &old), clients_of_only(&old, &new));
+        new.take_over(&old);
+        let new = Arc::new(new);
+        self.current.store(Arc::clone(&new));
+        self.changed.notify_one();
+        for (metrics, (named, _)) in new.broker_metrics().zip(new.clients()) {
+            if names(&started).contains(&named.name) && names(&ended).contains(&named.name) {
+                metrics.count_restart(Restart::Reload);
+            }
+        }
+        let change = Change {
+            started: names(&started),
+            ended: names(&ended),
+        };
+        self.retire(old, ended);
+        Ok(change)
+    }
+
+    /// Ends clients when no request needs them any more.
+    fn retire(&self, old: Arc<Bridge>, clients: Vec<(String, Arc<Broker>)>) {
+        if clients.is_empty() {
+            return;
+        }
+        let (unused, longest) = (old.unused(), old.config().longest_request());
+        let given_up = old.process().given_up().clone();
+        drop(old);
+        self.farewells.spawn(async move {
+            tokio::select! {
+                () = unused.cancelled() => {}
+                () = tokio::time::sleep_until(Instant::now() + longest) => {}
+                () = given_up.cancelled() => clients.iter().for_each(|(_, broker)| broker.give_up()),
+            }
+            farewell(clients).await;
+        });
+    }
+
+    /// Ends clients that no request has ever had.
+    fn see_off(&self, clients: Vec<(String, Arc<Broker>)>) {
+        if !clients.is_empty() {
+            self.farewells.spawn(farewell(clients));
+        }
+    }
+
+    /// Resolves when the configuration has changed.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Tells every request that still waits for a broker that nothing is known: the time is up.
+    pub fn give_up(&self) {
+        let current = self.current();
+        current.give_up();
+        current.process().given_up().cancel();
+    }
+
+    /// Waits for the requests whose senders have hung up, flushes the brokers and ends their clients. Returns how many
+    /// messages were left without an answer.
+    pub async fn drain(&self, deadline: Instant) -> usize {
+        let current = self.current();
+        let tasks = current.process().tasks();
+        tasks.close();
+        if tokio::time::timeout_at(deadline, tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = tasks.len(),
+                "some requests whose senders hung up are not finished"
+            );
+        }
+        self.farewells.close();
+        let farewells = tokio::time::timeout_at(deadline, self.farewells.wait());
+        let (unconfirmed, _late) = tokio::join!(current.drain(deadline), farewells);
+        unconfirmed
+    }
+}
+
+/// The clients that one configuration has and the other has not, with their brokers' names.
+fn clients_of_only(of: &Bridge, other: &Bridge) -> Vec<(String, Arc<Broker>)> {
+    let only = of.clients().filter(|(_, client)| {
+        let mut others = other.clients();
+        !others.any(|(_, shared)| Arc::ptr_eq(&client.broker, &shared.broker))
+    });
+    only.map(|(named, client)| (named.name.clone(), Arc::clone(&client.broker)))
+        .collect()
+}
+
+fn names(clients: &[(String, Arc<Broker>)]) -> Vec<String> {
+    clients.iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// Waits until the new clients have reached their brokers. One whose broker is out of reach already may stay so.
+async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<(), StartError> {
+    let deadline = Instant::now() + ARRIVAL;
+    for (name, broker) in clients_of_only(new, old) {
+        while !matches!(broker.health(), Health::Up { .. }) {
+            if Instant::now() >= deadline {
+                let mut before = old.clients().filter(|(named, _)| named.name == name);
+                let was_up = before
+                    .next()
+                    .is_none_or(|(_, client)| matches!(client.broker.health(), Health::Up { .. }));
+                let why = match broker.health() {
+                    Health::Down(why) => why,
+                    Health::Starting | Health::Up { .. } => "no answer yet".to_owned(),
+                };
+                if was_up {
+                    return Err(StartError(format!(
+                        "broker {name} was not reached within {ARRIVAL:?}: {why}"
+                    )));
+                }
+                tracing::warn!(broker = name, why, "the broker is still out of reach");
+                break;
+            }
+            tokio::time::sleep_until(Instant::now() + ARRIVAL_PAUSE).await;
+        }
+    }
+    require_durable(new).await
+}
+
+/// Where a broker must be durable, nothing is published to it before it is known to be.
+async fn require_durable(bridge: &Bridge) -> Result<(), StartError> {
+    let mut brokers = bridge.config().brokers.iter();
+    if !brokers.any(|broker| broker.require_durable) {
+        return Ok(());
+    }
+    let findings = bridge.look_at_destinations(FIRST_LOOK).await;
+    let undurable = bridge.undurable(&findings);
+    if undurable.is_empty() {
+        Ok(())
+    } else {
+        Err(StartError(format!(
+            "require_durable: {}",
+            undurable.join("; ")
+        )))
+    }
+}
+
+async fn farewell(clients: Vec<(String, Arc<Broker>)>) {
+    let deadline = Instant::now() + FAREWELL;
+    for (name, broker) in clients {
+        let unconfirmed = broker.drain(deadline).await;
+        tracing::info!(broker = name, unconfirmed, "the former client has ended");
+    }
+}

@@ -1,0 +1,129 @@
+//! What outlives a configuration: a reload changes the [`Bridge`](crate::bridge::Bridge), and leaves this.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::brokers::{Finding, Reason};
+use crate::ingress::{Refusal, RequestId};
+use crate::metrics::Metrics;
+use crate::telemetry::Gate;
+
+/// The process as every request and every configuration sees it.
+#[derive(Debug)]
+pub struct Process {
+    metrics: Metrics,
+    /// Requests whose senders have hung up.
+    tasks: TaskTracker,
+    gates: Gates,
+    seen: Mutex<Seen>,
+    is_draining: AtomicBool,
+    is_closing: AtomicBool,
+    /// Nobody waits for a broker any longer.
+    given_up: CancellationToken,
+    request_prefix: u32,
+    request_count: AtomicU64,
+}
+
+/// How often the log says the same thing.
+#[derive(Debug)]
+struct Gates {
+    refusals: Vec<(&'static str, Gate)>,
+    dead_letters: Vec<(&'static str, Gate)>,
+    failures: Vec<(Reason, Gate)>,
+}
+
+/// What was last seen of the destinations.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) findings: Vec<Finding>,
+    /// What is wrong with those that must be durable.
+    pub(crate) undurable: Vec<String>,
+}
+
+impl Process {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let gates = Gates {
+            refusals: Refusal::CODES.map(|code| (code, Gate::default())).into(),
+            dead_letters: Refusal::CODES.map(|code| (code, Gate::default())).into(),
+            failures: Reason::ALL.map(|reason| (reason, Gate::default())).into(),
+        };
+        Ok(Self {
+            metrics: Metrics::new()?,
+            tasks: TaskTracker::new(),
+            gates,
+            seen: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            given_up: CancellationToken::new(),
+            request_prefix: uuid::Uuid::new_v4().as_fields().0,
+            request_count: AtomicU64::new(0),
+        })
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on `/readyz` says no, and answers ask senders to connect anew.
+    pub fn begin_draining(&self) {
+        self.is_draining.store(true, Ordering::Release);
+    }
+
+    /// Whether a shutdown has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// From now on new requests are refused.
+    pub fn begin_closing(&self) {
+        self.is_closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn given_up(&self) -> &CancellationToken {
+        &self.given_up
+    }
+
+    /// Unique among this process's requests, and most likely among all replicas'.
+    pub(crate) fn next_request_id(&self) -> RequestId {
+        RequestId {
+            prefix: self.request_prefix,
+            count: self.request_count.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// How many refusals of this code the log was spared, if this one may be logged.
+    pub(crate) fn pass_refusal(&self, code: &str) -> Option<u64> {
+        pass(&self.gates.refusals, &code)
+    }
+
+    pub(crate) fn pass_dead_letter(&self, code: &str) -> Option<u64> {
+        pass(&self.gates.dead_letters, &code)
+    }
+
+    pub(crate) fn pass_failure(&self, reason: Reason) -> Option<u64> {
+        pass(&self.gates.failures, &reason)
+    }
+}
+
+fn pass<K: PartialEq>(gates: &[(K, Gate)], key: &K) -> Option<u64> {
+    let (_, gate) = gates.iter().find(|(known, _)| known == key)?;
+    gate.pass()
+}

@@ -1,0 +1,127 @@
+//! When the configuration is read again, and what is said about it. What changes is [`Live`]'s to say.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Files, Origin};
+use crate::live::Live;
+use crate::service;
+
+/// How often the files are looked at. What has changed is read when it has not changed again since the last look: a file
+/// that is still being written may read well and lack half of its routes.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a service was started with.
+#[derive(Debug)]
+pub struct Source {
+    /// Where its configuration comes from.
+    pub origin: Origin,
+    /// The files of the configuration that runs.
+    pub files: Files,
+    /// SIGHUP.
+    pub hangups: Signal,
+}
+
+/// Reads the configuration again at each SIGHUP, and when one of its files has changed, until it is told to stop.
+pub(crate) async fn keep_reloading(live: Arc<Live>, source: Source, stop: CancellationToken) {
+    let Source {
+        origin,
+        mut files,
+        mut hangups,
+    } = source;
+    let origin = Arc::new(origin);
+    let listening_at = addresses(live.current().config());
+    loop {
+        let why = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = hangups.recv() => "SIGHUP".to_owned(),
+            changed = change(&files) => changed,
+        };
+        tracing::info!(why, "reading the configuration again");
+        service::tell_systemd_of_reload();
+        let reading = Arc::clone(&origin);
+        let read = tokio::task::spawn_blocking(move || reading.load_with_files()).await;
+        let Ok((config, read)) = read else { return };
+        files = read;
+        let is_done = match config {
+            Ok(config) => {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    is_done = apply(&live, config, listening_at) => is_done,
+                }
+            }
+            Err(problems) => {
+                for problem in problems.0 {
+                    tracing::error!("{problem}");
+                }
+                false
+            }
+        };
+        live.current().process().metrics().note_reload(is_done);
+        if !is_done {
+            tracing::error!("the configuration was not changed: the one that runs stays");
+        }
+        service::tell_systemd_of_readiness();
+    }
+}
+
+async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAddr)) -> bool {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (wanted, wanted_admin) = addresses(&config);
+    for (key, listening_at, wanted) in [
+        ("http.listen", listening_at.0, wanted),
+        ("admin.listen", listening_at.1, wanted_admin),
+    ] {
+        if listening_at != wanted {
+            tracing::warn!(key, %listening_at, %wanted, "the address takes effect with a restart");
+        }
+    }
+    service::make_room(config.http.max_connections);
+    let (sources, brokers) = (config.sources.len(), config.brokers.len());
+    match live.replace(config).await {
+        Ok(change) => {
+            let (started, ended) = (change.started.join(","), change.ended.join(","));
+            tracing::info!(
+                sources,
+                brokers,
+                clients_started = started,
+                clients_ended = ended,
+                "the configuration has changed"
+            );
+            true
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            false
+        }
+    }
+}
+
+fn addresses(config: &Config) -> (SocketAddr, SocketAddr) {
+    (config.http.listen, config.admin.listen)
+}
+
+/// Waits until files have changed and come to rest. Returns their names.
+async fn change(files: &Files) -> String {
+    let mut last: Option<Files> = None;
+    loop {
+        tokio::time::sleep_until(Instant::now() + INTERVAL).await;
+        let looking = files.clone();
+        let Ok(now) = tokio::task::spawn_blocking(move || looking.now()).await else {
+            continue;
+        };
+        if now != *files && last.as_ref() == Some(&now) {
+            let changed = now.changed_since(files);
+            let names: Vec<_> = changed.map(|path| path.display().to_string()).collect();
+            return format!("changed: {}", names.join(", "));
+        }
+        last = Some(now);
+    }
+}
