@@ -83,7 +83,11 @@ impl Settings {
             section.required_text("kind", "\"kafka\"` or `kind = \"nats\"");
             return None;
         }
-        match section.word("kind", &[("kafka", Kind::Kafka), ("nats", Kind::Nats)])? {
+        let kind = section.word("kind", &[("kafka", Kind::Kafka), ("nats", Kind::Nats)]);
+        if kind.is_none() {
+            section.finish_quietly();
+        }
+        match kind? {
             Kind::Kafka => kafka::Settings::read(section).map(Self::Kafka),
             Kind::Nats => nats::Settings::read(section).map(Self::Nats),
         }

@@ -411,7 +411,7 @@ impl<'r> Section<'r> {
     }
 
     /// Forgets the keys that were not asked for: what they mean can't be said after a problem that was reported.
-    pub(super) fn finish_quietly(&mut self) {
+    pub fn finish_quietly(&mut self) {
         self.values.clear();
     }
 

@@ -176,6 +176,16 @@ fn what_is_not_there_is_asked_for_by_example() {
 }
 
 #[test]
+fn a_misspelt_kind_is_one_mistake() {
+    let text = LEAST.replace("\"kafka\"", "\"kafk\"");
+    let problems = load(&text).unwrap_err().0;
+    assert!(
+        problems.len() == 1 && problems[0].what.contains("did you mean \"kafka\"?"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn keys_that_wait_for_later_versions_are_unknown() {
     for line in [
         "verify = { scheme = \"x\" }",

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use crate::support::bridge::{
@@ -489,4 +490,67 @@ fn many_hangups_are_no_trouble() {
         .metrics()
         .find("hookbridge_broker_client_restarts_total", &[]);
     assert_eq!(restarts, Some(0.0), "nothing has changed");
+}
+
+#[test]
+fn a_change_that_can_not_be_made_leaves_nothing_behind() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("leave");
+    let rest = nats_broker("main", &nats.url)
+        + &synq_source("")
+        + &route_with(&format!("{stream}.{{type}}"), "broker = \"main\"");
+    let mut bridge = Bridge::run(&rest);
+    bridge.wait_ready();
+    let nobody = format!("127.0.0.1:{}", process::port());
+    // In the order of their names: clients that start, and one that can't.
+    let impossible = nats_broker("a", &nats.url)
+        + &kafka_broker("b", &nobody)
+        + &kafka_broker("c", &nobody)
+        + "options = { \"ssl.ca.location\" = \"/absent\", \"security.protocol\" = \"ssl\" }\n"
+        + &rest;
+    assert!(!bridge.reload(&impossible));
+    let before = bridge.usage();
+    for _ in 0..5 {
+        assert!(!bridge.reload(&impossible));
+    }
+    wait::until(
+        "threads and connections are those of before",
+        PATIENCE,
+        || {
+            let now = bridge.usage();
+            now.threads <= before.threads && now.descriptors <= before.descriptors
+        },
+    );
+    let event = events::ping();
+    bridge.deliver(&event).expect_published(&event);
+}
+
+#[test]
+fn systemd_is_told_of_start_reload_and_end() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("systemd");
+    let rest =
+        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
+    let files = bridge::write("", &rest);
+    let path = files.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let next = || {
+        let mut buffer = [0; 4096];
+        let length = socket.recv(&mut buffer).expect("systemd is told something");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let mut bridge = Bridge::run_files(&files, &environment);
+    assert_eq!(next().trim(), "READY=1");
+    bridge.signal("HUP");
+    let reloading = next();
+    assert!(
+        reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(next().trim(), "READY=1");
+    bridge.signal("TERM");
+    assert_eq!(next().trim(), "STOPPING=1");
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
 }

@@ -221,6 +221,14 @@ impl Kafka {
     }
 }
 
+impl Drop for Kafka {
+    /// Ends the watching thread, and the producer on a thread of its own, where nobody has drained it.
+    fn drop(&mut self) {
+        self.watch.stop();
+        self.supervisor.retire();
+    }
+}
+
 /// Waits for a message's delivery report.
 async fn report(waiter: Waiter) -> Outcome {
     waiter.await.unwrap_or_else(|| {

@@ -73,6 +73,13 @@ impl Supervisor {
         self.producer.swap(None)
     }
 
+    /// Takes the producer away, and sees it off.
+    pub(super) fn retire(&self) {
+        if let Some(producer) = self.close() {
+            retire(self.reports.watch.name(), producer);
+        }
+    }
+
     fn create(&self) -> Result<Producer, rdkafka::error::KafkaError> {
         self.settings
             .producer_config(self.limits)

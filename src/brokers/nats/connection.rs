@@ -9,10 +9,11 @@ use async_nats::{Client, Event, Subscriber};
 use futures_util::StreamExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::breaker::Breaker;
 use super::outcome::of_answer;
-use super::settings::{Acknowledgement, Settings};
+use super::settings::{Acknowledgement, Settings, reconnect_delay};
 use crate::brokers::Health;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
@@ -25,6 +26,9 @@ const STUCK: Duration = Duration::from_secs(60);
 const LEAST_BACKOFF: Duration = Duration::from_secs(1);
 const MOST_BACKOFF: Duration = Duration::from_secs(30);
 
+/// Between the attempts to connect of a client that nobody wants any more.
+const ABANDONED: Duration = Duration::from_secs(600);
+
 /// What a replaced connection has for its farewell.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -33,6 +37,8 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) inbox: String,
+    /// Who reads the answers holds the client: it ends only when they do.
+    _answers: AbortOnDropHandle<()>,
 }
 
 impl Connection {
@@ -42,10 +48,18 @@ impl Connection {
         shared: &Arc<Shared>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let number = shared.current.fetch_add(1, Ordering::AcqRel) + 1;
-        let events = Arc::clone(shared);
+        let (events, attempts) = (Arc::clone(shared), Arc::clone(shared));
         let options = settings
             .connect_options()
             .retry_on_initial_connect()
+            .reconnect_delay_callback(move |attempt| {
+                // A client that has never been connected can't be told to stop trying.
+                if attempts.current.load(Ordering::Acquire) == number {
+                    reconnect_delay(attempt)
+                } else {
+                    ABANDONED
+                }
+            })
             .event_callback(move |event| {
                 // A replaced connection's end is not the broker's.
                 if events.current.load(Ordering::Acquire) == number {
@@ -56,13 +70,17 @@ impl Connection {
         let client = options.connect(settings.addresses()).await?;
         let inbox = format!("{}.", client.new_inbox());
         let answers = client.subscribe(format!("{inbox}*")).await?;
-        tokio::spawn(hand_out(
+        let answers = tokio::spawn(hand_out(
             answers,
             inbox.len(),
             settings.acknowledgement,
             Arc::clone(shared),
         ));
-        Ok(Self { client, inbox })
+        Ok(Self {
+            client,
+            inbox,
+            _answers: AbortOnDropHandle::new(answers),
+        })
     }
 }
 

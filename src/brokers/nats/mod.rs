@@ -23,8 +23,8 @@ use arc_swap::ArcSwap;
 use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
 use bytes::Bytes;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::outcome::{Outcome, Reason, Restart};
 use super::{Health, Limits, Message, StartError};
@@ -56,7 +56,7 @@ pub struct Nats {
     connection: Arc<ArcSwap<Connection>>,
     acknowledgement: Acknowledgement,
     shared: Arc<Shared>,
-    supervisor: AbortHandle,
+    supervisor: AbortOnDropHandle<()>,
 }
 
 impl Nats {
@@ -80,7 +80,7 @@ impl Nats {
             connection,
             acknowledgement: settings.acknowledgement,
             shared,
-            supervisor: tokio::spawn(supervising).abort_handle(),
+            supervisor: AbortOnDropHandle::new(tokio::spawn(supervising)),
         })
     }
 

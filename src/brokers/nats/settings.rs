@@ -224,7 +224,7 @@ impl Tls {
 }
 
 /// 50 ms, doubled each time, up to two seconds. The attempt's number spreads the bridge's replicas a little.
-fn reconnect_delay(attempt: usize) -> Duration {
+pub(super) fn reconnect_delay(attempt: usize) -> Duration {
     let doublings = u32::try_from(attempt.saturating_sub(1))
         .unwrap_or(u32::MAX)
         .min(10);
