@@ -108,8 +108,13 @@ fn describe(config: &Config) -> String {
             ]);
         }
     }
+    let tls = match &config.http.tls {
+        None => "",
+        Some(tls) if tls.is_mutual() => " with TLS (client certificates required)",
+        Some(_) => " with TLS",
+    };
     let listens = format!(
-        "listens at {}, admin at {}\n",
+        "listens at {}{tls}, admin at {}\n",
         config.http.listen, config.admin.listen
     );
     [

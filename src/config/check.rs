@@ -17,6 +17,7 @@ use super::routes::read_routes;
 use super::section::{Reading, Section};
 use super::sources::read_sources;
 use super::spans::Spans;
+use super::tls::read_tls;
 use super::{Admin, Config, ConfigFile, Http, Origin, ReadyWhen, Source};
 use crate::brokers;
 
@@ -179,6 +180,7 @@ fn read_http(mut section: Section<'_>) -> (Option<Http>, Defaults) {
             .count("max_in_flight", 1, 1_000_000)
             .unwrap_or(10_000),
     };
+    let http2 = section.flag("http2", false);
     let http = Http {
         listen: read_address(&mut section, "0.0.0.0:8080"),
         header_timeout: section.duration("header_timeout", 5 * SECOND, SECOND / 10, HOUR),
@@ -194,7 +196,8 @@ fn read_http(mut section: Section<'_>) -> (Option<Http>, Defaults) {
         max_connection_age: section.duration("max_connection_age", 300 * SECOND, SECOND, 24 * HOUR),
         drain_delay: section.duration("drain_delay", Duration::ZERO, Duration::ZERO, HOUR),
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
-        http2: section.flag("http2", false),
+        http2,
+        tls: section.section("tls").and_then(|tls| read_tls(tls, http2)),
     };
     if http.max_in_flight_bytes < defaults.max_body {
         section.problem_at(

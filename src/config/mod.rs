@@ -13,6 +13,7 @@ mod spans;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;
 pub use section::Section;
 pub use template::{Part, Template};
+pub(crate) use tls::HTTP2;
+pub use tls::Tls;
 
 /// A configuration without a fault.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ pub struct Http {
     pub shutdown_timeout: Duration,
     /// Whether HTTP/2 is spoken too.
     pub http2: bool,
+    /// TLS, where the listener speaks it.
+    pub tls: Option<Tls>,
 }
 
 /// `[admin]`: the admin listener.

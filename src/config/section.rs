@@ -331,6 +331,12 @@ impl<'r> Section<'r> {
         self.to_secret(&path, value)
     }
 
+    /// The text of a file that nobody else should be able to read.
+    pub(super) fn private_file(&self, key: &str, file: &Path) -> Option<Zeroizing<String>> {
+        self.secret_file(&join(&self.path, key), file)
+            .map(Zeroizing::new)
+    }
+
     /// Several secrets.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
         let path = join(&self.path, key);

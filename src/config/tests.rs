@@ -202,7 +202,6 @@ fn keys_that_wait_for_later_versions_are_unknown() {
     }
     for line in [
         "[http]\ntrusted_proxies = [\"10.0.0.0/8\"]",
-        "[http]\ntls = { cert = \"x\", key = \"y\" }",
         "[tracing]\nx = 1",
     ] {
         assert!(problems(line)[0].contains("unknown key"), "{line}");

@@ -1,6 +1,7 @@
 //! Step 1, the connection: a bounded number of them, each with its time limits and a longest age.
 
 use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,12 +15,14 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::socket::{Activity, Socket, TimeLimits};
+use super::tls::{Stream, may_speak_http2, shake_hands};
 use crate::config::Http;
 use crate::live::Live;
 
@@ -51,8 +54,8 @@ pub(crate) async fn serve(
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 // Nothing tells when the system has room again.
@@ -70,7 +73,7 @@ pub(crate) async fn serve(
         let (live, stop) = (Arc::clone(&live), stop.clone());
         connections.spawn(async move {
             process.metrics().connections.inc();
-            if let Err(error) = connection(stream, &live, &stop, count).await {
+            if let Err(error) = connection(stream, peer, &live, &stop, count).await {
                 tracing::debug!(error = %error, "a connection ended early");
             }
             process.metrics().connections.dec();
@@ -90,20 +93,36 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn connection(
     stream: TcpStream,
+    peer: SocketAddr,
     live: &Arc<Live>,
     stop: &CancellationToken,
     count: u64,
 ) -> Ended {
     // Those of the time at which it began.
+    let bridge = live.current();
     let Http {
         header_timeout,
         idle_timeout,
         max_connection_age,
         http2,
         ..
-    } = live.current().config().http;
+    } = bridge.config().http;
+    let tls = bridge.config().http.tls.clone();
+    drop(bridge);
     // Answers are small, and each is waited for.
     stream.set_nodelay(true)?;
+    let stream = match tls {
+        None => Stream::Left(stream),
+        Some(tls) => tokio::select! {
+            // Large, and not for every connection.
+            shaken = Box::pin(shake_hands(stream, peer, tls)) => match shaken {
+                Some(stream) => stream,
+                None => return Ok(()),
+            },
+            () = stop.cancelled() => return Ok(()),
+        },
+    };
+    let http2 = http2 && may_speak_http2(&stream);
     let activity = Arc::new(Activity::default());
     let mut socket = Socket::new(
         stream,
@@ -128,7 +147,7 @@ async fn connection(
 }
 
 async fn live_http1(
-    mut socket: Socket<TcpStream>,
+    mut socket: Socket<Stream>,
     live: &Arc<Live>,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
@@ -145,11 +164,13 @@ async fn live_http1(
     loop {
         // hyper keeps 16 KiB for a connection, also for one that sends nothing: it gets those that send something.
         let has_byte = tokio::select! {
-            has_byte = socket.wait_for_byte() => has_byte?,
-            () = stop.cancelled() => return Ok(()),
+            has_byte = socket.wait_for_byte() => has_byte,
+            () = stop.cancelled() => Ok(false),
         };
-        if !has_byte {
-            return Ok(());
+        if !matches!(has_byte, Ok(true)) {
+            // With TLS the sender is told that this is the end (RFC 8446 section 6.1); one that is gone need not be.
+            drop(socket.shutdown().await);
+            return Ok(has_byte.map(drop)?);
         }
         let service = service_fn(|request| {
             let (live, activity) = (Arc::clone(live), Arc::clone(activity));
@@ -182,7 +203,7 @@ async fn live_http1(
 }
 
 async fn live_http2(
-    socket: Socket<TcpStream>,
+    socket: Socket<Stream>,
     live: &Arc<Live>,
     activity: &Arc<Activity>,
     stop: &CancellationToken,

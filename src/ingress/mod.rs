@@ -3,6 +3,7 @@
 // 1: the connection and its clocks, a place among those under way, the request
 pub(crate) mod accept;
 mod socket;
+mod tls;
 
 mod permits;
 

@@ -321,7 +321,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger_since.is_none() {
-            ready!(Pin::new(&mut self.inner).poll_shutdown(context))?;
+            // TLS has something to write here.
+            let shut = Pin::new(&mut self.inner).poll_shutdown(context);
+            ready!(self.poll_progress(context, shut))?;
         }
         if self.activity.left_body.load(Ordering::Acquire) {
             ready!(self.poll_linger(context));

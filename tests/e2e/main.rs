@@ -62,3 +62,6 @@ mod security;
 
 // HTTP/2 from peers that mean no good.
 mod http2;
+
+// TLS on the public listener.
+mod tls;

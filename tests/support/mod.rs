@@ -13,7 +13,7 @@ pub(crate) mod usage;
 // A disk that can be filled.
 pub(crate) mod disk;
 
-// Certificates for the brokers' TLS listeners.
+// Certificates for TLS listeners, and a sender that speaks TLS.
 pub(crate) mod tls;
 
 // A real Kafka: start, kill, freeze, restart, topics, read back.

@@ -271,9 +271,20 @@ impl std::fmt::Debug for Answer {
     }
 }
 
+/// What a connection goes over: a socket, or TLS on one.
+pub(crate) trait Wire: Read + Write {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// A connection that is kept open.
-pub(crate) struct Connection {
-    reader: BufReader<TcpStream>,
+pub(crate) struct Connection<W: Wire = TcpStream> {
+    reader: BufReader<W>,
 }
 
 impl Connection {
@@ -282,9 +293,24 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(wait::PATIENCE))?;
         stream.set_write_timeout(Some(wait::PATIENCE))?;
-        Ok(Self {
-            reader: BufReader::new(stream),
-        })
+        Ok(Self::over(stream))
+    }
+
+    /// The socket, before anything was read.
+    pub(crate) fn into_socket(self) -> TcpStream {
+        self.reader.into_inner()
+    }
+}
+
+impl<W: Wire> Connection<W> {
+    pub(crate) fn over(wire: W) -> Self {
+        Self {
+            reader: BufReader::new(wire),
+        }
+    }
+
+    pub(crate) fn wire(&self) -> &W {
+        self.reader.get_ref()
     }
 
     /// Sends a request and reads its answer, also when the answer comes before all of the body could be sent.
@@ -298,12 +324,12 @@ impl Connection {
 
     /// Writes bytes, whatever they are.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.reader.get_ref().write_all(bytes)
+        self.reader.get_mut().write_all(bytes)
     }
 
     /// Says that nothing more will be written.
     pub(crate) fn finish_writing(&mut self) {
-        drop(self.reader.get_ref().shutdown(Shutdown::Write));
+        drop(self.wire().socket().shutdown(Shutdown::Write));
     }
 
     /// The next answer, to a request that isn't `HEAD`.
@@ -393,6 +419,11 @@ impl Connection {
         }
     }
 
+    /// Whether the server has closed the connection in due form: with TLS that is a `close_notify`.
+    pub(crate) fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(self.reader.fill_buf()?.is_empty())
+    }
+
     /// Everything until the server closes, which it has to do in `limit`; `None` if it does not.
     pub(crate) fn read_to_close(&mut self, limit: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + limit;
@@ -402,8 +433,8 @@ impl Connection {
             if left.is_zero() {
                 return None;
             }
-            self.reader
-                .get_ref()
+            self.wire()
+                .socket()
                 .set_read_timeout(Some(left))
                 .expect("a socket takes a time limit");
             let read = match self.reader.fill_buf() {
@@ -412,7 +443,17 @@ impl Connection {
                     all.extend(bytes);
                     bytes.len()
                 }
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(all),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset
+                            // TLS without its last word, and TLS that still has something to write.
+                            | ErrorKind::UnexpectedEof
+                            | ErrorKind::BrokenPipe
+                    ) =>
+                {
+                    return Some(all);
+                }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {

@@ -1,10 +1,20 @@
-//! Certificates for the brokers' TLS listeners, made once a run by `openssl`.
+//! Certificates for TLS listeners, made once a run by `openssl`, and a sender that speaks TLS.
 
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use super::process;
+use super::sender::{Connection, Wire};
 
 /// PEM files: an authority, and a certificate of its for 127.0.0.1 and localhost.
 pub(crate) struct Certificates {
@@ -13,6 +23,9 @@ pub(crate) struct Certificates {
     pub(crate) key: PathBuf,
     /// Key and certificate in one file, as Kafka wants them.
     pub(crate) keystore: PathBuf,
+    /// A certificate for localhost that nobody has signed but its own key, as the README says to make one.
+    pub(crate) lone_certificate: PathBuf,
+    pub(crate) lone_key: PathBuf,
 }
 
 pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
@@ -63,11 +76,26 @@ pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
         ],
         &["-extfile", "names", "-out", "certificate.pem"],
     );
+    openssl(
+        &dir,
+        &[
+            &["req", "-x509"],
+            &key[..],
+            &["-days", "30", "-subj", "/CN=localhost"],
+            &["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+            &["-addext", "basicConstraints=critical,CA:FALSE"],
+        ]
+        .concat(),
+        "lone-key.pem",
+        "lone.pem",
+    );
     let certificates = Certificates {
         authority: dir.join("ca.pem"),
         certificate: dir.join("certificate.pem"),
         key: dir.join("key.pem"),
         keystore: dir.join("keystore.pem"),
+        lone_certificate: dir.join("lone.pem"),
+        lone_key: dir.join("lone-key.pem"),
     };
     let text = |file: &PathBuf| std::fs::read_to_string(file).expect("openssl wrote it");
     std::fs::write(
@@ -94,4 +122,60 @@ fn run(dir: &Path, arguments: &[&str], more: &[&str]) {
         "openssl {arguments:?}: {}",
         String::from_utf8_lossy(&made.stderr)
     );
+}
+
+/// TLS as a sender speaks it.
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+impl Wire for Tls {
+    fn socket(&self) -> &TcpStream {
+        &self.sock
+    }
+}
+
+/// A sender that trusts the authority, and shows this certificate (with its key) if it is asked for one.
+pub(crate) fn client(
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Option<(&Path, &Path)>,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_in(&CERTIFICATES.authority) {
+        roots.add(certificate).expect("an authority");
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions that ring knows")
+        .with_root_certificates(roots);
+    match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(
+                certificates_in(certificate),
+                PrivateKeyDer::from_pem_file(key).expect("a key"),
+            )
+            .expect("a certificate and its key"),
+    }
+}
+
+fn certificates_in(file: &Path) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_file_iter(file)
+        .expect("a file")
+        .map(|certificate| certificate.expect("a certificate"))
+        .collect()
+}
+
+/// Connects, and has shaken hands when it returns, as far as the sender can tell. An IP address as the name is not sent.
+pub(crate) fn open(
+    address: SocketAddr,
+    client: &ClientConfig,
+    name: &'static str,
+) -> io::Result<Connection<Tls>> {
+    let name = ServerName::try_from(name).expect("a name");
+    let connection =
+        ClientConnection::new(Arc::new(client.clone()), name).expect("a client's settings");
+    let mut stream = StreamOwned::new(connection, Connection::open(address)?.into_socket());
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(Connection::over(stream))
 }
