@@ -115,7 +115,7 @@ async fn connection(
         None => Stream::Left(stream),
         Some(tls) => tokio::select! {
             // Large, and not for every connection.
-            shaken = Box::pin(shake_hands(stream, peer, tls)) => match shaken {
+            shaken = Box::pin(shake_hands(stream, peer, &tls)) => match shaken {
                 Some(stream) => stream,
                 None => return Ok(()),
             },
