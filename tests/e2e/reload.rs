@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use tokio_rustls::rustls::version::TLS13;
+
 use crate::support::bridge::{
     self, Bridge, kafka_broker, nats_broker, route, route_with, synq_source, whole,
 };
@@ -16,6 +18,7 @@ use crate::support::load::Load;
 use crate::support::nats::{Access, Nats};
 use crate::support::process;
 use crate::support::sender::{Connection, Request};
+use crate::support::tls::{self, CERTIFICATES, Certificates, Tls};
 use crate::support::wait::{self, PATIENCE};
 
 const HTTP: &str = "publish_timeout = \"5s\"";
@@ -553,4 +556,60 @@ fn systemd_is_told_of_start_reload_and_end() {
     bridge.signal("TERM");
     assert_eq!(next().trim(), "STOPPING=1");
     assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn a_new_certificate_is_shown_to_new_connections_and_open_ones_stay() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("certificate");
+    let dir = process::directory("certificate");
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    let place = |from: [&Path; 2]| {
+        for (from, to) in from.iter().zip([&certificate, &key]) {
+            fs::copy(from, to).unwrap();
+        }
+    };
+    let Certificates {
+        certificate: signed,
+        key: signed_key,
+        lone_certificate: lone,
+        lone_key,
+        ..
+    } = &*CERTIFICATES;
+    place([signed, signed_key]);
+    let http = format!(
+        "tls = {{ cert = \"{}\", key = \"{}\" }}",
+        certificate.display(),
+        key.display()
+    );
+    let rest =
+        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
+    let mut bridge = Bridge::run_with(&http, &rest);
+    bridge.wait_ready();
+    let trusting = tls::client(&[&TLS13], None);
+    let public = bridge.public;
+    let open = || tls::open(public, &trusting, "localhost");
+    let deliver = |connection: &mut Connection<Tls>| {
+        let event = events::ping();
+        let answer = connection.send(&Request::event(&event)).unwrap();
+        answer.expect_published(&event);
+    };
+    let mut first = open().unwrap();
+    deliver(&mut first);
+
+    // One that nobody has signed, without being told; the two files are not written at once.
+    place([lone, lone_key]);
+    assert!(bridge.wait_for_reload(0));
+    assert!(open().is_err(), "the authority did not sign the new one");
+    deliver(&mut first);
+
+    // A key that is not the certificate's changes nothing; the right one does.
+    place([signed, lone_key]);
+    assert!(!bridge.reload_with(&http, &rest));
+    assert!(open().is_err());
+    place([signed, signed_key]);
+    assert!(bridge.reload_with(&http, &rest));
+    deliver(&mut open().unwrap());
+    deliver(&mut first);
+    assert_eq!(nats.read(&stream).len(), 4);
 }
