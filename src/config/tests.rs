@@ -1,5 +1,6 @@
 //! What users write, and what becomes of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
@@ -492,4 +493,51 @@ proptest::proptest! {
         let _loaded = load(&text);
         let _loaded = load(&format!("{text}\n{LEAST}"));
     }
+}
+
+#[test]
+fn every_file_that_has_a_part_is_watched_whether_or_not_it_is_there() {
+    let file = std::env::temp_dir().join(format!("hookbridge-watched-{}", std::process::id()));
+    let text = r#"
+        [http]
+        tls = { cert = "/absent/cert", key = "/absent/key", client_ca = "/absent/ca" }
+        [brokers.k]
+        kind = "kafka"
+        bootstrap_servers = "k"
+        options = { "ssl.ca.location" = "/absent/kafka-ca" }
+        [brokers.n]
+        kind = "nats"
+        servers = "n"
+        credentials = "/absent/credentials"
+        tls = { ca = "/absent/nats-ca", cert = "/absent/nats-cert", key = "/absent/nats-key" }
+        [sources.synq]
+        secrets = { file = "/absent/secret" }
+        schema = "/absent/schema"
+    "#;
+    std::fs::write(&file, text).unwrap();
+    let origin = Origin {
+        files: vec![ConfigFile::Path(file.clone())],
+        environment: Vec::new(),
+    };
+    let (config, files) = origin.load_with_files();
+    assert!(config.is_err());
+    let nothing = Files::default();
+    let watched: Vec<_> = files.changed_since(&nothing).map(Path::to_owned).collect();
+    let absent = [
+        "ca",
+        "cert",
+        "credentials",
+        "kafka-ca",
+        "key",
+        "nats-ca",
+        "nats-cert",
+        "nats-key",
+        "schema",
+        "secret",
+    ];
+    let mut expected: Vec<_> = absent.map(|name| Path::new("/absent").join(name)).into();
+    expected.push(file.clone());
+    expected.sort();
+    assert_eq!(watched, expected);
+    std::fs::remove_file(file).unwrap();
 }

@@ -119,6 +119,7 @@ fn read_certificates(
     key: &str,
     file: &str,
 ) -> Option<Vec<CertificateDer<'static>>> {
+    section.note_file(Path::new(file));
     let read = read_file(Path::new(file))
         .map_err(|error| error.to_string())
         .and_then(|text| {
