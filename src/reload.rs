@@ -83,7 +83,9 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
             tracing::warn!(key, %listening_at, %wanted, "the address takes effect with a restart");
         }
     }
-    service::make_room(config.http.max_connections);
+    if config.http.max_connections != live.current().config().http.max_connections {
+        service::make_room(config.http.max_connections);
+    }
     let (sources, brokers) = (config.sources.len(), config.brokers.len());
     match live.replace(config).await {
         Ok(change) => {

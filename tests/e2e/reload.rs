@@ -182,6 +182,7 @@ fn f42_a_broken_configuration_changes_nothing_and_says_where_it_is_broken() {
             &good("").replace(events::SECRET, "${F42_IS_NOT_SET}"),
             "F42_IS_NOT_SET",
         ),
+        (&good("").replace(events::SECRET, " "), "empty"),
     ] {
         let seen = bridge.log().len();
         assert!(!bridge.reload(broken));
