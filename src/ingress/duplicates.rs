@@ -3,7 +3,9 @@
 //! It only ever makes duplicates fewer, and never an event less: an entry says "stored" only after a broker's receipt, it
 //! is looked up only for verified requests, its key contains the body's hash, and whatever else happens removes it.
 
-use std::collections::{HashMap, VecDeque, hash_map};
+use std::collections::VecDeque;
+use std::collections::hash_map::{self, HashMap, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,23 +17,62 @@ use super::refusal::Refusal;
 use crate::brokers::Receipt;
 use crate::providers::EventId;
 
-/// Deliveries that are remembered of one source; the oldest are forgotten first. About 150 bytes each.
-const MAX_ENTRIES: usize = 200_000;
+/// A source's memory is in so many parts, found by the key's bits: none of them is ever so large that letting it grow
+/// makes a request wait.
+const PARTS: usize = 64;
+
+/// Deliveries that each part remembers, 200,000 in all; the oldest are forgotten first. About 100 bytes each.
+const MAX_ENTRIES_A_PART: usize = 200_000 / PARTS;
 
 /// A source's memory of what was stored.
 #[derive(Debug)]
 pub(crate) struct Window {
-    max_entries: usize,
-    entries: Mutex<Entries>,
+    /// Nobody else knows it.
+    seed: [u64; 2],
+    max_entries_a_part: usize,
+    parts: [Mutex<Entries>; PARTS],
 }
 
-/// SHA-256 of id and body; each source has a window of its own.
-type Key = [u8; 32];
+/// Half of a SHA-256 over the window's seed, id and body; each source has a window of its own.
+///
+/// Half of it is enough: among 200,000 deliveries, chance makes two of them equal once in 10^28 windows. To look for two
+/// on purpose takes the seed. SHA-256 because processors have instructions for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    first: u64,
+    second: u64,
+}
 
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.first);
+    }
+}
+
+/// A key's bits are as random as any hash of them, and can't be chosen to collide.
 #[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = bits;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Entries {
     lifetime: Duration,
-    by_key: HashMap<Key, Entry>,
+    by_key: HashMap<Key, Entry, BuildHasherDefault<AsItIs>>,
     /// In the order in which they were stored.
     stored: VecDeque<(Instant, Key)>,
 }
@@ -65,28 +106,52 @@ pub(super) struct Place {
 
 impl Window {
     pub(crate) fn new(lifetime: Duration) -> Arc<Self> {
-        Self::with_capacity(lifetime, MAX_ENTRIES)
+        Self::with_capacity(lifetime, MAX_ENTRIES_A_PART)
     }
 
-    fn with_capacity(lifetime: Duration, max_entries: usize) -> Arc<Self> {
-        let entries = Entries {
-            lifetime,
-            ..Entries::default()
-        };
+    fn with_capacity(lifetime: Duration, max_entries_a_part: usize) -> Arc<Self> {
         Arc::new(Self {
-            max_entries,
-            entries: Mutex::new(entries),
+            // The standard library's hashers are keyed at random.
+            seed: [0, 1].map(|half: u64| RandomState::new().hash_one(half)),
+            max_entries_a_part,
+            parts: std::array::from_fn(|_| {
+                Mutex::new(Entries {
+                    lifetime,
+                    by_key: HashMap::default(),
+                    stored: VecDeque::new(),
+                })
+            }),
         })
     }
 
     /// From now on what was stored is remembered for so long, also what was stored before.
     pub(crate) fn set_lifetime(&self, lifetime: Duration) {
-        self.lock().lifetime = lifetime;
+        for part in &self.parts {
+            lock(part).lifetime = lifetime;
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in here panics while it holds the lock.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn key(&self, event_id: &EventId, body: &[u8]) -> Key {
+        let mut hash = Sha256::new();
+        for half in self.seed {
+            hash.update(half.to_le_bytes());
+        }
+        hash.update(event_id.as_str());
+        // An id has no control characters: it can't run into the body.
+        hash.update([0]);
+        hash.update(body);
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = hash.finalize().0;
+        Key {
+            first: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            second: u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+
+    /// The part that a key is in, by other bits than those that the map looks at.
+    fn part(&self, key: Key) -> MutexGuard<'_, Entries> {
+        let [any, ..] = &self.parts;
+        let part = usize::try_from(key.second % PARTS as u64).ok();
+        lock(part.and_then(|index| self.parts.get(index)).unwrap_or(any))
     }
 
     /// Finds the delivery or begins it.
@@ -95,8 +160,8 @@ impl Window {
         key: Key,
         now: Instant,
     ) -> Result<Entered, watch::Receiver<Option<End>>> {
-        let mut entries = self.lock();
-        entries.forget(now, self.max_entries);
+        let mut entries = self.part(key);
+        entries.forget(now, self.max_entries_a_part);
         match entries.by_key.entry(key) {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Entry::InFlight(None));
@@ -115,6 +180,11 @@ impl Window {
             },
         }
     }
+}
+
+fn lock(part: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
+    // Nothing in here panics while it holds the lock.
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entries {
@@ -142,7 +212,7 @@ pub(super) async fn enter(
     body: &[u8],
     deadline: Instant,
 ) -> Result<Entered, Refusal> {
-    let key = key(event_id, body);
+    let key = window.key(event_id, body);
     match window.look(key, Instant::now()) {
         Ok(entered) => Ok(entered),
         Err(mut end) => {
@@ -160,15 +230,6 @@ pub(super) async fn enter(
     }
 }
 
-fn key(event_id: &EventId, body: &[u8]) -> Key {
-    let mut hash = Sha256::new();
-    hash.update(event_id.as_str());
-    // An id has no control characters: it can't run into the body.
-    hash.update([0]);
-    hash.update(body);
-    hash.finalize().into()
-}
-
 impl Place {
     /// Says how the first delivery ended. Only what is stored is remembered.
     pub(super) fn end(mut self, end: &End) {
@@ -179,7 +240,7 @@ impl Place {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
-        let mut entries = self.window.lock();
+        let mut entries = self.window.part(self.key);
         let left = match end {
             Some(Ok(receipt)) => {
                 entries.stored.push_back((Instant::now(), self.key));
@@ -319,17 +380,48 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_memory_is_bounded_and_forgets_the_oldest() {
         let window = Window::with_capacity(HOUR, 3);
-        for number in 0..10 {
-            first(&window, &number.to_string()).await.end(&stored());
-            let entries = window.lock();
-            assert!(entries.by_key.len() <= 3 && entries.by_key.len() == entries.stored.len());
+        let mut keys = Vec::new();
+        for number in 0..1000 {
+            let event_id = number.to_string();
+            first(&window, &event_id).await.end(&stored());
+            keys.push(window.key(&id(&event_id), b"body"));
         }
+        let mut remembered = 0;
+        for part in &window.parts {
+            let entries = lock(part);
+            assert_eq!(entries.by_key.len(), entries.stored.len());
+            let in_order: Vec<_> = entries.stored.iter().map(|(_, key)| *key).collect();
+            remembered += in_order.len();
+            let is_here = |key: &&Key| {
+                key.second % PARTS as u64
+                    == in_order.first().map_or(0, |key| key.second) % PARTS as u64
+            };
+            let mut latest: Vec<_> = keys.iter().rev().filter(is_here).take(3).copied().collect();
+            latest.reverse();
+            assert!(in_order.is_empty() || in_order == latest);
+        }
+        assert!(remembered <= 3 * PARTS);
         assert!(matches!(
-            enter_now(&window, "9", b"body").await,
+            enter_now(&window, "999", b"body").await,
             Ok(Entered::Stored(_))
         ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_lifetime_is_that_of_what_is_remembered_already() {
+        let window = Window::new(HOUR);
+        first(&window, "a").await.end(&stored());
+        first(&window, "b").await.end(&stored());
+        tokio::time::advance(HOUR / 2).await;
+        window.set_lifetime(2 * HOUR);
+        tokio::time::advance(HOUR).await;
         assert!(matches!(
-            enter_now(&window, "0", b"body").await,
+            enter_now(&window, "a", b"body").await,
+            Ok(Entered::Stored(_))
+        ));
+        window.set_lifetime(HOUR);
+        assert!(matches!(
+            enter_now(&window, "b", b"body").await,
             Ok(Entered::First(_))
         ));
     }
