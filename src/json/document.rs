@@ -80,8 +80,11 @@ impl Entry {
         }
     }
 
-    pub(super) fn set_tag(&mut self, tag: u32) {
-        self.number = tag;
+    pub(super) fn name(start: usize, end: usize, next: usize, flag: bool, tag: u32) -> Self {
+        Self {
+            number: tag,
+            ..Self::new(Kind::Name, start, end, next, flag)
+        }
     }
 
     pub(super) fn tag(&self) -> u32 {

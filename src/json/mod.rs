@@ -4,6 +4,7 @@
 //! written. What is published is the body itself, so nothing here ever writes JSON.
 
 mod document;
+mod marks;
 mod pointer;
 mod scan;
 mod schema;

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use memchr::memchr2;
-
 use super::document::{Document, Entry, Found, Kind, bit, tag, unescape};
+use super::marks::Marks;
 
 /// How deeply arrays and objects may be nested. Deeper bodies are refused, whether or not anything reads them.
 pub const MAX_DEPTH: usize = 64;
@@ -74,9 +73,14 @@ pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
     let mut scanner = Scanner {
         bytes: body,
         at: 0,
-        has_controls: first_control(body) < body.len(),
+        marks: Marks::new(body),
         entries: Vec::with_capacity(body.len() / BYTES_AN_ENTRY + 4),
-        open: Vec::with_capacity(8),
+        inside: Container {
+            kind: Inside::Nothing,
+            entry: 0,
+            found: Found::default(),
+        },
+        around: Vec::with_capacity(8),
         fault: Fault::Encoding { offset: 0 },
     };
     match scanner.document() {
@@ -88,11 +92,12 @@ pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
 struct Scanner<'b> {
     bytes: &'b [u8],
     at: usize,
-    /// Whether there is a control character anywhere: where there is none, no string needs to be searched for one.
-    has_controls: bool,
+    marks: Marks<'b>,
     entries: Vec<Entry>,
-    /// The containers that are not closed yet.
-    open: Vec<Container>,
+    /// The container that is being read, if any.
+    inside: Container,
+    /// What is around it and not closed yet.
+    around: Vec<Container>,
     /// What is wrong, when something is.
     fault: Fault,
 }
@@ -100,131 +105,142 @@ struct Scanner<'b> {
 /// Something is wrong, and the scanner knows what. Results are looked at all the time, and so carry nothing.
 struct Failed;
 
-/// A container that is being read.
+/// What is being read.
 struct Container {
+    kind: Inside,
     /// Its index among the entries.
     entry: usize,
-    is_object: bool,
     found: Found,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Inside {
+    Nothing,
+    Array,
+    Object,
 }
 
 impl Scanner<'_> {
     fn document(&mut self) -> Result<(), Failed> {
         loop {
-            self.value()?;
-            // A value has ended: close what it ends, until another one must follow.
-            loop {
-                self.white_space();
-                let Some(is_object) = self.count_child() else {
-                    return if self.at == self.bytes.len() {
-                        Ok(())
-                    } else {
-                        Err(self.expected("nothing after the document"))
-                    };
-                };
-                match (self.peek(), is_object) {
-                    (Some(b','), true) => {
-                        self.at += 1;
-                        self.white_space();
-                        self.name()?;
-                        break;
-                    }
-                    (Some(b','), false) => {
-                        self.at += 1;
-                        break;
-                    }
-                    (Some(b'}'), true) | (Some(b']'), false) => self.close(),
-                    (_, true) => return Err(self.expected("`,` or `}`")),
-                    (_, false) => return Err(self.expected("`,` or `]`")),
-                }
+            // The document begins, or a container's first child, or its next one.
+            if matches!(self.inside.kind, Inside::Object) {
+                self.name()?;
             }
-        }
-    }
-
-    /// Reads one value, or the opening of containers down to the first value that is none (or an empty one).
-    fn value(&mut self) -> Result<(), Failed> {
-        loop {
-            self.white_space();
-            match self.peek() {
+            match self.next_byte() {
+                Some(b'"') => {
+                    let start = self.at + 1;
+                    let is_escaped = self.string()?;
+                    self.push(Kind::String, start, self.at - 1, is_escaped);
+                }
                 Some(b'{') => {
-                    self.open(Kind::Object)?;
-                    if self.peek() == Some(b'}') {
-                        self.close();
-                        return Ok(());
+                    self.open(Kind::Object, Inside::Object)?;
+                    if self.next_byte() != Some(b'}') {
+                        continue;
                     }
-                    self.name()?;
+                    self.close();
                 }
                 Some(b'[') => {
-                    self.open(Kind::Array)?;
-                    if self.peek() == Some(b']') {
-                        self.close();
-                        return Ok(());
+                    self.open(Kind::Array, Inside::Array)?;
+                    if self.next_byte() != Some(b']') {
+                        continue;
+                    }
+                    self.close();
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.literal(b"true", Kind::True)?,
+                Some(b'f') => self.literal(b"false", Kind::False)?,
+                Some(b'n') => self.literal(b"null", Kind::Null)?,
+                _ => return Err(self.expected("a value")),
+            }
+            // A value has ended: close what it ends, until another one must follow.
+            loop {
+                self.inside.found.children += 1;
+                match (self.inside.kind, self.next_byte()) {
+                    (Inside::Object | Inside::Array, Some(b',')) => {
+                        self.at += 1;
+                        break;
+                    }
+                    (Inside::Object, Some(b'}')) | (Inside::Array, Some(b']')) => self.close(),
+                    (Inside::Nothing, None) => return Ok(()),
+                    (Inside::Object, _) => return Err(self.expected("`,` or `}`")),
+                    (Inside::Array, _) => return Err(self.expected("`,` or `]`")),
+                    (Inside::Nothing, Some(_)) => {
+                        return Err(self.expected("nothing after the document"));
                     }
                 }
-                Some(b'"') => return self.string(Kind::String),
-                Some(b'-' | b'0'..=b'9') => return self.number(),
-                Some(b't') => return self.literal(b"true", Kind::True),
-                Some(b'f') => return self.literal(b"false", Kind::False),
-                Some(b'n') => return self.literal(b"null", Kind::Null),
-                _ => return Err(self.expected("a value")),
             }
         }
     }
 
-    fn open(&mut self, kind: Kind) -> Result<(), Failed> {
-        if self.open.len() == MAX_DEPTH {
+    fn open(&mut self, kind: Kind, inside: Inside) -> Result<(), Failed> {
+        if self.around.len() == MAX_DEPTH {
             self.fault = Fault::Depth { offset: self.at };
             return Err(Failed);
         }
-        let is_object = kind == Kind::Object;
-        self.open.push(Container {
+        let container = Container {
+            kind: inside,
             entry: self.entries.len(),
-            is_object,
             found: Found::default(),
-        });
+        };
+        self.around
+            .push(std::mem::replace(&mut self.inside, container));
         self.push(kind, self.at, self.at, false);
         self.at += 1;
-        self.white_space();
         Ok(())
     }
 
     fn close(&mut self) {
         self.at += 1;
-        let (end, next) = (self.at, self.entries.len());
-        if let Some(mut container) = self.open.pop() {
-            let many = container.is_object && container.found.children > MANY_MEMBERS;
+        if let Some(around) = self.around.pop() {
+            let mut container = std::mem::replace(&mut self.inside, around);
+            let many =
+                matches!(container.kind, Inside::Object) && container.found.children > MANY_MEMBERS;
             container.found.repeats |= many && self.repeats_among_many(container.entry);
+            let (end, next) = (self.at, self.entries.len());
             if let Some(entry) = self.entries.get_mut(container.entry) {
                 entry.close(end, next, container.found);
             }
         }
     }
 
-    /// Counts the value that has just ended and says whether its container is an object; nothing outside of any.
-    fn count_child(&mut self) -> Option<bool> {
-        let container = self.open.last_mut()?;
-        container.found.children += 1;
-        Some(container.is_object)
+    /// A member's name and the colon behind it.
+    #[inline]
+    fn name(&mut self) -> Result<(), Failed> {
+        if self.next_byte() != Some(b'"') {
+            return Err(self.expected("a member's name"));
+        }
+        let start = self.at + 1;
+        let is_escaped = self.string()?;
+        let end = self.at - 1;
+        let name = Entry::name(
+            start,
+            end,
+            self.entries.len() + 1,
+            is_escaped,
+            tag(self.bytes.get(start..end).unwrap_or_default()),
+        );
+        let bit = bit(name.tag());
+        if self.inside.found.bits & bit != 0 || is_escaped {
+            self.note_repeat(&name);
+        }
+        self.inside.found.bits |= if is_escaped { u32::MAX } else { bit };
+        self.entries.push(name);
+        if self.next_byte() != Some(b':') {
+            return Err(self.expected("`:`"));
+        }
+        self.at += 1;
+        Ok(())
     }
 
-    /// Notes whether the name that was just read stands in its object already.
-    fn note_name(&mut self) {
-        let Some((name, earlier)) = self.entries.split_last_mut() else {
-            return;
-        };
-        let Some(container) = self.open.last_mut() else {
-            return;
-        };
-        let (raw, is_escaped) = name.raw_text(self.bytes);
-        name.set_tag(tag(raw));
-        let found = &mut container.found;
-        let bit = bit(name.tag());
-        let may_repeat = found.bits & bit != 0 || is_escaped;
-        found.bits |= if is_escaped { u32::MAX } else { bit };
-        if may_repeat && found.children < MANY_MEMBERS {
-            let first = container.entry + 1;
-            found.repeats |= names(earlier, first, earlier.len()).any(|other| {
-                let may_be_equal = is_escaped || other.is_escaped() || other.tag() == name.tag();
+    /// Notes whether this name, which may, stands in its object already.
+    #[inline(never)]
+    fn note_repeat(&mut self, name: &Entry) {
+        if self.inside.found.children < MANY_MEMBERS {
+            let mut earlier = names(&self.entries, self.inside.entry + 1, self.entries.len());
+            self.inside.found.repeats |= earlier.any(|other| {
+                let may_be_equal =
+                    name.is_escaped() || other.is_escaped() || other.tag() == name.tag();
                 may_be_equal && text(other, self.bytes) == text(name, self.bytes)
             });
         }
@@ -237,48 +253,33 @@ impl Scanner<'_> {
             .any(|name| !seen.insert(text(name, self.bytes)))
     }
 
-    /// A member's name and the colon behind it.
-    fn name(&mut self) -> Result<(), Failed> {
-        if self.peek() != Some(b'"') {
-            return Err(self.expected("a member's name"));
+    /// Stands on the opening quote, and goes behind the closing one; says whether there are escapes between them.
+    #[inline]
+    fn string(&mut self) -> Result<bool, Failed> {
+        self.at = self.marks.next(self.at + 1);
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(false);
         }
-        self.string(Kind::Name)?;
-        self.note_name();
-        self.white_space();
-        if self.peek() != Some(b':') {
-            return Err(self.expected("`:`"));
-        }
-        self.at += 1;
-        Ok(())
+        self.rest_of_string()
     }
 
-    /// Stands on the opening quote; the entry's span is what is between the quotes.
-    fn string(&mut self, kind: Kind) -> Result<(), Failed> {
-        self.at += 1;
-        let start = self.at;
-        let mut escaped = false;
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<bool, Failed> {
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-            self.at += match rest.get(..plain) {
-                Some(plain) if self.has_controls => first_control(plain),
-                _ => plain,
-            };
             match self.peek() {
                 Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
+                Some(b'\\') => self.escape()?,
                 Some(_) => return Err(self.expected("an escape instead of a control character")),
                 None => return Err(self.expected("the end of a string")),
             }
+            self.at = self.marks.next(self.at);
         }
-        self.push(kind, start, self.at, escaped);
         self.at += 1;
-        Ok(())
+        Ok(true)
     }
 
+    #[inline(never)]
     fn escape(&mut self) -> Result<(), Failed> {
         self.at += 1;
         match self.peek() {
@@ -320,6 +321,7 @@ impl Scanner<'_> {
         Ok(unit)
     }
 
+    #[inline(never)]
     fn number(&mut self) -> Result<(), Failed> {
         let start = self.at;
         if self.peek() == Some(b'-') {
@@ -356,6 +358,7 @@ impl Scanner<'_> {
         }
     }
 
+    #[inline(never)]
     fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<(), Failed> {
         if !self
             .bytes
@@ -369,16 +372,30 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn white_space(&mut self) {
+    /// The next byte that is no white space.
+    #[inline]
+    fn next_byte(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        if byte > b' ' {
+            return Some(byte);
+        }
+        self.byte_after_white_space()
+    }
+
+    #[inline(never)]
+    fn byte_after_white_space(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
+        self.peek()
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn push(&mut self, kind: Kind, start: usize, end: usize, escaped: bool) {
         let next = self.entries.len() + 1;
         self.entries
@@ -393,23 +410,6 @@ impl Scanner<'_> {
         };
         Failed
     }
-}
-
-/// Where the first control character is; the length where there is none.
-fn first_control(bytes: &[u8]) -> usize {
-    // Whole blocks at a time, which the compiler makes vectors of.
-    let has_control = |block: &[u8]| {
-        block
-            .iter()
-            .fold(false, |found, byte| found | (*byte < 0x20))
-    };
-    let blocks = bytes.chunks(64);
-    let before: usize = blocks
-        .take_while(|block| !has_control(block))
-        .map(<[u8]>::len)
-        .sum();
-    let rest = bytes.get(before..).unwrap_or_default();
-    before + rest.iter().take_while(|byte| **byte >= 0x20).count()
 }
 
 /// The names of the object whose first name is at `first`, up to the entry at `end`.
