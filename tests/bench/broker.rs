@@ -1,13 +1,14 @@
 //! The broker behind the servers, in a process of its own: its CPU time is not theirs.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::runtime::Runtime;
 
 use crate::Outcome;
@@ -116,6 +117,7 @@ impl Broker {
                     let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(-1));
                     topic
                         .set("segment.bytes", "67108864")
+                        .set("max.message.bytes", "2097152")
                         .set("file.delete.delay.ms", "1000")
                 });
                 let topics: Vec<_> = topics.collect();
@@ -224,6 +226,25 @@ impl Broker {
                 Ok(stream.get_info().await?.state.last_sequence)
             }),
         }
+    }
+
+    /// How long a bare client takes until it knows this server's topic or stream.
+    pub(crate) fn handshake(&self, letter: &str) -> Outcome<Duration> {
+        let began = Instant::now();
+        match self.kind {
+            Kind::Mock | Kind::Kafka => {
+                let producer: BaseProducer = self.client().create()?;
+                producer
+                    .client()
+                    .fetch_metadata(Some(&self.topic(letter)), PATIENCE)?;
+            }
+            Kind::Nats => self.runtime.block_on(async {
+                let context = jetstream::new(async_nats::connect(&self.address).await?);
+                context.get_stream(&self.prefix).await?;
+                Outcome::Ok(())
+            })?,
+        }
+        Ok(began.elapsed())
     }
 
     fn client(&self) -> ClientConfig {

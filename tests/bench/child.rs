@@ -41,11 +41,22 @@ impl Child {
         arguments: impl IntoIterator<Item = &'a str>,
         listen: Listen,
     ) -> Outcome<Self> {
+        Self::start_with(program, arguments, listen, None)
+    }
+
+    /// The same with another variable in its environment.
+    pub(crate) fn start_with<'a>(
+        program: &Path,
+        arguments: impl IntoIterator<Item = &'a str>,
+        listen: Listen,
+        variable: Option<(&str, String)>,
+    ) -> Outcome<Self> {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(arguments)
+            .envs(variable)
             .stdin(Stdio::null());
         match listen {
             Listen::Stdout => command.stdout(Stdio::piped()),
@@ -148,8 +159,17 @@ impl Child {
 
     /// The most memory that it had since, in KiB.
     pub(crate) fn peak_kib(&self) -> Outcome<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that it has now, in KiB.
+    pub(crate) fn resident_kib(&self) -> Outcome<u64> {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, name: &str) -> Outcome<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        Ok(number_after(&status, "VmHWM:"))
+        Ok(number_after(&status, name))
     }
 }
 

@@ -1,4 +1,5 @@
 //! The event that every server is sent: a signed SYNQ `issue_created` of about 2 KB, and as many different ones as needed.
+//! `--sweep bodies` also sends shorter and longer ones.
 //!
 //! They differ in `event_id` and `issue_id` alone. Two events with one id would be two deliveries of one event: JetStream
 //! and the bridge's duplicates window would drop the second, and the run would measure that.
@@ -16,24 +17,30 @@ use crate::Outcome;
 /// What the events are signed with.
 pub(crate) const SECRET: &str = "whs_bench_7f3a1c";
 
+/// The source.
+pub(crate) const SOURCE: &str = "synq";
+
 /// The path of the source.
 pub(crate) const PATH: &str = "/hooks/synq";
 
 /// Stands in the template where an event has its own id.
 const PLACE: &str = "00000000-0000-4000-8000-000000000000";
 
-/// The body around the two places of its id.
-static AROUND: LazyLock<[&str; 3]> = LazyLock::new(|| {
-    let mut parts = include_str!("issue_created.json").trim_end().split(PLACE);
-    [(); 3].map(|()| parts.next().unwrap_or_default())
-});
+/// What the events of a run look like: a body with two places for an id.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    /// The body around the places.
+    around: [String; 3],
+}
+
+static ISSUE: LazyLock<Shape> = LazyLock::new(Shape::issue);
 
 static KEY: LazyLock<Option<Hmac<Sha256>>> =
     LazyLock::new(|| Hmac::new_from_slice(SECRET.as_bytes()).ok());
 
 /// A body's length, in bytes.
 pub(crate) fn body_bytes() -> usize {
-    AROUND.iter().map(|part| part.len()).sum::<usize>() + 2 * PLACE.len()
+    ISSUE.bytes()
 }
 
 /// The id of the event with this number.
@@ -43,7 +50,7 @@ fn id(number: u64) -> String {
 
 /// The body of the event with this number.
 pub(crate) fn body(number: u64) -> Vec<u8> {
-    AROUND.join(&id(number)).into_bytes()
+    ISSUE.body(number)
 }
 
 /// Whether the signature, in hexadecimal digits, is that of the body.
@@ -75,48 +82,104 @@ pub(crate) fn timestamp() -> String {
     since_epoch.unwrap_or_default().as_secs().to_string()
 }
 
-/// A request up to its signature.
-fn head(timestamp: &str) -> String {
-    let length = body_bytes();
-    format!(
-        "POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: hookbridge-bench\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\nX-Coalesce-Timestamp: {timestamp}\r\nX-Coalesce-Signature: v1="
-    )
-}
-
 /// The whole request of the event with this number.
 pub(crate) fn request(number: u64, timestamp: &str) -> Vec<u8> {
     let body = body(number);
-    let mut request = head(timestamp).into_bytes();
+    let mut request = ISSUE.head(timestamp).into_bytes();
     request.extend_from_slice(signature(timestamp, &body).as_bytes());
     request.extend_from_slice(b"\r\n\r\n");
     request.extend_from_slice(&body);
     request
 }
 
-/// Writes what `wrk.lua` makes the requests of so many events of: the texts that they have in common, and each one's id
-/// and signature.
-pub(crate) fn write_pool(folder: &Path, first: u64, count: u64) -> Outcome<()> {
-    let timestamp = timestamp();
-    let [before, between, after] = *AROUND;
-    let texts = [
-        ("head", head(&timestamp)),
-        ("before", format!("\r\n\r\n{before}")),
-        ("between", between.to_owned()),
-        ("after", after.to_owned()),
-    ];
-    for (name, text) in texts {
-        std::fs::write(folder.join(name), text)?;
+impl Shape {
+    fn of(text: &str) -> Self {
+        let mut parts = text.split(PLACE);
+        Self {
+            around: [(); 3].map(|()| parts.next().unwrap_or_default().to_owned()),
+        }
     }
-    let mut pool = String::new();
-    for number in first..first + count {
-        write!(
-            pool,
-            "{}{}",
-            id(number),
-            signature(&timestamp, &body(number))
-        )?;
+
+    /// The event of every other run.
+    pub(crate) fn issue() -> Self {
+        Self::of(include_str!("issue_created.json").trim_end())
     }
-    std::fs::write(folder.join("pool"), pool)?;
-    Ok(())
+
+    /// The least that SYNQ sends.
+    pub(crate) fn ping() -> Self {
+        Self::of(&format!(
+            "{{\"workspace\":\"northwind\",\"event_id\":\"{PLACE}\",\"event_time\":\"2026-09-14T03:42:21.307Z\",\
+             \"event_type\":\"EVENT_TYPE_PING\",\"ping\":{{\"message\":\"{PLACE}\"}}}}"
+        ))
+    }
+
+    /// The issue with so many bytes: it affects as many more entities as that takes, of which the schema speaks.
+    pub(crate) fn issue_of(bytes: usize) -> Self {
+        const LIST: &str = "\"directly_affected_entities\":[";
+        let issue = include_str!("issue_created.json").trim_end();
+        let mut missing = bytes.saturating_sub(issue.len());
+        let mut entities = String::new();
+        for number in 0_u32.. {
+            let entity = |folder: &str| {
+                format!(
+                    "{{\"name\":\"FCT_SHIPMENTS_{number:04}\",\"type_name\":\"Snowflake table\",\"identifier\":\
+                     {{\"snowflake_table\":{{\"account\":\"nw-eu1\",\"database\":\"ANALYTICS\",\
+                     \"table\":\"FCT_SHIPMENTS_{number:04}\"}}}},\"folder\":\"{folder}\"}},"
+                )
+            };
+            let shortest = entity("").len();
+            if missing < 2 * shortest {
+                entities.push_str(&entity(&"x".repeat(missing.saturating_sub(shortest))));
+                break;
+            }
+            entities.push_str(&entity(""));
+            missing -= shortest;
+        }
+        Self::of(&issue.replacen(LIST, &format!("{LIST}{entities}"), 1))
+    }
+
+    /// A body's length, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.around.iter().map(String::len).sum::<usize>() + 2 * PLACE.len()
+    }
+
+    fn body(&self, number: u64) -> Vec<u8> {
+        self.around.join(&id(number)).into_bytes()
+    }
+
+    /// A request up to its signature.
+    fn head(&self, timestamp: &str) -> String {
+        let length = self.bytes();
+        format!(
+            "POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: hookbridge-bench\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\nX-Coalesce-Timestamp: {timestamp}\r\nX-Coalesce-Signature: v1="
+        )
+    }
+
+    /// Writes what `wrk.lua` makes the requests of so many events of: the texts that they have in common, and each one's
+    /// id and signature.
+    pub(crate) fn write_pool(&self, folder: &Path, first: u64, count: u64) -> Outcome<()> {
+        let timestamp = timestamp();
+        let [before, between, after] = &self.around;
+        let texts = [
+            ("head", self.head(&timestamp)),
+            ("before", format!("\r\n\r\n{before}")),
+            ("between", between.clone()),
+            ("after", after.clone()),
+        ];
+        for (name, text) in texts {
+            std::fs::write(folder.join(name), text)?;
+        }
+        let mut pool = String::new();
+        for number in first..first + count {
+            write!(
+                pool,
+                "{}{}",
+                id(number),
+                signature(&timestamp, &self.body(number))
+            )?;
+        }
+        std::fs::write(folder.join("pool"), pool)?;
+        Ok(())
+    }
 }

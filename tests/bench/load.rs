@@ -43,6 +43,27 @@ pub(crate) struct Load {
     /// The number of the first event
     #[arg(long)]
     pub(crate) first: u64,
+    /// What could not be sent in that time is not sent any more
+    #[arg(long)]
+    pub(crate) give_up: bool,
+}
+
+impl Load {
+    /// The arguments of a child of ours that sends it.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["load".to_owned(), "--to".to_owned(), self.to.to_string()];
+        let numbers = [
+            ("--rate", self.rate.to_string()),
+            ("--seconds", self.seconds.to_string()),
+            ("--connections", self.connections.to_string()),
+            ("--first", self.first.to_string()),
+        ];
+        for (name, value) in numbers {
+            arguments.extend([name.to_owned(), value]);
+        }
+        arguments.extend(self.give_up.then(|| "--give-up".to_owned()));
+        arguments
+    }
 }
 
 /// What came of it.
@@ -52,10 +73,20 @@ pub(crate) struct Loaded {
     pub(crate) answered: u64,
     /// Answered with something else than 2xx.
     pub(crate) refused: u64,
-    /// Not answered.
+    /// Of these, with 503.
+    pub(crate) unavailable: u64,
+    /// Not answered, or the connection could not be opened again.
     pub(crate) broken: u64,
-    /// From the time at which a request should have left to the end of its answer.
+    /// Not sent: given up.
+    pub(crate) unsent: u64,
+    /// From the time of the first request to the last answer.
+    pub(crate) microseconds: u64,
+    /// Of what was answered 2xx, from the time at which a request should have left to the end of its answer.
     pub(crate) latency: Percentiles,
+    /// The same from the time at which it did leave.
+    pub(crate) from_sent: Percentiles,
+    /// The same of what was refused.
+    pub(crate) refused_from_sent: Percentiles,
     /// From the time at which a request should have left to when it did, for those that found an idle connection: the
     /// sender's own part of the latency.
     pub(crate) lag: Percentiles,
@@ -71,7 +102,11 @@ struct Shared {
     idle: Cell<usize>,
     number: Cell<u64>,
     refused: Cell<u64>,
+    unavailable: Cell<u64>,
+    cut: Cell<u64>,
     latencies: RefCell<Latencies>,
+    from_sent: RefCell<Latencies>,
+    refused_from_sent: RefCell<Latencies>,
     lags: RefCell<Latencies>,
 }
 
@@ -90,9 +125,9 @@ async fn send(load: &Load) -> Outcome<Loaded> {
     let timestamp = event::timestamp();
     let mut connections = Vec::with_capacity(load.connections);
     for _ in 0..load.connections {
-        let stream = TcpStream::connect(load.to).await?;
-        stream.set_nodelay(true)?;
+        let stream = connect(load.to).await?;
         connections.push(tokio::task::spawn_local(connection(
+            load.to,
             stream,
             timestamp.clone(),
             Rc::clone(&shared),
@@ -111,6 +146,10 @@ async fn send(load: &Load) -> Outcome<Loaded> {
         shared.due.borrow_mut().push_back(due);
         shared.changed.notify_one();
     }
+    let mut unsent = 0;
+    if load.give_up {
+        unsent = u64::try_from(shared.due.take().len())?;
+    }
     shared.is_over.set(true);
     shared.changed.notify_waiters();
     let all = async {
@@ -121,18 +160,29 @@ async fn send(load: &Load) -> Outcome<Loaded> {
     };
     drop(tokio::time::timeout(PATIENCE, all).await);
     let latencies = shared.latencies.take();
-    let answered = u64::try_from(latencies.len())?;
+    let answered = u64::try_from(latencies.len())? + shared.refused.get();
     Ok(Loaded {
         answered,
         refused: shared.refused.get(),
-        broken: total - answered,
+        unavailable: shared.unavailable.get(),
+        broken: total - unsent - answered + shared.cut.get(),
+        unsent,
+        microseconds: u64::try_from(began.elapsed().as_micros())?,
         latency: latencies.summary(),
+        from_sent: shared.from_sent.take().summary(),
+        refused_from_sent: shared.refused_from_sent.take().summary(),
         lag: shared.lags.take().summary(),
     })
 }
 
-/// One keep-alive connection: takes what is due, sends it, waits for the answer.
-async fn connection(mut stream: TcpStream, timestamp: String, shared: Rc<Shared>) -> Outcome<()> {
+/// One keep-alive connection: takes what is due, sends it, waits for the answer. Where the answer ends the connection,
+/// another one takes its place.
+async fn connection(
+    to: SocketAddr,
+    mut stream: TcpStream,
+    timestamp: String,
+    shared: Rc<Shared>,
+) -> Outcome<()> {
     let mut buffer = Vec::with_capacity(4096);
     loop {
         // Signed before it is due.
@@ -140,13 +190,34 @@ async fn connection(mut stream: TcpStream, timestamp: String, shared: Rc<Shared>
         let Some(due) = next(&shared).await else {
             return Ok(());
         };
+        let sent = Instant::now();
         stream.write_all(&request).await?;
-        let status = read_answer(&mut stream, &mut buffer).await?;
-        shared.latencies.borrow_mut().add(due.elapsed());
-        if !(200..300).contains(&status) {
-            shared.refused.set(shared.refused.get() + 1);
+        let answer = read_answer(&mut stream, &mut buffer).await?;
+        if (200..300).contains(&answer.status) {
+            shared.latencies.borrow_mut().add(due.elapsed());
+            shared.from_sent.borrow_mut().add(sent.elapsed());
+        } else {
+            add_one(&shared.refused);
+            shared.refused_from_sent.borrow_mut().add(sent.elapsed());
+            if answer.status == 503 {
+                add_one(&shared.unavailable);
+            }
+        }
+        if answer.ends_connection {
+            stream = connect(to).await.inspect_err(|_| add_one(&shared.cut))?;
         }
     }
+}
+
+fn add_one(count: &Cell<u64>) {
+    count.set(count.get() + 1);
+}
+
+/// Opens a connection.
+pub(crate) async fn connect(to: SocketAddr) -> Outcome<TcpStream> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 async fn next(shared: &Shared) -> Option<Instant> {
@@ -162,8 +233,14 @@ async fn next(shared: &Shared) -> Option<Instant> {
     due
 }
 
-/// Reads a whole answer and returns its status.
-async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<u16> {
+/// What is told of an answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    ends_connection: bool,
+}
+
+/// Reads a whole answer.
+pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<Answer> {
     buffer.clear();
     loop {
         if stream.read_buf(buffer).await? == 0 {
@@ -189,7 +266,10 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<u1
                     return Err("the connection was closed".into());
                 }
             }
-            return Ok(status);
+            return Ok(Answer {
+                status,
+                ends_connection: head.contains("\r\nconnection: close"),
+            });
         }
     }
 }

@@ -45,6 +45,9 @@ mod running;
 // The order of the runs in front of one broker.
 mod rounds;
 
+// The bridge along one axis at a time.
+mod sweep;
+
 // Tables and JSON.
 mod report;
 
@@ -61,9 +64,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use broker::Kind;
-use report::{Machine, OnBroker, Results};
+use broker::{Broker, Kind};
+use report::{About, Machine, OnBroker, Results};
 use rounds::Rounds;
+use running::Setup;
 
 /// What can go wrong ends the run, with a text for the one who started it.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -95,6 +99,10 @@ struct Arguments {
     /// Partitions of each Kafka topic
     #[arg(long, default_value_t = 3)]
     partitions: i32,
+    /// Instead: how the bridge's cost changes with one thing at a time, and what it does when it is idle or has too much
+    /// to do
+    #[arg(long, value_delimiter = ',')]
+    sweep: Vec<sweep::Axis>,
     /// Three rounds of a second each
     #[arg(long)]
     quick: bool,
@@ -208,7 +216,7 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
     };
     let bridge = PathBuf::from(env!("CARGO_BIN_EXE_hookbridge"));
     let started = time::OffsetDateTime::now_utc().replace_nanosecond(0)?;
-    let mut results = Results {
+    let about = About {
         started: started.format(&time::format_description::well_known::Rfc3339)?,
         machine: machine(),
         hookbridge: version(&bridge)?,
@@ -216,56 +224,83 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
         event_bytes: event::body_bytes(),
         seconds,
         rounds,
-        brokers: Vec::new(),
     };
     std::fs::create_dir_all(&arguments.results)?;
     let folder = std::env::temp_dir().join(format!("hookbridge-bench-{}", std::process::id()));
+    if !arguments.sweep.is_empty() {
+        broker::empty_folder(&folder)?;
+        let swept = sweep::run(arguments, about, &folder, &bridge);
+        drop(std::fs::remove_dir_all(&folder));
+        let (swept, stamp) = (swept?, started.unix_timestamp());
+        write(arguments, &format!("sweep-{stamp}"), &swept.show(), &swept)?;
+        return Ok(swept.faults.is_empty());
+    }
+    let mut results = Results {
+        about,
+        brokers: Vec::new(),
+    };
     for kind in &arguments.broker.0 {
         broker::empty_folder(&folder)?;
         let on = Rounds::new(arguments, (seconds, rounds), &folder).run(*kind, &bridge);
         drop(std::fs::remove_dir_all(&folder));
         results.brokers.push(on?);
     }
-    let stamp = started.unix_timestamp();
-    let text = show(&results)?;
-    print!("{text}");
-    let file = |name: &str| arguments.results.join(format!("ratios-{stamp}{name}"));
-    std::fs::write(file(".txt"), &text)?;
-    std::fs::write(file(".json"), serde_json::to_vec_pretty(&results)?)?;
+    let name = format!("ratios-{}", started.unix_timestamp());
     for on in &results.brokers {
-        std::fs::write(file(&format!("-{}.svg", on.name)), plot::svg(on)?)?;
+        let plot = arguments.results.join(format!("{name}-{}.svg", on.name));
+        std::fs::write(plot, plot::svg(on)?)?;
     }
-    println!("\nwritten to {}", file(".txt, .json, .svg").display());
+    write(arguments, &name, &show(&results)?, &results)?;
     Ok(results.brokers.iter().all(|on| on.faults().is_empty()))
 }
 
+/// Prints the tables and keeps them.
+fn write(
+    arguments: &Arguments,
+    name: &str,
+    text: &str,
+    results: &impl serde::Serialize,
+) -> Outcome<()> {
+    print!("{text}");
+    let file = |ending: &str| arguments.results.join(format!("{name}{ending}"));
+    std::fs::write(file(".txt"), text)?;
+    std::fs::write(file(".json"), serde_json::to_vec_pretty(results)?)?;
+    println!("\nwritten to {}", file(".*").display());
+    Ok(())
+}
+
+impl Arguments {
+    /// Starts or finds a broker, for servers of these letters; it and its short name.
+    fn broker(&self, kind: Kind, letters: &[&str]) -> Outcome<(Broker, &'static str)> {
+        let (address, name) = match kind {
+            Kind::Mock => (None, "mock"),
+            Kind::Kafka => (self.kafka.as_deref(), "kafka"),
+            Kind::Nats => (self.nats.as_deref(), "nats"),
+        };
+        let broker = Broker::start(kind, address, self.partitions, letters)?;
+        Ok((broker, name))
+    }
+
+    /// What servers are set up with where nothing else is the question.
+    fn setup(&self) -> Setup {
+        Setup {
+            http_keys: String::new(),
+            source_keys: self.source_keys.clone(),
+            sources: 1,
+            routes: 2,
+            workers: None,
+        }
+    }
+}
+
 fn show(results: &Results) -> Outcome<String> {
-    let Machine {
-        cpu,
-        cores,
-        kernel,
-        load,
-    } = &results.machine;
-    let mut text = format!(
-        "\n{}, {}\n{cores} cores, {cpu}, Linux {kernel}, load average {load} before; {}\nevents of {} bytes, {} rounds, {} s each run\n",
-        results.hookbridge,
-        results.started,
-        results.wrk,
-        results.event_bytes,
-        results.rounds,
-        results.seconds
-    );
+    let mut text = results.about.show();
     for on in &results.brokers {
         text.push('\n');
         text.push_str(&on.show()?);
     }
     let faults: Vec<String> = results.brokers.iter().flat_map(OnBroker::faults).collect();
-    if !faults.is_empty() {
-        text.push_str("\n!!! THIS RUN DOES NOT COUNT !!!\n");
-        for fault in faults {
-            text.push_str(&format!("!!! {fault}\n"));
-        }
-    }
+    text.push_str(&report::show_faults(&faults));
     Ok(text)
 }
 

@@ -10,6 +10,14 @@ use crate::running::{Figure, Paced, Run, Server};
 /// Everything that one command measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Results {
+    #[serde(flatten)]
+    pub(crate) about: About,
+    pub(crate) brokers: Vec<OnBroker>,
+}
+
+/// What was measured, when, on what and how often.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct About {
     pub(crate) started: String,
     pub(crate) machine: Machine,
     pub(crate) hookbridge: String,
@@ -17,11 +25,10 @@ pub(crate) struct Results {
     pub(crate) event_bytes: usize,
     pub(crate) seconds: u64,
     pub(crate) rounds: usize,
-    pub(crate) brokers: Vec<OnBroker>,
 }
 
 /// What it was measured on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
@@ -77,7 +84,7 @@ impl Spread {
         })
     }
 
-    fn show(self, digits: usize) -> String {
+    pub(crate) fn show(self, digits: usize) -> String {
         format!(
             "{:.digits$} ({:.digits$}–{:.digits$})",
             self.median, self.min, self.max
@@ -90,6 +97,34 @@ const FIGURES: [(&str, Figure); 2] = [
     ("events/s", |run| run.per_second),
     ("CPU per event", |run| run.cpu_us),
 ];
+
+impl About {
+    /// What stands above every table.
+    pub(crate) fn show(&self) -> String {
+        let Machine {
+            cpu,
+            cores,
+            kernel,
+            load,
+        } = &self.machine;
+        format!(
+            "\n{}, {}\n{cores} cores, {cpu}, Linux {kernel}, load average {load} before; {}\nevents of {} bytes, {} rounds, {} s each run\n",
+            self.hookbridge, self.started, self.wrk, self.event_bytes, self.rounds, self.seconds
+        )
+    }
+}
+
+/// What stands below tables that mean nothing.
+pub(crate) fn show_faults(faults: &[String]) -> String {
+    if faults.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n!!! THIS RUN DOES NOT COUNT !!!\n".to_owned();
+    for fault in faults {
+        text.push_str(&format!("!!! {fault}\n"));
+    }
+    text
+}
 
 impl OnBroker {
     fn letters(&self) -> impl Iterator<Item = &'static str> {
@@ -199,27 +234,7 @@ impl OnBroker {
 
     /// Everything that must not have happened.
     pub(crate) fn faults(&self) -> Vec<String> {
-        let runs = self.runs.iter().flat_map(|run| {
-            let place = format!(
-                "{}, {} connections, round {}",
-                run.server,
-                run.connections,
-                run.round + 1
-            );
-            let failed = (run.failed > 0).then(|| {
-                format!(
-                    "{place}: {} of {} requests were not answered 2xx",
-                    run.failed, run.requests
-                )
-            });
-            let lost = (run.not_stored > 0).then(|| {
-                format!(
-                    "{place}: {} events were answered 2xx but not stored",
-                    run.not_stored
-                )
-            });
-            [failed, lost]
-        });
+        let runs = self.runs.iter().flat_map(Run::faults);
         let paced = self.paced.iter().map(|run| {
             let bad = run.loaded.refused + run.loaded.broken;
             (bad > 0).then(|| {
@@ -231,8 +246,7 @@ impl OnBroker {
                 )
             })
         });
-        runs.chain(paced)
-            .flatten()
+        runs.chain(paced.flatten())
             .map(|fault| format!("{}: {fault}", self.name))
             .collect()
     }

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use crate::broker::{self, Broker, Kind};
 use crate::child::{Child, Listen};
+use crate::event::Shape;
 use crate::latency::Percentiles;
 use crate::report::{self, OnBroker};
 use crate::running::{Program, Running, Server};
-use crate::{Arguments, Outcome, event, version};
+use crate::{Arguments, Outcome, version};
 
 /// Events that are prepared for each second of a run: more than any publishing server takes.
 const EVENTS_A_SECOND: u64 = 100_000;
+
+/// Bytes of bodies that are signed for each second of a run: more than any publishing server takes, and bounded.
+const BYTES_A_SECOND: u64 = 1 << 30;
 
 /// Percent of what the slowest publishing server can do.
 const PACES: [u64; 2] = [20, 50];
@@ -25,9 +29,15 @@ pub(crate) struct Rounds<'a> {
     arguments: &'a Arguments,
     seconds: u64,
     rounds: usize,
-    folder: &'a Path,
-    /// The number of the next event that nobody was sent yet.
-    first: u64,
+    events: Events<'a>,
+}
+
+/// Events that nobody was sent yet.
+pub(crate) struct Events<'a> {
+    /// The bench's own folder.
+    pub(crate) folder: &'a Path,
+    /// The number of the next one.
+    pub(crate) first: u64,
 }
 
 impl<'a> Rounds<'a> {
@@ -40,8 +50,7 @@ impl<'a> Rounds<'a> {
             arguments,
             seconds,
             rounds,
-            folder,
-            first: 1,
+            events: Events { folder, first: 1 },
         }
     }
 
@@ -50,12 +59,7 @@ impl<'a> Rounds<'a> {
         let servers = servers(self.arguments, kind, bridge)?;
         let mut letters: Vec<&str> = servers.iter().map(|server| server.letter).collect();
         letters.push("p");
-        let (address, name) = match kind {
-            Kind::Mock => (None, "mock"),
-            Kind::Kafka => (self.arguments.kafka.as_deref(), "kafka"),
-            Kind::Nats => (self.arguments.nats.as_deref(), "nats"),
-        };
-        let mut broker = Broker::start(kind, address, self.arguments.partitions, &letters)?;
+        let (mut broker, name) = self.arguments.broker(kind, &letters)?;
         let mut on = OnBroker {
             broker: broker.title(),
             name,
@@ -77,11 +81,11 @@ impl<'a> Rounds<'a> {
 
     /// Every server once with each number of connections, and once at each fixed rate.
     fn round(&mut self, broker: &Broker, round: usize, on: &mut OnBroker) -> Outcome<()> {
-        let start = |server: &Server| {
-            Running::start(server, broker, self.folder, &self.arguments.source_keys)
-        };
+        let setup = self.arguments.setup();
+        let start = |server: &Server| Running::start(server, broker, self.events.folder, &setup);
         let running = on.servers.iter().map(start).collect::<Outcome<Vec<_>>>()?;
-        let warm = self.pool(1)?;
+        let shape = Shape::issue();
+        let warm = self.events.pool(&shape, 1)?;
         for server in &running {
             server.run(broker, &warm, 64, 1, round)?;
         }
@@ -89,7 +93,7 @@ impl<'a> Rounds<'a> {
             if *connections == 1 && on.servers.iter().any(|server| server.letter == "b") {
                 on.round_trips.push(self.round_trips(broker)?);
             }
-            let pool = self.pool(self.seconds)?;
+            let pool = self.events.pool(&shape, self.seconds)?;
             for server in &running {
                 let run = server.run(broker, &pool, *connections, self.seconds, round)?;
                 eprintln!(
@@ -105,7 +109,7 @@ impl<'a> Rounds<'a> {
                     (percent, rate),
                     PACED_CONNECTIONS,
                     self.seconds,
-                    self.first,
+                    self.events.first,
                     round,
                 )?;
                 eprintln!(
@@ -114,24 +118,14 @@ impl<'a> Rounds<'a> {
                 );
                 on.paced.push(paced);
             }
-            self.first += rate * self.seconds;
+            self.events.first += rate * self.seconds;
         }
         Ok(())
     }
 
-    /// New events for a run of so many seconds.
-    fn pool(&mut self, seconds: u64) -> Outcome<PathBuf> {
-        let pool = self.folder.join("pool");
-        broker::empty_folder(&pool)?;
-        let count = EVENTS_A_SECOND * seconds;
-        event::write_pool(&pool, self.first, count)?;
-        self.first += count;
-        Ok(pool)
-    }
-
     fn round_trips(&mut self, broker: &Broker) -> Outcome<Percentiles> {
-        let (first, seconds) = (self.first.to_string(), self.seconds.to_string());
-        self.first += EVENTS_A_SECOND * self.seconds;
+        let (first, seconds) = (self.events.first.to_string(), self.seconds.to_string());
+        self.events.first += EVENTS_A_SECOND * self.seconds;
         let destination = broker.arguments("p");
         let arguments = ["round-trips", "--first", &first, "--seconds", &seconds];
         let arguments = arguments
@@ -140,6 +134,19 @@ impl<'a> Rounds<'a> {
         let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
         let limit = Duration::from_secs(self.seconds + 30);
         child.wait_for(limit, |line| serde_json::from_str(line).ok())
+    }
+}
+
+impl Events<'_> {
+    /// New events for a run of so many seconds.
+    pub(crate) fn pool(&mut self, shape: &Shape, seconds: u64) -> Outcome<PathBuf> {
+        let pool = self.folder.join("pool");
+        broker::empty_folder(&pool)?;
+        let fitting = BYTES_A_SECOND / u64::try_from(shape.bytes())?.max(1);
+        let count = EVENTS_A_SECOND.min(fitting) * seconds;
+        shape.write_pool(&pool, self.first, count)?;
+        self.first += count;
+        Ok(pool)
     }
 }
 
@@ -179,7 +186,8 @@ fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
         .into()
 }
 
-fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
+/// Those that are wanted.
+pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
     let client = if kind == Kind::Nats {
         "a JetStream publish"
     } else {

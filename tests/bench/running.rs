@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::child::{Child, Listen};
 use crate::event;
 use crate::latency::Percentiles;
-use crate::load::Loaded;
+use crate::load::{Load, Loaded};
 
 /// How long a server may take to start, and a load generator to end after its time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,12 +37,29 @@ pub(crate) enum Program {
     Bridge(PathBuf),
 }
 
+/// How a server is set up. All but the threads is about the bridge alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// Lines for `[http]`.
+    pub(crate) http_keys: String,
+    /// Lines for each source.
+    pub(crate) source_keys: String,
+    /// How many sources there are; the last one by name is sent everything.
+    pub(crate) sources: usize,
+    /// How many routes there are; the last one takes the issues.
+    pub(crate) routes: usize,
+    /// Threads of its runtime; otherwise as many as there are cores.
+    pub(crate) workers: Option<usize>,
+}
+
 /// One that runs.
 pub(crate) struct Running {
     pub(crate) letter: &'static str,
-    address: SocketAddr,
-    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) child: Child,
     publishes: bool,
+    /// How long it took until it listened, and until it could publish.
+    pub(crate) started: (Duration, Duration),
 }
 
 /// One run of full load.
@@ -64,6 +81,31 @@ pub(crate) struct Run {
     pub(crate) sleeps: f64,
     pub(crate) peak_kib: u64,
     pub(crate) latency: Percentiles,
+}
+
+impl Run {
+    /// What must not have happened.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let place = format!(
+            "{}, {} connections, round {}",
+            self.server,
+            self.connections,
+            self.round + 1
+        );
+        let failed = (self.failed > 0).then(|| {
+            format!(
+                "{place}: {} of {} requests were not answered 2xx",
+                self.failed, self.requests
+            )
+        });
+        let lost = (self.not_stored > 0).then(|| {
+            format!(
+                "{place}: {} events were answered 2xx but not stored",
+                self.not_stored
+            )
+        });
+        failed.into_iter().chain(lost).collect()
+    }
 }
 
 /// What is taken from a run, to be compared.
@@ -100,16 +142,21 @@ impl Running {
         server: &Server,
         broker: &Broker,
         folder: &Path,
-        source_keys: &str,
+        setup: &Setup,
     ) -> Outcome<Self> {
         let letter = server.letter;
+        let workers = setup
+            .workers
+            .map(|count| ("TOKIO_WORKER_THREADS", count.to_string()));
+        let began = Instant::now();
         match &server.program {
             Program::Ours(work) => {
                 let destination = broker.arguments(letter);
                 let arguments = ["serve", work]
                     .into_iter()
                     .chain(destination.iter().map(String::as_str));
-                let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
+                let ours = std::env::current_exe()?;
+                let child = Child::start_with(&ours, arguments, Listen::Stdout, workers)?;
                 let address = child.wait_for(PATIENCE, |line| {
                     line.strip_prefix("listening ")?.parse().ok()
                 })?;
@@ -118,18 +165,20 @@ impl Running {
                     address,
                     child,
                     publishes: *work != "answer",
+                    started: (began.elapsed(), began.elapsed()),
                 })
             }
             Program::Bridge(program) => {
                 let file = folder.join(format!("{letter}.toml"));
-                std::fs::write(&file, configuration(broker, letter, source_keys))?;
+                std::fs::write(&file, configuration(broker, letter, setup))?;
                 let file = file.to_str().ok_or("the folder's name is no text")?;
                 let arguments = ["run", "--log-format", "json", "--config", file];
-                let child = Child::start(program, arguments, Listen::Stderr)?;
+                let child = Child::start_with(program, arguments, Listen::Stderr, workers)?;
                 let mut addresses = [None, None];
                 for address in &mut addresses {
                     *address = Some(child.wait_for(PATIENCE, listening)?);
                 }
+                let listening = began.elapsed();
                 let find = |name: &str| {
                     addresses
                         .iter()
@@ -146,6 +195,7 @@ impl Running {
                     address: public,
                     child,
                     publishes: true,
+                    started: (listening, began.elapsed()),
                 })
             }
         }
@@ -197,26 +247,14 @@ impl Running {
         round: usize,
     ) -> Outcome<Paced> {
         let before = self.child.used()?;
-        let numbers =
-            [rate, seconds, u64::try_from(connections)?, first].map(|number| number.to_string());
-        let [rate_text, seconds_text, connections_text, first_text] = &numbers;
-        let address = self.address.to_string();
-        let arguments = [
-            "load",
-            "--to",
-            &address,
-            "--rate",
-            rate_text,
-            "--seconds",
-            seconds_text,
-            "--connections",
-            connections_text,
-            "--first",
-            first_text,
-        ];
-        let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
-        let limit = Duration::from_secs(seconds) + PATIENCE;
-        let loaded: Loaded = child.wait_for(limit, |line| serde_json::from_str(line).ok())?;
+        let loaded = send(&Load {
+            to: self.address,
+            rate,
+            seconds,
+            connections,
+            first,
+            give_up: false,
+        })?;
         let after = self.child.used()?;
         Ok(Paced {
             server: self.letter,
@@ -236,18 +274,50 @@ impl Running {
     }
 }
 
+/// Sends open-loop, from a process of its own.
+pub(crate) fn send(load: &Load) -> Outcome<Loaded> {
+    let arguments = load.arguments();
+    let arguments = arguments.iter().map(String::as_str);
+    let child = Child::start(&std::env::current_exe()?, arguments, Listen::Stdout)?;
+    let limit = Duration::from_secs(load.seconds) + PATIENCE;
+    child.wait_for(limit, |line| serde_json::from_str(line).ok())
+}
+
 /// What the whole bridge runs with: a source, globs, a topic that is a template.
-fn configuration(broker: &Broker, letter: &str, source_keys: &str) -> String {
+fn configuration(broker: &Broker, letter: &str, setup: &Setup) -> String {
+    let Setup {
+        http_keys,
+        source_keys,
+        sources,
+        routes,
+        workers: _,
+    } = setup;
+    let mut text = format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n{http_keys}\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
+        broker.table()
+    );
+    let others = (1..*sources).map(|number| format!("other_{number:04}"));
+    for source in others.chain([event::SOURCE.to_owned()]) {
+        text.push_str(&format!(
+            "[sources.{source}]\nprovider = \"synq\"\nsecrets = [\"{}\"]\n{source_keys}\n\n",
+            event::SECRET
+        ));
+    }
     let template = broker.template(letter);
-    format!(
-        "[http]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{table}\n\
-         [sources.synq]\npath = \"{path}\"\nsecrets = [\"{secret}\"]\n{source_keys}\n\n\
-         [[routes]]\nsource = \"synq\"\ntypes = [\"incident_*\", \"ping\"]\ntopic = \"{template}\"\n\n\
-         [[routes]]\nsource = \"synq\"\ntypes = [\"issue_*\"]\ntopic = \"{template}\"\n",
-        table = broker.table(),
-        path = event::PATH,
-        secret = event::SECRET,
-    )
+    let mut route = |types: &str, topic: &str| {
+        text.push_str(&format!(
+            "[[routes]]\ntypes = [{types}]\ntopic = \"{topic}\"\n\n"
+        ));
+    };
+    for number in 2..*routes {
+        route(&format!("\"other_{number}_*\""), &template);
+    }
+    if *routes > 1 {
+        // Pings go where issues go, so that they are counted with them.
+        route("\"incident_*\", \"ping\"", &broker.topic(letter));
+    }
+    route("\"issue_*\"", &template);
+    text
 }
 
 /// The listener and address of a line of the bridge's log.

@@ -185,6 +185,7 @@ impl Client {
                     .set("acks", "all")
                     .set("enable.idempotence", "true")
                     .set("linger.ms", "0")
+                    .set("message.max.bytes", "2097152")
                     .set("partitioner", "murmur2_random")
                     .create()?;
                 Ok(Self::Kafka { producer, topic })
