@@ -136,19 +136,28 @@ async fn send(load: &Load) -> Outcome<Loaded> {
     let mut timer = Timer::new()?;
     let total = load.rate * load.seconds;
     let began = Instant::now() + Duration::from_millis(20);
-    for index in 0..total {
-        let due =
-            began + Duration::from_nanos(index.saturating_mul(1_000_000_000) / load.rate.max(1));
-        timer.wait(due).await?;
-        if shared.idle.get() > shared.due.borrow().len() {
-            shared.lags.borrow_mut().add(due.elapsed());
+    let due_at = |index: u64| {
+        began + Duration::from_nanos(index.saturating_mul(1_000_000_000) / load.rate.max(1))
+    };
+    let end = began + Duration::from_secs(load.seconds);
+    let mut count = 0;
+    while count < total && !(load.give_up && Instant::now() >= end) {
+        timer.wait(due_at(count)).await?;
+        // All that are due, so that a late sender does not fall behind its connections.
+        let now = Instant::now();
+        while count < total && due_at(count) <= now {
+            let due = due_at(count);
+            count += 1;
+            if shared.idle.get() > shared.due.borrow().len() {
+                shared.lags.borrow_mut().add(due.elapsed());
+            }
+            shared.due.borrow_mut().push_back(due);
+            shared.changed.notify_one();
         }
-        shared.due.borrow_mut().push_back(due);
-        shared.changed.notify_one();
     }
     let mut unsent = 0;
     if load.give_up {
-        unsent = u64::try_from(shared.due.take().len())?;
+        unsent = total - count + u64::try_from(shared.due.take().len())?;
     }
     shared.is_over.set(true);
     shared.changed.notify_waiters();

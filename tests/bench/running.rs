@@ -343,7 +343,7 @@ fn wait_ready(admin: SocketAddr) -> Outcome<()> {
         if said.starts_with("HTTP/1.1 200") {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(1));
     }
     Err(format!("the bridge is not ready:\n{said}").into())
 }
