@@ -298,7 +298,7 @@ impl Sweep<'_> {
                         ..setup.clone()
                     },
                     connections,
-                    ..step(format!("{workers} threads, {connections} connections"))
+                    ..step(format!("threads {workers}, connections {connections}"))
                 })
                 .into(),
             Axis::All | Axis::Idle | Axis::Start | Axis::Overload => Vec::new(),
