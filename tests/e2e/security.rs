@@ -247,6 +247,12 @@ fn s36_twice_as_much_takes_twice_as_long() {
             long < 24 * short.max(Duration::from_millis(20)),
             "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"
         );
+        // The goal is 50 ms a MiB in a build for release, whose parser alone is five to ten times as fast; here the
+        // broker's part and the sender's are in it as well.
+        assert!(
+            long < Duration::from_secs(4),
+            "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"
+        );
     }
 }
 
