@@ -29,6 +29,8 @@ mod clusters;
 
 use std::time::{Duration, Instant};
 
+use trial::Trial;
+
 use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route, route_with, synq_source};
 use crate::support::checker::Checker;
 use crate::support::consumer::{Stored, only};
@@ -37,13 +39,15 @@ use crate::support::kafka::Kafka;
 use crate::support::load::Load;
 use crate::support::nats::Nats;
 use crate::support::sender::{Answer, Request};
+use crate::support::usage::MIB;
 use crate::support::wait::{self, PATIENCE};
 
 const SENDERS: usize = 20;
 
-/// How long a broker may have been back before an event is answered 200: the goal is 5 s, 10 s with an election, on a
-/// machine that does nothing else.
-const RECOVERY: Duration = Duration::from_secs(30);
+/// How long a broker may have been back before an event is answered 200.
+const RECOVERY: Duration = Duration::from_secs(10);
+/// Where a client must notice by itself that what it knows of the broker is wrong.
+const LONG_RECOVERY: Duration = Duration::from_secs(30);
 
 fn issue(sender: usize) -> Event {
     events::issue("updated", &format!("issue-{sender}"))
@@ -51,15 +55,18 @@ fn issue(sender: usize) -> Event {
 
 /// Delivers new events, noting each, until one is answered 200.
 fn deliver_until_200(bridge: &Bridge, checker: &Checker) {
+    let started = Instant::now();
     wait::until("an event is answered 200", RECOVERY, || {
         deliver(bridge, checker).status == 200
     });
+    println!("200 again after {:?}", started.elapsed());
 }
 
 fn deliver(bridge: &Bridge, checker: &Checker) -> Answer {
     let event = issue(0);
+    let sent = Instant::now();
     let answer = bridge.deliver(&event);
-    checker.note(&event, &Ok(answer.clone()));
+    checker.note(&event, sent.elapsed(), &Ok(answer.clone()));
     answer
 }
 
@@ -114,40 +121,74 @@ fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_k
 }
 
 #[test]
-fn f03_after_a_long_outage_of_kafka_its_producer_goes_on_with_nothing_left_over() {
+fn f03_a_long_outage_of_kafka_fills_neither_memory_nor_log_and_leaves_nothing_over() {
     let Some(kafka) = Kafka::private() else {
         return;
     };
     let topic = kafka.topic("outage");
     let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
-    let bridge = Bridge::run_with("publish_timeout = \"3s\"", &rest);
-    bridge.wait_ready();
-    let checker = Checker::default();
-    assert_eq!(deliver(&bridge, &checker).status, 200);
-    kafka.kill();
-    // Longer than attempts may go without success before the producer is suspected.
+    let trial = Trial::ready(3, &rest);
+    long_outage(&trial, || kafka.kill(), || kafka.start());
+    trial.finish("F03 Kafka", &kafka.read(&topic));
+}
+
+#[test]
+fn f03_a_long_outage_of_nats_fills_neither_memory_nor_log_and_leaves_nothing_over() {
+    let Some(nats) = Nats::private() else { return };
+    let stream = nats.stream("outage");
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
+    let trial = Trial::ready(3, &rest);
+    long_outage(&trial, || nats.kill(), || nats.start());
+    trial.finish("F03 NATS", &nats.read(&stream));
+}
+
+fn long_outage(trial: &Trial, kill: impl Fn(), start: impl Fn()) {
+    /// Longer than attempts may go without success before Kafka's producer is suspected.
+    const OUTAGE: Duration = Duration::from_secs(40);
+    let bridge = &trial.bridge;
+    assert_eq!(trial.deliver_new().status, 200);
+    let said_before = bridge.log().len();
+    kill();
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(40) {
-        assert_eq!(deliver(&bridge, &checker).status, 503);
-        wait::play_silence(Duration::from_millis(20));
-    }
+    let outage = |until: Duration| {
+        while since.elapsed() < until {
+            assert_eq!(trial.deliver_new().status, 503);
+            wait::play_silence(Duration::from_millis(20));
+        }
+    };
+    outage(Duration::from_secs(5)); // what is used for the first time is no leak
+    let before = bridge.usage();
+    outage(OUTAGE);
+    let after = bridge.usage();
+    println!("F03: {before:?} before, {after:?} after");
+    assert!(
+        after.resident < before.resident + 10 * MIB,
+        "{before:?} before, {after:?} after"
+    );
     let queued = "hookbridge_broker_queue_messages";
     assert_eq!(bridge.metrics().find(queued, &[]), Some(0.0));
-    kafka.start();
-    let started = Instant::now();
-    deliver_until_200(&bridge, &checker);
-    println!(
-        "recovered after {:?}; {}",
-        started.elapsed(),
-        checker.summary()
+    let log = bridge.log().split_off(said_before);
+    let mut causes = std::collections::BTreeMap::<String, u64>::new();
+    for line in &log {
+        *causes.entry(cause(line)).or_default() += 1;
+    }
+    println!("F03: {causes:#?}");
+    let most = since.elapsed().as_secs() + 2;
+    assert!(
+        causes.values().all(|count| *count <= most),
+        "more than a line a second: {causes:#?}"
     );
-    let restarts = "hookbridge_broker_client_restarts_total";
-    assert_eq!(
-        bridge.metrics().sum(restarts, &[]),
-        0.0,
-        "it was not broken"
-    );
-    println!("{:?}", checker.check(&kafka.read(&topic)));
+    start();
+    trial.recover();
+    trial.expect_no_client_restart();
+}
+
+/// What a line of the log is about: its message and reason without numbers.
+fn cause(line: &str) -> String {
+    let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+    let what = ["message", "reason"].map(|key| line.get(key).and_then(|value| value.as_str()));
+    let what = what.map(Option::unwrap_or_default).join(" ");
+    what.replace(|letter: char| letter.is_ascii_digit(), "")
 }
 
 #[test]
@@ -327,9 +368,16 @@ fn f11_nothing_that_was_refused_while_nats_was_away_is_sent_later() {
     wait::until("the bridge knows", PATIENCE, || {
         deliver(&bridge, &checker).outcome() == "broker_unavailable"
     });
+    let mut took = Vec::new();
     for _ in 0..100 {
+        let sent = Instant::now();
         deliver(&bridge, &checker).expect_problem(503, "broker_unavailable");
+        took.push(sent.elapsed());
     }
+    took.sort_unstable();
+    println!("F11: p50 {:?}, at most {:?}", took[50], took[99]);
+    // At once: the goal is 50 ms. Whoever waited for the connection would have waited for all of these.
+    assert!(took[50] < Duration::from_millis(50), "{took:?}");
     nats.start();
     deliver_until_200(&bridge, &checker);
     println!("{:?}", checker.check(&nats.read(&stream)));

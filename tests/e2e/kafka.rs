@@ -392,12 +392,14 @@ fn what_kafka_finds_too_large_is_503_and_hurts_nobody_else() {
         let answer = scope.spawn(|| bridge.deliver(&large));
         for _ in 0..40 {
             let event = events::ping();
+            let sent = Instant::now();
             let answer = bridge.deliver(&event);
+            let took = sent.elapsed();
             // Kafka refuses a whole batch: a neighbour may have to come again, and is never told that it is at fault.
             if answer.status != 200 {
                 answer.expect_problem(503, "broker_unavailable");
             }
-            checker.note(&event, &Ok(answer));
+            checker.note(&event, took, &Ok(answer));
         }
         answer
             .join()

@@ -18,6 +18,11 @@ use crate::support::wait::{self, PATIENCE};
 
 const SENDERS: usize = 8;
 
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Longer than that no answer may take, but for this: 1 s on a machine that does nothing else.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// What may happen.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -129,6 +134,8 @@ struct Running {
     at_first: Option<Usage>,
     /// How often senders may have lost their connections.
     ended: usize,
+    /// When it was stopped, and went on.
+    stops: Vec<(Instant, Instant)>,
 }
 
 impl Running {
@@ -149,8 +156,9 @@ fn soak(name: &str, broker: &Broker<'_>) {
     let mut random = Random(seed);
 
     let files = write_text(&format!(
-        "[http]\nlisten = \"127.0.0.1:{}\"\npublish_timeout = \"4s\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n{}",
+        "[http]\nlisten = \"127.0.0.1:{}\"\npublish_timeout = \"{}s\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n{}",
         process::port(),
+        PUBLISH_TIMEOUT.as_secs(),
         process::port(),
         broker.rest
     ));
@@ -161,6 +169,7 @@ fn soak(name: &str, broker: &Broker<'_>) {
         files,
         at_first: None,
         ended: 0,
+        stops: Vec::new(),
     };
     let started = Instant::now();
     let load = Load::start(running.bridge.public, SENDERS, |sender| {
@@ -219,6 +228,19 @@ fn soak(name: &str, broker: &Broker<'_>) {
         running.ended,
         checker.summary()
     );
+    // I4. While the bridge is stopped, nobody can be answered.
+    for (began, ended, how) in checker.slower_than(PUBLISH_TIMEOUT + GRACE) {
+        let stopped = running.stops.iter().map(|(from, to)| {
+            let (from, to) = (began.max(*from), ended.min(*to));
+            to.saturating_duration_since(from)
+        });
+        let took = (ended - began).saturating_sub(stopped.sum());
+        assert!(
+            took < PUBLISH_TIMEOUT + GRACE,
+            "{how} after {took:?}, {:?} after the start",
+            began - started
+        );
+    }
     assert!(
         now.resident < at_first.resident + 48 * MIB,
         "{at_first:?}, {now:?}"
@@ -255,9 +277,11 @@ fn inflict(fault: Fault, lasts: Duration, broker: &Broker<'_>, running: &mut Run
             running.start_again();
         }
         Fault::StopBridge => {
+            let stopped = Instant::now();
             running.bridge.signal("STOP");
             wait::play_silence(lasts);
             running.bridge.signal("CONT");
+            running.stops.push((stopped, Instant::now()));
         }
         Fault::Resets => {
             let until = Instant::now() + lasts;

@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::events::{Event, SECRET};
+use super::hosts::Hosts;
 use super::kafka::Kafka;
 use super::nats::Nats;
 use super::process::{self, Log, Process};
@@ -112,7 +113,15 @@ impl Bridge {
 
     /// Runs with a configuration that was written before, and environment variables; it listens when this returns.
     pub(crate) fn run_files(files: &Files, environment: &[(&str, &str)]) -> Self {
-        let mut command = process::command(PROGRAM);
+        Self::run_command(process::command(PROGRAM), files, environment)
+    }
+
+    /// [`Bridge::run_with`] where names are looked up in these hosts.
+    pub(crate) fn run_seeing(hosts: &Hosts, http: &str, rest: &str) -> Self {
+        Self::run_command(hosts.command(PROGRAM), &write(http, rest), &[])
+    }
+
+    fn run_command(mut command: Command, files: &Files, environment: &[(&str, &str)]) -> Self {
         command
             .args(["run", "--log-format", "json", "--config"])
             .arg(&files.file)

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use super::consumer::Stored;
 use super::events::Event;
@@ -20,12 +21,26 @@ enum End {
 }
 
 /// Every delivery of a test, by event id.
-#[derive(Default)]
-pub(crate) struct Checker(Mutex<HashMap<String, Deliveries>>);
+pub(crate) struct Checker {
+    all: Mutex<HashMap<String, Deliveries>>,
+    /// When which part of the test began.
+    parts: Mutex<Vec<(Instant, String)>>,
+}
 
 struct Deliveries {
     body: Vec<u8>,
     ends: Vec<End>,
+    /// When each of them ended, and what it took.
+    times: Vec<(Instant, Duration)>,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self {
+            all: Mutex::default(),
+            parts: Mutex::new(vec![(Instant::now(), "the start".to_owned())]),
+        }
+    }
 }
 
 /// What a check found, when it found nothing wrong.
@@ -38,10 +53,11 @@ pub(crate) struct Books {
 }
 
 impl Checker {
-    /// Notes a delivery and what came back.
-    pub(crate) fn note(&self, event: &Event, result: &io::Result<Answer>) {
+    /// Notes a delivery, how long it took and what came back.
+    pub(crate) fn note(&self, event: &Event, took: Duration, result: &io::Result<Answer>) {
         self.add(
             event,
+            took,
             match result {
                 Ok(answer) => End::Answered(answer.status, answer.outcome()),
                 Err(error) => End::NoAnswer(error.to_string()),
@@ -51,30 +67,35 @@ impl Checker {
 
     /// Notes an event that found no connection.
     pub(crate) fn note_not_sent(&self, event: &Event) {
-        self.add(event, End::NotSent);
+        self.add(event, Duration::ZERO, End::NotSent);
     }
 
-    fn add(&self, event: &Event, end: End) {
-        let mut all = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the deliveries");
+    fn add(&self, event: &Event, took: Duration, end: End) {
+        let mut all = self.all();
         let new = || Deliveries {
             body: event.body.clone(),
             ends: Vec::new(),
+            times: Vec::new(),
         };
-        all.entry(event.id.clone())
-            .or_insert_with(new)
-            .ends
-            .push(end);
+        let deliveries = all.entry(event.id.clone()).or_insert_with(new);
+        deliveries.ends.push(end);
+        deliveries.times.push((Instant::now(), took));
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Deliveries>> {
+        let all = self.all.lock();
+        all.expect("nothing panics while it holds the deliveries")
+    }
+
+    /// Another part of the test begins: [`Checker::history`] says of each what was answered in it.
+    pub(crate) fn begin(&self, part: impl Into<String>) {
+        let mut parts = self.parts.lock().expect("nothing panics while it holds it");
+        parts.push((Instant::now(), part.into()));
     }
 
     /// How many events there were.
     pub(crate) fn events(&self) -> usize {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds the deliveries")
-            .len()
+        self.all().len()
     }
 
     /// How many deliveries were answered.
@@ -97,11 +118,18 @@ impl Checker {
         self.count(|end| matches!(end, End::NoAnswer(_)))
     }
 
+    /// The deliveries that took longer than this: when each began and ended, and how.
+    pub(crate) fn slower_than(&self, limit: Duration) -> Vec<(Instant, Instant, String)> {
+        let all = self.all();
+        all.values()
+            .flat_map(|deliveries| deliveries.ends.iter().zip(&deliveries.times))
+            .filter(|(_, (_, took))| *took > limit)
+            .map(|(end, (at, took))| (*at - *took, *at, end.name()))
+            .collect()
+    }
+
     fn count(&self, which: impl Fn(&End) -> bool) -> usize {
-        let all = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the deliveries");
+        let all = self.all();
         all.values()
             .flat_map(|deliveries| &deliveries.ends)
             .filter(|end| which(end))
@@ -110,30 +138,48 @@ impl Checker {
 
     /// Each outcome and how often, for people.
     pub(crate) fn summary(&self) -> String {
-        let all = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the deliveries");
+        let all = self.all();
         let mut counts = std::collections::BTreeMap::<String, usize>::new();
         for end in all.values().flat_map(|deliveries| &deliveries.ends) {
-            let name = match end {
-                End::Answered(status, outcome) => format!("{status} {outcome}"),
-                End::NoAnswer(error) => format!("no answer: {error}"),
-                End::NotSent => "not sent".to_owned(),
-            };
-            *counts.entry(name).or_default() += 1;
+            *counts.entry(end.name()).or_default() += 1;
         }
         format!("{counts:#?}")
+    }
+
+    /// For each part of the test what was answered in it, how often, and after how long at most: for people.
+    pub(crate) fn history(&self) -> String {
+        let parts = self.parts.lock().expect("nothing panics while it holds it");
+        let all = self.all();
+        let deliveries: Vec<_> = all
+            .values()
+            .flat_map(|deliveries| deliveries.ends.iter().zip(&deliveries.times))
+            .collect();
+        let mut text = String::new();
+        for (number, (start, part)) in parts.iter().enumerate() {
+            let end = parts.get(number + 1).map(|(end, _)| *end);
+            let of_part = deliveries
+                .iter()
+                .filter(|(_, (at, _))| at >= start && end.is_none_or(|end| *at < end));
+            let mut counts = std::collections::BTreeMap::<String, (usize, Duration)>::new();
+            for (end, (_, took)) in of_part {
+                let (count, slowest) = counts.entry(end.name()).or_default();
+                *count += 1;
+                *slowest = (*slowest).max(*took);
+            }
+            let since = start.duration_since(parts[0].0);
+            text += &format!("\n{since:9.2?} {part}:");
+            for (name, (count, slowest)) in counts {
+                text += &format!(" {count} x {name} (slowest {slowest:.2?});");
+            }
+        }
+        text
     }
 
     /// Checks the promise against all that the broker holds: nothing acknowledged is lost or changed, nothing is there
     /// that was not sent, nothing is there that was certainly refused, and no more copies than deliveries explain.
     #[track_caller]
     pub(crate) fn check(&self, stored: &[Stored]) -> Books {
-        let all = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the deliveries");
+        let all = self.all();
         let mut copies = HashMap::<&str, usize>::new();
         let mut wrong = Vec::new();
         for message in stored {
@@ -181,7 +227,7 @@ impl Checker {
             wrong.is_empty(),
             "{} faults, the first of them:\n{shown}\nall answers: {}",
             wrong.len(),
-            self.summary()
+            self.history()
         );
         Books {
             acknowledged,
@@ -191,6 +237,14 @@ impl Checker {
 }
 
 impl End {
+    fn name(&self) -> String {
+        match self {
+            Self::Answered(status, outcome) => format!("{status} {outcome}"),
+            Self::NoAnswer(error) => format!("no answer: {error}"),
+            Self::NotSent => "not sent".to_owned(),
+        }
+    }
+
     /// Whether this delivery may have left a message in the broker.
     fn may_have_stored(&self) -> bool {
         match self {

@@ -142,7 +142,7 @@ pub(crate) fn deliver(
             let sent = Instant::now();
             let result = connection.send(&request).await;
             let took = sent.elapsed();
-            checker.note(&event, &result);
+            checker.note(&event, took, &result);
             (connection, (result, took))
         })
     };
@@ -162,8 +162,9 @@ pub(crate) async fn deliver_one(
     let request = Request::event(&event);
     let sent = Instant::now();
     let result = connection.send(&request).await;
-    checker.note(&event, &result);
-    Some((result, sent.elapsed()))
+    let took = sent.elapsed();
+    checker.note(&event, took, &result);
+    Some((result, took))
 }
 
 /// A task's result, on a test's thread.

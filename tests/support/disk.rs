@@ -24,8 +24,7 @@ impl SmallDisk {
             "mount -t tmpfs -o size={mib}m tmpfs '{}' && echo mounted && exec setpriv --pdeathsig KILL -- sleep infinity",
             dir.display()
         );
-        let status = std::fs::read_to_string("/proc/self/status").expect("its own status");
-        let is_root = status.contains("\nUid:\t0\t");
+        let is_root = is_root();
         let mut command = process::command("unshare");
         command.arg("--mount");
         if !is_root {
@@ -89,4 +88,10 @@ impl SmallDisk {
     fn filler(&self) -> PathBuf {
         self.seen_from_outside().join("filler")
     }
+}
+
+/// Who is not needs a user namespace to mount anything.
+pub(crate) fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("its own status");
+    status.contains("\nUid:\t0\t")
 }

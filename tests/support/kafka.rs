@@ -138,6 +138,24 @@ impl Kafka {
         Some((kafka, proxy))
     }
 
+    /// One of the test's own, running; the port under which it tells of itself by this name, and the one behind that, for
+    /// a proxy.
+    pub(crate) fn private_known_as(name: &str) -> Option<(Self, u16, u16)> {
+        let kafka = Self::absent(QUICK_RETURN, 1).or_else(|| process::missing("Kafka"))?;
+        let own = kafka.own();
+        let front = own.fronts.first().expect("one front");
+        let (advertised, real) = (front.advertised, front.real);
+        let file = own.dir.join("server.properties");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let text = text.replace(
+            &format!("FRONT0://127.0.0.1:{advertised}"),
+            &format!("FRONT0://{name}:{advertised}"),
+        );
+        std::fs::write(&file, text).expect("a file");
+        kafka.start();
+        Some((kafka, advertised, real))
+    }
+
     fn absent(settings: &str, fronts: usize) -> Option<Self> {
         let libs = process::cached(&format!(
             "kafka-{}/complete",

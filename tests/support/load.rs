@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::checker::Checker;
 use super::events::Event;
@@ -48,8 +48,9 @@ impl Load {
                         match &mut connection {
                             None => checker.note_not_sent(&event),
                             Some(open) => {
+                                let sent = Instant::now();
                                 let result = open.send(&Request::event(&event));
-                                checker.note(&event, &result);
+                                checker.note(&event, sent.elapsed(), &result);
                                 if result.is_err() || result.is_ok_and(|answer| answer.says_close())
                                 {
                                     connection = None;
@@ -85,7 +86,7 @@ impl Drop for Load {
         if std::thread::panicking() {
             eprintln!(
                 "--- what the senders were answered: {}",
-                self.checker.summary()
+                self.checker.history()
             );
         }
     }

@@ -13,6 +13,9 @@ pub(crate) mod usage;
 // A disk that can be filled.
 pub(crate) mod disk;
 
+// Names that can be moved to another address.
+pub(crate) mod hosts;
+
 // Certificates for TLS listeners, and a sender that speaks TLS.
 pub(crate) mod tls;
 

@@ -191,9 +191,13 @@ impl Nats {
     }
 
     fn proxy(&self) -> Proxy {
+        Proxy::start(process::port(), self.port())
+    }
+
+    /// The port of [`Nats::url`].
+    pub(crate) fn port(&self) -> u16 {
         let port = self.url.rsplit(':').next();
-        let port = port.and_then(|port| port.parse().ok()).expect("a port");
-        Proxy::start(process::port(), port)
+        port.and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// Starts it, or starts it again on the same port and data. JetStream answers when this returns.

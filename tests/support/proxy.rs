@@ -1,6 +1,6 @@
 //! A TCP proxy in this process, in front of one port of a broker, whose behaviour is switched while it runs.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -55,11 +55,17 @@ struct Shared {
 impl Proxy {
     /// Listens on one loopback port and connects to the other.
     pub(crate) fn start(port: u16, to: u16) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, port, to)
+    }
+
+    /// [`Proxy::start`] on another address of loopback.
+    pub(crate) fn start_at(host: Ipv4Addr, port: u16, to: u16) -> Self {
         let (mode, modes) = watch::channel(Mode::Pass);
         let shared = Arc::<Shared>::default();
-        runtime().spawn(listen(port, to, modes, Arc::clone(&shared)));
+        let address = SocketAddrV4::new(host, port);
+        runtime().spawn(listen(address, to, modes, Arc::clone(&shared)));
         let proxy = Self {
-            address: format!("127.0.0.1:{port}"),
+            address: address.to_string(),
             mode,
             shared,
         };
@@ -85,14 +91,19 @@ impl Proxy {
 }
 
 /// Ends with the proxy.
-async fn listen(port: u16, to: u16, mut modes: watch::Receiver<Mode>, shared: Arc<Shared>) {
+async fn listen(
+    address: SocketAddrV4,
+    to: u16,
+    mut modes: watch::Receiver<Mode>,
+    shared: Arc<Shared>,
+) {
     let mut listener = None;
     loop {
         let mode = *modes.borrow_and_update();
         if mode == Mode::Refuse {
             listener = None;
         } else if listener.is_none() {
-            let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+            let bound = TcpListener::bind(address).await;
             listener = Some(bound.expect("the proxy's port is its own"));
         }
         shared

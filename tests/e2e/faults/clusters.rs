@@ -113,12 +113,15 @@ fn kafka_restarted_one_by_one(cluster: &kafka::cluster::Cluster) {
     let trial = Trial::ready(8, &to_kafka(cluster, &topic));
     let load = trial.load(SENDERS, PAUSE);
     trial.wait_for_more(100);
-    for node in cluster.nodes() {
+    for (number, node) in cluster.nodes().iter().enumerate() {
+        trial.checker.begin(format!("broker {number} stops"));
         node.stop();
         trial.wait_for_more(100);
+        trial.checker.begin(format!("broker {number} starts"));
         node.start();
         cluster.wait_in_sync(&topic, 3);
     }
+    trial.checker.begin("all run");
     load.stop();
     expect_nearly_all_200(&trial);
     trial.expect_no_client_restart();
@@ -135,7 +138,7 @@ fn expect_nearly_all_200(trial: &Trial) {
     assert!(
         good * 100 >= all * 99,
         "{good} of {all}: {}",
-        checker.summary()
+        checker.history()
     );
 }
 
@@ -246,12 +249,15 @@ fn f28_a_nats_cluster_that_is_restarted_one_by_one_refuses_next_to_nothing() {
     let trial = Trial::ready(10, &to_nats(&nodes, &stream));
     let load = trial.load(SENDERS, PAUSE);
     trial.wait_for_more(100);
-    for node in nodes {
+    for (number, node) in nodes.into_iter().enumerate() {
+        trial.checker.begin(format!("server {number} stops"));
         node.stop();
         trial.wait_for_more(100);
+        trial.checker.begin(format!("server {number} starts"));
         node.start();
         cluster.wait_whole(&stream);
     }
+    trial.checker.begin("all run");
     load.stop();
     expect_nearly_all_200(&trial);
     trial.expect_no_client_restart();

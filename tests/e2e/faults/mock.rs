@@ -6,8 +6,8 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey as Api;
 use rdkafka::types::RDKafkaRespErr as Error;
 
-use super::issue;
 use super::trial::{Trial, copies};
+use super::{LONG_RECOVERY, issue};
 use crate::support::bridge::{kafka_broker, route, synq_source};
 use crate::support::consumer::Stored;
 use crate::support::kafka::Kafka;
@@ -85,7 +85,7 @@ fn f22_a_topic_that_may_not_be_written_to_is_503_until_it_may() {
     let labels = [("reason", "authorization")];
     trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
     mock.cluster.clear_request_errors(Api::Produce);
-    trial.recover();
+    trial.recover_within(LONG_RECOVERY);
     let stored = mock.read();
     assert_eq!(copies(&stored, &refused), 0);
     trial.finish("F22 mock", &stored);

@@ -73,13 +73,32 @@ fn f12(row: &str, behind: &Behind) {
 
     // What it can't is refused, and never waits without end: four times as much as there are places, again and again.
     behind.proxy.set(Mode::Throttle(16 * 1024));
-    for _ in 0..2 {
+    for round in 1..=2 {
+        let (mut overloaded, mut others) = (Vec::new(), 0);
         for (result, took) in burst(4 * PLACES, large) {
             let answer = result.unwrap();
+            if answer.outcome() == "overloaded" {
+                overloaded.push(took);
+            } else {
+                others += 1;
+            }
             assert!(
-                took < Duration::from_secs(8) + PATIENCE / 6,
+                took < Duration::from_secs(8 + 3),
                 "after {took:?}: {answer:?}"
             );
+        }
+        overloaded.sort_unstable();
+        println!(
+            "{row}, round {round}: {} overloaded at once, {others} not",
+            overloaded.len()
+        );
+        // In the first round nothing has happened yet that could speak against the broker: who has no place is told so,
+        // and who has one is bounded. Later those who waited in vain have made NATS' breaker open, and "nothing is
+        // answered" is true of the line and certain of the event.
+        if round == 1 {
+            assert!(others < 2 * PLACES, "{}", checker.history());
+            let median = overloaded[overloaded.len() / 2];
+            assert!(median < Duration::from_secs(2), "{median:?}");
         }
         let queued = [("broker", "main")];
         let metrics = trial.bridge.metrics();
@@ -233,11 +252,21 @@ fn f41_large_bodies_in_little_memory_are_overloaded_and_the_process_lives() {
 // ---- F48, F49
 
 #[test]
-fn f48_of_ten_times_too_much_the_surplus_is_refused_at_once_and_the_rest_answered() {
+fn f48_of_ten_times_too_much_for_nats_the_surplus_is_refused_at_once_and_the_rest_answered() {
+    if let Some(behind) = behind_nats("f48") {
+        f48("F48 NATS", &behind);
+    }
+}
+
+#[test]
+fn f48_of_ten_times_too_much_for_kafka_the_surplus_is_refused_at_once_and_the_rest_answered() {
+    if let Some(behind) = behind_kafka("f48") {
+        f48("F48 Kafka", &behind);
+    }
+}
+
+fn f48(row: &str, behind: &Behind) {
     const PLACES: usize = 40;
-    let Some(behind) = behind_kafka("f48") else {
-        return;
-    };
     let mut trial = Trial::new(10, &format!("max_in_flight = {PLACES}"), &behind.rest);
     trial.bridge.wait_ready();
     behind.proxy.set(Mode::Delay(Duration::from_millis(100)));
@@ -277,7 +306,7 @@ fn f48_of_ten_times_too_much_the_surplus_is_refused_at_once_and_the_rest_answere
     refused.sort_unstable();
     let percent = |of: &[Duration], part: usize| of[of.len() * part / 100];
     println!(
-        "F48: {} accepted, p50 {:?}, p99 {:?}; {} refused, p50 {:?}, p99 {:?}",
+        "{row}: {} accepted, p50 {:?}, p99 {:?}; {} refused, p50 {:?}, p99 {:?}",
         accepted.len(),
         percent(&accepted, 50),
         percent(&accepted, 99),
@@ -286,15 +315,16 @@ fn f48_of_ten_times_too_much_the_surplus_is_refused_at_once_and_the_rest_answere
         percent(&refused, 99)
     );
     assert!(refused.len() > 10 * PLACES);
-    // It does not wait for what is accepted; the goals for an idle machine are 50 ms and 1 s.
-    assert!(percent(&refused, 50) < Duration::from_secs(2));
+    // The goals for an idle machine are 50 ms and 1 s; here the senders themselves use most of it.
+    assert!(percent(&refused, 50) < Duration::from_secs(1));
+    assert!(percent(&accepted, 99) < Duration::from_secs(5));
 
     behind.proxy.set(Mode::Pass);
     hand_over(&mut trial, checker);
     for _ in 0..20 {
         assert_eq!(trial.deliver_new().status, 200, "it is over");
     }
-    trial.finish("F48 Kafka", &(behind.read)());
+    trial.finish(row, &(behind.read)());
 }
 
 #[test]
@@ -309,8 +339,9 @@ fn f49_a_flood_of_connections_is_closed_and_those_that_were_there_are_served() {
     let serve = |served: &mut Vec<Connection>| {
         for connection in served {
             let event = issue(0);
+            let sent = Instant::now();
             let result = connection.send(&Request::event(&event));
-            checker.note(&event, &result);
+            checker.note(&event, sent.elapsed(), &result);
             assert_eq!(result.unwrap().status, 200);
         }
     };

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy};
 
-use super::issue;
 use super::trial::{Trial, copies};
+use super::{LONG_RECOVERY, issue};
 use crate::support::bridge::{
     self, Bridge, hookbridge, kafka_broker, nats_broker, route, synq_source,
 };
@@ -84,9 +84,7 @@ fn f14_a_kafka_topic_that_is_deleted_and_created_again_is_published_to_again() {
         assert_eq!(trial.deliver_new().status, 503);
     }
     kafka.create_topic(&topic, 1, &[]);
-    wait::until("the new topic is published to", PATIENCE, || {
-        trial.deliver_new().status == 200
-    });
+    trial.recover_within(LONG_RECOVERY);
     trial.at_rest();
     let requests = trial.bridge.metrics().sum("hookbridge_requests_total", &[]);
     assert_eq!(requests, (before + trial.checker.answers()) as f64);

@@ -140,9 +140,8 @@ fn f44_what_a_sender_does_not_wait_for_is_published_and_remembered() {
         copies(&behind.read(), &event) == 1
     });
     drop(sender);
-    trial
-        .checker
-        .note(&event, &Err(std::io::ErrorKind::ConnectionAborted.into()));
+    let aborted = std::io::ErrorKind::ConnectionAborted.into();
+    trial.checker.note(&event, Duration::ZERO, &Err(aborted));
     trial.wait_for_metric("hookbridge_client_disconnects_total", &[], 1.0);
     assert_eq!(in_flight(&trial), 1.0, "it goes on");
     behind.proxy.set(Mode::Pass);
@@ -269,8 +268,10 @@ fn f47_a_retry_to_another_replica_has_the_same_id() {
     let event = issue(1);
     let answer = first.deliver(&event);
     answer.expect_problem(503, "publish_timeout");
+    let sent = Instant::now();
     let answer = second.bridge.deliver(&event);
-    first.checker.note(&event, &Ok(answer.clone()));
+    let took = sent.elapsed();
+    first.checker.note(&event, took, &Ok(answer.clone()));
     assert_eq!(answer.expect_success("duplicate"), event.id);
     let stored = behind.read();
     assert_eq!(copies(&stored, &event), 1);
@@ -292,8 +293,10 @@ fn f47_a_retry_to_another_replica_is_a_second_copy_with_the_same_id_in_kafka() {
     proxy.set(Mode::DropReplies);
     let event = issue(1);
     first.deliver(&event).expect_problem(503, "publish_timeout");
+    let sent = Instant::now();
     let answer = second.bridge.deliver(&event);
-    first.checker.note(&event, &Ok(answer.clone()));
+    let took = sent.elapsed();
+    first.checker.note(&event, took, &Ok(answer.clone()));
     answer.expect_published(&event);
     let stored = kafka.read(&topic);
     let twins: Vec<_> = stored
@@ -341,9 +344,10 @@ fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
         let started = Instant::now();
         for _ in 0..50 {
             let event = events::ping();
+            let sent = Instant::now();
             let answer = trial.bridge.deliver(&event);
             answer.expect_published(&event);
-            sent_to_near.push((event, answer));
+            sent_to_near.push((event, sent.elapsed(), answer));
         }
         println!(
             "F50: 50 events past a silent broker in {:?}",
@@ -359,8 +363,8 @@ fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
     });
     behind.proxy.set(Mode::Pass);
     trial.recover();
-    for (event, answer) in sent_to_near {
-        trial.checker.note(&event, &Ok(answer));
+    for (event, took, answer) in sent_to_near {
+        trial.checker.note(&event, took, &Ok(answer));
     }
     let mut stored = behind.read();
     stored.extend(kafka.read(&topic));

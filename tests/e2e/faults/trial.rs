@@ -8,6 +8,7 @@ use crate::support::bridge::Bridge;
 use crate::support::checker::{Books, Checker};
 use crate::support::consumer::Stored;
 use crate::support::events::Event;
+use crate::support::hosts::Hosts;
 use crate::support::load::Load;
 use crate::support::sender::Answer;
 use crate::support::wait::{self, PATIENCE};
@@ -29,11 +30,23 @@ impl Trial {
         trial
     }
 
+    /// A bridge that is ready, and looks names up in these hosts.
+    pub(super) fn ready_seeing(hosts: &Hosts, publish_timeout: u64, rest: &str) -> Self {
+        let http = format!("publish_timeout = \"{publish_timeout}s\"\n");
+        let trial = Self::of(Bridge::run_seeing(hosts, &http, rest), publish_timeout);
+        trial.bridge.wait_ready();
+        trial
+    }
+
     /// A bridge that listens; more keys for `[http]`.
     pub(super) fn new(publish_timeout: u64, http: &str, rest: &str) -> Self {
         let http = format!("publish_timeout = \"{publish_timeout}s\"\n{http}");
+        Self::of(Bridge::run_with(&http, rest), publish_timeout)
+    }
+
+    fn of(bridge: Bridge, publish_timeout: u64) -> Self {
         Self {
-            bridge: Bridge::run_with(&http, rest),
+            bridge,
             checker: Arc::default(),
             publish_timeout: Duration::from_secs(publish_timeout),
         }
@@ -45,7 +58,7 @@ impl Trial {
         let sent = Instant::now();
         let answer = self.bridge.deliver(event);
         let took = sent.elapsed();
-        self.checker.note(event, &Ok(answer.clone()));
+        self.checker.note(event, took, &Ok(answer.clone()));
         assert!(
             took < self.publish_timeout + GRACE,
             "answered after {took:?}: {answer:?}"
@@ -62,9 +75,18 @@ impl Trial {
     /// Delivers new events until one is answered 200 (I5).
     #[track_caller]
     pub(super) fn recover(&self) {
-        wait::until("an event is answered 200", RECOVERY, || {
+        self.recover_within(RECOVERY);
+    }
+
+    /// [`Trial::recover`] where another time is allowed.
+    #[track_caller]
+    pub(super) fn recover_within(&self, limit: Duration) {
+        self.checker.begin("recovery");
+        let started = Instant::now();
+        wait::until("an event is answered 200", limit, || {
             self.deliver_new().status == 200
         });
+        println!("200 again after {:?}", started.elapsed());
     }
 
     /// Delivers an event again until it is answered 200; that answer.
@@ -137,6 +159,14 @@ impl Trial {
             self.bridge.metrics().sum("hookbridge_panics_total", &[]),
             0.0
         );
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what was answered: {}\n---", self.checker.history());
+        }
     }
 }
 
