@@ -95,6 +95,8 @@ pub enum Reason {
     UnknownTopic,
     /// No stream takes the subject, or its leader is being elected.
     NoResponders,
+    /// The stream is storing another copy of it, whose end is not known yet.
+    BeingStored,
     /// The stream has reached a limit.
     StreamFull,
     /// The server has no room or no capacity left.
@@ -113,13 +115,14 @@ pub enum Reason {
 
 impl Reason {
     /// Each of them, for metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Disconnected,
         Self::TimedOut,
         Self::QueueFull,
         Self::Fatal,
         Self::UnknownTopic,
         Self::NoResponders,
+        Self::BeingStored,
         Self::StreamFull,
         Self::Resources,
         Self::NotEnoughReplicas,
@@ -139,6 +142,7 @@ impl Reason {
             Self::Fatal => "fatal",
             Self::UnknownTopic => "unknown_topic",
             Self::NoResponders => "no_responders",
+            Self::BeingStored => "being_stored",
             Self::StreamFull => "stream_full",
             Self::Resources => "resources",
             Self::NotEnoughReplicas => "not_enough_replicas",

@@ -168,6 +168,7 @@ fn retry_after(reason: Reason) -> Duration {
         | Reason::QueueFull
         | Reason::Fatal
         | Reason::NoResponders
+        | Reason::BeingStored
         | Reason::NotEnoughReplicas => 2,
         Reason::UnknownTopic | Reason::StreamFull | Reason::Resources | Reason::Other => 10,
         Reason::Authentication | Reason::Authorization | Reason::TooLarge => 30,

@@ -5,6 +5,9 @@
 // Three of them, one leader for each stream.
 pub(crate) mod cluster;
 
+// One that answers as a test says, for what a real one says too rarely to wait for.
+pub(crate) mod fake;
+
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -316,32 +319,33 @@ impl Nats {
 
     /// Every message that the stream holds now, in order.
     pub(crate) fn read(&self, stream: &str) -> Vec<Stored> {
-        runtime().block_on(async {
-            let context = self.jetstream().await;
-            let stream = context.get_stream(stream).await.expect("a stream");
-            let wanted = stream.get_info().await.expect("a stream").state.messages;
-            let settings = pull::Config {
-                deliver_policy: DeliverPolicy::All,
-                ack_policy: AckPolicy::None,
-                inactive_threshold: Duration::from_secs(30),
-                ..Default::default()
-            };
-            let consumer: PullConsumer =
-                stream.create_consumer(settings).await.expect("a consumer");
-            let mut messages = Vec::new();
-            while (messages.len() as u64) < wanted {
-                let mut batch = consumer
-                    .fetch()
-                    .max_messages(500)
-                    .messages()
-                    .await
-                    .expect("a batch");
-                while let Some(message) = batch.next().await {
-                    messages.push(stored(&message.expect("a message").message));
-                }
-            }
-            messages
+        // A cluster that has just lost a server may refuse for a moment.
+        wait::until_some("the stream is read", wait::PATIENCE, || {
+            let read = runtime().block_on(self.try_read(stream));
+            read.map_err(|error| println!("reading {stream}: {error}"))
+                .ok()
         })
+    }
+
+    async fn try_read(&self, stream: &str) -> Result<Vec<Stored>, async_nats::Error> {
+        let context = self.jetstream().await;
+        let stream = context.get_stream(stream).await?;
+        let wanted = stream.get_info().await?.state.messages;
+        let settings = pull::Config {
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::None,
+            inactive_threshold: Duration::from_secs(30),
+            ..Default::default()
+        };
+        let consumer: PullConsumer = stream.create_consumer(settings).await?;
+        let mut messages = Vec::new();
+        while (messages.len() as u64) < wanted {
+            let mut batch = consumer.fetch().max_messages(500).messages().await?;
+            while let Some(message) = batch.next().await {
+                messages.push(stored(&message?.message));
+            }
+        }
+        Ok(messages)
     }
 
     /// What a stream-less subscriber hears from now on.

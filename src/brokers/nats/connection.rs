@@ -37,6 +37,8 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) inbox: String,
+    /// How many servers the configuration names.
+    configured: usize,
     /// Who reads the answers holds the client: it ends only when they do.
     _answers: AbortOnDropHandle<()>,
 }
@@ -67,7 +69,9 @@ impl Connection {
                 }
                 std::future::ready(())
             });
-        let client = options.connect(settings.addresses()).await?;
+        let addresses = settings.addresses();
+        let configured = addresses.len();
+        let client = options.connect(addresses).await?;
         let inbox = format!("{}.", client.new_inbox());
         let answers = client.subscribe(format!("{inbox}*")).await?;
         let answers = tokio::spawn(hand_out(
@@ -79,8 +83,14 @@ impl Connection {
         Ok(Self {
             client,
             inbox,
+            configured,
             _answers: AbortOnDropHandle::new(answers),
         })
+    }
+
+    /// Whether there is another server to turn to when this one ends: from the configuration, or as the last one told.
+    pub(super) fn knows_other_servers(&self) -> bool {
+        self.configured > 1 || self.client.server_info().connect_urls.len() > 1
     }
 }
 

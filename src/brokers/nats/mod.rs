@@ -41,8 +41,13 @@ pub(in crate::brokers) use subscription::Subscription;
 /// How long a stream without a leader is left alone before the next try.
 const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a connection that has just ended is waited for: servers of a cluster are restarted one by one.
+/// How long a connection that has just ended is waited for: where there is but one server, and where the client knows of
+/// others, which are restarted one by one.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(1);
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a stream that is storing another copy of the message is given to end that.
+const BEING_STORED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between looks at whether it is back.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -108,6 +113,11 @@ impl Nats {
                     in_doubt = true;
                     RECONNECT_PAUSE
                 }
+                // Most likely our own copy, sent before its connection ended. When it is stored, the stream knows this
+                // one by it, and when it is not, this one is stored.
+                Outcome::Unknown(unknown) if unknown.reason == Reason::BeingStored => {
+                    BEING_STORED_PAUSE
+                }
                 _ => return outcome.after_doubt(in_doubt),
             };
             let next = Instant::now() + pause;
@@ -120,8 +130,12 @@ impl Nats {
 
     /// Whether the connection ended only just now, and the caller has not waited for it for longer than that.
     fn may_be_back(&self, patience: &mut Option<Instant>) -> bool {
-        let end = *patience.get_or_insert_with(|| Instant::now() + RECONNECT_PATIENCE);
-        Instant::now() < end && self.shared.lost_for() < RECONNECT_PATIENCE
+        let limit = match self.connection.load().knows_other_servers() {
+            true => CLUSTER_PATIENCE,
+            false => RECONNECT_PATIENCE,
+        };
+        let end = *patience.get_or_insert_with(|| Instant::now() + limit);
+        Instant::now() < end && self.shared.lost_for() < limit
     }
 
     async fn publish_once(&self, message: &Message, deadline: Instant) -> Outcome {

@@ -54,7 +54,7 @@ fn of_error(error: &ApiError) -> Outcome {
     let detail = format!("{} ({})", error.description, error.err_code);
     let reason = match error.err_code {
         // The same id is being stored by another publish, whose end is not known yet.
-        10158 => return Outcome::unknown(Reason::Other, detail),
+        10158 => return Outcome::unknown(Reason::BeingStored, detail),
         10077 => Reason::StreamFull,
         10023 | 10047 => Reason::Resources,
         10167 => Reason::QueueFull,
@@ -107,6 +107,6 @@ mod tests {
         assert_eq!(reason_of(&error(10054)), (true, Reason::TooLarge));
         assert_eq!(reason_of(&error(10167)), (true, Reason::QueueFull));
         assert_eq!(reason_of(&error(10060)), (true, Reason::Other));
-        assert_eq!(reason_of(&error(10158)), (false, Reason::Other));
+        assert_eq!(reason_of(&error(10158)), (false, Reason::BeingStored));
     }
 }

@@ -1,0 +1,56 @@
+//! As much of a nats-server as a publisher needs, with acknowledgements that the test makes up. It stores nothing.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+/// What is answered to the publish of this number, the first being 0, of all that are no question to JetStream's API.
+type Answers = dyn Fn(usize) -> String + Send + Sync;
+
+/// Listens until the tests end; its URL.
+pub(crate) fn start(answers: impl Fn(usize) -> String + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    let answers: Arc<Answers> = Arc::new(answers);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answers = Arc::clone(&answers);
+            std::thread::spawn(move || drop(serve(stream, &*answers)));
+        }
+    });
+    url
+}
+
+fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
+    let info = r#"{"server_id":"fake","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"jetstream":true}"#;
+    stream.write_all(format!("INFO {info}\r\n").as_bytes())?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut subscriptions = Vec::new();
+    let (mut line, mut published) = (String::new(), 0);
+    while reader.read_line(&mut line)? > 0 {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["PING"] => stream.write_all(b"PONG\r\n")?,
+            ["SUB", subject, .., id] => {
+                subscriptions.push((subject.trim_end_matches('*').to_owned(), (*id).to_owned()));
+            }
+            ["PUB" | "HPUB", subject, rest @ .., length] => {
+                let length: usize = length.parse().map_err(io::Error::other)?;
+                reader.read_exact(&mut vec![0; length + 2])?;
+                let to = rest.first().and_then(|reply| {
+                    let (_, id) = subscriptions.iter().find(|(of, _)| reply.starts_with(of))?;
+                    Some((reply, id))
+                });
+                if let Some((reply, id)) = to.filter(|_| !subject.starts_with("$JS.")) {
+                    let answer = answers(published);
+                    published += 1;
+                    let message = format!("MSG {reply} {id} {}\r\n{answer}\r\n", answer.len());
+                    stream.write_all(message.as_bytes())?;
+                }
+            }
+            _ => {} // CONNECT, PONG, UNSUB
+        }
+        line.clear();
+    }
+    Ok(())
+}
