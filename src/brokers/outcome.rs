@@ -87,6 +87,8 @@ pub enum Reason {
     Disconnected,
     /// No word from the broker in time.
     TimedOut,
+    /// No word from the broker, which has acknowledged what was sent later.
+    Overtaken,
     /// The client's queue is full.
     QueueFull,
     /// The client can't be used any more.
@@ -115,9 +117,10 @@ pub enum Reason {
 
 impl Reason {
     /// Each of them, for metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Disconnected,
         Self::TimedOut,
+        Self::Overtaken,
         Self::QueueFull,
         Self::Fatal,
         Self::UnknownTopic,
@@ -138,6 +141,7 @@ impl Reason {
         match self {
             Self::Disconnected => "disconnected",
             Self::TimedOut => "timed_out",
+            Self::Overtaken => "overtaken",
             Self::QueueFull => "queue_full",
             Self::Fatal => "fatal",
             Self::UnknownTopic => "unknown_topic",

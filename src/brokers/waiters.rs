@@ -131,8 +131,10 @@ impl Waiters {
         let waker = {
             let mut slots = self.lock();
             match slots.all.get_mut(index) {
+                // Word that comes just after the time is up is still word.
                 Some(slot)
-                    if slot.generation == generation && matches!(slot.state, State::Waiting(_)) =>
+                    if slot.generation == generation
+                        && matches!(slot.state, State::Waiting(_) | State::Resolved(None)) =>
                 {
                     match std::mem::replace(&mut slot.state, State::Resolved(outcome)) {
                         State::Waiting(waker) => waker,
@@ -216,6 +218,14 @@ pub(super) struct Waiter {
 impl Waiter {
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket
+    }
+
+    /// After it has waited in vain: goes on to another deadline.
+    pub(super) fn go_on_until(&mut self, deadline: Instant) {
+        let (index, _) = self.ticket.parts();
+        if let Some(slot) = self.waiters.lock().all.get_mut(index) {
+            slot.deadline = deadline;
+        }
     }
 }
 
@@ -306,6 +316,21 @@ mod tests {
         );
         assert!(waiters.resolve(long.ticket(), stored()));
         assert!(matches!(long.await, Some(Outcome::Stored(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_in_vain_may_go_on_and_misses_nothing_meanwhile() {
+        let waiters = Waiters::new(2);
+        let soon = || Instant::now() + Duration::from_secs(1);
+        let mut waiter = waiters.register(soon()).unwrap();
+        assert!((&mut waiter).await.is_none());
+        waiter.go_on_until(soon());
+        assert!((&mut waiter).await.is_none());
+        waiter.go_on_until(soon());
+        waiters.end_overdue(soon() + RESOLUTION);
+        assert!(waiters.resolve(waiter.ticket(), stored()));
+        assert!(matches!(waiter.await, Some(Outcome::Stored(_))));
+        assert_eq!(waiters.len(), 0);
     }
 
     #[tokio::test]

@@ -165,6 +165,7 @@ fn retry_after(reason: Reason) -> Duration {
     Duration::from_secs(match reason {
         Reason::Disconnected
         | Reason::TimedOut
+        | Reason::Overtaken
         | Reason::QueueFull
         | Reason::Fatal
         | Reason::NoResponders

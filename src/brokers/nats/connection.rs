@@ -103,6 +103,9 @@ pub(super) struct Shared {
     health: Mutex<Health>,
     /// When the last connection ended.
     lost: Mutex<Option<Instant>>,
+    started: Instant,
+    /// When the newest of the messages that are known to be stored was sent, in milliseconds since the start.
+    newest_stored: AtomicU64,
     metrics: Arc<BrokerMetrics>,
     /// The number of the connection that counts.
     current: AtomicU64,
@@ -118,6 +121,8 @@ impl Shared {
             breaker: Breaker::default(),
             health: Mutex::new(Health::Starting),
             lost: Mutex::new(None),
+            started: Instant::now(),
+            newest_stored: AtomicU64::new(0),
             metrics,
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
@@ -141,6 +146,22 @@ impl Shared {
         }
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.map_or(Duration::MAX, |lost| lost.elapsed())
+    }
+
+    /// A message that was sent then has been acknowledged.
+    pub(super) fn note_stored(&self, sent: Instant) {
+        self.newest_stored
+            .fetch_max(self.millis(sent), Ordering::Relaxed);
+    }
+
+    /// Whether a message that was sent later than that has been acknowledged.
+    pub(super) fn has_stored_one_sent_after(&self, then: Instant) -> bool {
+        self.newest_stored.load(Ordering::Relaxed) > self.millis(then)
+    }
+
+    fn millis(&self, then: Instant) -> u64 {
+        let since = then.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// An acknowledgement did not come.

@@ -49,6 +49,10 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a stream that is storing another copy of the message is given to end that.
 const BEING_STORED_PAUSE: Duration = Duration::from_millis(100);
 
+/// An acknowledgement is lost when a message that was sent so much later has its own: a stream stores in order, but a leader
+/// that goes takes with it what its followers have not agreed to. Doubled with each try.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+
 /// Between looks at whether it is back.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -92,8 +96,9 @@ impl Nats {
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
         let mut in_doubt = false;
         let mut patience = None;
+        let mut lead = OVERTAKEN;
         loop {
-            let outcome = self.publish_once(message, deadline).await;
+            let outcome = self.publish_once(message, deadline, lead).await;
             let pause = match &outcome {
                 // A stream's election takes seconds; the message is certainly not stored, so it may be sent again.
                 Outcome::NotStored(not) if not.reason == Reason::NoResponders => {
@@ -112,6 +117,11 @@ impl Nats {
                 {
                     in_doubt = true;
                     RECONNECT_PAUSE
+                }
+                Outcome::Unknown(unknown) if unknown.reason == Reason::Overtaken => {
+                    in_doubt = true;
+                    lead *= 2;
+                    Duration::ZERO
                 }
                 // Most likely our own copy, sent before its connection ended. When it is stored, the stream knows this
                 // one by it, and when it is not, this one is stored.
@@ -138,7 +148,9 @@ impl Nats {
         Instant::now() < end && self.shared.lost_for() < limit
     }
 
-    async fn publish_once(&self, message: &Message, deadline: Instant) -> Outcome {
+    /// Sends the message and waits for its acknowledgement, to the deadline at most: less where one that was sent `lead`
+    /// later has its own, and the stream would know the message again.
+    async fn publish_once(&self, message: &Message, deadline: Instant, lead: Duration) -> Outcome {
         let connection = self.connection.load_full();
         // What is published into a client that is not connected is sent after the next connect, when nobody waits.
         if connection.client.connection_state() != State::Connected {
@@ -150,7 +162,13 @@ impl Nats {
                 "the server answers nothing; one event a second tries again",
             );
         }
-        let Some(waiter) = self.shared.waiters.register(deadline) else {
+        let sent = Instant::now();
+        let overtaken = sent + lead;
+        let first_look = match self.acknowledgement {
+            Acknowledgement::JetStream => overtaken.min(deadline),
+            Acknowledgement::Core => deadline,
+        };
+        let Some(mut waiter) = self.shared.waiters.register(first_look) else {
             return Outcome::not_stored(
                 Reason::QueueFull,
                 "as many messages are under way as may be",
@@ -169,14 +187,25 @@ impl Nats {
                 };
             }
         }
-        match waiter.await {
-            Some(outcome) => {
-                self.shared.breaker.note_answer();
-                outcome
-            }
-            None => {
-                self.shared.note_silence();
-                Outcome::unknown(Reason::TimedOut, "no acknowledgement before the deadline")
+        loop {
+            match (&mut waiter).await {
+                Some(outcome) => {
+                    self.shared.breaker.note_answer();
+                    if matches!(outcome, Outcome::Stored(_)) {
+                        self.shared.note_stored(sent);
+                    }
+                    return outcome;
+                }
+                None if deadline <= Instant::now() => {
+                    self.shared.note_silence();
+                    let detail = "no acknowledgement before the deadline";
+                    return Outcome::unknown(Reason::TimedOut, detail);
+                }
+                None if self.shared.has_stored_one_sent_after(overtaken) => {
+                    let detail = "no acknowledgement, although a later message has its own";
+                    return Outcome::unknown(Reason::Overtaken, detail);
+                }
+                None => waiter.go_on_until((Instant::now() + OVERTAKEN).min(deadline)),
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::support::bridge::{self, hookbridge, kafka_broker, nats_broker, route,
 use crate::support::consumer::Stored;
 use crate::support::kafka;
 use crate::support::nats::{self, Nats};
+use crate::support::wait::{self, PATIENCE};
 
 /// With [`SENDERS`] about 200 events a second, as long as they are answered soon.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -264,20 +265,49 @@ fn f28_a_nats_cluster_that_is_restarted_one_by_one_refuses_next_to_nothing() {
 #[test]
 fn f28_an_event_whose_other_copy_a_stream_is_still_storing_is_sent_again() {
     // What a cluster answers to the second try when the first one's connection has just ended.
-    let url = nats::fake::start(|number| {
-        match number {
-        0..3 => r#"{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"},"seq":0}"#,
-        _ => r#"{"stream":"S","seq":7,"duplicate":true}"#,
-    }.to_owned()
+    let in_process =
+        r#"{"error":{"code":409,"err_code":10158,"description":"in process"},"seq":0}"#;
+    let url = nats::fake::start(move |number| {
+        let answer = match number {
+            0..3 => in_process,
+            _ => r#"{"stream":"S","seq":7,"duplicate":true}"#,
+        };
+        Some(answer.to_owned())
     });
     let rest = nats_broker("main", &url) + &synq_source("") + &route("events.x");
     let trial = Trial::ready(8, &rest);
     let event = issue(0);
-    assert_eq!(
-        trial.deliver(&event).expect_success("duplicate"),
-        event.id,
-        "all of the copies before were someone else's"
-    );
+    // It was not this delivery's own copy.
+    assert_eq!(trial.deliver(&event).expect_success("duplicate"), event.id);
+}
+
+#[test]
+fn f28_an_event_that_a_leader_took_with_it_is_sent_again_when_later_ones_are_stored() {
+    const LOST: usize = 3;
+    let url = nats::fake::start(|number| {
+        let is_lost = number < LOST;
+        (!is_lost).then(|| format!(r#"{{"stream":"S","seq":{number}}}"#))
+    });
+    let rest = nats_broker("main", &url) + &synq_source("") + &route("events.x");
+    let trial = Trial::ready(60, &rest);
+    thread::scope(|scope| {
+        let lost: Vec<_> = (0..LOST)
+            .map(|_| scope.spawn(|| trial.deliver_new()))
+            .collect();
+        wait::until("they are in flight", PATIENCE, || {
+            trial.bridge.metrics().sum("hookbridge_in_flight", &[]) == LOST as f64
+        });
+        // Nothing speaks for a loss yet.
+        wait::play_silence(Duration::from_secs(2));
+        assert!(lost.iter().all(|delivery| !delivery.is_finished()));
+        wait::until("they are answered", Duration::from_secs(20), || {
+            assert_eq!(trial.deliver_new().status, 200);
+            lost.iter().all(|delivery| delivery.is_finished())
+        });
+        for delivery in lost {
+            assert_eq!(delivery.join().unwrap().outcome(), "published");
+        }
+    });
 }
 
 #[test]

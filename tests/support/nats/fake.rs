@@ -4,11 +4,11 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// What is answered to the publish of this number, the first being 0, of all that are no question to JetStream's API.
-type Answers = dyn Fn(usize) -> String + Send + Sync;
+/// What is answered, if anything, to the publish of this number: 0 is the first that is no question to JetStream's API.
+type Answers = dyn Fn(usize) -> Option<String> + Send + Sync;
 
 /// Listens until the tests end; its URL.
-pub(crate) fn start(answers: impl Fn(usize) -> String + Send + Sync + 'static) -> String {
+pub(crate) fn start(answers: impl Fn(usize) -> Option<String> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("an address"));
     let answers: Arc<Answers> = Arc::new(answers);
@@ -42,8 +42,11 @@ fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
                     Some((reply, id))
                 });
                 if let Some((reply, id)) = to.filter(|_| !subject.starts_with("$JS.")) {
-                    let answer = answers(published);
                     published += 1;
+                    let Some(answer) = answers(published - 1) else {
+                        line.clear();
+                        continue;
+                    };
                     let message = format!("MSG {reply} {id} {}\r\n{answer}\r\n", answer.len());
                     stream.write_all(message.as_bytes())?;
                 }
