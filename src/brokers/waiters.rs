@@ -75,6 +75,13 @@ enum State {
     Resolved(Option<Outcome>),
 }
 
+impl State {
+    /// Whether a word would still be heard: also just after the time is up, since whoever waits may go on.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Waiting(_) | Self::Resolved(None))
+    }
+}
+
 impl Waiters {
     /// A table for this many. Needs a Tokio runtime, for the task that watches the time.
     pub(super) fn new(capacity: usize) -> Arc<Self> {
@@ -131,11 +138,7 @@ impl Waiters {
         let waker = {
             let mut slots = self.lock();
             match slots.all.get_mut(index) {
-                // Word that comes just after the time is up is still word.
-                Some(slot)
-                    if slot.generation == generation
-                        && matches!(slot.state, State::Waiting(_) | State::Resolved(None)) =>
-                {
+                Some(slot) if slot.generation == generation && slot.state.is_open() => {
                     match std::mem::replace(&mut slot.state, State::Resolved(outcome)) {
                         State::Waiting(waker) => waker,
                         State::Free | State::Resolved(_) => None,
@@ -170,7 +173,7 @@ impl Waiters {
         let slots = self.lock();
         let waiting = (0..)
             .zip(&slots.all)
-            .filter(|(_, slot)| matches!(slot.state, State::Waiting(_)) && which(slot));
+            .filter(|(_, slot)| slot.state.is_open() && which(slot));
         waiting
             .map(|(index, slot)| Ticket::new(index, slot.generation))
             .collect()
