@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::stream::DiscardPolicy;
 
-use super::kafka::{odd_bodies, received_since};
+use super::kafka::{carries_every_byte, odd_bodies, received_since};
 use crate::support::bridge::{Bridge, nats_broker, route, route_with, synq_source};
-use crate::support::consumer::only;
+use crate::support::consumer::{only, values};
 use crate::support::events::{self, Event};
 use crate::support::kafka::unique;
 use crate::support::nats::{self, Access, Nats};
@@ -23,29 +23,7 @@ fn the_value_is_the_body_byte_for_byte() {
     if nats.takes_large_messages() {
         sent.push(events::ping_of_size(1024 * 1024)); // exactly the default max_body
     }
-    for (number, event) in sent.iter().enumerate() {
-        let request = Request::event(event);
-        bridge
-            .send(&if number % 2 == 0 {
-                request
-            } else {
-                request.chunked(17)
-            })
-            .expect_published(event);
-    }
-    let stored: Vec<_> = nats
-        .read(&stream)
-        .into_iter()
-        .map(|message| message.value)
-        .collect();
-    assert!(
-        stored
-            == sent
-                .iter()
-                .map(|event| event.body.clone())
-                .collect::<Vec<_>>(),
-        "{stored:?}\n{sent:?}"
-    );
+    carries_every_byte(&bridge, &sent, || nats.read(&stream));
 }
 
 #[test]
@@ -76,16 +54,7 @@ fn headers_are_exactly_the_contracts() {
         ("content-type", "application/json"),
         ("event_id", event.id.as_str()),
     ];
-    for (name, value) in expected {
-        assert_eq!(message.header(name), Some(value), "{name}: {message:?}");
-    }
-    let mut names: Vec<_> = expected
-        .iter()
-        .map(|(name, _)| *name)
-        .chain(["ce-recordedtime"])
-        .collect();
-    names.sort_unstable();
-    assert_eq!(message.header_names(), names);
+    message.expect_headers(&expected, &["ce-recordedtime"]);
     received_since(before, message.header("ce-recordedtime").unwrap());
 }
 
@@ -281,18 +250,8 @@ fn what_nats_finds_too_large_is_503_and_hurts_nobody_else() {
                 .expect_problem(503, "broker_unavailable");
         }
     });
-    let stored: Vec<_> = nats
-        .read(&stream)
-        .into_iter()
-        .map(|message| message.value)
-        .collect();
-    assert_eq!(
-        stored,
-        small
-            .into_iter()
-            .map(|event| event.body)
-            .collect::<Vec<_>>()
-    );
+    let stored = values(nats.read(&stream));
+    assert!(stored.iter().eq(small.iter().map(|event| &event.body)));
 }
 
 // ---- Logins and TLS

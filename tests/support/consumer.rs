@@ -28,6 +28,18 @@ impl Stored {
         names
     }
 
+    /// Checks that it has these headers, those of these names with whatever value, and no others.
+    #[track_caller]
+    pub(crate) fn expect_headers(&self, expected: &[(&str, &str)], also: &[&str]) {
+        for (name, value) in expected {
+            assert_eq!(self.header(name), Some(*value), "{name}: {self:?}");
+        }
+        let mut names: Vec<_> = expected.iter().map(|(name, _)| *name).collect();
+        names.extend(also);
+        names.sort_unstable();
+        assert_eq!(self.header_names(), names);
+    }
+
     pub(crate) fn event_id(&self) -> &str {
         self.header("event_id")
             .unwrap_or_else(|| panic!("no event_id: {self:?}"))
@@ -54,4 +66,9 @@ pub(crate) fn only(messages: Vec<Stored>) -> Stored {
     let [message] = <[Stored; 1]>::try_from(messages)
         .unwrap_or_else(|all| panic!("not exactly one message: {all:#?}"));
     message
+}
+
+/// What they carry, in order.
+pub(crate) fn values(messages: Vec<Stored>) -> Vec<Vec<u8>> {
+    messages.into_iter().map(|message| message.value).collect()
 }
