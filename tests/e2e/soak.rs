@@ -176,6 +176,7 @@ fn soak(name: &str, broker: &Broker<'_>) {
         events::issue("updated", &format!("issue-{sender}"))
     });
     loop {
+        load.checker.begin("no fault");
         let so_far = load.checker.answered(200);
         let since = Instant::now();
         wait::until("events are answered 200 again", PATIENCE, || {
@@ -200,6 +201,7 @@ fn soak(name: &str, broker: &Broker<'_>) {
             "soak {name}: {:.1} s: {fault:?} for {lasts:?}",
             started.elapsed().as_secs_f64()
         );
+        load.checker.begin(format!("{fault:?}"));
         inflict(fault, lasts, broker, &mut running);
     }
     let checker = load.stop();
@@ -221,12 +223,13 @@ fn soak(name: &str, broker: &Broker<'_>) {
         books.duplicates,
         checker.summary()
     );
-    // A sender that was being answered when the bridge was ended has no answer; nobody else.
+    // A sender that was being answered when the bridge was ended has no answer, and perhaps once more on a connection that
+    // the kernel took for a listener that was about to go; nobody else.
     assert!(
-        checker.unanswered() <= SENDERS * running.ended,
+        checker.unanswered() <= 2 * SENDERS * running.ended,
         "{} endings: {}",
         running.ended,
-        checker.summary()
+        checker.history()
     );
     // I4. While the bridge is stopped, nobody can be answered.
     for (began, ended, how) in checker.slower_than(PUBLISH_TIMEOUT + GRACE) {
