@@ -82,8 +82,9 @@ fn f12(row: &str, behind: &Behind) {
             } else {
                 others += 1;
             }
+            // Other tests' crowds may keep this one from looking at its clock.
             assert!(
-                took < Duration::from_secs(8 + 3),
+                took < Duration::from_secs(8) + PATIENCE / 6,
                 "after {took:?}: {answer:?}"
             );
         }
@@ -98,13 +99,20 @@ fn f12(row: &str, behind: &Behind) {
         if round == 1 {
             assert!(others < 2 * PLACES, "{}", checker.history());
             let median = overloaded[overloaded.len() / 2];
-            assert!(median < Duration::from_secs(2), "{median:?}");
+            assert!(median < Duration::from_secs(5), "{median:?}");
         }
         let queued = [("broker", "main")];
         let metrics = trial.bridge.metrics();
         let queued = metrics.sum("hookbridge_broker_queue_messages", &queued);
         assert!(queued <= PLACES as f64, "{queued} messages wait");
     }
+    // By the bridge's own clock nobody has waited for much longer than publish_timeout.
+    let metrics = trial.bridge.metrics();
+    let took = "hookbridge_publish_duration_seconds";
+    assert_eq!(
+        metrics.sum(&format!("{took}_bucket"), &[("le", "10")]),
+        metrics.sum(&format!("{took}_count"), &[])
+    );
     let known: usize = [
         "published",
         "publish_timeout",
