@@ -137,7 +137,7 @@ pub struct Source {
     /// How many secrets it has.
     pub secret_count: usize,
     /// What its events must look like.
-    pub schema: Option<Schema>,
+    pub schema: Option<Arc<Schema>>,
     /// What becomes of an authentic event that is not valid.
     pub on_invalid: Otherwise,
     /// What becomes of one that no route takes.

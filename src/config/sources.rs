@@ -1,6 +1,8 @@
 //! `[sources.NAME]`
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 
@@ -22,6 +24,9 @@ const NEVER_FORWARDED: [&str; 6] = [
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
 
+/// The schemas of providers, which their sources share.
+type Presets = HashMap<&'static str, Arc<Schema>>;
+
 pub(super) fn read_sources(
     root: &mut Section<'_>,
     brokers: &Brokers,
@@ -38,8 +43,9 @@ pub(super) fn read_sources(
     let sections = names
         .into_iter()
         .filter_map(|name| table.named_section(&name).map(|section| (name, section)));
+    let mut presets = Presets::new();
     let sources: Vec<_> = sections
-        .filter_map(|(name, section)| read_source(name, section, brokers, defaults))
+        .filter_map(|(name, section)| read_source(name, section, brokers, defaults, &mut presets))
         .collect();
     (0..)
         .zip(sources)
@@ -52,6 +58,7 @@ fn read_source(
     mut section: Section<'_>,
     brokers: &Brokers,
     defaults: &Defaults,
+    presets: &mut Presets,
 ) -> Option<Source> {
     check_name(&section, &name);
     let provider = read_provider(&mut section, &name);
@@ -109,7 +116,7 @@ fn read_source(
             ),
         );
     }
-    let schema = read_schema(&section, provider, schema_file.as_deref());
+    let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
     section.finish();
     let secret_count = secrets.len();
     let verifier = provider.verifier(VerifierSettings {
@@ -258,7 +265,11 @@ fn read_schema(
     section: &Section<'_>,
     provider: &dyn Provider,
     file: Option<&Path>,
-) -> Option<Schema> {
+    presets: &mut Presets,
+) -> Option<Arc<Schema>> {
+    if let (None, Some(known)) = (file, presets.get(provider.name())) {
+        return Some(Arc::clone(known));
+    }
     let (text, place) = match file {
         Some(file) => match read_file(file) {
             Ok(text) => (text, file.display().to_string()),
@@ -278,7 +289,12 @@ fn read_schema(
     let compiled = serde_json::from_str(&text)
         .map_err(|error| error.to_string())
         .and_then(|schema| Schema::compile(&schema).map_err(|error| error.to_string()));
-    compiled
+    let schema = compiled
         .map_err(|error| section.problem_at("schema", format!("{place} can't be used: {error}")))
-        .ok()
+        .map(Arc::new)
+        .ok()?;
+    if file.is_none() {
+        presets.insert(provider.name(), Arc::clone(&schema));
+    }
+    Some(schema)
 }

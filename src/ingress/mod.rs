@@ -38,6 +38,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -129,9 +130,14 @@ pub(crate) async fn handle(
             )
             .await
         }
-        Err((source, refusal)) => {
-            bridge.note_refusal(source.as_deref(), &refusal, request_id, None);
-            answer(&Err(refusal), source.as_deref(), None, request_id)
+        Err(refused) => {
+            let source = refused.source.as_deref();
+            bridge.note_refusal(source, &refused.refusal, request_id, None);
+            let mut response = answer(&Err(refused.refusal), source, None, request_id);
+            if refused.is_read {
+                response.headers_mut().remove(CONNECTION);
+            }
+            response
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The order is that of cost: nothing of the body is read before everything that the head says has been judged.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -73,23 +73,45 @@ impl Received {
     }
 }
 
+/// The largest body, in bytes, that is read although the request is refused, and how long that may take: to close the
+/// connection costs both sides more.
+const SMALL_BODY: u64 = 16 * 1024;
+const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// A refusal, and the source that it concerns.
-type Refused = (Option<Arc<Source>>, Refusal);
+pub(super) struct Refused {
+    pub(super) source: Option<Arc<Source>>,
+    pub(super) refusal: Refusal,
+    /// The whole body has been read, whatever the refusal says.
+    pub(super) is_read: bool,
+}
+
+impl Refused {
+    fn new(source: Option<&Arc<Source>>, refusal: Refusal) -> Self {
+        Self {
+            source: source.cloned(),
+            refusal,
+            is_read: false,
+        }
+    }
+}
 
 pub(super) async fn receive(
     bridge: &Bridge,
     request: Request<Incoming>,
 ) -> Result<Received, Refused> {
     if bridge.process().is_closing() {
-        return Err((None, Refusal::ShuttingDown));
+        return Err(Refused::new(None, Refusal::ShuttingDown));
     }
     let source = find_source(bridge, &request)?;
-    let refused = |refusal| (Some(Arc::clone(&source)), refusal);
+    let refused = |refusal| Refused::new(Some(&source), refusal);
     let reserved = check_head(&source, &request).map_err(refused)?;
-    let mut permit = bridge
-        .permits()
-        .take(source.index, reserved)
-        .ok_or_else(|| refused(Refusal::Overloaded))?;
+    let Some(mut permit) = bridge.permits().take(source.index, reserved) else {
+        return Err(Refused {
+            is_read: read_away(request.into_body()).await,
+            ..refused(Refusal::Overloaded)
+        });
+    };
     let limit = bridge.config().http.body_timeout;
     let (head, body) = request.into_parts();
     let reading = tokio::time::timeout(limit, read_body(body, source.max_body)).await;
@@ -117,7 +139,7 @@ fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Sourc
         } else {
             Refusal::MethodNotAllowed { allow: "POST" }
         };
-        (None, refusal)
+        Refused::new(None, refusal)
     })
 }
 
@@ -164,6 +186,27 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
         ));
     }
     Ok(())
+}
+
+/// Reads a small body and keeps nothing of it. Says whether that was all of it.
+async fn read_away(mut body: Incoming) -> bool {
+    if body
+        .size_hint()
+        .exact()
+        .is_none_or(|bytes| bytes > SMALL_BODY)
+    {
+        return false;
+    }
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    let read = tokio::time::timeout(SMALL_BODY_TIMEOUT, reading).await;
+    read.unwrap_or(false)
 }
 
 /// Reads a body of at most so many bytes, in one piece where it came in one. What is held of it is never more than the

@@ -787,6 +787,41 @@ fn more_than_max_in_flight_is_503_overloaded_at_once() {
 }
 
 #[test]
+fn who_is_told_overloaded_keeps_the_connection_unless_a_body_is_left_on_it() {
+    let Some(nats) = Nats::shared() else { return };
+    let http = "max_in_flight = 1\npublish_timeout = \"30s\"";
+    let bridge = Bridge::to_nats(nats, &unacknowledged(nats), http, "");
+    let mut waiting = Connection::open(bridge.public).unwrap();
+    waiting
+        .write(&Request::event(&events::ping()).bytes())
+        .unwrap();
+    wait::until("the first event is in flight", PATIENCE, || {
+        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
+    });
+    // In one piece, in several, and in chunks, whose end is not known in advance.
+    let mut connection = Connection::open(bridge.public).unwrap();
+    for size in [300, 3000, 15_000, 300] {
+        let event = events::ping_of_size(size);
+        let answer = connection.send(&Request::event(&event)).unwrap();
+        answer.expect_problem(503, "overloaded");
+        assert!(!answer.says_close(), "{size}: {answer:?}");
+    }
+    let chunked = Request::event(&events::ping()).chunked(10);
+    let answer = connection.send(&chunked).unwrap();
+    answer.expect_problem(503, "overloaded");
+    assert!(answer.says_close());
+    // Large, and small but not sent: nobody waits for them.
+    for size in [100_000, 300] {
+        let mut connection = Connection::open(bridge.public).unwrap();
+        let head = Request::event(&events::ping_of_size(size)).head();
+        connection.write(&head).unwrap();
+        let answer = connection.read_answer().unwrap();
+        answer.expect_problem(503, "overloaded");
+        assert!(answer.says_close(), "{size}: {answer:?}");
+    }
+}
+
+#[test]
 fn more_than_max_in_flight_bytes_is_503_overloaded_at_once() {
     let Some(nats) = Nats::shared() else { return };
     let http = "max_in_flight_bytes = \"3KiB\"\nmax_body = \"2KiB\"\npublish_timeout = \"20s\"";

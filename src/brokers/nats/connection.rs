@@ -1,6 +1,6 @@
 //! One connection and its acknowledgement inbox; and who replaces it when it breaks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,14 +51,17 @@ impl Connection {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let number = shared.current.fetch_add(1, Ordering::AcqRel) + 1;
         let (events, attempts) = (Arc::clone(shared), Arc::clone(shared));
+        let has_begun = AtomicBool::new(false);
         let options = settings
             .connect_options()
             .retry_on_initial_connect()
             .reconnect_delay_callback(move |attempt| {
-                // A client that has never been connected can't be told to stop trying.
-                if attempts.current.load(Ordering::Acquire) == number {
+                if !has_begun.swap(true, Ordering::Relaxed) {
+                    Duration::ZERO
+                } else if attempts.current.load(Ordering::Acquire) == number {
                     reconnect_delay(attempt)
                 } else {
+                    // A client that has never been connected can't be told to stop trying.
                     ABANDONED
                 }
             })
