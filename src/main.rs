@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-/// For librdkafka's memory too (`override` in `Cargo.toml`): messages are allocated on one thread and freed on another.
+/// For librdkafka's memory too (`unprefixed_malloc` in `Cargo.toml`): messages are allocated on one thread and freed on another.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     hookbridge::cli::main()
