@@ -15,6 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use time::macros::format_description;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -185,6 +186,13 @@ async fn live_http1(
             });
             tokio::select! {
                 ended = until_rest => match ended {
+                    // hyper looks for an end in all of the head's bytes, and would call this 431.
+                    Some(Err(_)) if activity.line_is_too_long() => {
+                        let mut socket = connection.into_parts().io.into_inner();
+                        activity.note_unread_body();
+                        socket.write_all(uri_too_long()?.as_bytes()).await?;
+                        return Ok(socket.shutdown().await?);
+                    }
                     Some(ended) => return Ok(ended?),
                     None => break,
                 },
@@ -200,6 +208,17 @@ async fn live_http1(
         socket = parts.io.into_inner();
         socket.put_back(&parts.read_buf);
     }
+}
+
+/// As short as hyper's own answers to what is no request.
+fn uri_too_long() -> Result<String, time::error::Format> {
+    // IMF-fixdate (RFC 9110 section 5.6.7).
+    let date = time::OffsetDateTime::now_utc().format(format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    ))?;
+    Ok(format!(
+        "HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n"
+    ))
 }
 
 async fn live_http2(

@@ -27,7 +27,10 @@ const REST: Duration = Duration::from_secs(1);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// What the requests of one connection tell its socket.
+/// The longest request line, in bytes: of the head's 32 KiB, what is left for its headers is theirs.
+const MAX_REQUEST_LINE: usize = 16 * 1024;
+
+/// What the requests of one connection and its socket tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     in_flight: AtomicUsize,
@@ -35,6 +38,7 @@ pub(super) struct Activity {
     must_close: AtomicBool,
     left_body: AtomicBool,
     is_at_rest: AtomicBool,
+    line_is_too_long: AtomicBool,
 }
 
 impl Activity {
@@ -56,6 +60,11 @@ impl Activity {
     /// Whether nothing is under way, read or left to be written, and has not been for a while.
     pub(super) fn is_at_rest(&self) -> bool {
         self.is_at_rest.load(Ordering::Acquire)
+    }
+
+    /// Whether reading has ended because a request line would not.
+    pub(super) fn line_is_too_long(&self) -> bool {
+        self.line_is_too_long.load(Ordering::Acquire)
     }
 
     /// An answer was given before the request's body was read.
@@ -102,6 +111,8 @@ pub(super) struct Socket<S> {
     /// HTTP/2 has frames between requests: only silence counts.
     is_http2: bool,
     waiting: Waiting,
+    /// How much there is of a request line that has not ended.
+    line: Option<usize>,
     ended_seen: usize,
     read_clock: Clock,
     write_since: Option<Instant>,
@@ -147,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             limits,
             is_http2: false,
             waiting: Waiting::Idle(Instant::now()),
+            line: None,
             ended_seen: 0,
             read_clock: Clock::new(),
             write_since: None,
@@ -192,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.read_ahead.extend_from_slice(bytes);
-            self.note_read();
+            self.note_read(bytes);
         }
     }
 
@@ -202,11 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             // The request's own time limits hold now.
             return Poll::Pending;
         }
-        let ended = self.activity.ended.load(Ordering::Acquire);
-        if ended != self.ended_seen {
-            self.ended_seen = ended;
-            self.waiting = Waiting::Idle(Instant::now());
-        }
+        self.see_ended();
         let (deadline, what) = match self.waiting {
             Waiting::Idle(since) => {
                 let may_rest = self.write_since.is_none() && !self.is_http2;
@@ -222,8 +230,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(timed_out(what))
     }
 
-    fn note_read(&mut self) {
+    /// After a request's end another one is waited for.
+    fn see_ended(&mut self) {
+        let ended = self.activity.ended.load(Ordering::Acquire);
+        if ended != self.ended_seen {
+            self.ended_seen = ended;
+            self.waiting = Waiting::Idle(Instant::now());
+        }
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) {
         self.activity.is_at_rest.store(false, Ordering::Release);
+        self.see_ended();
+        if matches!(self.waiting, Waiting::Idle(_)) && !self.is_http2 {
+            self.line = Some(0);
+        }
+        if let Some(length) = self.line {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let length = length.saturating_add(end.unwrap_or(bytes.len()));
+            if length > MAX_REQUEST_LINE {
+                self.activity
+                    .line_is_too_long
+                    .store(true, Ordering::Release);
+            }
+            self.line = end.is_none().then_some(length);
+        }
         self.waiting = match self.waiting {
             Waiting::Idle(_) if !self.is_http2 => Waiting::Head(Instant::now()),
             Waiting::Idle(_) => Waiting::Idle(Instant::now()),
@@ -279,10 +310,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
         let before = buffer.filled().len();
         match Pin::new(&mut socket.inner).poll_read(context, buffer) {
             Poll::Ready(result) => {
-                if buffer.filled().len() > before
-                    && socket.activity.in_flight.load(Ordering::Acquire) == 0
-                {
-                    socket.note_read();
+                let read = buffer.filled().get(before..).unwrap_or_default();
+                if !read.is_empty() && socket.activity.in_flight.load(Ordering::Acquire) == 0 {
+                    socket.note_read(read);
+                    if socket.activity.line_is_too_long() {
+                        let error = io::Error::other("the request line is too long");
+                        return Poll::Ready(Err(error));
+                    }
                 }
                 Poll::Ready(result)
             }

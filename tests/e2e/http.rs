@@ -613,6 +613,49 @@ fn the_unread_rest_of_a_refused_body_is_never_taken_for_a_request() {
 }
 
 #[test]
+fn s09_a_uri_that_is_too_long_is_414_on_a_new_connection_and_on_one_in_use() {
+    let Some(nats) = Nats::shared() else { return };
+    let bridge = Bridge::to_nats(nats, &nats.stream("http"), "", "");
+    let with_uri = |length: usize| {
+        let path = format!("/{}", "x".repeat(length));
+        Request::event(&events::ping()).to(&path)
+    };
+    for length in [70_000, 17_000] {
+        let answer = bridge.send(&with_uri(length));
+        assert_eq!(answer.status, 414, "{length}: {answer:?}");
+        let mut connection = Connection::open(bridge.public).unwrap();
+        let event = events::ping();
+        let answer = connection.send(&Request::event(&event)).unwrap();
+        answer.expect_published(&event);
+        let answer = connection.send(&with_uri(length)).unwrap();
+        assert_eq!(answer.status, 414, "{length}");
+        assert!(answer.says_close() && answer.header("date").is_some());
+        assert_eq!(connection.read_to_close(PATIENCE).as_deref(), Some(&[][..]));
+    }
+    // In pieces.
+    let mut connection = Connection::open(bridge.public).unwrap();
+    for piece in with_uri(20_000).head().chunks(1000) {
+        if connection.write(piece).is_err() {
+            break;
+        }
+    }
+    assert_eq!(connection.read_answer().unwrap().status, 414);
+    // Long, but not too long, also where it comes in pieces and after a rest.
+    let mut connection = Connection::open(bridge.public).unwrap();
+    for _ in 0..2 {
+        for piece in with_uri(15_000).bytes().chunks(1000) {
+            connection.write(piece).unwrap();
+        }
+        let answer = connection.read_answer().unwrap();
+        answer.expect_problem(404, "unknown_path");
+        if answer.says_close() {
+            connection = Connection::open(bridge.public).unwrap();
+        }
+        wait::play_silence(Duration::from_millis(1200));
+    }
+}
+
+#[test]
 fn headers_that_are_too_large_or_too_many_are_431() {
     let Some(nats) = Nats::shared() else { return };
     let bridge = Bridge::to_nats(nats, &nats.stream("http"), "", "");
@@ -623,8 +666,6 @@ fn headers_that_are_too_large_or_too_many_are_431() {
         many = many.header(&format!("X-Many-{number}"), "x");
     }
     assert_eq!(bridge.send(&many).status, 431);
-    let long = Request::event(&events::ping()).to(&format!("/{}", "x".repeat(70_000)));
-    assert_eq!(bridge.send(&long).status, 431, "the whole head is too long");
     let event = events::ping();
     bridge.deliver(&event).expect_published(&event);
 }

@@ -127,6 +127,9 @@ impl Settings {
         config.set("socket.timeout.ms", "10000");
         config.set("socket.connection.setup.timeout.ms", "5000");
         config.set("socket.keepalive.enable", "true");
+        // Doubled with each attempt. Half of it is also the least time between the connections that are made for want of one,
+        // which is most of what a start takes.
+        config.set("reconnect.backoff.ms", "20");
         config.set("reconnect.backoff.max.ms", "2000");
         config.set("enable.metrics.push", "false");
         config.set("log.connection.close", "false");
