@@ -89,10 +89,13 @@ impl Bridge {
             let named = config.broker(id);
             let destinations = config.known_destinations(id);
             let metrics = Arc::clone(metrics);
-            let broker =
-                Broker::start(&named.name, &named.settings, limits, destinations, metrics).await?;
+            let started =
+                Broker::start(&named.name, &named.settings, limits, destinations, metrics).await;
+            if let (Err(_), Some(earlier)) = (&started, earlier) {
+                process.metrics().forget(&handles, &earlier.handles);
+            }
             clients.push(Client {
-                broker: Arc::new(broker),
+                broker: Arc::new(started?),
                 share: Arc::new(Share::new(share_events, share_bytes)),
             });
         }
@@ -163,7 +166,9 @@ impl Bridge {
     /// From now on it is the one that requests get: what it shares with the one before follows its configuration.
     pub(crate) fn take_over(&self, from: &Self) {
         for (id, client) in self.config.broker_ids().zip(&self.clients) {
-            client.broker.expect(self.config.known_destinations(id));
+            client
+                .broker
+                .set_destinations(self.config.known_destinations(id));
         }
         for (source, window) in self.config.sources.iter().zip(&self.windows) {
             if let (Some(lifetime), Some(window)) = (source.dedup_window, window) {
@@ -171,6 +176,12 @@ impl Bridge {
             }
         }
         self.process.metrics().forget(&from.handles, &self.handles);
+        self.process.metrics().forget_durable();
+    }
+
+    /// It does not follow the one that runs.
+    pub(crate) fn give_way(&self, to: &Self) {
+        self.process.metrics().forget(&self.handles, &to.handles);
     }
 
     /// Is cancelled when the last request has let go of it.

@@ -74,6 +74,7 @@ impl Live {
         let old = self.current();
         let new = old.successor(config).await?;
         if let Err(error) = ready_to_follow(&new, &old).await {
+            new.give_way(&old);
             self.see_off(clients_of_only(&new, &old));
             return Err(error);
         }

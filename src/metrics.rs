@@ -242,11 +242,15 @@ impl Metrics {
         })
     }
 
-    /// Forgets what only the old configuration had, and what was found out about its destinations.
-    pub fn forget(&self, old: &Handles, new: &Handles) {
-        for (family, labels) in old.series.difference(&new.series) {
+    /// Forgets the series of a configuration that does not run, but for those that the one that runs has as well.
+    pub fn forget(&self, gone: &Handles, running: &Handles) {
+        for (family, labels) in gone.series.difference(&running.series) {
             self.families.remove(family, labels);
         }
+    }
+
+    /// Forgets what was found of all destinations.
+    pub fn forget_durable(&self) {
         self.durable.reset();
     }
 

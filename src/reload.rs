@@ -46,16 +46,25 @@ pub(crate) async fn keep_reloading(live: Arc<Live>, source: Source, stop: Cancel
         service::tell_systemd_of_reload();
         let reading = Arc::clone(&origin);
         let read = tokio::task::spawn_blocking(move || reading.load_with_files()).await;
-        let Ok((config, read)) = read else { return };
-        files = read;
+        let config = match read {
+            Ok((config, read)) => {
+                files = read;
+                Some(config)
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading it failed");
+                None
+            }
+        };
         let is_done = match config {
-            Ok(config) => {
+            None => false,
+            Some(Ok(config)) => {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     is_done = apply(&live, config, listening_at) => is_done,
                 }
             }
-            Err(problems) => {
+            Some(Err(problems)) => {
                 for problem in problems.0 {
                     tracing::error!("{problem}");
                 }

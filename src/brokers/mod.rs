@@ -210,9 +210,9 @@ impl Broker {
     }
 
     /// From now on these are the destinations that are known in advance.
-    pub fn expect(&self, destinations: Vec<String>) {
+    pub fn set_destinations(&self, destinations: Vec<String>) {
         match self {
-            Self::Kafka(kafka) => kafka.expect(destinations),
+            Self::Kafka(kafka) => kafka.set_topics(destinations),
             // Its health says nothing of subjects.
             Self::Nats(_) => {}
         }

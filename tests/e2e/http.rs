@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::bridge::{Bridge, nats_broker, route, synq_source};
 use crate::support::consumer::only;
-use crate::support::events::{self, SECRET};
+use crate::support::events::{self, Event, SECRET};
 use crate::support::nats::Nats;
 use crate::support::sender::{self, Connection, Request};
 use crate::support::wait::{self, PATIENCE};
@@ -805,18 +805,22 @@ fn unacknowledged(nats: &Nats) -> String {
     nats.stream_with("silent", |settings| settings.no_ack = true)
 }
 
+/// Sends an event, which waits for its acknowledgement as long as the connection is kept.
+fn put_in_flight(bridge: &Bridge, event: &Event) -> Connection {
+    let mut waiting = Connection::open(bridge.public).unwrap();
+    waiting.write(&Request::event(event).bytes()).unwrap();
+    wait::until("the event is in flight", PATIENCE, || {
+        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
+    });
+    waiting
+}
+
 #[test]
 fn more_than_max_in_flight_is_503_overloaded_at_once() {
     let Some(nats) = Nats::shared() else { return };
     let http = "max_in_flight = 1\npublish_timeout = \"20s\"";
     let bridge = Bridge::to_nats(nats, &unacknowledged(nats), http, "");
-    let mut waiting = Connection::open(bridge.public).unwrap();
-    waiting
-        .write(&Request::event(&events::ping()).bytes())
-        .unwrap();
-    wait::until("the first event is in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-    });
+    let _waiting = put_in_flight(&bridge, &events::ping());
     bridge
         .deliver(&events::ping())
         .expect_problem(503, "overloaded");
@@ -832,13 +836,7 @@ fn who_is_told_overloaded_keeps_the_connection_unless_a_body_is_left_on_it() {
     let Some(nats) = Nats::shared() else { return };
     let http = "max_in_flight = 1\npublish_timeout = \"30s\"";
     let bridge = Bridge::to_nats(nats, &unacknowledged(nats), http, "");
-    let mut waiting = Connection::open(bridge.public).unwrap();
-    waiting
-        .write(&Request::event(&events::ping()).bytes())
-        .unwrap();
-    wait::until("the first event is in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-    });
+    let _waiting = put_in_flight(&bridge, &events::ping());
     // In one piece, in several, and in chunks, whose end is not known in advance.
     let mut connection = Connection::open(bridge.public).unwrap();
     for size in [300, 3000, 15_000, 300] {
@@ -867,13 +865,7 @@ fn more_than_max_in_flight_bytes_is_503_overloaded_at_once() {
     let Some(nats) = Nats::shared() else { return };
     let http = "max_in_flight_bytes = \"3KiB\"\nmax_body = \"2KiB\"\npublish_timeout = \"20s\"";
     let bridge = Bridge::to_nats(nats, &unacknowledged(nats), http, "");
-    let mut waiting = Connection::open(bridge.public).unwrap();
-    waiting
-        .write(&Request::event(&events::ping_of_size(2000)).bytes())
-        .unwrap();
-    wait::until("the first event is in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-    });
+    let _waiting = put_in_flight(&bridge, &events::ping_of_size(2000));
     bridge
         .deliver(&events::ping_of_size(2000))
         .expect_problem(503, "overloaded");

@@ -270,6 +270,7 @@ fn a_new_broker_that_is_out_of_reach_leaves_everything_as_it_was() {
                 .any(|line| line.contains("was not reached within")),
         );
         assert_eq!(bridge.admin("/readyz").status, 200);
+        assert!(!bridge.metrics().0.contains("broker=\"second\""));
     }
     go_on(&load, &bridge);
     expect_all_published(&load.stop(), &nats.read(&stream));
@@ -525,6 +526,10 @@ fn a_change_that_can_not_be_made_leaves_nothing_behind() {
             now.threads <= before.threads && now.descriptors <= before.descriptors
         },
     );
+    for broker in ["a", "b", "c"] {
+        let label = format!("broker=\"{broker}\"");
+        assert!(!bridge.metrics().0.contains(&label), "{label}");
+    }
     let event = events::ping();
     bridge.deliver(&event).expect_published(&event);
 }

@@ -126,7 +126,7 @@ impl Watch {
     }
 
     /// From now on these are the topics that are known in advance.
-    pub(super) fn expect(&self, topics: Vec<String>) {
+    pub(super) fn set_topics(&self, topics: Vec<String>) {
         let topics = Arc::from(topics);
         if std::mem::replace(&mut self.state().topics, Arc::clone(&topics)) != topics {
             self.must_ask.store(true, Ordering::Release);

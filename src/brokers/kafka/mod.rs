@@ -174,8 +174,8 @@ impl Kafka {
     }
 
     /// From now on these are the topics that are known in advance.
-    pub(super) fn expect(&self, topics: Vec<String>) {
-        self.watch.expect(topics);
+    pub(super) fn set_topics(&self, topics: Vec<String>) {
+        self.watch.set_topics(topics);
     }
 
     /// How many messages the client holds.
