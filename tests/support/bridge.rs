@@ -16,7 +16,7 @@ use super::nats::Nats;
 use super::process::{self, Log, Process};
 use super::sender::{self, Answer, Request};
 use super::usage::Usage;
-use super::wait;
+use super::{failure, wait};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hookbridge");
 
@@ -261,7 +261,7 @@ impl Drop for Bridge {
                 self.file.display(),
                 text(&self.file)
             );
-            eprintln!("--- its log\n{log}\n---");
+            failure::report("its log", &log);
         } else {
             assert!(
                 !log.contains("panicked at"),

@@ -22,7 +22,7 @@ use super::consumer::Stored;
 use super::disk::SmallDisk;
 use super::process::{self, Process};
 use super::proxy::Proxy;
-use super::{runtime, tls, wait};
+use super::{failure, runtime, tls, wait};
 
 /// The user of the SASL listener, and its password (PLAIN and SCRAM-SHA-256).
 pub(crate) const USER: (&str, &str) = ("bridge", "correct horse");
@@ -380,7 +380,12 @@ replica.fetch.max.bytes=8388608
             result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
         }
         // Created means that the controller knows it; the broker learns it a moment later.
-        self.partitions(&self.consumer("create"), name);
+        let client = self.consumer("create");
+        wait::until(
+            "the topic's partitions have leaders",
+            wait::PATIENCE,
+            || leading_partitions(&client, name, Duration::from_secs(5)).is_ok(),
+        );
     }
 
     /// Deletes a topic; it is gone from the metadata when this returns.
@@ -406,57 +411,38 @@ replica.fetch.max.bytes=8388608
         });
     }
 
-    /// The topic's partitions, once each of them has a leader.
-    fn partitions(&self, client: &BaseConsumer, topic: &str) -> Vec<i32> {
-        wait::until_some(
-            "the topic's partitions have leaders",
-            wait::PATIENCE,
-            || {
-                let metadata = client
-                    .fetch_metadata(Some(topic), Duration::from_secs(5))
-                    .ok()?;
-                let [topic] = metadata.topics() else {
-                    return None;
-                };
-                let partitions = topic.partitions();
-                let all_lead = topic.error().is_none()
-                    && partitions.iter().all(|partition| partition.leader() >= 0);
-                (all_lead && !partitions.is_empty())
-                    .then(|| partitions.iter().map(|partition| partition.id()).collect())
-            },
-        )
+    /// Every message that the topic holds now, partition by partition, in order. A broker that has just come back may say
+    /// for a moment that a partition is not its own, and a client that heard it may go on believing it: each try has a
+    /// new one.
+    pub(crate) fn read(&self, topic: &str) -> Vec<Stored> {
+        wait::until_some(&format!("{topic} is read"), wait::PATIENCE, || {
+            let read = self.try_read(topic);
+            read.inspect_err(|trouble| eprintln!("{topic}: {trouble}"))
+                .ok()
+        })
     }
 
-    /// Every message that the topic holds now, partition by partition, in order.
-    pub(crate) fn read(&self, topic: &str) -> Vec<Stored> {
+    /// All of it, or why not; an answer that takes longer than this is none.
+    fn try_read(&self, topic: &str) -> Result<Vec<Stored>, String> {
+        const ANSWER: Duration = Duration::from_secs(5);
+        let consumer = self.consumer("read");
         let mut left = std::collections::BTreeMap::new();
         let mut assignment = TopicPartitionList::new();
-        for partition in self.partitions(&self.consumer("partitions"), topic) {
-            // A broker that has just come back may say for a moment that the partition is not its own, and a client that
-            // heard it may go on believing it: each try has a new one.
-            let (low, high) =
-                wait::until_some("a partition's offsets are known", wait::PATIENCE, || {
-                    self.consumer("offsets")
-                        .fetch_watermarks(topic, partition, Duration::from_secs(5))
-                        .ok()
-                });
+        for partition in leading_partitions(&consumer, topic, ANSWER)? {
+            let (low, high) = consumer
+                .fetch_watermarks(topic, partition, ANSWER)
+                .map_err(|error| format!("offsets of partition {partition}: {error}"))?;
             if low < high {
                 left.insert(partition, high);
                 let added = assignment.add_partition_offset(topic, partition, Offset::Offset(low));
                 added.expect("a partition");
             }
         }
-        let consumer = self.consumer("read");
         consumer.assign(&assignment).expect("an assignment");
         let mut messages = Vec::new();
-        let mut trouble = None; // a broker that has just come back may still be hard to reach
-        let started = Instant::now();
+        let mut trouble = None;
+        let mut last = Instant::now();
         while !left.is_empty() {
-            let read = messages.len();
-            assert!(
-                started.elapsed() < wait::PATIENCE,
-                "{topic}: read {read}, still to read: {left:?}; {trouble:?}"
-            );
             match consumer.poll(Duration::from_secs(1)) {
                 None => {}
                 Some(Err(error)) => trouble = Some(error),
@@ -466,11 +452,16 @@ replica.fetch.max.bytes=8388608
                         left.remove(&message.partition());
                     }
                     messages.push(stored(&message));
+                    last = Instant::now();
                 }
+            }
+            if last.elapsed() > ANSWER {
+                let read = messages.len();
+                return Err(format!("read {read}, still to read: {left:?}; {trouble:?}"));
             }
         }
         messages.sort_by_key(|message: &Stored| message.partition); // stable: offsets stay in order
-        messages
+        Ok(messages)
     }
 
     fn consumer(&self, purpose: &str) -> BaseConsumer {
@@ -498,14 +489,35 @@ replica.fetch.max.bytes=8388608
     }
 }
 
+/// The topic's partitions, if each of them has a leader.
+fn leading_partitions(
+    client: &BaseConsumer,
+    topic: &str,
+    limit: Duration,
+) -> Result<Vec<i32>, String> {
+    let metadata = client
+        .fetch_metadata(Some(topic), limit)
+        .map_err(|error| format!("metadata: {error}"))?;
+    let [topic] = metadata.topics() else {
+        return Err("metadata of other topics".to_owned());
+    };
+    if let Some(error) = topic.error() {
+        return Err(format!("metadata: {error:?}"));
+    }
+    let partitions = topic.partitions();
+    if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
+        return Err("not every partition has a leader".to_owned());
+    }
+    Ok(partitions.iter().map(|partition| partition.id()).collect())
+}
+
 impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(own) = &self.own {
             if std::thread::panicking() {
-                eprintln!(
-                    "--- Kafka at {}, end of its log:\n{}\n---",
-                    self.address,
-                    process::tail(&own.dir.join("log"))
+                failure::report(
+                    &format!("Kafka at {}, end of its log", self.address),
+                    &process::tail(&own.dir.join("log")),
                 );
             } else {
                 *own.process() = None;

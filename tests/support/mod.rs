@@ -7,6 +7,9 @@ pub(crate) mod wait;
 // Children that never outlive the tests, their logs, ports, directories.
 pub(crate) mod process;
 
+// What a test failed of, behind the logs.
+pub(crate) mod failure;
+
 // What a process has of the machine: memory, threads, descriptors.
 pub(crate) mod usage;
 

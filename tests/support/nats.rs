@@ -21,7 +21,7 @@ use super::disk::SmallDisk;
 use super::kafka::unique;
 use super::process::{self, Process};
 use super::proxy::Proxy;
-use super::{runtime, tls, wait};
+use super::{failure, runtime, tls, wait};
 
 /// Who may log in at a server of the test's own.
 pub(crate) enum Access {
@@ -418,10 +418,9 @@ impl Drop for Nats {
     fn drop(&mut self) {
         if let Some(own) = &self.own {
             if std::thread::panicking() {
-                eprintln!(
-                    "--- {}, end of its log:\n{}\n---",
-                    self.url,
-                    process::tail(&own.dir.join("log"))
+                failure::report(
+                    &format!("{}, end of its log", self.url),
+                    &process::tail(&own.dir.join("log")),
                 );
             } else {
                 *own.process() = None;

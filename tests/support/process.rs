@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::wait;
+use super::{failure, wait};
 
 /// A command whose process the kernel kills when we end: `setpriv` asks for that, then becomes `program`. What a shell's
 /// background jobs ignore, SIGINT, would be ignored by their children too.
@@ -43,6 +43,7 @@ impl Process {
         type Job = (Command, Sender<std::io::Result<Child>>);
         static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
         let spawner = SPAWNER.get_or_init(|| {
+            failure::remember();
             let (jobs, todo) = mpsc::channel::<Job>();
             std::thread::spawn(move || {
                 for (mut command, reply) in todo {
