@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -364,21 +365,13 @@ replica.fetch.max.bytes=8388608
 
     /// A new topic with exactly this name.
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> =
-            self.client().create().expect("an admin client");
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replicas));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
-        let created = runtime()
-            .block_on(admin.create_topics(
-                [&topic],
-                &AdminOptions::new().operation_timeout(Some(wait::PATIENCE)),
-            ))
-            .expect("Kafka answers");
-        for result in created {
-            result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
-        }
+        self.administer(RDKafkaErrorCode::TopicAlreadyExists, |admin, options| {
+            runtime().block_on(admin.create_topics([&topic], options))
+        });
         // Created means that the controller knows it; the broker learns it a moment later.
         let client = self.consumer("create");
         wait::until(
@@ -390,17 +383,10 @@ replica.fetch.max.bytes=8388608
 
     /// Deletes a topic; it is gone from the metadata when this returns.
     pub(crate) fn delete_topic(&self, name: &str) {
-        let admin: AdminClient<DefaultClientContext> =
-            self.client().create().expect("an admin client");
-        let deleted = runtime()
-            .block_on(admin.delete_topics(
-                &[name],
-                &AdminOptions::new().operation_timeout(Some(wait::PATIENCE)),
-            ))
-            .expect("Kafka answers");
-        for result in deleted {
-            result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
-        }
+        self.administer(
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+            |admin, options| runtime().block_on(admin.delete_topics(&[name], options)),
+        );
         let client = self.consumer("delete");
         wait::until("the topic is gone", wait::PATIENCE, || {
             let metadata = client.fetch_metadata(Some(name), Duration::from_secs(5));
@@ -408,6 +394,36 @@ replica.fetch.max.bytes=8388608
                 let mut topics = metadata.topics().iter();
                 topics.all(|topic| topic.error().is_some() || topic.partitions().is_empty())
             })
+        });
+    }
+
+    /// Asks for a change of a topic until there is an answer: a broker that has just started may name no controller, and a
+    /// client that was told so does not ask again for minutes. `done` is what a change says that was made the time before.
+    fn administer(
+        &self,
+        done: RDKafkaErrorCode,
+        ask: impl Fn(&AdminClient<DefaultClientContext>, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
+    ) {
+        let limit = Some(Duration::from_secs(10));
+        let options = AdminOptions::new()
+            .request_timeout(limit)
+            .operation_timeout(limit);
+        let mut is_first = true;
+        wait::until("Kafka changes a topic", wait::PATIENCE, || {
+            let admin = self.client().create().expect("an admin client");
+            match ask(&admin, &options) {
+                Ok(results) => {
+                    for (topic, error) in results.into_iter().filter_map(Result::err) {
+                        assert!(!is_first && error == done, "topic {topic}: {error}");
+                    }
+                    true
+                }
+                Err(error) => {
+                    eprintln!("a topic is not changed: {error}");
+                    is_first = false;
+                    false
+                }
+            }
         });
     }
 

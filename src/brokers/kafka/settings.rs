@@ -10,8 +10,12 @@ use crate::brokers::Limits;
 use crate::config::Section;
 
 /// What the bridge's own time-out has over librdkafka's, so that the client's word, which tells "certainly not stored"
-/// from "perhaps", comes first. librdkafka looks for messages that are too old once a second.
+/// from "perhaps", comes first. librdkafka looks for messages that are too old once a second, and between two attempts to
+/// connect not at all ([`RECONNECT_MAX_MS`]).
 const MARGIN: Duration = Duration::from_millis(1200);
+
+/// The longest between two attempts to connect, in milliseconds: less than [`MARGIN`].
+const RECONNECT_MAX_MS: &str = "1000";
 
 /// The least that a message has.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
@@ -130,7 +134,7 @@ impl Settings {
         // Doubled with each attempt. Half of it is also the least time between the connections that are made for want of one,
         // which is most of what a start takes.
         config.set("reconnect.backoff.ms", "20");
-        config.set("reconnect.backoff.max.ms", "2000");
+        config.set("reconnect.backoff.max.ms", RECONNECT_MAX_MS);
         config.set("enable.metrics.push", "false");
         config.set("log.connection.close", "false");
         config

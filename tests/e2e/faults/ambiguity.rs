@@ -45,6 +45,34 @@ pub(super) fn behind_nats(name: &str) -> Option<Behind> {
     })
 }
 
+// ---- F02, where librdkafka has a message but no connection to send it on
+
+#[test]
+fn f02_what_waits_for_a_connection_is_broker_unavailable_and_never_publish_timeout() {
+    let Some(behind) = behind_kafka("f02-waiting") else {
+        return;
+    };
+    let trial = Trial::ready(4, &behind.rest);
+    let first = issue(0);
+    trial.deliver(&first).expect_published(&first);
+    behind.proxy.set(Mode::Refuse);
+    // So long that librdkafka waits as long as it ever does between two attempts to connect, in which it looks at no message.
+    std::thread::scope(|scope| {
+        for sender in 0..40 {
+            let trial = &trial;
+            scope.spawn(move || {
+                wait::play_silence(Duration::from_millis(200 * sender));
+                trial
+                    .deliver(&issue(1))
+                    .expect_problem(503, "broker_unavailable");
+            });
+        }
+    });
+    behind.proxy.set(Mode::Pass);
+    trial.recover();
+    trial.finish("F02 waiting", &(behind.read)());
+}
+
 // ---- F06
 
 #[test]
