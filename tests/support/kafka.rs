@@ -58,7 +58,7 @@ struct Front {
 }
 
 /// So many tests may put a proxy in front of the shared broker.
-const FRONTS: usize = 16;
+const FRONTS: usize = 24;
 
 /// A killed broker is let in again when its session has run out: 9 s by default.
 const QUICK_RETURN: &str = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=300\n";
