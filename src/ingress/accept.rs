@@ -124,7 +124,8 @@ async fn connection(
         },
     };
     let http2 = http2 && may_speak_http2(&stream);
-    let activity = Arc::new(Activity::default());
+    let aged_at = Instant::now() + spread(max_connection_age, count);
+    let activity = Arc::new(Activity::new(aged_at));
     let mut socket = Socket::new(
         stream,
         Arc::clone(&activity),
@@ -133,7 +134,6 @@ async fn connection(
             idle: idle_timeout,
         },
     );
-    let aged_at = Instant::now() + spread(max_connection_age, count);
     let is_http2 = http2
         && tokio::select! {
             sniffed = socket.sniff_http2() => sniffed?,
@@ -143,7 +143,7 @@ async fn connection(
         // Large, and rare.
         Box::pin(live_http2(socket, live, &activity, stop, aged_at)).await
     } else {
-        live_http1(socket, live, &activity, stop, aged_at).await
+        live_http1(socket, live, &activity, stop).await
     }
 }
 
@@ -152,7 +152,6 @@ async fn live_http1(
     live: &Arc<Live>,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
-    aged_at: Instant,
 ) -> Ended {
     let mut builder = http1::Builder::new();
     // The socket's clocks stand in for hyper's own.
@@ -161,7 +160,6 @@ async fn live_http1(
         .header_read_timeout(None)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES);
-    let mut aged = std::pin::pin!(tokio::time::sleep_until(aged_at));
     loop {
         // hyper keeps 16 KiB for a connection, also for one that sends nothing: it gets those that send something.
         let has_byte = tokio::select! {
@@ -173,35 +171,31 @@ async fn live_http1(
             drop(socket.shutdown().await);
             return Ok(has_byte.map(drop)?);
         }
-        let service = service_fn(|request| {
-            let (live, activity) = (Arc::clone(live), Arc::clone(activity));
-            async move { Ok::<_, std::convert::Infallible>(respond(&live, activity, request).await) }
+        let service = service_fn(|request| async move {
+            Ok::<_, std::convert::Infallible>(respond(live, activity, request).await)
         });
         let mut connection = builder.serve_connection(TokioIo::new(socket), service);
-        loop {
-            let until_rest = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending if activity.is_at_rest() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            });
-            tokio::select! {
-                ended = until_rest => match ended {
-                    // hyper looks for an end in all of the head's bytes, and would call this 431.
-                    Some(Err(_)) if activity.line_is_too_long() => {
-                        let mut socket = connection.into_parts().io.into_inner();
-                        activity.note_unread_body();
-                        socket.write_all(uri_too_long()?.as_bytes()).await?;
-                        return Ok(socket.shutdown().await?);
-                    }
-                    Some(ended) => return Ok(ended?),
-                    None => break,
-                },
-                () = stop.cancelled() => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    return Ok(connection.await?);
+        let until_rest = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if activity.is_at_rest() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        tokio::select! {
+            biased;
+            ended = until_rest => match ended {
+                // hyper looks for an end in all of the head's bytes, and would call this 431.
+                Some(Err(_)) if activity.line_is_too_long() => {
+                    let mut socket = connection.into_parts().io.into_inner();
+                    activity.note_unread_body();
+                    socket.write_all(uri_too_long()?.as_bytes()).await?;
+                    return Ok(socket.shutdown().await?);
                 }
-                // An idle connection must not be closed under its sender's next request: the next answer closes it.
-                () = aged.as_mut(), if !activity.must_close() => activity.close_with_next_answer(),
+                Some(ended) => return Ok(ended?),
+                None => {}
+            },
+            () = stop.cancelled() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                return Ok(connection.await?);
             }
         }
         let parts = connection.into_parts();
@@ -237,7 +231,7 @@ async fn live_http2(
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES)?);
     let service = service_fn(|request| {
         let (live, activity) = (Arc::clone(live), Arc::clone(activity));
-        async move { Ok::<_, std::convert::Infallible>(respond(&live, activity, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(respond(&live, &activity, request).await) }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
@@ -251,14 +245,15 @@ async fn live_http2(
 
 async fn respond(
     live: &Live,
-    activity: Arc<Activity>,
+    activity: &Activity,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let _busy = activity.begin();
     let is_http2 = request.version() == Version::HTTP_2;
     let has_body = !request.body().is_end_stream();
     let bridge = live.current();
-    let must_close = bridge.process().is_draining() || activity.must_close();
+    // An idle connection must not be closed under its sender's next request: the answer closes an aged one.
+    let must_close = bridge.process().is_draining() || activity.is_aged();
     let mut response = super::handle(bridge, request).await;
     // An answer that leaves a body unread asks to close.
     let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;

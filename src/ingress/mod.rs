@@ -305,7 +305,8 @@ impl Future for Detached {
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        if let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current())
+        if let Some(work) = self.work.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             self.bridge.process().metrics().client_disconnects.inc();
             self.bridge.process().tasks().spawn_on(work, &runtime);

@@ -3,6 +3,7 @@
 //! The order is that of cost: nothing of the body is read before everything that the head says has been judged.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -114,10 +115,15 @@ pub(super) async fn receive(
     };
     let limit = bridge.config().http.body_timeout;
     let (head, body) = request.into_parts();
-    let reading = tokio::time::timeout(limit, read_body(body, source.max_body)).await;
-    let body = reading
-        .unwrap_or(Err(Refusal::RequestTimeout { limit }))
-        .map_err(refused)?;
+    let mut reading = std::pin::pin!(read_body(body, source.max_body));
+    // Most bodies come with their heads, and need no clock.
+    let body = match futures_util::poll!(reading.as_mut()) {
+        Poll::Ready(read) => read,
+        Poll::Pending => tokio::time::timeout(limit, reading)
+            .await
+            .unwrap_or(Err(Refusal::RequestTimeout { limit })),
+    };
+    let body = body.map_err(refused)?;
     permit.shrink_to(body.len());
     Ok(Received {
         source,

@@ -31,30 +31,37 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// What the requests of one connection and its socket tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Activity {
+    aged_at: Instant,
     in_flight: AtomicUsize,
     ended: AtomicUsize,
-    must_close: AtomicBool,
     left_body: AtomicBool,
     is_at_rest: AtomicBool,
     line_is_too_long: AtomicBool,
 }
 
 impl Activity {
+    pub(super) fn new(aged_at: Instant) -> Self {
+        Self {
+            aged_at,
+            in_flight: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            left_body: AtomicBool::new(false),
+            is_at_rest: AtomicBool::new(false),
+            line_is_too_long: AtomicBool::new(false),
+        }
+    }
+
     /// Notes that a request is being handled, until the guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+    pub(super) fn begin(&self) -> Busy<'_> {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        Busy(Arc::clone(self))
+        Busy(self)
     }
 
-    /// The next answer is to be the last.
-    pub(super) fn close_with_next_answer(&self) {
-        self.must_close.store(true, Ordering::Release);
-    }
-
-    pub(super) fn must_close(&self) -> bool {
-        self.must_close.load(Ordering::Acquire)
+    /// Whether the connection has grown so old that its next answer is to be the last.
+    pub(super) fn is_aged(&self) -> bool {
+        Instant::now() >= self.aged_at
     }
 
     /// Whether nothing is under way, read or left to be written, and has not been for a while.
@@ -75,9 +82,9 @@ impl Activity {
 
 /// A request is being handled.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Activity>);
+pub(super) struct Busy<'a>(&'a Activity);
 
-impl Drop for Busy {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.ended.fetch_add(1, Ordering::AcqRel);
@@ -377,7 +384,7 @@ mod tests {
         Arc<Activity>,
     ) {
         let (ours, theirs) = tokio::io::duplex(1024);
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Instant::now() + Duration::from_secs(3600)));
         let limits = TimeLimits {
             header: Duration::from_secs(5),
             idle: Duration::from_secs(75),
