@@ -1,6 +1,7 @@
 //! Step 1, the connection: a bounded number of them, each with its time limits and a longest age.
 
-use std::future::{Future as _, poll_fn};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use http_body_util::Full;
@@ -171,9 +173,7 @@ async fn live_http1(
             drop(socket.shutdown().await);
             return Ok(has_byte.map(drop)?);
         }
-        let service = service_fn(|request| async move {
-            Ok::<_, std::convert::Infallible>(respond(live, activity, request).await)
-        });
+        let service = service_fn(|request| respond(live, activity, request));
         let mut connection = builder.serve_connection(TokioIo::new(socket), service);
         let until_rest = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
@@ -231,7 +231,7 @@ async fn live_http2(
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES)?);
     let service = service_fn(|request| {
         let (live, activity) = (Arc::clone(live), Arc::clone(activity));
-        async move { Ok::<_, std::convert::Infallible>(respond(&live, &activity, request).await) }
+        async move { respond(&live, &activity, request).await }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
@@ -243,30 +243,32 @@ async fn live_http2(
     Ok(connection.await?)
 }
 
-async fn respond(
+fn respond(
     live: &Live,
     activity: &Activity,
     request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    let _busy = activity.begin();
+) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
+    let busy = activity.begin();
     let is_http2 = request.version() == Version::HTTP_2;
     let has_body = !request.body().is_end_stream();
     let bridge = live.current();
     // An idle connection must not be closed under its sender's next request: the answer closes an aged one.
     let must_close = bridge.process().is_draining() || activity.is_aged();
-    let mut response = super::handle(bridge, request).await;
-    // An answer that leaves a body unread asks to close.
-    let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;
-    if leaves_body {
-        activity.note_unread_body();
-    }
-    // HTTP/2 has no such header (RFC 9113 section 8.2.2), and no need of it.
-    if (leaves_body || must_close) && !is_http2 {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    super::handle(bridge, request).map(move |mut response| {
+        let _until_here = busy;
+        // An answer that leaves a body unread asks to close.
+        let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;
+        if leaves_body {
+            activity.note_unread_body();
+        }
+        // HTTP/2 has no such header (RFC 9113 section 8.2.2), and no need of it.
+        if (leaves_body || must_close) && !is_http2 {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
+    })
 }
 
 #[cfg(test)]

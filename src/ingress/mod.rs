@@ -114,63 +114,80 @@ pub struct Addressed {
     pub message: Message,
 }
 
-/// From a request to its answer.
-pub(crate) async fn handle(
+/// From a request to its answer. Until it is waited for it has looked at the head alone.
+///
+/// Here and in [`finish`] nothing that is done with is carried over a wait: what a future keeps is copied when it is made,
+/// and takes room in the processor's caches for as long as the broker takes.
+pub(crate) fn handle(
     bridge: Arc<Bridge>,
     request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+) -> impl Future<Output = Response<Full<Bytes>>> {
     let started = Instant::now();
     let request_id = bridge.process().next_request_id();
-    match receive::receive(&bridge, request).await {
-        // From here on the work goes on when the sender hangs up.
-        Ok(received) => {
-            Detached::new(
-                Arc::clone(&bridge),
-                finish(bridge, received, request_id, started),
-            )
-            .await
-        }
-        Err(refused) => {
-            let source = refused.source.as_deref();
-            bridge.note_refusal(source, &refused.refusal, request_id, None);
-            let mut response = answer(&Err(refused.refusal), source, None, request_id);
-            if refused.is_read {
-                response.headers_mut().remove(CONNECTION);
+    let admitted = receive::admit(&bridge, &request);
+    let (head, body) = request.into_parts();
+    let headers = head.headers;
+    async move {
+        match receive::receive(&bridge, admitted, headers, body).await {
+            // From here on the work goes on when the sender hangs up.
+            Ok(received) => {
+                Detached::new(
+                    Arc::clone(&bridge),
+                    finish(bridge, received, request_id, started),
+                )
+                .await
             }
-            response
+            Err(refused) => {
+                let source = refused.source.as_deref();
+                bridge.note_refusal(source, &refused.refusal, request_id, None);
+                let mut response = answer(&Err(refused.refusal), source, None, request_id);
+                if refused.is_read {
+                    response.headers_mut().remove(CONNECTION);
+                }
+                response
+            }
         }
     }
 }
 
 /// Steps 2 to 8, for a request that was received whole.
-async fn finish(
+fn finish(
     bridge: Arc<Bridge>,
     received: Received,
     request_id: RequestId,
     started: Instant,
-) -> Response<Full<Bytes>> {
+) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
-    let received_at = received.at();
-    let (event_id, result) = match verify(received, received_at) {
-        Ok(verified) => {
-            bridge.note_verified(&source, verified.secret_index());
-            let decision = decide(&verified);
-            // What else there was of the request is not kept while a broker is waited for.
-            let _place = verified.into_place();
-            let result = carry_out(&bridge, &source, &decision).await;
-            (decision.event_id, result)
+    async move {
+        let decided = verify_and_decide(&bridge, received);
+        let result = match &decided {
+            Ok((decision, _place)) => carry_out(&bridge, &source, decision).await,
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let decision = decided.as_ref().ok().map(|(decision, _)| decision);
+        let event_id = decision.and_then(|decision| decision.event_id.as_ref());
+        bridge.note_end(
+            &source,
+            result.as_ref().map(Accepted::status),
+            started.elapsed(),
+        );
+        if let Err(refusal) = &result {
+            bridge.note_refusal(Some(&source), refusal, request_id, event_id);
         }
-        Err(refusal) => (None, Err(refusal)),
-    };
-    bridge.note_end(
-        &source,
-        result.as_ref().map(Accepted::status),
-        started.elapsed(),
-    );
-    if let Err(refusal) = &result {
-        bridge.note_refusal(Some(&source), refusal, request_id, event_id.as_ref());
+        answer(&result, Some(&source), event_id, request_id)
     }
-    answer(&result, Some(&source), event_id.as_ref(), request_id)
+}
+
+/// Steps 2 to 6. What is left of the request is its place among those under way.
+fn verify_and_decide(
+    bridge: &Bridge,
+    received: Received,
+) -> Result<(Decision, Option<Permit>), Refusal> {
+    let received_at = received.at();
+    let verified = verify(received, received_at)?;
+    bridge.note_verified(verified.source(), verified.secret_index());
+    let decision = decide(&verified);
+    Ok((decision, verified.into_place()))
 }
 
 /// Steps 3 to 6: what is to become of an authentic event. Pure, so that `hookbridge explain` says what `run` would do.

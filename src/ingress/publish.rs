@@ -26,16 +26,27 @@ pub(super) async fn publish(
     delivery: &Delivery,
     deadline: Instant,
 ) -> Result<Receipt, Refusal> {
-    let first = publish_with_fallback(bridge, use_of, delivery, deadline);
     if delivery.copies.is_empty() {
-        return refuse_unstored(first.await);
+        refuse_unstored(publish_with_fallback(bridge, use_of, delivery, deadline).await)
+    } else {
+        // Large, and every request under way would keep room for it.
+        Box::pin(publish_all(bridge, use_of, delivery, deadline)).await
     }
+}
+
+async fn publish_all(
+    bridge: &Bridge,
+    use_of: &Use<'_>,
+    delivery: &Delivery,
+    deadline: Instant,
+) -> Result<Receipt, Refusal> {
     // Otherwise each of the sender's retries would add a copy where the event is stored already.
     if let Some(Addressed { broker, message }) = out_of_reach(bridge, delivery) {
         let detail = "the broker is down, so none of the event's other copies is published either";
         let outcome = Outcome::not_stored(Reason::Disconnected, detail);
         return refuse_unstored(bridge.note_outcome(*broker, message, outcome));
     }
+    let first = publish_with_fallback(bridge, use_of, delivery, deadline);
     let copies = join_all(
         delivery
             .copies

@@ -97,24 +97,43 @@ impl Refused {
     }
 }
 
-pub(super) async fn receive(
-    bridge: &Bridge,
-    request: Request<Incoming>,
-) -> Result<Received, Refused> {
+/// A request whose head was taken, and its place among those that are under way.
+pub(super) struct Admitted {
+    source: Arc<Source>,
+    permit: Permit,
+}
+
+/// What the head alone can refuse.
+pub(super) fn admit(bridge: &Bridge, request: &Request<Incoming>) -> Result<Admitted, Refused> {
     if bridge.process().is_closing() {
         return Err(Refused::new(None, Refusal::ShuttingDown));
     }
-    let source = find_source(bridge, &request)?;
+    let source = find_source(bridge, request)?;
     let refused = |refusal| Refused::new(Some(&source), refusal);
-    let reserved = check_head(&source, &request).map_err(refused)?;
-    let Some(mut permit) = bridge.permits().take(source.index, reserved) else {
-        return Err(Refused {
-            is_read: read_away(request.into_body()).await,
-            ..refused(Refusal::Overloaded)
-        });
+    let reserved = check_head(&source, request).map_err(refused)?;
+    let permit = bridge.permits().take(source.index, reserved);
+    let permit = permit.ok_or_else(|| refused(Refusal::Overloaded))?;
+    Ok(Admitted { source, permit })
+}
+
+/// The rest of the request.
+pub(super) async fn receive(
+    bridge: &Bridge,
+    admitted: Result<Admitted, Refused>,
+    headers: HeaderMap,
+    body: Incoming,
+) -> Result<Received, Refused> {
+    let Admitted { source, mut permit } = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) if refused.refusal == Refusal::Overloaded => {
+            return Err(Refused {
+                is_read: read_away(body).await,
+                ..refused
+            });
+        }
+        Err(refused) => return Err(refused),
     };
     let limit = bridge.config().http.body_timeout;
-    let (head, body) = request.into_parts();
     let mut reading = std::pin::pin!(read_body(body, source.max_body));
     // Most bodies come with their heads, and need no clock.
     let body = match futures_util::poll!(reading.as_mut()) {
@@ -123,11 +142,11 @@ pub(super) async fn receive(
             .await
             .unwrap_or(Err(Refusal::RequestTimeout { limit })),
     };
-    let body = body.map_err(refused)?;
+    let body = body.map_err(|refusal| Refused::new(Some(&source), refusal))?;
     permit.shrink_to(body.len());
     Ok(Received {
         source,
-        headers: head.headers,
+        headers,
         body,
         at: SystemTime::now(),
         place: Some(permit),
