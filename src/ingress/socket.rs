@@ -357,7 +357,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        self.poll_progress(context, flushed)
+        ready!(self.poll_progress(context, flushed))?;
+        // After an answer hyper need not read again before there is something to read: the clock is not to wait for that.
+        match self.poll_overdue(context) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -394,6 +399,34 @@ mod tests {
             theirs,
             activity,
         )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_slow_request_idleness_is_noticed_though_nobody_reads() {
+        let (mut socket, mut theirs, activity) = pair();
+        theirs.write_all(b"x").await.unwrap();
+        assert!(socket.wait_for_byte().await.unwrap());
+        assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 1);
+        let busy = activity.begin();
+        // hyper looks for the sender's end meanwhile, and the head's clock runs out.
+        let mut byte = [0; 1];
+        let meanwhile = tokio::time::timeout(Duration::from_secs(9), socket.read(&mut byte));
+        assert!(meanwhile.await.is_err());
+        drop(busy);
+        let mut is_answered = false;
+        let woken = std::future::poll_fn(|context| {
+            if std::mem::replace(&mut is_answered, true) {
+                let mut byte = [0; 1];
+                return Pin::new(&mut socket).poll_read(context, &mut ReadBuf::new(&mut byte));
+            }
+            assert!(Pin::new(&mut socket).poll_flush(context).is_ready());
+            Poll::Pending
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(80), woken).await;
+        assert_eq!(
+            ended.expect("it is woken").unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     async fn read_until_error(socket: &mut Socket<tokio::io::DuplexStream>) -> (usize, Duration) {
