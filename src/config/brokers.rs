@@ -57,9 +57,11 @@ impl Brokers {
     /// The broker that `broker = "NAME"` names, or the only one there is.
     pub(super) fn named_or_only(&self, section: &mut Section<'_>) -> Option<BrokerId> {
         let title = section.title();
-        if section.has("broker") {
-            let name = section.text("broker")?;
-            return self.named(section, "broker", &name);
+        let is_named = section.has("broker");
+        // Asked for also where it is missing: what is unknown may be meant to be it.
+        let name = section.text("broker");
+        if is_named {
+            return self.named(section, "broker", &name?);
         }
         let mut ids = self.names.values();
         match (ids.next(), ids.next()) {

@@ -177,6 +177,16 @@ fn what_is_not_there_is_asked_for_by_example() {
 }
 
 #[test]
+fn a_misspelt_broker_of_a_route_is_recognized_also_where_there_is_only_one() {
+    let text = format!("{LEAST}\nbrokr = \"main\"\n");
+    let shown = load(&text).unwrap_err().to_string();
+    assert!(
+        shown.contains("unknown key `brokr` in route 1; did you mean \"broker\"?"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_misspelt_kind_is_one_mistake() {
     let text = LEAST.replace("\"kafka\"", "\"kafk\"");
     let problems = load(&text).unwrap_err().0;
