@@ -118,13 +118,15 @@ impl Waiters {
         slot.state = State::Waiting(None);
         slot.deadline = deadline;
         let ticket = Ticket::new(index, slot.generation);
+        let others = slots.waiting;
         slots.waiting += 1;
-        if slots.waiting == 1 {
+        if others == 0 {
             self.occupied.notify_one();
         }
         Some(Waiter {
             waiters: Arc::clone(self),
             ticket,
+            others,
         })
     }
 
@@ -216,11 +218,17 @@ impl Drop for Waiters {
 pub(super) struct Waiter {
     waiters: Arc<Waiters>,
     ticket: Ticket,
+    others: usize,
 }
 
 impl Waiter {
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket
+    }
+
+    /// How many waited when it began to.
+    pub(super) fn others(&self) -> usize {
+        self.others
     }
 
     /// After it has waited in vain: goes on to another deadline.

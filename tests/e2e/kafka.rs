@@ -233,6 +233,46 @@ fn events_sent_one_after_the_other_keep_their_order() {
     );
 }
 
+/// Messages of many senders wait for each other, those of few do not; what a sender awaits before it sends on is in order all
+/// the same.
+#[test]
+fn a_senders_events_stay_in_order_while_the_load_comes_and_goes() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic("kafka");
+    let bridge = Bridge::to_kafka(kafka, &topic);
+    // Four go on when the others have ended.
+    let sent: Vec<(String, Vec<Event>)> = (0..48)
+        .map(|sender| {
+            let issue = format!("issue-{sender}");
+            let count = if sender < 4 { 20 } else { 10 };
+            let events = (0..count).map(|_| events::issue("created", &issue));
+            (issue.clone(), events.collect())
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let bridge = &bridge;
+        for (_, events) in &sent {
+            scope.spawn(move || {
+                for event in events {
+                    bridge.deliver(event).expect_published(event);
+                }
+            });
+        }
+    });
+    let stored = kafka.read(&topic);
+    for (issue, events) in &sent {
+        let of_issue = stored
+            .iter()
+            .filter(|message| message.key.as_ref() == Some(issue));
+        assert!(
+            of_issue
+                .map(Stored::event_id)
+                .eq(events.iter().map(|event| event.id.as_str())),
+            "{issue}"
+        );
+    }
+}
+
 #[test]
 fn the_same_event_twice_is_two_copies_with_one_id() {
     let Some(kafka) = Kafka::shared() else { return };

@@ -1,4 +1,4 @@
-//! Kafka through librdkafka: one idempotent producer a cluster, `acks=all`.
+//! Kafka through librdkafka: idempotent producers, `acks=all`.
 //!
 //! A message in ([`Kafka::publish`]), an [`Outcome`] out: the delivery report's, which comes on the producer's polling
 //! thread and finds the one who waits by the ticket that went out with the message.
@@ -7,6 +7,7 @@ mod durability;
 mod health;
 mod names;
 mod outcome;
+mod producers;
 mod replay;
 mod settings;
 mod status;
@@ -26,7 +27,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -35,6 +36,7 @@ use super::waiters::{Ticket, Waiter, Waiters};
 use super::{Health, Kind, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
 use health::Watch;
+use producers::Company;
 use supervisor::Supervisor;
 
 pub(in crate::brokers) use durability::look;
@@ -46,7 +48,7 @@ pub(in crate::brokers) use subscription::Subscription;
 /// What is left of a request's time when no second try is made.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// A cluster's producer, which is replaced when it breaks.
+/// A cluster's producers, which are replaced when they break.
 pub struct Kafka {
     supervisor: Arc<Supervisor>,
     waiters: Arc<Waiters>,
@@ -54,8 +56,6 @@ pub struct Kafka {
     /// The turn of whoever tries again.
     alone: Mutex<()>,
 }
-
-type Producer = ThreadedProducer<Reports>;
 
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -90,7 +90,7 @@ impl Kafka {
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
-        let reported = match self.produce(message, deadline) {
+        let reported = match self.produce(message, deadline, Company::Anyone) {
             Err(outcome) => return outcome,
             Ok(waiter) => report(waiter).await,
         };
@@ -116,19 +116,24 @@ impl Kafka {
         if Instant::now() + MARGIN > deadline {
             return reported;
         }
-        match self.produce(message, deadline) {
+        match self.produce(message, deadline, Company::Nobody) {
             Err(_) => reported,
             Ok(waiter) => report(waiter).await,
         }
     }
 
-    /// Hands the message to the producer, which copies it. What is refused here was never sent.
-    fn produce(&self, message: &Message, deadline: Instant) -> Result<Waiter, Outcome> {
-        let producer = self.supervisor.producer();
-        let Some(producer) = producer.as_ref() else {
+    /// Hands the message to a producer, which copies it. What is refused here was never sent.
+    fn produce(
+        &self,
+        message: &Message,
+        deadline: Instant,
+        company: Company,
+    ) -> Result<Waiter, Outcome> {
+        let producers = self.supervisor.producers();
+        let Some(producers) = producers.as_ref() else {
             return Err(Outcome::not_stored(
                 Reason::Fatal,
-                "the producer has been closed",
+                "the producers have been closed",
             ));
         };
         self.watch.note_attempt();
@@ -152,6 +157,7 @@ impl Kafka {
             .key(message.key.as_bytes())
             .payload(&message.body[..])
             .headers(headers);
+        let producer = producers.choose(company, waiter.others());
         match producer.send(record) {
             Ok(()) => Ok(waiter),
             Err((error, _)) => {
@@ -180,10 +186,9 @@ impl Kafka {
 
     /// How many messages the client holds.
     pub(super) fn queue_len(&self) -> usize {
-        let producer = self.supervisor.producer();
-        let held = producer.as_ref().map(|producer| producer.in_flight_count());
-        held.and_then(|held| usize::try_from(held).ok())
-            .unwrap_or_default()
+        let producers = self.supervisor.producers();
+        let held = producers.as_ref().map(|producers| producers.held());
+        held.unwrap_or_default()
     }
 
     /// Tells everyone who still waits that nothing is known.
@@ -198,21 +203,21 @@ impl Kafka {
 
     pub(super) async fn drain(&self, deadline: Instant) -> usize {
         self.watch.stop();
-        let Some(producer) = self.supervisor.close() else {
+        let Some(producers) = self.supervisor.close() else {
             return 0;
         };
-        // Flushing and dropping a producer block: librdkafka's threads are joined.
+        // Flushing and dropping producers block: librdkafka's threads are joined.
         let flushing = tokio::task::spawn_blocking(move || {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Err(error) = producer.flush(left) else {
+            let Err(error) = producers.flush(left) else {
                 return 0;
             };
             // It also counts what librdkafka has to say of other things, so it means nothing after a flush.
-            let remaining = producer.in_flight_count();
+            let remaining = producers.held();
             tracing::warn!(%error, remaining, "not every message was confirmed before the deadline");
-            usize::try_from(remaining).unwrap_or_default()
+            remaining
         });
-        // A producer that hangs while it is dropped must not hold the process.
+        // Producers that hang while they are dropped must not hold the process.
         let limit = deadline + Duration::from_secs(1);
         tokio::time::timeout_at(limit, flushing)
             .await
@@ -223,7 +228,7 @@ impl Kafka {
 }
 
 impl Drop for Kafka {
-    /// Ends the watching thread, and the producer on a thread of its own, where nobody has drained it.
+    /// Ends the watching thread, and the producers on a thread of their own, where nobody has drained them.
     fn drop(&mut self) {
         self.watch.stop();
         self.supervisor.retire();

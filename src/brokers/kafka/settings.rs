@@ -17,6 +17,12 @@ const MARGIN: Duration = Duration::from_millis(1200);
 /// The longest between two attempts to connect, in milliseconds: less than [`MARGIN`].
 const RECONNECT_MAX_MS: &str = "1000";
 
+/// How long the patient producer waits for more, in milliseconds. librdkafka counts in whole ones.
+const PATIENCE_MS: &str = "1";
+
+/// The names of the property that says so.
+const LINGER: [&str; 2] = ["linger.ms", "queue.buffering.max.ms"];
+
 /// The least that a message has.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -140,7 +146,18 @@ impl Settings {
         config
     }
 
-    /// The properties of the producer: the promise's, then the user's, then those that the user can't change.
+    /// The properties of the patient producer; none where the user has decided how long to wait.
+    pub(super) fn patient_producer_config(&self, limits: Limits) -> Option<ClientConfig> {
+        let is_decided = |(name, _): &(String, _)| LINGER.contains(&name.as_str());
+        if self.options.iter().any(is_decided) {
+            return None;
+        }
+        let mut config = self.producer_config(limits);
+        config.set("linger.ms", PATIENCE_MS);
+        Some(config)
+    }
+
+    /// The properties of the prompt producer: the promise's, then the user's, then those that the user can't change.
     pub(super) fn producer_config(&self, limits: Limits) -> ClientConfig {
         let timeout_ms = limits
             .publish_timeout
@@ -160,7 +177,7 @@ impl Settings {
             .saturating_add(OVERHEAD_BYTES)
             .min(MAX_MESSAGE_BYTES);
         config.set("message.max.bytes", message_bytes.to_string());
-        // Every request waits for its own acknowledgement; under load librdkafka batches what queues up by itself.
+        // Every request waits for its own acknowledgement.
         config.set("linger.ms", "0");
         config.set("partitioner", "murmur2_random");
         self.set_options(&mut config);

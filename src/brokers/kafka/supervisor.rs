@@ -1,5 +1,5 @@
-//! Keeps one producer alive: a broken one is replaced by a new one first, and then flushed and dropped on a thread of its
-//! own, because dropping a producer blocks (MaterializeInc/materialize#24673).
+//! Keeps producers alive: broken ones are replaced by new ones first, and then flushed and dropped on a thread of their own,
+//! because dropping a producer blocks (MaterializeInc/materialize#24673).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use arc_swap::{ArcSwapOption, Guard};
 use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::health::{INTERVAL, has_leaders_for_some};
-use super::{Producer, Reports, Settings, describe};
+use super::producers::Producers;
+use super::{Reports, Settings, describe};
 use crate::brokers::outcome::Restart;
 use crate::brokers::{Health, Limits, StartError};
 
@@ -25,34 +26,34 @@ const SILENT: Duration = Duration::from_secs(15);
 /// How long a fresh client may take to look at the cluster.
 const SECOND_LOOK: Duration = Duration::from_secs(5);
 
-/// The longest that a replaced producer is kept for what it still has under way.
+/// The longest that replaced producers are kept for what they still have under way.
 const FAREWELL: Duration = Duration::from_secs(60);
 
 pub(super) struct Supervisor {
-    producer: ArcSwapOption<Producer>,
+    producers: ArcSwapOption<Producers>,
     settings: Settings,
     limits: Limits,
     reports: Reports,
 }
 
 impl Supervisor {
-    /// Creates the first producer, and the thread that looks after it.
+    /// Creates the first producers, and the thread that looks after them.
     pub(super) fn start(
         settings: &Settings,
         limits: Limits,
         reports: Reports,
     ) -> Result<Arc<Self>, StartError> {
         let supervisor = Arc::new(Self {
-            producer: ArcSwapOption::empty(),
+            producers: ArcSwapOption::empty(),
             settings: settings.clone(),
             limits,
             reports,
         });
         let name = supervisor.reports.watch.name().to_owned();
-        let producer = supervisor
+        let producers = supervisor
             .create()
             .map_err(|error| StartError(format!("broker {name}: {}", describe(&error))))?;
-        supervisor.producer.store(Some(Arc::new(producer)));
+        supervisor.producers.store(Some(Arc::new(producers)));
         let watched = Arc::clone(&supervisor);
         // Metadata calls block, so the thread is none of Tokio's.
         let thread = std::thread::Builder::new().name(format!("watch-{name}"));
@@ -64,26 +65,24 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    pub(super) fn producer(&self) -> Guard<Option<Arc<Producer>>> {
-        self.producer.load()
+    pub(super) fn producers(&self) -> Guard<Option<Arc<Producers>>> {
+        self.producers.load()
     }
 
-    /// Takes the producer away; there won't be another.
-    pub(super) fn close(&self) -> Option<Arc<Producer>> {
-        self.producer.swap(None)
+    /// Takes the producers away; there won't be others.
+    pub(super) fn close(&self) -> Option<Arc<Producers>> {
+        self.producers.swap(None)
     }
 
-    /// Takes the producer away, and sees it off.
+    /// Takes the producers away, and sees them off.
     pub(super) fn retire(&self) {
-        if let Some(producer) = self.close() {
-            retire(self.reports.watch.name(), producer);
+        if let Some(producers) = self.close() {
+            retire(self.reports.watch.name(), producers);
         }
     }
 
-    fn create(&self) -> Result<Producer, rdkafka::error::KafkaError> {
-        self.settings
-            .producer_config(self.limits)
-            .create_with_context(self.reports.clone())
+    fn create(&self) -> Result<Producers, rdkafka::error::KafkaError> {
+        Producers::create(&self.settings, self.limits, &self.reports)
     }
 
     fn run(&self) {
@@ -91,10 +90,10 @@ impl Supervisor {
         let mut backoff = LEAST_BACKOFF;
         let mut last_restart: Option<Instant> = None;
         loop {
-            let Some(producer) = self.producer.load_full() else {
+            let Some(producers) = self.producers.load_full() else {
                 return;
             };
-            let broken = self.broken(&producer);
+            let broken = self.broken(&producers);
             let may_restart = last_restart.is_none_or(|last| last.elapsed() >= backoff);
             match broken {
                 Some((reason, why)) if may_restart => {
@@ -109,13 +108,13 @@ impl Supervisor {
                         broker = watch.name(),
                         reason = reason.label(),
                         why,
-                        "the producer is replaced"
+                        "the producers are replaced"
                     );
-                    self.replace(producer, reason);
+                    self.replace(producers, reason);
                 }
                 _ => {
-                    watch.look(producer.client());
-                    drop(producer);
+                    watch.look(producers.client());
+                    drop(producers);
                 }
             }
             if watch.wait(INTERVAL) {
@@ -124,10 +123,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether the producer can't be used any more, and why.
-    fn broken(&self, producer: &Producer) -> Option<(Restart, String)> {
+    /// Whether the producers can't be used any more, and why.
+    fn broken(&self, producers: &Producers) -> Option<(Restart, String)> {
         let watch = &self.reports.watch;
-        if let Some((code, what)) = producer.client().fatal_error() {
+        if let Some((code, what)) = producers.fatal_error() {
             return Some((Restart::Fatal, format!("{code}: {what}")));
         }
         if watch.statistics_silent_for() > SILENT {
@@ -138,7 +137,7 @@ impl Supervisor {
         }
         if watch.unsuccessful_for() > STUCK && self.cluster_answers() {
             // A cluster that was away may only just be back, for this producer as well.
-            if watch.is_silent() && matches!(watch.look(producer.client()), Health::Up { .. }) {
+            if watch.is_silent() && matches!(watch.look(producers.client()), Health::Up { .. }) {
                 return None;
             }
             let why = "nothing was acknowledged, although the cluster answers a new client";
@@ -155,7 +154,7 @@ impl Supervisor {
         })
     }
 
-    fn replace(&self, old: Arc<Producer>, reason: Restart) {
+    fn replace(&self, old: Arc<Producers>, reason: Restart) {
         let watch = &self.reports.watch;
         match self.create() {
             Ok(new) => {
@@ -163,7 +162,7 @@ impl Supervisor {
                 watch.begin_anew();
                 // The old one may have been closed in the meantime; then the new one is dropped here.
                 let expected = Some(Arc::clone(&old));
-                self.producer
+                self.producers
                     .compare_and_swap(&expected, Some(Arc::new(new)));
                 drop(expected);
                 retire(watch.name(), old);
@@ -171,26 +170,26 @@ impl Supervisor {
             Err(error) => tracing::error!(
                 broker = watch.name(),
                 error = describe(&error),
-                "no new producer could be created"
+                "no new producers could be created"
             ),
         }
     }
 }
 
-/// Flushes and drops a producer on a plain thread, when nobody else holds it.
-fn retire(name: &str, producer: Arc<Producer>) {
+/// Flushes and drops producers on a plain thread, when nobody else holds them.
+fn retire(name: &str, producers: Arc<Producers>) {
     let thread = std::thread::Builder::new().name(format!("retire-{name}"));
     let retired = thread.spawn(move || {
         let until = Instant::now() + FAREWELL;
-        if let Err(error) = producer.flush(FAREWELL) {
-            tracing::warn!(error = %error, "a replaced producer could not be flushed");
+        if let Err(error) = producers.flush(FAREWELL) {
+            tracing::warn!(error = %error, "replaced producers could not be flushed");
         }
         // A request may be in the middle of handing a message over.
-        while Arc::strong_count(&producer) > 1 && Instant::now() < until {
+        while Arc::strong_count(&producers) > 1 && Instant::now() < until {
             std::thread::yield_now();
         }
     });
     if let Err(error) = retired {
-        tracing::error!(error = %error, "no thread could be started to drop a producer");
+        tracing::error!(error = %error, "no thread could be started to drop producers");
     }
 }
