@@ -21,7 +21,7 @@ use crate::providers::EventId;
 /// makes a request wait.
 const PARTS: usize = 64;
 
-/// Deliveries that each part remembers, 200,000 in all; the oldest are forgotten first. About 100 bytes each.
+/// Deliveries that each part remembers, 200,000 in all; the oldest are forgotten first. About 75 bytes each.
 const MAX_ENTRIES_A_PART: usize = 200_000 / PARTS;
 
 /// A source's memory of what was stored.
@@ -70,19 +70,18 @@ impl Hasher for AsItIs {
     }
 }
 
+type ByKey<T> = HashMap<Key, T, BuildHasherDefault<AsItIs>>;
+
+/// A few that are in flight, and many that are stored: most deliveries find theirs among neither, and need not wait for more
+/// than a few bytes of the large map to come from memory.
 #[derive(Debug)]
 struct Entries {
     lifetime: Duration,
-    by_key: HashMap<Key, Entry, BuildHasherDefault<AsItIs>>,
-    /// In the order in which they were stored.
-    stored: VecDeque<(Instant, Key)>,
-}
-
-#[derive(Debug)]
-enum Entry {
-    /// Its first delivery is being published; whoever comes meanwhile is told how that ends.
-    InFlight(Option<watch::Sender<Option<End>>>),
-    Stored(Receipt),
+    /// Whoever comes while a first delivery is being published is told how that ends.
+    in_flight: ByKey<Option<watch::Sender<Option<End>>>>,
+    stored: ByKey<Receipt>,
+    /// The order in which they were.
+    order: VecDeque<(Instant, Key)>,
 }
 
 /// How a first delivery ended.
@@ -118,8 +117,9 @@ impl Window {
             parts: std::array::from_fn(|_| {
                 Mutex::new(Entries {
                     lifetime,
-                    by_key: HashMap::default(),
-                    stored: VecDeque::new(),
+                    in_flight: HashMap::default(),
+                    stored: HashMap::default(),
+                    order: VecDeque::new(),
                 })
             }),
         })
@@ -157,22 +157,23 @@ impl Window {
     ) -> Result<Entered, watch::Receiver<Option<End>>> {
         let mut entries = self.part(key);
         entries.forget(now, self.max_entries_a_part);
-        match entries.by_key.entry(key) {
+        if let Some(receipt) = entries.stored.get(&key) {
+            return Ok(Entered::Stored(*receipt));
+        }
+        match entries.in_flight.entry(key) {
             hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Entry::InFlight(None));
+                vacant.insert(None);
                 Ok(Entered::First(Place {
                     window: Arc::clone(self),
                     key,
                     is_open: true,
                 }))
             }
-            hash_map::Entry::Occupied(occupied) => match occupied.into_mut() {
-                Entry::Stored(receipt) => Ok(Entered::Stored(*receipt)),
-                Entry::InFlight(twins) => {
-                    let twins = twins.get_or_insert_with(|| watch::channel(None).0);
-                    Err(twins.subscribe())
-                }
-            },
+            hash_map::Entry::Occupied(occupied) => {
+                let twins = occupied.into_mut();
+                let twins = twins.get_or_insert_with(|| watch::channel(None).0);
+                Err(twins.subscribe())
+            }
         }
     }
 }
@@ -185,13 +186,12 @@ fn lock(part: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
 impl Entries {
     /// Forgets what is too old or too much. What is in flight is bounded by the permits, and stays.
     fn forget(&mut self, now: Instant, max_entries: usize) {
-        while let Some((at, key)) = self.stored.front().copied() {
-            if now.saturating_duration_since(at) < self.lifetime && self.by_key.len() < max_entries
-            {
+        while let Some((at, key)) = self.order.front().copied() {
+            if now.saturating_duration_since(at) < self.lifetime && self.order.len() < max_entries {
                 return;
             }
-            self.stored.pop_front();
-            self.by_key.remove(&key);
+            self.order.pop_front();
+            self.stored.remove(&key);
         }
     }
 }
@@ -236,15 +236,13 @@ impl Place {
             return;
         }
         let mut entries = self.window.part(self.key);
-        let left = match end {
-            Some(Ok(receipt)) => {
-                entries.stored.push_back((Instant::now(), self.key));
-                entries.by_key.insert(self.key, Entry::Stored(*receipt))
-            }
-            Some(Err(_)) | None => entries.by_key.remove(&self.key),
-        };
+        let twins = entries.in_flight.remove(&self.key).flatten();
+        if let Some(Ok(receipt)) = end {
+            entries.order.push_back((Instant::now(), self.key));
+            entries.stored.insert(self.key, *receipt);
+        }
         drop(entries);
-        if let (Some(Entry::InFlight(Some(twins))), Some(end)) = (left, end) {
+        if let (Some(twins), Some(end)) = (twins, end) {
             twins.send_replace(Some(end.clone()));
         }
     }
@@ -384,8 +382,8 @@ mod tests {
         let mut remembered = 0;
         for part in &window.parts {
             let entries = lock(part);
-            assert_eq!(entries.by_key.len(), entries.stored.len());
-            let in_order: Vec<_> = entries.stored.iter().map(|(_, key)| *key).collect();
+            assert_eq!(entries.order.len(), entries.stored.len());
+            let in_order: Vec<_> = entries.order.iter().map(|(_, key)| *key).collect();
             remembered += in_order.len();
             let is_here = |key: &&Key| {
                 key.second % PARTS as u64
