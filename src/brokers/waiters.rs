@@ -135,6 +135,14 @@ impl Waiters {
         self.end(ticket, Some(outcome))
     }
 
+    /// Whether anyone still wants to know what becomes of it.
+    pub(super) fn is_awaited(&self, ticket: Ticket) -> bool {
+        let (index, generation) = ticket.parts();
+        let slots = self.lock();
+        let slot = slots.all.get(index);
+        slot.is_some_and(|slot| slot.generation == generation && slot.state.is_open())
+    }
+
     fn end(&self, ticket: Ticket, outcome: Option<Outcome>) -> bool {
         let (index, generation) = ticket.parts();
         let waker = {
@@ -179,6 +187,11 @@ impl Waiters {
         waiting
             .map(|(index, slot)| Ticket::new(index, slot.generation))
             .collect()
+    }
+
+    /// How many may wait.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// How many wait.
@@ -297,7 +310,9 @@ mod tests {
     async fn an_outcome_reaches_the_one_who_waits_before_or_after() {
         let waiters = Waiters::new(2);
         let early = waiters.register(later()).unwrap();
+        assert!(waiters.is_awaited(early.ticket()));
         assert!(waiters.resolve(early.ticket(), stored()));
+        assert!(!waiters.is_awaited(early.ticket()));
         assert!(
             !waiters.resolve(early.ticket(), Outcome::unknown(Reason::Other, "")),
             "the first word counts"

@@ -254,6 +254,32 @@ fn what_nats_finds_too_large_is_503_and_hurts_nobody_else() {
     assert!(stored.iter().eq(small.iter().map(|event| &event.body)));
 }
 
+#[test]
+fn what_the_client_refuses_while_others_are_under_way_is_503_at_once_and_hurts_nobody_else() {
+    let url = nats::fake::start(|number| {
+        let is_first = number == 0;
+        (!is_first).then(|| format!(r#"{{"stream":"S","seq":{number}}}"#))
+    });
+    let rest =
+        nats_broker("main", &url) + &synq_source("max_body = \"16MiB\"") + &route("events.x");
+    let bridge = Bridge::run_with("publish_timeout = \"20s\"\nmax_body = \"16MiB\"", &rest);
+    bridge.wait_ready();
+    std::thread::scope(|scope| {
+        let unanswered = scope.spawn(|| bridge.deliver(&events::ping()));
+        wait::until("one is under way", PATIENCE, || {
+            bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
+        });
+        let large = events::ping_of_size(2_000_000);
+        bridge
+            .deliver(&large)
+            .expect_problem(503, "broker_unavailable");
+        let small = events::ping();
+        bridge.deliver(&small).expect_published(&small);
+        assert!(!unanswered.is_finished());
+        drop(unanswered.join());
+    });
+}
+
 // ---- Logins and TLS
 
 /// Publishes through a broker table to a server that not everyone may use.

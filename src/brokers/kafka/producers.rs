@@ -14,10 +14,10 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 use super::{Reports, Settings};
 use crate::brokers::Limits;
 
-/// So many messages under way are worth the wait, until they are so few. Fewer senders, who each wait for an answer before they
-/// send again, would send less for it.
+/// So many messages under way are worth the wait: fewer senders, who each wait for an answer before they send again, would send
+/// less for it. A batch's acknowledgement leaves but a few of many senders' messages under way, and is no reason to change.
 const MANY: usize = 40;
-const FEW: usize = 24;
+const FEW: usize = 8;
 
 pub(super) type Producer = ThreadedProducer<Reports>;
 

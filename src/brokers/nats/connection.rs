@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::breaker::Breaker;
+use super::outbox::Outbox;
 use super::outcome::of_answer;
 use super::settings::{Acknowledgement, Settings, reconnect_delay};
 use crate::brokers::Health;
@@ -37,6 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) inbox: String,
+    pub(super) outbox: Outbox,
     /// How many servers the configuration names.
     configured: usize,
     /// Who reads the answers holds the client: it ends only when they do.
@@ -77,6 +79,7 @@ impl Connection {
         let client = options.connect(addresses).await?;
         let inbox = format!("{}.", client.new_inbox());
         let answers = client.subscribe(format!("{inbox}*")).await?;
+        let outbox = Outbox::new(client.clone(), settings.acknowledgement, Arc::clone(shared));
         let answers = tokio::spawn(hand_out(
             answers,
             inbox.len(),
@@ -86,6 +89,7 @@ impl Connection {
         Ok(Self {
             client,
             inbox,
+            outbox,
             configured,
             _answers: AbortOnDropHandle::new(answers),
         })
@@ -191,6 +195,8 @@ impl Shared {
             Event::Disconnected | Event::Closed => {
                 *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 self.change_to(Health::Down("not connected".to_owned()));
+                // The next one is not to blame for this one's silence.
+                self.breaker.note_answer();
                 let waiting = self
                     .waiters
                     .resolve_all(|| Outcome::unknown(Reason::Disconnected, "the connection ended"));
@@ -261,6 +267,7 @@ async fn hand_out(
             .get(prefix..)
             .and_then(|number| u64::from_str_radix(number, 16).ok());
         let Some(number) = number else { continue };
+        shared.breaker.note_answer();
         let outcome = match acknowledgement {
             Acknowledgement::JetStream => of_answer(&answer),
             Acknowledgement::Core => Outcome::Stored(Receipt::confirmed(false)),

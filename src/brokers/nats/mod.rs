@@ -11,6 +11,7 @@ mod credentials;
 mod durability;
 mod headers;
 mod names;
+mod outbox;
 mod outcome;
 mod replay;
 mod settings;
@@ -20,16 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_nats::client::PublishErrorKind;
 use async_nats::connection::State;
-use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::outcome::{Outcome, Reason, Restart};
+use super::outcome::{Outcome, Reason};
 use super::{Health, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
 use connection::{Connection, Shared};
+use outbox::Parcel;
 use settings::Acknowledgement;
 
 pub(in crate::brokers) use durability::look;
@@ -152,10 +152,6 @@ impl Nats {
     /// later has its own, and the stream would know the message again.
     async fn publish_once(&self, message: &Message, deadline: Instant, lead: Duration) -> Outcome {
         let connection = self.connection.load_full();
-        // What is published into a client that is not connected is sent after the next connect, when nobody waits.
-        if connection.client.connection_state() != State::Connected {
-            return Outcome::not_stored(Reason::Disconnected, "not connected");
-        }
         if !self.shared.breaker.allows() {
             return Outcome::not_stored(
                 Reason::TimedOut,
@@ -174,8 +170,13 @@ impl Nats {
                 "as many messages are under way as may be",
             );
         };
-        let reply = format!("{}{:x}", connection.inbox, waiter.ticket().number());
-        match tokio::time::timeout_at(deadline, self.send(&connection, message, reply)).await {
+        let parcel = Parcel::new(waiter.ticket(), message, &connection.inbox);
+        let outbox = &connection.outbox;
+        let sending = match waiter.others() {
+            0 => tokio::time::timeout_at(deadline, outbox.send_alone(parcel)).await,
+            _ => Ok(outbox.send_with_others(parcel)),
+        };
+        match sending {
             Ok(Ok(())) => {}
             Ok(Err(outcome)) => return outcome,
             Err(_) => {
@@ -190,7 +191,6 @@ impl Nats {
         loop {
             match (&mut waiter).await {
                 Some(outcome) => {
-                    self.shared.breaker.note_answer();
                     if matches!(outcome, Outcome::Stored(_)) {
                         self.shared.note_stored(sent);
                     }
@@ -208,56 +208,6 @@ impl Nats {
                 None => waiter.go_on_until((Instant::now() + OVERTAKEN).min(deadline)),
             }
         }
-    }
-
-    /// Hands the message to the connection. Until that has happened, it is certainly not sent.
-    async fn send(
-        &self,
-        connection: &Connection,
-        message: &Message,
-        reply: String,
-    ) -> Result<(), Outcome> {
-        let (subject, headers, body) = (
-            message.destination.clone(),
-            headers::headers(message),
-            message.body.clone(),
-        );
-        let sent = match self.acknowledgement {
-            Acknowledgement::JetStream => {
-                connection
-                    .client
-                    .publish_with_reply_and_headers(subject, reply, headers, body)
-                    .await
-            }
-            Acknowledgement::Core => {
-                let sent = connection
-                    .client
-                    .publish_with_headers(subject, headers, body)
-                    .await;
-                match sent {
-                    // Comes back when the server has dealt with everything before it.
-                    Ok(()) => {
-                        let echo = connection.client.publish(reply, Bytes::new()).await;
-                        return echo.map_err(|error| {
-                            Outcome::unknown(Reason::Disconnected, error.to_string())
-                        });
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        sent.map_err(|error| {
-            let reason = match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => Reason::TooLarge,
-                PublishErrorKind::InvalidSubject => Reason::Other,
-                PublishErrorKind::Send => {
-                    // The client's task has ended: nothing will ever be sent through it again.
-                    self.shared.ask_for_replacement(Restart::Dead);
-                    Reason::Fatal
-                }
-            };
-            Outcome::not_stored(reason, error.to_string())
-        })
     }
 
     pub(super) fn health(&self) -> Health {

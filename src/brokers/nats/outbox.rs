@@ -1,0 +1,161 @@
+//! What is on its way to the client: a message alone at once, many together.
+//!
+//! The client writes what it has to its socket as soon as it has something: handed one message at a time, it makes a
+//! system call for each, and the server reads each by itself. Messages that come while others are under way are queued
+//! for a task instead, which first lets every request that is ready add its own.
+
+use std::sync::Arc;
+
+use async_nats::client::{Client, PublishErrorKind};
+use async_nats::connection::State;
+use async_nats::{HeaderMap, PublishError};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connection::Shared;
+use super::headers::headers;
+use super::settings::Acknowledgement;
+use crate::brokers::Message;
+use crate::brokers::outcome::{Outcome, Reason, Restart};
+use crate::brokers::waiters::Ticket;
+
+/// The way into one client.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    client: Arc<Handover>,
+    queue: mpsc::Sender<Parcel>,
+    /// May wait for the client for as long as there is one.
+    _sender: AbortOnDropHandle<()>,
+}
+
+/// A message as the client takes it.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    ticket: Ticket,
+    subject: String,
+    reply: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Parcel {
+    /// The ticket comes back in the subject of the answer.
+    pub(super) fn new(ticket: Ticket, message: &Message, inbox: &str) -> Self {
+        Self {
+            ticket,
+            subject: message.destination.clone(),
+            reply: format!("{inbox}{:x}", ticket.number()),
+            headers: headers(message),
+            body: message.body.clone(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Handover {
+    client: Client,
+    acknowledgement: Acknowledgement,
+    shared: Arc<Shared>,
+}
+
+impl Outbox {
+    /// Needs a Tokio runtime, for the task that empties the queue.
+    pub(super) fn new(
+        client: Client,
+        acknowledgement: Acknowledgement,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (queue, queued) = mpsc::channel(shared.waiters.capacity());
+        let client = Arc::new(Handover {
+            client,
+            acknowledgement,
+            shared,
+        });
+        let sender = tokio::spawn(send_together(Arc::clone(&client), queued));
+        Self {
+            client,
+            queue,
+            _sender: AbortOnDropHandle::new(sender),
+        }
+    }
+
+    /// Hands the message to the client. Until that has happened, it is certainly not sent.
+    pub(super) async fn send_alone(&self, parcel: Parcel) -> Result<(), Outcome> {
+        self.client.hand_over(parcel).await
+    }
+
+    /// Leaves the message to the task. Should the client refuse it, the one who waits for the ticket is told.
+    pub(super) fn send_with_others(&self, parcel: Parcel) -> Result<(), Outcome> {
+        self.queue.try_send(parcel).map_err(|_| {
+            Outcome::not_stored(Reason::QueueFull, "the connection takes no more messages")
+        })
+    }
+}
+
+/// Ends with the outbox.
+async fn send_together(client: Arc<Handover>, mut queued: mpsc::Receiver<Parcel>) {
+    while let Some(first) = queued.recv().await {
+        tokio::task::yield_now().await;
+        client.hand_over_or_tell(first).await;
+        while let Ok(next) = queued.try_recv() {
+            client.hand_over_or_tell(next).await;
+        }
+    }
+}
+
+impl Handover {
+    async fn hand_over_or_tell(&self, parcel: Parcel) {
+        let ticket = parcel.ticket;
+        // Nobody waits any more where the connection has ended since, or the client has taken nothing for long.
+        if !self.shared.waiters.is_awaited(ticket) {
+            return;
+        }
+        if let Err(outcome) = self.hand_over(parcel).await {
+            self.shared.waiters.resolve(ticket, outcome);
+        }
+    }
+
+    async fn hand_over(&self, parcel: Parcel) -> Result<(), Outcome> {
+        // What is published into a client that is not connected is sent after the next connect, when nobody waits.
+        if self.client.connection_state() != State::Connected {
+            return Err(Outcome::not_stored(Reason::Disconnected, "not connected"));
+        }
+        let Parcel {
+            subject,
+            reply,
+            headers,
+            body,
+            ..
+        } = parcel;
+        let client = &self.client;
+        match self.acknowledgement {
+            Acknowledgement::JetStream => client
+                .publish_with_reply_and_headers(subject, reply, headers, body)
+                .await
+                .map_err(|error| self.refused(&error)),
+            Acknowledgement::Core => {
+                client
+                    .publish_with_headers(subject, headers, body)
+                    .await
+                    .map_err(|error| self.refused(&error))?;
+                // Comes back when the server has dealt with everything before it.
+                let echo = client.publish(reply, Bytes::new()).await;
+                echo.map_err(|error| Outcome::unknown(Reason::Disconnected, error.to_string()))
+            }
+        }
+    }
+
+    fn refused(&self, error: &PublishError) -> Outcome {
+        let reason = match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => Reason::TooLarge,
+            PublishErrorKind::InvalidSubject => Reason::Other,
+            PublishErrorKind::Send => {
+                // The client's task has ended: nothing will ever be sent through it again.
+                self.shared.ask_for_replacement(Restart::Dead);
+                Reason::Fatal
+            }
+        };
+        Outcome::not_stored(reason, error.to_string())
+    }
+}
