@@ -6,6 +6,8 @@ use std::process::{Child as Process, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::Outcome;
 
 /// Lines that may wait to be read; more are dropped.
@@ -122,6 +124,28 @@ impl Child {
                     return Err(format!("{} has ended:\n{}", self.what, seen.join("\n")).into());
                 }
             }
+        }
+    }
+
+    /// Asks it to end, and waits until it has ended well.
+    pub(crate) fn end(mut self, limit: Duration) -> Outcome<()> {
+        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+        let deadline = Instant::now() + limit;
+        // Its stream ends with it.
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("{} did not end within {limit:?}", self.what).into());
+                }
+            }
+        }
+        let status = self.process.wait()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("{} ended with {status}", self.what).into()),
         }
     }
 

@@ -120,7 +120,7 @@ impl<'a> Rounds<'a> {
             }
             self.events.first += rate * self.seconds;
         }
-        Ok(())
+        running.into_iter().try_for_each(Running::end)
     }
 
     fn round_trips(&mut self, broker: &Broker) -> Outcome<Percentiles> {

@@ -57,6 +57,7 @@ pub(crate) struct Running {
     pub(crate) letter: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
+    is_bridge: bool,
     publishes: bool,
     /// How long it took until it listened, and until it could publish.
     pub(crate) started: (Duration, Duration),
@@ -164,6 +165,7 @@ impl Running {
                     letter,
                     address,
                     child,
+                    is_bridge: false,
                     publishes: *work != "answer",
                     started: (began.elapsed(), began.elapsed()),
                 })
@@ -194,6 +196,7 @@ impl Running {
                     letter,
                     address: public,
                     child,
+                    is_bridge: true,
                     publishes: true,
                     started: (listening, began.elapsed()),
                 })
@@ -265,6 +268,14 @@ impl Running {
             sleeps: ratio(after.sleeps.saturating_sub(before.sleeps), loaded.answered),
             loaded,
         })
+    }
+
+    /// Ends it: a bridge as in production, so that one that was built to count what it does writes its counts.
+    pub(crate) fn end(self) -> Outcome<()> {
+        match self.is_bridge {
+            true => self.child.end(PATIENCE),
+            false => Ok(()),
+        }
     }
 
     fn stored(&self, broker: &Broker) -> Outcome<Option<u64>> {
