@@ -131,16 +131,18 @@ impl Broker {
                 Ok(())
             }
             Kind::Nats => self.runtime.block_on(async {
-                let settings = jetstream::stream::Config {
-                    name: self.prefix.clone(),
-                    subjects: vec![format!("{}.>", self.prefix)],
-                    storage: jetstream::stream::StorageType::File,
-                    max_bytes: MAX_STREAM_BYTES,
-                    ..Default::default()
-                };
-                jetstream::new(async_nats::connect(&self.address).await?)
-                    .get_or_create_stream(settings)
-                    .await?;
+                let context = jetstream::new(async_nats::connect(&self.address).await?);
+                // One for each: a stream that has an event from one build of the bridge would not store it from another.
+                for letter in letters {
+                    let settings = jetstream::stream::Config {
+                        name: self.stream(letter),
+                        subjects: vec![format!("{}.{letter}.>", self.prefix)],
+                        storage: jetstream::stream::StorageType::File,
+                        max_bytes: MAX_STREAM_BYTES,
+                        ..Default::default()
+                    };
+                    context.get_or_create_stream(settings).await?;
+                }
                 Ok(())
             }),
         }
@@ -160,10 +162,16 @@ impl Broker {
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                context.delete_stream(&self.prefix).await?;
+                for letter in letters {
+                    context.delete_stream(self.stream(letter)).await?;
+                }
                 Ok(())
             }),
         }
+    }
+
+    fn stream(&self, letter: &str) -> String {
+        format!("{}-{letter}", self.prefix)
     }
 
     /// The topic or subject that this server publishes to.
@@ -222,7 +230,7 @@ impl Broker {
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                let stream = context.get_stream(&self.prefix).await?;
+                let stream = context.get_stream(self.stream(letter)).await?;
                 Ok(stream.get_info().await?.state.last_sequence)
             }),
         }
@@ -240,7 +248,7 @@ impl Broker {
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                context.get_stream(&self.prefix).await?;
+                context.get_stream(self.stream(letter)).await?;
                 Outcome::Ok(())
             })?,
         }

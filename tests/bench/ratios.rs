@@ -109,7 +109,7 @@ struct Arguments {
     /// Which servers, by their letters
     #[arg(long, value_delimiter = ',', default_value = "a,b,s,c")]
     servers: Vec<String>,
-    /// Another build of the bridge, as server d
+    /// Another build of the bridge, as server d; with `--servers d` it is alone
     #[arg(long)]
     other: Option<PathBuf>,
     /// Lines for the bridge's `[sources.synq]`

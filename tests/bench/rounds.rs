@@ -215,7 +215,8 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
             Program::Bridge(bridge.to_owned()),
         ),
     ];
-    let known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
+    let mut known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
+    known.extend(arguments.other.as_ref().map(|_| "d"));
     if let Some(unknown) = arguments
         .servers
         .iter()
