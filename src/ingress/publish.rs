@@ -81,7 +81,7 @@ pub(super) async fn publish_one(
     refuse_unstored(attempt(bridge, use_of, addressed, deadline).await)
 }
 
-/// The second broker gets the message only when the first certainly does not have it.
+/// The second broker gets the message only when the first certainly does not have it, and while there is time.
 async fn publish_with_fallback(
     bridge: &Bridge,
     use_of: &Use<'_>,
@@ -94,7 +94,8 @@ async fn publish_with_fallback(
     // A broker that is known to be down would take all of the time to say so.
     if !matches!(bridge.broker(delivery.to.broker).health(), Health::Down(_)) {
         let outcome = attempt(bridge, use_of, &delivery.to, deadline).await;
-        if !matches!(outcome, Outcome::NotStored(_)) {
+        // Past the deadline nobody would learn what the second one says: what is certain now would be in doubt.
+        if !matches!(outcome, Outcome::NotStored(_)) || deadline <= Instant::now() {
             return outcome;
         }
     }
