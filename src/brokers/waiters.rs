@@ -64,6 +64,7 @@ struct Slots {
 struct Slot {
     generation: u32,
     deadline: Instant,
+    is_handed_over: bool,
     state: State,
 }
 
@@ -109,6 +110,7 @@ impl Waiters {
                 slots.all.push(Slot {
                     generation: 0,
                     deadline,
+                    is_handed_over: false,
                     state: State::Free,
                 });
                 index
@@ -117,6 +119,7 @@ impl Waiters {
         let slot = slots.all.get_mut(index as usize)?;
         slot.state = State::Waiting(None);
         slot.deadline = deadline;
+        slot.is_handed_over = false;
         let ticket = Ticket::new(index, slot.generation);
         let others = slots.waiting;
         slots.waiting += 1;
@@ -132,24 +135,29 @@ impl Waiters {
 
     /// Hands an outcome to the one who waits for it. Says whether someone still did.
     pub(super) fn resolve(&self, ticket: Ticket, outcome: Outcome) -> bool {
-        self.end(ticket, Some(outcome))
+        self.end(ticket, |_| Some(outcome))
     }
 
-    /// Whether anyone still wants to know what becomes of it.
-    pub(super) fn is_awaited(&self, ticket: Ticket) -> bool {
+    /// Just before a message goes to the client: whether anyone still waits for it, who can't take it
+    /// back any more then.
+    pub(super) fn hand_over(&self, ticket: Ticket) -> bool {
         let (index, generation) = ticket.parts();
-        let slots = self.lock();
-        let slot = slots.all.get(index);
-        slot.is_some_and(|slot| slot.generation == generation && slot.state.is_open())
+        let mut slots = self.lock();
+        let slot = slots.all.get_mut(index);
+        let awaited = slot.filter(|slot| slot.generation == generation && slot.state.is_open());
+        awaited.map(|slot| slot.is_handed_over = true).is_some()
     }
 
-    fn end(&self, ticket: Ticket, outcome: Option<Outcome>) -> bool {
+    fn end(&self, ticket: Ticket, outcome: impl FnOnce(bool) -> Option<Outcome>) -> bool {
         let (index, generation) = ticket.parts();
         let waker = {
             let mut slots = self.lock();
             match slots.all.get_mut(index) {
                 Some(slot) if slot.generation == generation && slot.state.is_open() => {
-                    match std::mem::replace(&mut slot.state, State::Resolved(outcome)) {
+                    match std::mem::replace(
+                        &mut slot.state,
+                        State::Resolved(outcome(slot.is_handed_over)),
+                    ) {
                         State::Waiting(waker) => waker,
                         State::Free | State::Resolved(_) => None,
                     }
@@ -164,18 +172,19 @@ impl Waiters {
         true
     }
 
-    /// Resolves everyone who waits now. Returns how many they were.
-    pub(super) fn resolve_all(&self, outcome: impl Fn() -> Outcome) -> usize {
+    /// Resolves everyone who waits now, and says of each whether its message was handed over. What was not is not going
+    /// to be. Returns how many they were.
+    pub(super) fn resolve_all(&self, outcome: impl Fn(bool) -> Outcome) -> usize {
         let waiting = self.waiting(|_| true).into_iter();
         waiting
-            .filter(|ticket| self.resolve(*ticket, outcome()))
+            .filter(|ticket| self.end(*ticket, |is_handed_over| Some(outcome(is_handed_over))))
             .count()
     }
 
     /// Tells everyone whose time is up.
     fn end_overdue(&self, now: Instant) {
         for ticket in self.waiting(|slot| slot.deadline <= now) {
-            self.end(ticket, None);
+            self.end(ticket, |_| None);
         }
     }
 
@@ -244,6 +253,19 @@ impl Waiter {
         self.others
     }
 
+    /// After it has waited in vain: whether the message has not been handed over, and is not going to be.
+    pub(super) fn take_back(&mut self) -> bool {
+        let (index, _) = self.ticket.parts();
+        match self.waiters.lock().all.get_mut(index) {
+            Some(slot) if !slot.is_handed_over => {
+                // The ticket stands for nothing any more.
+                slot.generation = slot.generation.wrapping_add(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// After it has waited in vain: goes on to another deadline.
     pub(super) fn go_on_until(&mut self, deadline: Instant) {
         let (index, _) = self.ticket.parts();
@@ -307,12 +329,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_taken_back_is_not_handed_over_and_the_other_way_round() {
+        let waiters = Waiters::new(3);
+        let mut queued = waiters.register(later()).unwrap();
+        assert!(queued.take_back());
+        assert!(!waiters.hand_over(queued.ticket()));
+        let mut sent = waiters.register(later()).unwrap();
+        assert!(waiters.hand_over(sent.ticket()));
+        assert!(!sent.take_back());
+        assert!(waiters.resolve(sent.ticket(), stored()));
+        assert!(!waiters.hand_over(sent.ticket()), "nobody waits any more");
+        let given_up = waiters.register(later()).unwrap().ticket();
+        assert!(!waiters.hand_over(given_up));
+        drop(sent);
+        let mut next = waiters.register(later()).unwrap();
+        assert!(
+            next.take_back(),
+            "a place keeps nothing of its last message"
+        );
+    }
+
+    #[tokio::test]
     async fn an_outcome_reaches_the_one_who_waits_before_or_after() {
         let waiters = Waiters::new(2);
         let early = waiters.register(later()).unwrap();
-        assert!(waiters.is_awaited(early.ticket()));
         assert!(waiters.resolve(early.ticket(), stored()));
-        assert!(!waiters.is_awaited(early.ticket()));
         assert!(
             !waiters.resolve(early.ticket(), Outcome::unknown(Reason::Other, "")),
             "the first word counts"
@@ -378,7 +419,7 @@ mod tests {
         let waiting: Vec<_> = (0..3).map(|_| waiters.register(later()).unwrap()).collect();
         assert!(waiters.resolve(waiting[0].ticket(), stored()));
         assert_eq!(
-            waiters.resolve_all(|| Outcome::unknown(Reason::Disconnected, "")),
+            waiters.resolve_all(|_| Outcome::unknown(Reason::Disconnected, "")),
             2
         );
         let mut outcomes = Vec::new();
@@ -386,6 +427,21 @@ mod tests {
             outcomes.push(matches!(waiter.await, Some(Outcome::Stored(_))));
         }
         assert_eq!(outcomes, [true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn all_are_told_apart_by_whether_they_were_handed_over() {
+        let waiters = Waiters::new(2);
+        let sent = waiters.register(later()).unwrap();
+        let queued = waiters.register(later()).unwrap();
+        assert!(waiters.hand_over(sent.ticket()));
+        waiters.resolve_all(|is_handed_over| match is_handed_over {
+            true => Outcome::unknown(Reason::Disconnected, ""),
+            false => Outcome::not_stored(Reason::Disconnected, ""),
+        });
+        assert!(!waiters.hand_over(queued.ticket()), "its end is known");
+        assert!(matches!(sent.await, Some(Outcome::Unknown(_))));
+        assert!(matches!(queued.await, Some(Outcome::NotStored(_))));
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Kafka {
 
     /// Tells everyone who still waits that nothing is known.
     pub(super) fn give_up(&self) {
-        self.waiters.resolve_all(|| {
+        self.waiters.resolve_all(|_| {
             Outcome::unknown(
                 Reason::TimedOut,
                 "the service ended before the delivery report came",

@@ -184,6 +184,16 @@ impl Shared {
         self.asked.notify_one();
     }
 
+    /// Ends the waiting of all, who are in doubt only where the client had been given the message. Returns how many they
+    /// were.
+    pub(super) fn end_all(&self, reason: Reason, detail: &'static str) -> usize {
+        let outcome = |is_handed_over| match is_handed_over {
+            true => Outcome::unknown(reason, detail),
+            false => Outcome::not_stored(reason, detail),
+        };
+        self.waiters.resolve_all(outcome)
+    }
+
     fn note(&self, event: &Event) {
         match event {
             Event::Connected => {
@@ -197,9 +207,7 @@ impl Shared {
                 self.change_to(Health::Down("not connected".to_owned()));
                 // The next one is not to blame for this one's silence.
                 self.breaker.note_answer();
-                let waiting = self
-                    .waiters
-                    .resolve_all(|| Outcome::unknown(Reason::Disconnected, "the connection ended"));
+                let waiting = self.end_all(Reason::Disconnected, "the connection ended");
                 tracing::warn!(
                     broker = self.name,
                     waiting,
@@ -314,9 +322,7 @@ pub(super) async fn supervise(
             Ok(new) => {
                 shared.metrics.count_restart(reason);
                 shared.breaker.note_answer();
-                shared.waiters.resolve_all(|| {
-                    Outcome::unknown(Reason::Disconnected, "the connection was replaced")
-                });
+                shared.end_all(Reason::Disconnected, "the connection was replaced");
                 let old = connection.swap(Arc::new(new));
                 tokio::spawn(
                     async move { tokio::time::timeout(FAREWELL, old.client.drain()).await },

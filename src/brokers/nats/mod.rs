@@ -56,6 +56,8 @@ const OVERTAKEN: Duration = Duration::from_secs(1);
 /// Between looks at whether it is back.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
+const NOT_TAKEN: &str = "the connection took no message before the deadline";
+
 /// What is left of a request's time when no further try is made.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -173,6 +175,7 @@ impl Nats {
         let parcel = Parcel::new(waiter.ticket(), message, &connection.inbox);
         let outbox = &connection.outbox;
         let sending = match waiter.others() {
+            // Nothing can leave with it, and the task's turn would only cost it time.
             0 => tokio::time::timeout_at(deadline, outbox.send_alone(parcel)).await,
             _ => Ok(outbox.send_with_others(parcel)),
         };
@@ -180,11 +183,10 @@ impl Nats {
             Ok(Ok(())) => {}
             Ok(Err(outcome)) => return outcome,
             Err(_) => {
-                let detail = "the connection took no message before the deadline";
                 return match self.acknowledgement {
-                    Acknowledgement::JetStream => Outcome::not_stored(Reason::TimedOut, detail),
+                    Acknowledgement::JetStream => Outcome::not_stored(Reason::TimedOut, NOT_TAKEN),
                     // The message may have been taken and its echo not.
-                    Acknowledgement::Core => Outcome::unknown(Reason::TimedOut, detail),
+                    Acknowledgement::Core => Outcome::unknown(Reason::TimedOut, NOT_TAKEN),
                 };
             }
         }
@@ -197,6 +199,9 @@ impl Nats {
                     return outcome;
                 }
                 None if deadline <= Instant::now() => {
+                    if waiter.take_back() {
+                        return Outcome::not_stored(Reason::TimedOut, NOT_TAKEN);
+                    }
                     self.shared.note_silence();
                     let detail = "no acknowledgement before the deadline";
                     return Outcome::unknown(Reason::TimedOut, detail);
@@ -220,12 +225,8 @@ impl Nats {
 
     /// Tells everyone who still waits that nothing is known.
     pub(super) fn give_up(&self) {
-        self.shared.waiters.resolve_all(|| {
-            Outcome::unknown(
-                Reason::TimedOut,
-                "the service ended before the acknowledgement came",
-            )
-        });
+        let detail = "the service ended before the acknowledgement came";
+        self.shared.end_all(Reason::TimedOut, detail);
     }
 
     pub(super) async fn drain(&self, deadline: Instant) -> usize {

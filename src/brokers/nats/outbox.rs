@@ -23,7 +23,9 @@ use crate::brokers::waiters::Ticket;
 /// The way into one client.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    client: Arc<Handover>,
+    handover: Arc<Handover>,
+    /// Holds what one table of waiters can, and what they have given up on. That goes when the client goes on or ends; until
+    /// then the breaker lets next to nothing in.
     queue: mpsc::Sender<Parcel>,
     /// May wait for the client for as long as there is one.
     _sender: AbortOnDropHandle<()>,
@@ -52,6 +54,7 @@ impl Parcel {
     }
 }
 
+/// The client, and what it takes to tell what became of a message.
 #[derive(Debug)]
 struct Handover {
     client: Client,
@@ -67,14 +70,14 @@ impl Outbox {
         shared: Arc<Shared>,
     ) -> Self {
         let (queue, queued) = mpsc::channel(shared.waiters.capacity());
-        let client = Arc::new(Handover {
+        let handover = Arc::new(Handover {
             client,
             acknowledgement,
             shared,
         });
-        let sender = tokio::spawn(send_together(Arc::clone(&client), queued));
+        let sender = tokio::spawn(send_together(Arc::clone(&handover), queued));
         Self {
-            client,
+            handover,
             queue,
             _sender: AbortOnDropHandle::new(sender),
         }
@@ -82,11 +85,14 @@ impl Outbox {
 
     /// Hands the message to the client. Until that has happened, it is certainly not sent.
     pub(super) async fn send_alone(&self, parcel: Parcel) -> Result<(), Outcome> {
-        self.client.hand_over(parcel).await
+        self.handover.shared.waiters.hand_over(parcel.ticket);
+        self.handover.now(parcel).await
     }
 
     /// Leaves the message to the task. Should the client refuse it, the one who waits for the ticket is told.
     pub(super) fn send_with_others(&self, parcel: Parcel) -> Result<(), Outcome> {
+        // A client that has no connection may take nothing, and the task would wait for it, until it has one again.
+        self.handover.expect_connected()?;
         self.queue.try_send(parcel).map_err(|_| {
             Outcome::not_stored(Reason::QueueFull, "the connection takes no more messages")
         })
@@ -94,33 +100,31 @@ impl Outbox {
 }
 
 /// Ends with the outbox.
-async fn send_together(client: Arc<Handover>, mut queued: mpsc::Receiver<Parcel>) {
+async fn send_together(handover: Arc<Handover>, mut queued: mpsc::Receiver<Parcel>) {
     while let Some(first) = queued.recv().await {
         tokio::task::yield_now().await;
-        client.hand_over_or_tell(first).await;
+        handover.now_or_tell(first).await;
         while let Ok(next) = queued.try_recv() {
-            client.hand_over_or_tell(next).await;
+            handover.now_or_tell(next).await;
         }
     }
 }
 
 impl Handover {
-    async fn hand_over_or_tell(&self, parcel: Parcel) {
+    async fn now_or_tell(&self, parcel: Parcel) {
         let ticket = parcel.ticket;
         // Nobody waits any more where the connection has ended since, or the client has taken nothing for long.
-        if !self.shared.waiters.is_awaited(ticket) {
+        if !self.shared.waiters.hand_over(ticket) {
             return;
         }
-        if let Err(outcome) = self.hand_over(parcel).await {
+        if let Err(outcome) = self.now(parcel).await {
             self.shared.waiters.resolve(ticket, outcome);
         }
     }
 
-    async fn hand_over(&self, parcel: Parcel) -> Result<(), Outcome> {
+    async fn now(&self, parcel: Parcel) -> Result<(), Outcome> {
         // What is published into a client that is not connected is sent after the next connect, when nobody waits.
-        if self.client.connection_state() != State::Connected {
-            return Err(Outcome::not_stored(Reason::Disconnected, "not connected"));
-        }
+        self.expect_connected()?;
         let Parcel {
             subject,
             reply,
@@ -142,6 +146,15 @@ impl Handover {
                 // Comes back when the server has dealt with everything before it.
                 let echo = client.publish(reply, Bytes::new()).await;
                 echo.map_err(|error| Outcome::unknown(Reason::Disconnected, error.to_string()))
+            }
+        }
+    }
+
+    fn expect_connected(&self) -> Result<(), Outcome> {
+        match self.client.connection_state() {
+            State::Connected => Ok(()),
+            State::Pending | State::Disconnected => {
+                Err(Outcome::not_stored(Reason::Disconnected, "not connected"))
             }
         }
     }

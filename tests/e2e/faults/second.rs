@@ -1,9 +1,14 @@
 //! Routes with a second broker: `fallback` and `copy_to`.
 
+use std::sync::Arc;
+
 use super::trial::{Trial, copies, finish};
 use super::{RECOVERY, issue};
 use crate::support::bridge::{kafka_broker, nats_broker, route_with, synq_source};
+use crate::support::checker::Checker;
 use crate::support::consumer::only;
+use crate::support::crowd::{self, join};
+use crate::support::events;
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
 use crate::support::process;
@@ -84,6 +89,56 @@ fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
     let mut stored = kafka.read(&topic);
     stored.extend(on_edge);
     trial.finish("fallback, Kafka in doubt, away, back", &stored);
+}
+
+#[test]
+fn what_a_frozen_nats_was_not_given_in_time_is_certainly_nowhere() {
+    frozen_nats_with_a_fallback(6, "broker_unavailable");
+}
+
+#[test]
+fn what_a_frozen_nats_was_not_given_before_its_connection_ended_takes_the_fallback() {
+    // The client pings twice in vain before it ends the connection, which leaves time for the fallback.
+    frozen_nats_with_a_fallback(20, "published");
+}
+
+/// What of a burst the client was given is in doubt, and what becomes of the rest?
+fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
+    /// More than the client, the sockets and the proxy hold together.
+    const COUNT: usize = 600;
+    let (Some((nats, proxy)), Some(kafka)) = (Nats::behind_proxy(), Kafka::shared()) else {
+        return;
+    };
+    let stream = nats.stream("frozen");
+    let topic = format!("{stream}.x");
+    kafka.create_topic(&topic, 1, &[]);
+    let rest = nats_broker("main", &format!("nats://{}", proxy.address))
+        + &kafka_broker("edge", &kafka.address)
+        + &synq_source("")
+        + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
+    let mut trial = Trial::new(publish_timeout, "", &rest);
+    wait::until("both brokers are up", PATIENCE, || {
+        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
+    });
+    let connections = crowd::open(trial.bridge.public, COUNT);
+    let events = crowd::prepare(COUNT, || events::ping_of_size(100_000));
+    proxy.set(Mode::Freeze);
+    let checker = Arc::<Checker>::default();
+    let sending = crowd::deliver(connections, events, &checker);
+    for delivery in sending {
+        let (_, (answer, _)) = join(delivery);
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    for outcome in ["publish_timeout", rest_is] {
+        let count = checker.outcomes(outcome);
+        assert!(count > 0, "{outcome}: {}", checker.summary());
+    }
+    proxy.set(Mode::Pass);
+    trial.checker = checker;
+    trial.recover();
+    let mut stored = nats.read(&stream);
+    stored.extend(kafka.read(&topic));
+    trial.finish("frozen NATS, with a fallback", &stored);
 }
 
 #[test]
