@@ -9,7 +9,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures_util::StreamExt as _;
 
 use super::Settings;
-use super::subscription::{connect, delivered};
+use super::subscription::{connect, delivered, stream_of};
 use crate::brokers::{Delivered, ReplayError};
 
 /// How long the server may take to send the next message.
@@ -38,14 +38,7 @@ impl Replay {
         let fail = |error: &dyn std::fmt::Display| ReplayError(format!("{subject}: {error}"));
         let client = connect(settings).await.map_err(ReplayError)?;
         let context = jetstream::new(client);
-        let stream = context
-            .stream_by_subject(subject)
-            .await
-            .map_err(|error| fail(&error))?;
-        let stream = context
-            .get_stream(stream)
-            .await
-            .map_err(|error| fail(&error))?;
+        let stream = stream_of(&context, subject).await.map_err(ReplayError)?;
         // A consumer's name has no dots, and two subjects must not share one.
         let name = subject.replace('_', "_u").replace('.', "_d");
         let name = format!("hookbridge-replay-{name}");

@@ -1,6 +1,7 @@
 //! Reads subjects back: `hookbridge tail`.
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use futures_util::StreamExt as _;
@@ -67,20 +68,21 @@ fn live(subscriber: Subscriber) -> BoxStream<'static, Result<Delivered, Subscrib
     subscriber.map(|message| Ok(delivered(message))).boxed()
 }
 
+/// The stream that takes the subject.
+pub(super) async fn stream_of(context: &Context, subject: &str) -> Result<Stream, String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{subject}: {error}");
+    let name = context.stream_by_subject(subject).await;
+    let stream = context.get_stream(name.map_err(|error| fail(&error))?);
+    stream.await.map_err(|error| fail(&error))
+}
+
 /// What a stream keeps of the subject, and what comes.
 async fn stored(
     context: &Context,
     subject: &str,
 ) -> Result<BoxStream<'static, Result<Delivered, SubscribeError>>, SubscribeError> {
     let fail = |error: &dyn std::fmt::Display| SubscribeError(format!("{subject}: {error}"));
-    let stream = context
-        .stream_by_subject(subject)
-        .await
-        .map_err(|error| fail(&error))?;
-    let stream = context
-        .get_stream(stream)
-        .await
-        .map_err(|error| fail(&error))?;
+    let stream = stream_of(context, subject).await.map_err(SubscribeError)?;
     let config = pull::OrderedConfig {
         filter_subject: subject.to_owned(),
         deliver_policy: DeliverPolicy::All,
