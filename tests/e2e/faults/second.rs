@@ -93,7 +93,7 @@ fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
 
 #[test]
 fn what_a_frozen_nats_was_not_given_in_time_is_certainly_nowhere() {
-    frozen_nats_with_a_fallback(6, "broker_unavailable");
+    frozen_nats_with_a_fallback(10, "broker_unavailable");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_a_frozen_nats_was_not_given_before_its_connection_ended_takes_the_fallba
 /// What of a burst the client was given is in doubt, and what becomes of the rest?
 fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
     /// More than the client, the sockets and the proxy hold together.
-    const COUNT: usize = 600;
+    const COUNT: usize = 700;
     let (Some((nats, proxy)), Some(kafka)) = (Nats::behind_proxy(), Kafka::shared()) else {
         return;
     };
@@ -121,7 +121,7 @@ fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
         trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
     });
     let connections = crowd::open(trial.bridge.public, COUNT);
-    let events = crowd::prepare(COUNT, || events::ping_of_size(100_000));
+    let events = crowd::prepare(COUNT, || events::ping_of_size(40_000));
     proxy.set(Mode::Freeze);
     let checker = Arc::<Checker>::default();
     let sending = crowd::deliver(connections, events, &checker);
