@@ -138,8 +138,8 @@ impl Waiters {
         self.end(ticket, |_| Some(outcome))
     }
 
-    /// Just before a message goes to the client: whether anyone still waits for it, who can't take it
-    /// back any more then.
+    /// Just before a message goes to the client: whether anyone still waits for it. If so, it can't be taken back any more;
+    /// if not, it must not be sent, since its end is known.
     pub(super) fn hand_over(&self, ticket: Ticket) -> bool {
         let (index, generation) = ticket.parts();
         let mut slots = self.lock();

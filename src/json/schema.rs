@@ -1,4 +1,5 @@
-//! JSON Schema 2020-12 over a [`Document`](super::document::Document): the `jsonschema` crate judges the body's values where they stand.
+//! JSON Schema 2020-12 over a [`Document`](super::document::Document): the `jsonschema` crate judges the body's values where
+//! they stand.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -174,15 +174,14 @@ impl Nats {
         };
         let parcel = Parcel::new(waiter.ticket(), message, &connection.inbox);
         let outbox = &connection.outbox;
-        let sending = match waiter.others() {
+        if waiter.others() > 0 {
+            if let Err(outcome) = outbox.send_with_others(parcel) {
+                return outcome;
+            }
+        } else {
             // Nothing can leave with it, and the task's turn would only cost it time.
-            0 => tokio::time::timeout_at(deadline, outbox.send_alone(parcel)).await,
-            _ => Ok(outbox.send_with_others(parcel)),
-        };
-        match sending {
-            Ok(Ok(())) => {}
-            Ok(Err(outcome)) => return outcome,
-            Err(_) => {
+            let sending = outbox.send_alone(parcel);
+            if tokio::time::timeout_at(deadline, sending).await.is_err() {
                 return match self.acknowledgement {
                     Acknowledgement::JetStream => Outcome::not_stored(Reason::TimedOut, NOT_TAKEN),
                     // The message may have been taken and its echo not.

@@ -83,13 +83,13 @@ impl Outbox {
         }
     }
 
-    /// Hands the message to the client. Until that has happened, it is certainly not sent.
-    pub(super) async fn send_alone(&self, parcel: Parcel) -> Result<(), Outcome> {
-        self.handover.shared.waiters.hand_over(parcel.ticket);
-        self.handover.now(parcel).await
+    /// Hands the message to the client. Until that has happened, it is certainly not sent. Should the client refuse it, the one
+    /// who waits for the ticket is told.
+    pub(super) async fn send_alone(&self, parcel: Parcel) {
+        self.handover.now_or_tell(parcel).await;
     }
 
-    /// Leaves the message to the task. Should the client refuse it, the one who waits for the ticket is told.
+    /// Leaves the same to the task.
     pub(super) fn send_with_others(&self, parcel: Parcel) -> Result<(), Outcome> {
         // A client that has no connection may take nothing, and the task would wait for it, until it has one again.
         self.handover.expect_connected()?;
@@ -113,7 +113,7 @@ async fn send_together(handover: Arc<Handover>, mut queued: mpsc::Receiver<Parce
 impl Handover {
     async fn now_or_tell(&self, parcel: Parcel) {
         let ticket = parcel.ticket;
-        // Nobody waits any more where the connection has ended since, or the client has taken nothing for long.
+        // Who is told that the connection has ended, or gave up because the client took nothing for long, counts on it.
         if !self.shared.waiters.hand_over(ticket) {
             return;
         }
