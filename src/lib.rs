@@ -8,6 +8,7 @@ pub mod ingress;
 pub mod json;
 pub mod live;
 pub mod metrics;
+mod printable;
 pub mod process;
 pub mod providers;
 pub mod reload;

@@ -6,7 +6,12 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
+
+use crate::printable::printable;
 
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,7 +39,11 @@ pub fn start(format: Option<LogFormat>, levels: &str) -> Result<(), ParseError> 
     });
     // A second start in one process (the tests') leaves the first one's choice.
     let _already_started = match format {
-        LogFormat::Human => builder.with_target(false).with_ansi(is_terminal).try_init(),
+        LogFormat::Human => builder
+            .with_target(false)
+            .with_ansi(is_terminal)
+            .fmt_fields(printable_fields())
+            .try_init(),
         LogFormat::Json => builder
             .json()
             .flatten_event(true)
@@ -42,6 +51,19 @@ pub fn start(format: Option<LogFormat>, levels: &str) -> Result<(), ParseError> 
             .try_init(),
     };
     Ok(())
+}
+
+/// Fields as tracing-subscriber writes them, with what is unprintable in a value escaped: nothing that a sender or a broker
+/// wrote begins a line of its own.
+fn printable_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => writer.write_str(&printable(&value)),
+            name => write!(writer, "{name}={}", printable(&value)),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Lets one line a second through.

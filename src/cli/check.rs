@@ -7,6 +7,7 @@ use clap::Args;
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::brokers::{self, Finding, Verdict, durability, together};
 use crate::config::{Action, Config, Destination, Otherwise};
+use crate::printable::printable;
 
 /// How long a broker has to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -152,7 +153,10 @@ async fn connect(config: &Config) -> Outcome {
         let findings = match looked {
             Ok(findings) => findings,
             Err(why) => {
-                eprintln!("broker {name} can't be asked: {why}");
+                eprintln!(
+                    "broker {name} can't be asked: {}",
+                    printable(&why.to_string())
+                );
                 done = Done::Badly;
                 continue;
             }
@@ -172,13 +176,13 @@ async fn connect(config: &Config) -> Outcome {
                 Verdict::Bad(why) => {
                     let is_problem = check == "exists" || broker.require_durable;
                     let severity = if is_problem { "problem" } else { "warning" };
-                    eprintln!("{severity}: {name}: {destination}: {why}");
+                    eprintln!("{severity}: {name}: {destination}: {}", printable(&why));
                     if is_problem {
                         done = Done::Badly;
                     }
                 }
                 Verdict::Advice(why) | Verdict::Unknown(why) => {
-                    eprintln!("note: {name}: {destination}: {why}")
+                    eprintln!("note: {name}: {destination}: {}", printable(&why))
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::http_client::post;
 use super::{Done, Outcome, runtime, samples, style, tail};
 use crate::brokers::{From, MockCluster, Subscription};
 use crate::config::{Config, ConfigFile, Origin, Secret};
+use crate::printable::printable;
 use crate::providers::{self, Provider};
 use crate::service::{Service, termination};
 
@@ -177,7 +178,7 @@ async fn send(
             return Err(format!(
                 "a sample {event_type} was answered {}: {}",
                 answer.status,
-                String::from_utf8_lossy(&answer.body)
+                printable(&String::from_utf8_lossy(&answer.body))
             ));
         }
         if events.is_none() {

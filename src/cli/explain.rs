@@ -16,6 +16,7 @@ use crate::config::{Config, Source};
 use crate::ingress::{
     Addressed, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation, decide,
 };
+use crate::printable::{printable, printable_json};
 use crate::providers::EventId;
 
 #[derive(Debug, Args)]
@@ -69,7 +70,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     };
     let explanation = Explanation::new(&config, &decision);
     if options.json {
-        style::println(serde_json::to_string(&explanation)?)?;
+        style::println(printable_json(&serde_json::to_string(&explanation)?))?;
     } else {
         style::print(explanation.to_text())?;
     }
@@ -233,8 +234,9 @@ impl<'a> Explanation<'a> {
         let mut text = String::new();
         let mut line = |title: &str, value: &dyn std::fmt::Display| {
             text.push_str(&format!(
-                "{}  {value}\n",
-                style::bold(&format!("{title:8}"))
+                "{}  {}\n",
+                style::bold(&format!("{title:8}")),
+                printable(&value.to_string())
             ));
         };
         line("verdict", &self.verdict);

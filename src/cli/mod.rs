@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigFile, Origin, Problems};
+use crate::printable::printable_lines;
 use crate::telemetry::LogFormat;
 
 /// The file that is read where none is named.
@@ -119,7 +120,8 @@ pub fn main() -> ExitCode {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", style::error(&describe(error.as_ref())));
+            let told = describe(error.as_ref());
+            eprintln!("{}", style::error(&printable_lines(&told)));
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,7 @@ use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
 use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Replay};
 use crate::config::{BrokerId, Config};
+use crate::printable::printable;
 use crate::service::termination;
 
 /// How long a broker has to become reachable.
@@ -130,7 +131,7 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
                     "{} -> {}:{}",
                     position(&delivered),
                     bridge.config().broker(planned.broker).name,
-                    planned.message.destination
+                    printable(&planned.message.destination)
                 ))?;
                 Ok(())
             }
@@ -196,7 +197,7 @@ fn plan(
         .clone()
         .or_else(|| value_of(&["hookbridge_intended_broker"]))
     {
-        Some(name) => find_broker(config, &name)?,
+        Some(name) => find_broker(config, &name).map_err(|why| printable(&why).into_owned())?,
         None => from,
     };
     if broker == from && topic == delivered.topic {
@@ -207,7 +208,7 @@ fn plan(
         .settings
         .kind()
         .check_destination(&topic)
-        .map_err(|rule| format!("the {topic:?} {rule}"))?;
+        .map_err(|rule| format!("the topic \"{}\" {rule}", printable(&topic)))?;
     let event_id = value_of(&["event_id"]).unwrap_or_default();
     let source = value_of(&["hookbridge_source"]).unwrap_or_default();
     let key = delivered
@@ -247,6 +248,7 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), String> {
             brokers::Outcome::NotStored(not) => not.detail,
             brokers::Outcome::Unknown(unknown) => unknown.detail,
         };
+        let why = printable(&why);
         let next = Instant::now() + Duration::from_millis(500);
         if next > patience {
             let state = match broker.health() {
@@ -255,7 +257,7 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), String> {
             };
             return Err(format!(
                 "{} did not take it: {why}{state}",
-                planned.message.destination
+                printable(&planned.message.destination)
             ));
         }
         tokio::time::sleep_until(next).await;
@@ -263,11 +265,10 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), String> {
 }
 
 fn position(delivered: &Delivered) -> String {
+    let topic = printable(&delivered.topic);
     match delivered.position {
-        Some((partition, offset)) => {
-            format!("{} partition {partition} offset {offset}", delivered.topic)
-        }
-        None => delivered.topic.clone(),
+        Some((partition, offset)) => format!("{topic} partition {partition} offset {offset}"),
+        None => topic.into_owned(),
     }
 }
 

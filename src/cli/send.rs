@@ -10,6 +10,7 @@ use http::Uri;
 use super::http_client::{Answer, post};
 use super::{Done, Outcome, runtime, samples, style};
 use crate::config::Secret;
+use crate::printable::{printable, printable_lines};
 use crate::providers::{self, Provider};
 
 #[derive(Debug, Args)]
@@ -85,10 +86,8 @@ fn body(
 fn print_answer(answer: &Answer) -> std::io::Result<()> {
     style::println(style::bold(&format!("HTTP {}", answer.status)))?;
     for (name, value) in &answer.headers {
-        style::println(style::dim(&format!(
-            "{name}: {}",
-            String::from_utf8_lossy(value.as_bytes())
-        )))?;
+        let line = format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        style::println(style::dim(&printable(&line)))?;
     }
-    style::println(String::from_utf8_lossy(&answer.body))
+    style::println(printable_lines(&String::from_utf8_lossy(&answer.body)))
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::brokers::{Delivered, From, SubscribeError, Subscription};
 use crate::config::{BrokerId, Config};
+use crate::printable::{printable, printable_json};
 
 /// Messages that wait to be printed.
 const QUEUE: usize = 64;
@@ -128,7 +129,7 @@ async fn follow(
         let delivered: Delivered =
             next.map_err(|error: SubscribeError| format!("broker {broker}: {error}"))?;
         if options.json {
-            style::println(to_json(&broker, &delivered)?)?;
+            style::println(printable_json(&to_json(&broker, &delivered)?))?;
         } else {
             style::print(to_text(&broker, &delivered))?;
         }
@@ -174,9 +175,9 @@ fn to_json(broker: &str, delivered: &Delivered) -> Result<String, serde_json::Er
     })
 }
 
-/// One message for a person; control characters of the sender's are escaped.
+/// One message for a person.
 pub(super) fn to_text(broker: &str, delivered: &Delivered) -> String {
-    let mut text = style::bold(&delivered.topic);
+    let mut text = style::bold(&printable(&delivered.topic));
     text.push_str(&style::dim(&format!("  {broker}")));
     if let Some((partition, offset)) = delivered.position {
         text.push_str(&style::dim(&format!(
@@ -184,13 +185,19 @@ pub(super) fn to_text(broker: &str, delivered: &Delivered) -> String {
         )));
     }
     if let Some(key) = &delivered.key {
-        text.push_str(&format!("  key {}", printable(key)));
+        text.push_str(&format!(
+            "  key {}",
+            printable(&String::from_utf8_lossy(key))
+        ));
     }
     text.push('\n');
     for (name, value) in &delivered.headers {
         text.push_str(&format!(
             "  {}\n",
-            style::dim(&format!("{name}: {}", printable(value)))
+            style::dim(&printable(&format!(
+                "{name}: {}",
+                String::from_utf8_lossy(value)
+            )))
         ));
     }
     text.push_str(&format!("  {}\n", compact(&delivered.value)));
@@ -202,24 +209,14 @@ fn compact(value: &[u8]) -> String {
     const MAX: usize = 400;
     let text = String::from_utf8_lossy(value);
     let lines: Vec<_> = text.lines().map(str::trim).collect();
-    let joined = printable(lines.join(" ").as_bytes());
+    let joined = lines.join(" ");
+    let joined = printable(&joined);
     match joined.char_indices().nth(MAX) {
         Some((end, _)) => format!(
             "{}… ({} bytes)",
             joined.get(..end).unwrap_or_default(),
             value.len()
         ),
-        None => joined,
+        None => joined.into_owned(),
     }
-}
-
-fn printable(bytes: &[u8]) -> String {
-    let escape = |character: char| {
-        if character.is_control() {
-            character.escape_unicode().to_string()
-        } else {
-            character.to_string()
-        }
-    };
-    String::from_utf8_lossy(bytes).chars().map(escape).collect()
 }

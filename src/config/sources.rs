@@ -286,13 +286,13 @@ fn read_schema(
             format!("the schema of {}", provider.name()),
         ),
     };
-    let compiled = serde_json::from_str(&text)
-        .map_err(|error| error.to_string())
-        .and_then(|schema| Schema::compile(&schema).map_err(|error| error.to_string()));
-    let schema = compiled
+    let schema = Schema::read(&text)
         .map_err(|error| section.problem_at("schema", format!("{place} can't be used: {error}")))
         .map(Arc::new)
         .ok()?;
+    for warning in schema.warnings() {
+        section.warn_at("schema", format!("{place}: {warning}"));
+    }
     if file.is_none() {
         presets.insert(provider.name(), Arc::clone(&schema));
     }

@@ -3,6 +3,7 @@
 use super::refusal::Refusal;
 use super::verify::Verified;
 use crate::json::{Document, Fault, Node};
+use crate::printable::printable;
 use crate::providers::{EventId, Identity, Unidentified};
 
 /// What an event says of itself.
@@ -48,7 +49,9 @@ pub(super) fn parse(verified: &Verified) -> Result<Parsed<'_>, Unidentified> {
     let request = verified.request();
     let document = Document::parse(request.body()).map_err(|fault| match fault {
         Fault::Encoding { .. } => Refusal::InvalidEncoding(fault.to_string()),
-        Fault::Syntax { .. } | Fault::Depth { .. } => Refusal::InvalidJson(fault.to_string()),
+        Fault::Syntax { .. } | Fault::Depth { .. } | Fault::Values { .. } => {
+            Refusal::InvalidJson(fault.to_string())
+        }
     })?;
     let identity = verified
         .source()
@@ -80,7 +83,7 @@ fn refuse_if_ambiguous(document: &Document<'_>) -> Result<(), Refusal> {
             let name: String = name.chars().take(64).collect();
             Err(Refusal::InvalidJson(format!(
                 "an object has the member \"{}\" twice",
-                name.escape_debug()
+                printable(&name)
             )))
         }
     }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::HashSet;
+use std::str::Chars;
 
-use super::pointer::Pointer;
+use super::pointer::{Pointer, escape_token};
 use super::scan::{Fault, scan};
 
 /// What an [`Entry`] is.
@@ -109,11 +111,6 @@ impl Entry {
         )
     }
 
-    /// Of a name or string: whether it has escapes.
-    pub(super) fn is_escaped(&self) -> bool {
-        self.flag
-    }
-
     /// The index of the first entry behind the value.
     pub(super) fn next(&self) -> usize {
         self.next as usize
@@ -175,6 +172,11 @@ impl<'b> Document<'b> {
         self.entries.get(at as usize)
     }
 
+    /// Whether the value at `at` is, or holds, the one with this index.
+    fn contains(&self, at: u32, index: u32) -> bool {
+        at <= index && self.entry(at).is_some_and(|entry| index < entry.next)
+    }
+
     fn raw(&self, at: u32) -> &str {
         self.entry(at)
             .and_then(|entry| self.text.get(entry.start as usize..entry.end as usize))
@@ -194,11 +196,27 @@ impl<'b> Document<'b> {
     fn is_named(&self, at: u32, name: &str, tag: u32) -> bool {
         self.entry(at).is_some_and(|entry| {
             if entry.flag {
-                self.text_of(at) == name
+                is_unescaped(self.raw(at), name)
             } else {
                 entry.number == tag && entry.raw_text(self.text.as_bytes()).0 == name.as_bytes()
             }
         })
+    }
+}
+
+/// A name that many objects are asked for.
+#[derive(Debug)]
+pub(super) struct Key {
+    name: String,
+    tag: u32,
+}
+
+impl Key {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            tag: tag(name.as_bytes()),
+        }
     }
 }
 
@@ -228,6 +246,20 @@ impl<'d> Node<'d> {
     #[must_use]
     pub fn document_len(&self) -> usize {
         self.document.entries.len()
+    }
+
+    /// How many bytes the whole document has.
+    #[must_use]
+    pub fn document_bytes(&self) -> usize {
+        self.document.text.len()
+    }
+
+    /// How much there is to read of it: bytes of a scalar, children of a container.
+    pub(super) fn size(&self) -> usize {
+        match self.kind() {
+            Kind::Array | Kind::Object => self.len(),
+            _ => self.raw().len(),
+        }
     }
 
     /// How many elements or members it has; 0 for what is no container.
@@ -276,7 +308,16 @@ impl<'d> Node<'d> {
     /// [ambiguous](Document::ambiguous_name).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Self> {
-        let (document, tag) = (self.document, tag(name.as_bytes()));
+        self.get_tagged(name, tag(name.as_bytes()))
+    }
+
+    pub(super) fn get_key(&self, key: &Key) -> Option<Self> {
+        self.get_tagged(&key.name, key.tag)
+    }
+
+    #[inline]
+    fn get_tagged(&self, name: &str, tag: u32) -> Option<Self> {
+        let document = self.document;
         if document.entry(self.at)?.bits & bit(tag) == 0 {
             return None;
         }
@@ -299,6 +340,47 @@ impl<'d> Node<'d> {
         self.document
             .entry(self.at)
             .is_some_and(|entry| entry.kind == Kind::Object && entry.flag)
+    }
+
+    /// Remembers as [ambiguous](Document::ambiguous_name) a name that is read and that the object has twice.
+    pub(super) fn note_repeated_name(&self, is_read: impl Fn(&str) -> bool) {
+        if !self.repeats_names() || self.document.ambiguous.get().is_some() {
+            return;
+        }
+        let mut seen = HashSet::new();
+        let mut names = self.children(Kind::Object, 1);
+        let repeated = names.find(|name_at| {
+            let name = self.document.text_of(*name_at);
+            is_read(&name) && !seen.insert(name)
+        });
+        self.document.ambiguous.set(repeated);
+    }
+
+    /// The JSON Pointer of the document's value with this [index](Self::index).
+    pub(super) fn pointer_to(&self, index: u32) -> String {
+        let mut pointer = String::new();
+        let mut node = *self;
+        while node.at < index {
+            let (position, child) = match node.kind() {
+                Kind::Array => {
+                    let mut elements = node.children(Kind::Array, 0).enumerate();
+                    let found = elements.find(|(_, at)| node.document.contains(*at, index));
+                    let Some((position, at)) = found else { break };
+                    (position.to_string(), at)
+                }
+                Kind::Object => {
+                    let mut names = node.children(Kind::Object, 1);
+                    let found = names.find(|name| node.document.contains(name + 1, index));
+                    let Some(name) = found else { break };
+                    (escape_token(&node.document.text_of(name)), name + 1)
+                }
+                _ => break,
+            };
+            pointer.push('/');
+            pointer.push_str(&position);
+            node.at = child;
+        }
+        pointer
     }
 
     /// Its members in the order they were sent; none where it is no object.
@@ -402,36 +484,51 @@ impl<'d> Iterator for Elements<'d> {
 
 /// Undoes the escapes of a string whose grammar the scanner has checked.
 pub(super) fn unescape(raw: &str) -> String {
+    #[cfg(test)]
+    tests::UNESCAPED.with(|bytes| bytes.set(bytes.get() + raw.len()));
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((before, after)) = rest.split_once('\\') {
         text.push_str(before);
         let mut characters = after.chars();
-        match characters.next() {
-            Some('b') => text.push('\u{8}'),
-            Some('f') => text.push('\u{c}'),
-            Some('n') => text.push('\n'),
-            Some('r') => text.push('\r'),
-            Some('t') => text.push('\t'),
-            Some('u') => {
-                let high = hexadecimal(&mut characters);
-                if (0xd800..0xdc00).contains(&high) {
-                    // The scanner has seen to it that `\u` and a low surrogate follow.
-                    let low = hexadecimal(&mut characters.by_ref().skip(2));
-                    text.extend(char::from_u32(
-                        0x10000 + ((high - 0xd800) << 10) + (low & 0x3ff),
-                    ));
-                } else {
-                    text.extend(char::from_u32(high));
-                }
-            }
-            Some(other) => text.push(other),
-            None => {}
-        }
+        text.extend(escaped(&mut characters));
         rest = characters.as_str();
     }
     text.push_str(rest);
     text
+}
+
+/// Whether a string without its escapes is this text. Reads no further than the first difference.
+fn is_unescaped(raw: &str, text: &str) -> bool {
+    let mut characters = raw.chars();
+    let unescaped = std::iter::from_fn(|| match characters.next()? {
+        '\\' => escaped(&mut characters),
+        other => Some(other),
+    });
+    unescaped.eq(text.chars())
+}
+
+/// The character that an escape means, whose backslash has been read.
+fn escaped(characters: &mut Chars<'_>) -> Option<char> {
+    Some(match characters.next()? {
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'u' => {
+            let high = hexadecimal(characters);
+            let code = if (0xd800..0xdc00).contains(&high) {
+                // The scanner has seen to it that `\u` and a low surrogate follow.
+                let low = hexadecimal(&mut characters.by_ref().skip(2));
+                0x10000 + ((high - 0xd800) << 10) + (low & 0x3ff)
+            } else {
+                high
+            };
+            return char::from_u32(code);
+        }
+        other => other,
+    })
 }
 
 fn hexadecimal(characters: &mut impl Iterator<Item = char>) -> u32 {
@@ -446,8 +543,113 @@ mod tests {
     use crate::json::MAX_DEPTH;
     use proptest::prelude::*;
 
+    thread_local! {
+        /// How many bytes of escaped texts this thread has unescaped.
+        pub(super) static UNESCAPED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn unescaped_by(work: impl FnOnce()) -> usize {
+        let before = UNESCAPED.get();
+        work();
+        UNESCAPED.get() - before
+    }
+
     fn is_json(body: &[u8]) -> bool {
         Document::parse(body).is_ok()
+    }
+
+    #[test]
+    fn a_name_is_unescaped_once_however_many_there_are_and_a_lookup_reads_no_further_than_it_must()
+    {
+        for count in [2, 31, 32, 33, 200] {
+            let names: Vec<_> = (0..count)
+                .map(|number| format!("\"{}{number}\":0", "\\u0061".repeat(500)))
+                .collect();
+            let body = format!("{{{}}}", names.join(","));
+            let unescaped = unescaped_by(|| {
+                let document = Document::parse(body.as_bytes()).unwrap();
+                assert!(!document.root().repeats_names());
+                assert!(document.root().get("event_id").is_none());
+                assert!(document.root().get(&"a".repeat(400)).is_none());
+            });
+            assert!(
+                unescaped <= body.len(),
+                "{count}: {unescaped} of {}",
+                body.len()
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_equal_in_every_spelling() {
+        for (name, spellings) in [
+            ("type", &["type", "\\u0074ype", "typ\\u0065"][..]),
+            ("a/\"b\\", &["a/\\\"b\\\\", "\\u0061\\/\\u0022b\\u005c"]),
+            ("🚀\n", &["🚀\\n", "\\ud83d\\ude80\\u000a"]),
+        ] {
+            for spelling in spellings {
+                let body = format!("{{\"x\":0,\"{spelling}\":1}}");
+                let document = Document::parse(body.as_bytes()).unwrap();
+                assert_eq!(
+                    document.root().get(name).map(|value| value.raw()),
+                    Some("1"),
+                    "{spelling}"
+                );
+                let longer = format!("{name}x");
+                assert!(document.root().get(&longer).is_none(), "{spelling}");
+                let body = format!("{{\"{}\":1,\"{spelling}\":2}}", spellings[0]);
+                assert!(
+                    Document::parse(body.as_bytes())
+                        .unwrap()
+                        .root()
+                        .repeats_names(),
+                    "{body}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_has_a_bounded_number_of_values() {
+        let dense = |values: usize| format!("[{}1]", "1,".repeat(values - 1));
+        // As many as 2 MB can hold.
+        assert!(is_json(dense(crate::json::max_values(0) - 1).as_bytes()));
+        let refused = Document::parse(dense(crate::json::max_values(0)).as_bytes()).unwrap_err();
+        assert_eq!(
+            refused,
+            Fault::Values {
+                offset: 2_000_000,
+                limit: 1_000_000
+            },
+            "{refused}"
+        );
+        let sparse = format!(
+            "[{}1]",
+            format!("\"{}\",", "x".repeat(13)).repeat(1_500_000)
+        );
+        assert!(is_json(sparse.as_bytes()), "a large body may have more");
+    }
+
+    #[test]
+    fn an_index_leads_to_its_pointer() {
+        let document = Document::parse(br#"{"a/b":[1,{"c":[true,null]}],"d":"x"}"#).unwrap();
+        let root = document.root();
+        for pointer in ["/a~1b", "/a~1b/0", "/a~1b/1/c", "/a~1b/1/c/1", "/d"] {
+            let node = root.at(&Pointer::parse(pointer).unwrap()).unwrap();
+            assert_eq!(root.pointer_to(node.index()), pointer);
+        }
+        assert_eq!(root.pointer_to(root.index()), "");
+    }
+
+    #[test]
+    fn a_repeated_name_is_ambiguous_only_where_it_is_read() {
+        let filler = "\"x\":1,".repeat(20_000);
+        let body = format!("{{{filler}{}\"z\":1}}", "\"y\":1,".repeat(20_000));
+        let document = Document::parse(body.as_bytes()).unwrap();
+        document.root().note_repeated_name(|name| name == "z");
+        assert!(document.ambiguous_name().is_none());
+        document.root().note_repeated_name(|name| name == "y");
+        assert_eq!(document.ambiguous_name().as_deref(), Some("y"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! JSON Pointers (RFC 6901).
 
+use crate::printable::is_unprintable;
+
 /// A parsed JSON Pointer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
@@ -76,7 +78,7 @@ pub fn escape_token(name: &str) -> String {
             '~' => token.push_str("~0"),
             '/' => token.push_str("~1"),
             // A pointer goes into answers and logs.
-            control if control.is_control() => token.extend(control.escape_unicode()),
+            other if is_unprintable(other) => token.extend(other.escape_unicode()),
             other => token.push(other),
         }
     }

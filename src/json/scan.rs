@@ -12,11 +12,27 @@ pub const MAX_DEPTH: usize = 64;
 /// The largest body that can be read; offsets are 32 bits wide.
 const MAX_BYTES: usize = u32::MAX as usize;
 
-/// In objects with more members than this, repeated names are looked for with a set instead of by comparing.
+/// In objects with more members than this, repeated names are looked for with a set instead of by comparing. So they are
+/// where a name has escapes: each name is unescaped once, however long it is.
 const MANY_MEMBERS: u32 = 32;
+
+/// The [`bit`]s of an object with an escaped name, which may be any other one in disguise.
+const ANY_NAME: u32 = u32::MAX;
 
 /// How many bytes a value or name of a usual body takes: fewer only cost another allocation.
 const BYTES_AN_ENTRY: usize = 12;
+
+/// Every body may have this many values and names, which takes 24 MB of index.
+const FREE_VALUES: usize = 1_000_000;
+
+/// Beyond them, a body may have a value or name for each of so many bytes: its index takes three times its size.
+const BYTES_PER_VALUE: usize = 8;
+
+/// How many values and member names a body may have. A body of up to 2 MB cannot have more than it may.
+#[must_use]
+pub fn max_values(body_bytes: usize) -> usize {
+    FREE_VALUES.max(body_bytes / BYTES_PER_VALUE)
+}
 
 /// Why a body is no JSON document that a source takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +54,13 @@ pub enum Fault {
         /// Where, in bytes from the start.
         offset: usize,
     },
+    /// More values and names than [`max_values`] allows.
+    Values {
+        /// Where, in bytes from the start.
+        offset: usize,
+        /// How many a body of this size may have.
+        limit: usize,
+    },
 }
 
 impl std::fmt::Display for Fault {
@@ -54,6 +77,10 @@ impl std::fmt::Display for Fault {
             Self::Depth { offset } => write!(
                 f,
                 "the body is nested deeper than {MAX_DEPTH} levels (at byte {offset})"
+            ),
+            Self::Values { offset, limit } => write!(
+                f,
+                "the body has more than {limit} values and member names (at byte {offset})"
             ),
         }
     }
@@ -131,7 +158,7 @@ impl Scanner<'_> {
                 Some(b'"') => {
                     let start = self.at + 1;
                     let is_escaped = self.string()?;
-                    self.push(Kind::String, start, self.at - 1, is_escaped);
+                    self.push(Kind::String, start, self.at - 1, is_escaped)?;
                 }
                 Some(b'{') => {
                     self.open(Kind::Object, Inside::Object)?;
@@ -185,7 +212,7 @@ impl Scanner<'_> {
         };
         self.around
             .push(std::mem::replace(&mut self.inside, container));
-        self.push(kind, self.at, self.at, false);
+        self.push(kind, self.at, self.at, false)?;
         self.at += 1;
         Ok(())
     }
@@ -194,9 +221,9 @@ impl Scanner<'_> {
         self.at += 1;
         if let Some(around) = self.around.pop() {
             let mut container = std::mem::replace(&mut self.inside, around);
-            let many =
-                matches!(container.kind, Inside::Object) && container.found.children > MANY_MEMBERS;
-            container.found.repeats |= many && self.repeats_among_many(container.entry);
+            let is_unsure = matches!(container.kind, Inside::Object)
+                && (container.found.children > MANY_MEMBERS || container.found.bits == ANY_NAME);
+            container.found.repeats |= is_unsure && self.repeats_among_many(container.entry);
             let (end, next) = (self.at, self.entries.len());
             if let Some(entry) = self.entries.get_mut(container.entry) {
                 entry.close(end, next, container.found);
@@ -221,11 +248,13 @@ impl Scanner<'_> {
             tag(self.bytes.get(start..end).unwrap_or_default()),
         );
         let bit = bit(name.tag());
-        if self.inside.found.bits & bit != 0 || is_escaped {
+        if is_escaped {
+            self.inside.found.bits = ANY_NAME;
+        } else if self.inside.found.bits & bit != 0 {
             self.note_repeat(&name);
         }
-        self.inside.found.bits |= if is_escaped { u32::MAX } else { bit };
-        self.entries.push(name);
+        self.inside.found.bits |= bit;
+        self.push_entry(name)?;
         if self.next_byte() != Some(b':') {
             return Err(self.expected("`:`"));
         }
@@ -236,12 +265,11 @@ impl Scanner<'_> {
     /// Notes whether this name, which may, stands in its object already.
     #[inline(never)]
     fn note_repeat(&mut self, name: &Entry) {
-        if self.inside.found.children < MANY_MEMBERS {
+        let found = &self.inside.found;
+        if found.children < MANY_MEMBERS && found.bits != ANY_NAME {
             let mut earlier = names(&self.entries, self.inside.entry + 1, self.entries.len());
             self.inside.found.repeats |= earlier.any(|other| {
-                let may_be_equal =
-                    name.is_escaped() || other.is_escaped() || other.tag() == name.tag();
-                may_be_equal && text(other, self.bytes) == text(name, self.bytes)
+                other.tag() == name.tag() && other.raw_text(self.bytes) == name.raw_text(self.bytes)
             });
         }
     }
@@ -342,8 +370,7 @@ impl Scanner<'_> {
             }
             self.digits()?;
         }
-        self.push(Kind::Number, start, self.at, false);
-        Ok(())
+        self.push(Kind::Number, start, self.at, false)
     }
 
     fn digits(&mut self) -> Result<(), Failed> {
@@ -367,7 +394,7 @@ impl Scanner<'_> {
         {
             return Err(self.expected("a value"));
         }
-        self.push(kind, self.at, self.at + word.len(), false);
+        self.push(kind, self.at, self.at + word.len(), false)?;
         self.at += word.len();
         Ok(())
     }
@@ -396,10 +423,34 @@ impl Scanner<'_> {
     }
 
     #[inline]
-    fn push(&mut self, kind: Kind, start: usize, end: usize, escaped: bool) {
+    fn push(&mut self, kind: Kind, start: usize, end: usize, escaped: bool) -> Result<(), Failed> {
         let next = self.entries.len() + 1;
-        self.entries
-            .push(Entry::new(kind, start, end, next, escaped));
+        self.push_entry(Entry::new(kind, start, end, next, escaped))
+    }
+
+    #[inline]
+    fn push_entry(&mut self, entry: Entry) -> Result<(), Failed> {
+        if self.entries.len() == self.entries.capacity() {
+            self.grow()?;
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Makes room for as many entries again, but not for more than the body may have.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) -> Result<(), Failed> {
+        let (count, limit) = (self.entries.len(), max_values(self.bytes.len()));
+        if count >= limit {
+            self.fault = Fault::Values {
+                offset: self.at,
+                limit,
+            };
+            return Err(Failed);
+        }
+        self.entries.reserve_exact(count.max(4).min(limit - count));
+        Ok(())
     }
 
     #[cold]

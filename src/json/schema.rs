@@ -3,25 +3,28 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::json::{Array, Json, JsonNumber, NodeIdentity, Object};
 use jsonschema::{Draft, JsonType, PatternOptions, ValidationError, Validator};
 use serde_json::{Number, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::document::{Elements, Kind, Members, Node};
+use super::analysis::{Graph, check_text, unsupported_in, with_exact_constants};
+use super::document::{Elements, Key, Kind, Members, Node};
+use super::equality::{are_distinct, equals};
 use super::pointer::escape_token;
+use super::run::{Run, steps_for};
+use super::shorten;
 
 /// How many faults are told.
 const MAX_VIOLATIONS: usize = 10;
 
-/// Bodies with more values than this are judged up to the first fault only: the list of all faults, which has no bound
-/// of its own, could be far larger than the body.
-const MAX_VALUES_FOR_A_LIST: usize = 20_000;
-
-/// The longest pointer that is told, in characters.
-const MAX_POINTER: usize = 128;
+/// Steps to list the faults of an event. The list is made whole before any of it can be taken, and the faults of all
+/// alternatives are in it: it could be far larger than the event.
+const LISTING_STEPS: u64 = 100_000;
 
 /// A compiled schema.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub struct Schema {
     validator: Validator<Body>,
     /// Every member name that the schema speaks of.
     names: HashSet<String>,
+    warnings: Vec<String>,
 }
 
 /// Why a schema can't be used.
@@ -53,6 +57,16 @@ pub struct Violation {
 }
 
 impl Schema {
+    /// Reads and compiles the text of a JSON Schema.
+    ///
+    /// # Errors
+    /// What is wrong with the text or with the schema.
+    pub fn read(text: &str) -> Result<Self, SchemaError> {
+        check_text(text).map_err(SchemaError)?;
+        let schema = serde_json::from_str(text).map_err(|error| SchemaError(error.to_string()))?;
+        Self::compile(&schema)
+    }
+
     /// Compiles a JSON Schema document (draft 2020-12 where `$schema` names no other).
     ///
     /// References to other documents are refused: the bridge fetches nothing. Regular expressions run in linear time.
@@ -60,6 +74,8 @@ impl Schema {
     /// # Errors
     /// What is wrong with the schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
+        let graph = Graph::of(schema);
+        graph.check_size().map_err(SchemaError)?;
         let mut options = jsonschema::options_for::<Body>()
             .offline()
             .should_validate_formats(true)
@@ -68,40 +84,95 @@ impl Schema {
         if schema.get("$schema").is_none() {
             options = options.with_draft(Draft::Draft202012);
         }
-        let validator = options.build(schema).map_err(|error| {
-            let place = error.instance_path().as_str();
-            SchemaError(if place.is_empty() {
-                error.to_string()
-            } else {
-                format!("at {place}: {error}")
-            })
-        })?;
+        let validator = options
+            .build(&with_exact_constants(schema))
+            .map_err(|error| SchemaError(fault_of_schema(&error)))?;
         let mut names = HashSet::new();
         collect_names(schema, &mut names);
-        Ok(Self { validator, names })
+        Ok(Self {
+            validator,
+            names,
+            warnings: graph.warnings(),
+        })
     }
 
-    /// Judges a document.
+    /// What a user of the schema should know, although it can be used.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Validates a document.
+    ///
+    /// The work is bounded: a number of steps that is linear in the size of the document, so that a document that exceeds
+    /// it exceeds it with every retry.
     ///
     /// # Errors
     /// Its faults, at least one and at most ten.
     pub fn validate(&self, root: Node<'_>) -> Result<(), Vec<Violation>> {
-        let instance = Instance::Value(root, &self.names);
-        if self.validator.is_valid(instance) {
-            return Ok(());
+        let steps = steps_for(root);
+        let run = Run::new(&self.names, steps);
+        match run.bounded(|| self.validator.is_valid(Instance::Value(root, &run))) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.faults(root, steps)),
+            Err(_exhausted) => Err(vec![Violation {
+                pointer: String::new(),
+                reason: format!(
+                    "is too complex for the schema: validation takes more than {steps} steps"
+                ),
+            }]),
         }
-        if root.document_len() > MAX_VALUES_FOR_A_LIST {
-            return self
-                .validator
-                .validate(instance)
-                .map_err(|error| vec![violation(&error)]);
+    }
+
+    /// The faults of a document that is not valid, as far as they can be told with bounded work.
+    fn faults(&self, root: Node<'_>, steps: u64) -> Vec<Violation> {
+        let run = Run::new(&self.names, LISTING_STEPS.min(steps));
+        let listed = run.bounded(|| {
+            let errors = self.validator.iter_errors(Instance::Value(root, &run));
+            let violations = errors.take(MAX_VIOLATIONS).map(|error| violation(&error));
+            violations.collect::<Vec<_>>()
+        });
+        if let Ok(violations) = listed
+            && !violations.is_empty()
+        {
+            return violations;
         }
-        Err(self
-            .validator
-            .iter_errors(instance)
-            .take(MAX_VIOLATIONS)
-            .map(|error| violation(&error))
-            .collect())
+        let run = Run::for_first_fault(&self.names, steps);
+        let described = run.bounded(|| {
+            let validated = self.validator.validate(Instance::Value(root, &run));
+            validated.err().map(|error| violation(&error))
+        });
+        vec![described.ok().flatten().unwrap_or_else(|| {
+            let index = run.first_fault().unwrap_or(root.index());
+            Violation {
+                pointer: shorten(root.pointer_to(index)),
+                reason:
+                    "does not match the schema, whose alternatives are too many to list the faults"
+                        .to_owned(),
+            }
+        })]
+    }
+}
+
+/// What is wrong with a schema, and where.
+fn fault_of_schema(error: &ValidationError<'_>) -> String {
+    let place = error.instance_path().as_str();
+    let fault = match (error.kind(), error.instance().as_str()) {
+        (ValidationErrorKind::Format { format }, Some(pattern)) if format == "regex" => {
+            match unsupported_in(pattern) {
+                Some(feature) => format!(
+                    "the pattern {pattern:?} is not supported: patterns take linear time, so there are no {feature}; \
+                     use several patterns in `allOf`, or one in `not`"
+                ),
+                None => format!("{pattern:?} is not a regular expression that is supported"),
+            }
+        }
+        _ => error.to_string(),
+    };
+    if place.is_empty() {
+        fault
+    } else {
+        format!("at {place}: {fault}")
     }
 }
 
@@ -151,6 +222,7 @@ fn violation(error: &ValidationError<'_>) -> Violation {
             "is missing".to_owned()
         }
         Fault::FalseSchema => "must not be there".to_owned(),
+        Fault::AdditionalItems { limit } => format!("has more than {limit} items"),
         Fault::AdditionalProperties { .. } | Fault::UnevaluatedProperties { .. } => {
             "has members that must not be there".to_owned()
         }
@@ -162,13 +234,6 @@ fn violation(error: &ValidationError<'_>) -> Violation {
     }
 }
 
-fn shorten(text: String) -> String {
-    match text.char_indices().nth(MAX_POINTER) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
-}
-
 /// The representation of bodies, for `jsonschema`.
 #[derive(Debug)]
 struct Body;
@@ -176,38 +241,68 @@ struct Body;
 /// A body's value, or one of its names where a schema judges names.
 #[derive(Debug, Clone, Copy)]
 enum Instance<'d> {
-    Value(Node<'d>, &'d HashSet<String>),
-    Name(&'d str),
+    Value(Node<'d>, &'d Run<'d>),
+    Name(&'d Name<'d>),
 }
 
-/// A container of a body, and the names that the schema speaks of.
+/// A member's name as a value, and the run that it is judged in where that is known.
+#[derive(Debug)]
+struct Name<'d> {
+    text: &'d str,
+    run: Option<&'d Run<'d>>,
+}
+
+/// A container of a body, and the run that looks at it.
 #[derive(Debug, Clone, Copy)]
-struct Container<'d>(Node<'d>, &'d HashSet<String>);
+struct Container<'d>(Node<'d>, &'d Run<'d>);
 
 impl Json for Body {
     type Node<'a> = Instance<'a>;
-    type PreparedKey = String;
+    type PreparedKey = Key;
     const ACYCLIC: bool = true;
     type StringBuffer = ();
 
-    fn prepare_key(key: &str) -> String {
-        key.to_owned()
+    fn prepare_key(key: &str) -> Key {
+        Key::new(key)
     }
 
     fn with_string_node<T>((): &mut (), string: &str, judge: impl FnOnce(Instance<'_>) -> T) -> T {
-        judge(Instance::Name(string))
+        judge(Instance::Name(&Name {
+            text: string,
+            run: None,
+        }))
     }
 }
 
 impl<'a> Instance<'a> {
+    /// The value, if it is of that kind. A step, as all that the validator asks.
+    #[inline]
     fn value_of(self, kind: Kind) -> Option<Node<'a>> {
         self.container(kind).map(|container| container.0)
     }
 
+    #[inline]
     fn container(self, kind: Kind) -> Option<Container<'a>> {
+        self.step();
         match self {
-            Self::Value(node, names) if node.kind() == kind => Some(Container(node, names)),
+            Self::Value(node, run) if node.kind() == kind => Some(Container(node, run)),
             Self::Value(..) | Self::Name(_) => None,
+        }
+    }
+
+    #[inline]
+    fn step(self) {
+        match self {
+            Self::Value(_, run) => run.step(),
+            Self::Name(name) => name.step(),
+        }
+    }
+}
+
+impl Name<'_> {
+    fn step(&self) {
+        if let Some(run) = self.run {
+            run.step_over(self.text.len());
         }
     }
 }
@@ -227,13 +322,29 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
 
     fn as_string(&self) -> Option<Cow<'a, str>> {
         match self {
-            Self::Value(node, _) => node.as_str(),
-            Self::Name(name) => Some(Cow::Borrowed(name)),
+            Self::Value(node, run) => {
+                let text = node.as_str();
+                run.step_over(text.as_ref().map_or(0, |text| text.len()));
+                text
+            }
+            Self::Name(name) => {
+                name.step();
+                Some(Cow::Borrowed(name.text))
+            }
         }
     }
 
     fn as_number(&self) -> Option<Decimal<'a>> {
-        self.value_of(Kind::Number).map(|node| Decimal(node.raw()))
+        match self {
+            Self::Value(node, run) if node.kind() == Kind::Number => {
+                run.step_over(node.raw().len());
+                Some(Decimal(node.raw()))
+            }
+            _ => {
+                self.step();
+                None
+            }
+        }
     }
 
     fn as_boolean(&self) -> Option<bool> {
@@ -247,7 +358,12 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
         self.value_of(Kind::Null).is_some()
     }
 
+    fn is_number(&self) -> bool {
+        self.value_of(Kind::Number).is_some()
+    }
+
     fn json_type(&self) -> JsonType {
+        self.step();
         match self {
             Self::Name(_) => JsonType::String,
             Self::Value(node, _) => match node.kind() {
@@ -261,35 +377,39 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
         }
     }
 
+    fn equals_value(&self, expected: &Value) -> bool {
+        match self {
+            Self::Value(node, run) => equals(*node, expected, run),
+            Self::Name(name) => {
+                name.step();
+                expected.as_str() == Some(name.text)
+            }
+        }
+    }
+
+    /// Only faults ask for it, and they are told without the sender's data.
     fn to_value(&self) -> Cow<'a, Value> {
-        Cow::Owned(match self {
-            Self::Name(name) => Value::from(*name),
-            Self::Value(node, _) => to_value(*node),
-        })
+        match self {
+            Self::Value(node, run) => run.note_fault(node.index()),
+            Self::Name(name) => name.step(),
+        }
+        Cow::Owned(Value::Null)
     }
 
     fn identity(&self) -> Option<NodeIdentity> {
-        match self {
-            Self::Value(node, _) => Some(NodeIdentity::tagged(0, node.index())),
-            Self::Name(_) => None,
-        }
-    }
-}
-
-/// For `const`, `enum` and `uniqueItems`; the depth is bounded by the scanner.
-fn to_value(node: Node<'_>) -> Value {
-    match node.kind() {
-        Kind::Null => Value::Null,
-        Kind::False => Value::Bool(false),
-        Kind::True => Value::Bool(true),
-        Kind::Number => Value::Number(Decimal(node.raw()).to_number().into_owned()),
-        Kind::String | Kind::Name => Value::from(node.as_str().unwrap_or_default()),
-        Kind::Array => node.elements().map(to_value).collect(),
-        Kind::Object => Value::Object(
-            node.members()
-                .map(|(name, value)| (name.into_owned(), to_value(value)))
-                .collect(),
-        ),
+        Some(match self {
+            Self::Value(node, run) => {
+                run.step_down();
+                NodeIdentity::tagged(0, node.index())
+            }
+            // There is one at a time: a name has nothing below it.
+            Self::Name(name) => {
+                if let Some(run) = name.run {
+                    run.step_down();
+                }
+                NodeIdentity::tagged(1, 0)
+            }
+        })
     }
 }
 
@@ -302,22 +422,32 @@ impl<'a> Object<'a, Body> for Container<'a> {
         self.0.len()
     }
 
-    fn get(&self, key: &String) -> Option<Instance<'a>> {
-        self.0.get(key).map(|value| Instance::Value(value, self.1))
+    fn get(&self, key: &Key) -> Option<Instance<'a>> {
+        self.1.step_over(self.0.len());
+        self.0
+            .get_key(key)
+            .map(|value| Instance::Value(value, self.1))
     }
 
     fn members(&self) -> Self::MembersIter {
-        if self.0.repeats_names() {
-            // Looking a name up is what makes it ambiguous.
-            for (name, _) in self
-                .0
-                .members()
-                .filter(|(name, _)| self.1.contains(name.as_ref()))
-            {
-                let _looked_up = self.0.get(&name);
-            }
-        }
+        // A name that the schema reads and that is there twice is ambiguous, whether or not it is looked up by itself.
+        self.0
+            .note_repeated_name(|name| self.1.names.contains(name));
         Children(self.0.members(), self.1)
+    }
+
+    fn try_for_each_name_node<B>(
+        &self,
+        (): &mut (),
+        mut judge: impl FnMut(Instance<'_>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        for (text, _) in self.members() {
+            judge(Instance::Name(&Name {
+                text: text.as_ref(),
+                run: Some(self.1),
+            }))?;
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -332,19 +462,23 @@ impl<'a> Array<'a, Body> for Container<'a> {
     fn elements(&self) -> Self::ElementsIter {
         Children(self.0.elements(), self.1)
     }
+
+    fn is_unique(&self) -> bool {
+        are_distinct(self.0, self.1)
+    }
 }
 
 /// The children of a container.
 #[derive(Debug)]
-struct Children<'d, I>(I, &'d HashSet<String>);
+struct Children<'d, I>(I, &'d Run<'d>);
 
 impl<'d> Iterator for Children<'d, Members<'d>> {
     type Item = (Cow<'d, str>, Instance<'d>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0
-            .next()
-            .map(|(name, value)| (name, Instance::Value(value, self.1)))
+        let (name, value) = self.0.next()?;
+        self.1.step_over(name.len());
+        Some((name, Instance::Value(value, self.1)))
     }
 }
 
@@ -352,6 +486,7 @@ impl<'d> Iterator for Children<'d, Elements<'d>> {
     type Item = Instance<'d>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        self.1.step();
         self.0.next().map(|value| Instance::Value(value, self.1))
     }
 }
@@ -516,6 +651,265 @@ mod tests {
             pointers(&schema, &format!("[{}1]", "1,".repeat(300_000))).len(),
             1
         );
+    }
+
+    fn steps_of(schema: &Schema, body: &str) -> u64 {
+        let document = Document::parse(body.as_bytes()).unwrap();
+        let run = Run::new(&schema.names, u64::MAX);
+        let _verdict = schema
+            .validator
+            .is_valid(Instance::Value(document.root(), &run));
+        u64::MAX - run.steps_left()
+    }
+
+    /// Tree nodes, of which each level can be read in three ways.
+    fn recursive(keyword: &str) -> Value {
+        let alternative = |name: &str| {
+            json!({"type": "object", "required": ["id"],
+                   "properties": {"child": {"$ref": "#/$defs/node"}, name: {"type": "string"}}})
+        };
+        let node = json!({keyword: [alternative("a"), alternative("b"), alternative("c")]});
+        json!({"$ref": "#/$defs/node", "$defs": {"node": node}})
+    }
+
+    fn nested(depth: usize, innermost: &str) -> String {
+        "{\"id\":1,\"child\":".repeat(depth) + innermost + &"}".repeat(depth)
+    }
+
+    #[test]
+    fn an_invalid_event_costs_bounded_work_however_the_schema_recurs() {
+        for keyword in ["anyOf", "oneOf"] {
+            let found = violations(&recursive(keyword), &nested(60, "7"));
+            assert_eq!(found.len(), 1, "{keyword}: {found:?}");
+            assert!(found[0].reason.contains("does not match"), "{found:?}");
+        }
+        // One that is listed within the bound is told as before.
+        let found = violations(&recursive("anyOf"), "7");
+        assert!(found[0].reason.contains("anyOf"), "{found:?}");
+    }
+
+    #[test]
+    fn the_first_fault_is_told_by_its_place_where_the_list_is_too_long() {
+        let schema = json!({"properties": {"list": {"items": recursive("anyOf")["$defs"]["node"]}},
+                            "$defs": recursive("anyOf")["$defs"]});
+        let body = format!("{{\"list\":[{{\"id\":1}},{}]}}", nested(40, "7"));
+        let found = violations(&schema, &body);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].pointer, "/list/1", "{found:?}");
+    }
+
+    #[test]
+    fn an_event_that_exceeds_the_steps_is_refused_and_so_is_its_retry() {
+        // Each definition tries all others: as many ways as there are orders of twelve.
+        const COUNT: usize = 12;
+        let definitions: serde_json::Map<String, Value> = (0..COUNT)
+            .map(|number| {
+                let others = (0..COUNT).filter(|other| *other != number);
+                let any: Vec<_> = others
+                    .map(|other| {
+                        json!({"allOf": [{"$ref": format!("#/$defs/d{other}")}, {"type": "integer"}]})
+                    })
+                    .collect();
+                (format!("d{number}"), json!({"anyOf": any}))
+            })
+            .collect();
+        let schema = json!({"items": {"$ref": "#/$defs/d0"}, "$defs": definitions});
+        let schema = Schema::compile(&schema).unwrap();
+        let document = Document::parse(br#"["text"]"#).unwrap();
+        let first = schema.validate(document.root()).unwrap_err();
+        assert!(
+            first[0].reason.contains("steps") && first[0].pointer.is_empty(),
+            "{first:?}"
+        );
+        assert_eq!(schema.validate(document.root()).unwrap_err(), first);
+    }
+
+    #[test]
+    fn names_are_judged_within_the_bounds_too() {
+        let schema = json!({
+            "propertyNames": {"$ref": "#/$defs/a"},
+            "$defs": {"a": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/b"}]},
+                      "b": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/a"}]}},
+        });
+        // An endless recursion in the schema is cut where it comes back to the same name.
+        assert!(violations(&schema, r#"{"x": 1}"#).is_empty());
+        let rules = json!({"propertyNames": {"pattern": "^a", "enum": ["ab", "ac"]}});
+        assert!(violations(&rules, r#"{"ab": 1, "ac": 2}"#).is_empty());
+        assert!(!violations(&rules, r#"{"ab": 1, "ad": 2}"#).is_empty());
+    }
+
+    #[test]
+    fn a_long_way_through_the_schema_at_each_level_does_not_overflow_the_stack() {
+        const CHAIN: usize = 400;
+        let definitions: serde_json::Map<String, Value> = (0..CHAIN)
+            .map(|link| {
+                let next = json!({"$ref": format!("#/$defs/l{}", (link + 1) % CHAIN)});
+                let link_schema = if link == 0 {
+                    json!({"items": next, "anyOf": [next, {"type": "null"}]})
+                } else {
+                    json!({"allOf": [next], "items": {"$ref": "#/$defs/l0"}})
+                };
+                (format!("l{link}"), link_schema)
+            })
+            .collect();
+        let schema = json!({"$ref": "#/$defs/l0", "$defs": definitions});
+        let body = "[".repeat(60) + &"]".repeat(60);
+        let found = violations(&schema, &body);
+        assert!(
+            found.iter().all(|found| found.reason.contains("complex")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn the_steps_of_ordinary_schemas_are_few_and_grow_with_the_event_alone() {
+        let union: Vec<_> = (0..20)
+            .map(|number| {
+                json!({"type": "object", "required": ["kind"],
+                       "properties": {"kind": {"type": "string", "pattern": format!("^k{number}$")}, "value": {"type": "integer"}}})
+            })
+            .collect();
+        let schemas = [
+            Schema::compile(
+                &json!({"type": "object", "properties": {"list": {"items": {"anyOf": union}}}}),
+            )
+            .unwrap(),
+            Schema::compile(&json!({"properties": {"list": {"uniqueItems": true}}})).unwrap(),
+        ];
+        let body = |items: usize| {
+            let items: Vec<_> = (0..items)
+                .map(|number| format!("{{\"kind\":\"k19\",\"value\":{number}}}"))
+                .collect();
+            format!(
+                "{{\"event_id\":\"e\",\"ping\":{{}},\"list\":[{}]}}",
+                items.join(",")
+            )
+        };
+        for schema in &schemas {
+            let (small, large) = (body(1_000), body(8_000));
+            let (few, many) = (steps_of(schema, &small), steps_of(schema, &large));
+            assert!(many < few * 10, "{few} steps become {many}");
+            let document = Document::parse(large.as_bytes()).unwrap();
+            assert!(many * 2 < steps_for(document.root()), "{many}");
+        }
+    }
+
+    #[test]
+    fn the_steps_of_a_providers_event_are_a_few_hundred() {
+        use crate::providers::{Provider as _, synq::Synq};
+        let schema = Schema::read(Synq.schema().unwrap()).unwrap();
+        for event_type in Synq.event_types() {
+            let sample = std::str::from_utf8(Synq.sample(event_type).unwrap()).unwrap();
+            let steps = steps_of(&schema, sample);
+            assert!(steps < 500, "{event_type}: {steps}");
+        }
+    }
+
+    #[test]
+    fn equality_is_exact_for_numbers_of_any_size() {
+        for (schema, good, bad) in [
+            (
+                json!({"uniqueItems": true}),
+                "[18446744073709551616, 18446744073709551617, 0.1, 0.10000000000000000001]",
+                "[1, 1.0]",
+            ),
+            (json!({"uniqueItems": true}), "[1e2, 10]", "[100, 1e2]"),
+            (
+                json!({"uniqueItems": true}),
+                r#"[{"a": 1, "b": 2}, {"a": 2, "b": 1}, [1, 2], [2, 1], "1", true, null]"#,
+                r#"[{"a": 1, "b": [2, "\u0078"]}, {"b": [2.0, "x"], "a": 1}]"#,
+            ),
+            (
+                json!({"const": 9_007_199_254_740_993_u64}),
+                "9007199254740993.0",
+                "9007199254740993.5",
+            ),
+            (
+                json!({"const": 18_446_744_073_709_551_615_u64}),
+                "18446744073709551615",
+                "18446744073709551616",
+            ),
+            (json!({"const": 0.1}), "1e-1", "0.10000000000000000001"),
+            (
+                json!({"const": {"n": 1}}),
+                r#"{"n": 10e-1}"#,
+                r#"{"n": 1.00000000000000000001}"#,
+            ),
+            (
+                json!({"enum": [1, 2.5, "x"]}),
+                "25e-1",
+                "2.5000000000000000001",
+            ),
+            (json!({"enum": [1, 2]}), "2.0", "2.00000000000000000001"),
+            (
+                json!({"enum": [[1, 2], {"a": null}]}),
+                r#"{"a": null}"#,
+                r#"{"a": null, "b": 1}"#,
+            ),
+        ] {
+            assert_eq!(violations(&schema, good), [], "{schema} {good}");
+            assert!(!violations(&schema, bad).is_empty(), "{schema} {bad}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_member_that_equality_reads_is_ambiguous() {
+        for (schema, body) in [
+            (json!({"const": {"a": 1}}), r#"{"a": 1, "a": 1}"#),
+            (json!({"enum": [{"a": 1}, 7]}), r#"{"a": 2, "a": 1}"#),
+            (json!({"enum": [[{"a": 1}], 7]}), r#"[{"a": 1, "a": 2}]"#),
+            (
+                json!({"uniqueItems": true}),
+                r#"[1, {"a": {"b": 1, "\u0062": 2}}]"#,
+            ),
+        ] {
+            let compiled = Schema::compile(&schema).unwrap();
+            let document = Document::parse(body.as_bytes()).unwrap();
+            let _verdict = compiled.validate(document.root());
+            assert!(document.ambiguous_name().is_some(), "{schema} {body}");
+        }
+        let compiled = Schema::compile(&json!({"enum": [{"a": 1}]})).unwrap();
+        let document = Document::parse(br#"{"a": 1}"#).unwrap();
+        assert!(compiled.validate(document.root()).is_ok());
+        assert!(document.ambiguous_name().is_none());
+    }
+
+    #[test]
+    fn what_reading_a_schema_would_lose_is_refused() {
+        for (text, expected) in [
+            (r#"{"const": 18446744073709551616}"#, "18446744073709551616"),
+            (
+                r#"{"enum": ["x", 0.10000000000000000001]}"#,
+                "0.10000000000000000001",
+            ),
+            (r#"{"type": "string", "type": "number"}"#, "\"type\" twice"),
+            (r#"{"type": "string",}"#, "not JSON"),
+        ] {
+            let error = Schema::read(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        for fine in [
+            r#"{"const": 18446744073709551615, "enum": [0.1, 1e2, -5, 1.50]}"#,
+            r#"{"maximum": 123456789012345678901234567890}"#,
+        ] {
+            assert!(Schema::read(fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_not_supported_is_told_from_a_wrong_one() {
+        let told = |schema: &Value| Schema::compile(schema).unwrap_err().to_string();
+        let ahead = told(&json!({"properties": {"a": {"pattern": "^(?=.*a)b"}}}));
+        assert!(
+            ahead.contains("not supported")
+                && ahead.contains("look-ahead")
+                && ahead.contains("/properties/a/pattern"),
+            "{ahead}"
+        );
+        let named = told(&json!({"patternProperties": {"(a)\\1": true}}));
+        assert!(named.contains("back-references"), "{named}");
+        let wrong = told(&json!({"pattern": "("}));
+        assert!(wrong.contains("not a regular expression"), "{wrong}");
     }
 
     #[test]

@@ -65,3 +65,6 @@ mod http2;
 
 // TLS on the public listener.
 mod tls;
+
+// What an authentic event can cost, and what its text can do.
+mod validation;

@@ -1,0 +1,40 @@
+//! A schema on the first line, a document behind it: validation ends within bounds of time and memory (fuzz/run sets them),
+//! tells at least one fault and at most ten, and says the same again.
+#![no_main]
+
+use hookbridge::json::{Document, Schema};
+use libfuzzer_sys::fuzz_target;
+
+/// Schemas are the operator's own, and large ones only slow the search down.
+const MAX_SCHEMA: usize = 2048;
+
+fuzz_target!(|input: &[u8]| {
+    let end = input
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(input.len());
+    let (schema, body) = input.split_at(end);
+    let Some(schema) = std::str::from_utf8(schema)
+        .ok()
+        .filter(|schema| schema.len() <= MAX_SCHEMA)
+    else {
+        return;
+    };
+    let Ok(schema) = Schema::read(schema) else {
+        return;
+    };
+    let Ok(document) = Document::parse(body.get(1..).unwrap_or_default()) else {
+        return;
+    };
+    let verdict = schema.validate(document.root());
+    if let Err(violations) = &verdict {
+        assert!((1..=10).contains(&violations.len()), "{violations:?}");
+        for violation in violations {
+            for text in [&violation.pointer, &violation.reason] {
+                assert!(text.chars().count() <= 129, "{violation:?}");
+            }
+        }
+    }
+    let again = schema.validate(document.root());
+    assert_eq!(verdict, again);
+});

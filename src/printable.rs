@@ -1,0 +1,88 @@
+//! Foreign text for terminals and lines of logs: nothing in it moves the cursor, forges a line or turns the reading
+//! direction.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Control characters, line and paragraph separators, and the marks that change the direction of text.
+pub(crate) fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// The text with each unprintable character as `\u{…}`.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    escape(text, is_unprintable, |escaped, character| {
+        escaped.extend(character.escape_unicode());
+    })
+}
+
+/// The same for a text of several lines, which stay lines, and for tabs.
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
+    let is_escaped = |character| is_unprintable(character) && !matches!(character, '\n' | '\t');
+    escape(text, is_escaped, |escaped, character| {
+        escaped.extend(character.escape_unicode());
+    })
+}
+
+/// A JSON text of one line, with what is unprintable in its strings as JSON's own escapes.
+pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
+    escape(json, is_unprintable, |escaped, character| {
+        // All of them are in the basic multilingual plane. Writing to a string does not fail.
+        let _infallible = write!(escaped, "\\u{:04x}", u32::from(character));
+    })
+}
+
+fn escape(
+    text: &str,
+    is_escaped: impl Fn(char) -> bool,
+    push_escaped: impl Fn(&mut String, char),
+) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_escaped(character) {
+            push_escaped(&mut escaped, character);
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_nothing_else() {
+        assert_eq!(
+            printable("a\u{1b}[31m\r\n\u{7f}\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}z"),
+            "a\\u{1b}[31m\\u{d}\\u{a}\\u{7f}\\u{9b}2J\\u{202e}\\u{2066}\\u{200f}\\u{2028}z"
+        );
+        for plain in ["", "issue-1", "grün \"ja\" \\ 日本語 🚀 e\u{301}", "עברית"] {
+            assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
+        }
+        assert_eq!(
+            printable_lines("{\n\t\"a\": 1\r\n}\u{1b}"),
+            "{\n\t\"a\": 1\\u{d}\n}\\u{1b}"
+        );
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        let value = serde_json::json!({"k\u{202e}": "a\u{1b}\u{85}\u{7f}\u{2029}\n"});
+        let text = value.to_string();
+        let escaped = printable_json(&text);
+        assert!(!escaped.contains(is_unprintable), "{escaped}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
+            value
+        );
+    }
+}
