@@ -18,7 +18,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use durability::{Finding, Needs, Verdict, together};
-pub use message::{Attribute, Headers, Message};
+pub use message::{
+    Attribute, Headers, MAX_CE_SOURCE_BYTES, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
+    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message,
+};
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 

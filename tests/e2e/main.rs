@@ -57,6 +57,9 @@ mod metrics;
 // Events that took another way, copies, and deliveries that come again.
 mod replay;
 
+// Events and values that no broker would take, and bytes that must arrive as they were sent.
+mod poison;
+
 // What is left of the security catalogue.
 mod security;
 
