@@ -71,7 +71,16 @@ fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
     let mut headers = message.headers_on(Kind::Kafka);
     headers
         .find(|(found, _)| *found == name)
-        .map(|(_, value)| value)
+        .map(|(_, value)| std::str::from_utf8(value).expect("a header of ours is text"))
+}
+
+/// Whatever the sender wrote, its broker has been asked to take as much.
+fn assert_bounded(message: &Message) {
+    for kind in [Kind::Kafka, Kind::Nats] {
+        let headers = message.headers_on(kind);
+        let bytes: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        assert!(message.key.len() + bytes < kind.overhead_bytes());
+    }
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -118,6 +127,7 @@ fuzz_target!(|input: &[u8]| {
                 .chain(&delivery.copies);
             for addressed in all {
                 assert_eq!(addressed.message.body, body);
+                assert_bounded(&addressed.message);
                 assert_eq!(header(&addressed.message, "event_id"), Some(id));
                 assert_eq!(header(&addressed.message, "ce_type"), Some(event_type));
             }
@@ -133,6 +143,7 @@ fuzz_target!(|input: &[u8]| {
         }
         Verdict::DeadLetter { letter, refusal } => {
             assert_eq!(letter.message.body, body);
+            assert_bounded(&letter.message);
             assert_eq!(
                 header(&letter.message, "hookbridge_reason"),
                 Some(refusal.code())

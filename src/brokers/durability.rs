@@ -7,9 +7,6 @@ pub struct Needs {
     pub max_body_bytes: usize,
 }
 
-/// What headers and framing may add to a body, in bytes.
-pub(super) const OVERHEAD_BYTES: usize = 5 * 1024;
-
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {

@@ -5,6 +5,75 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::Kind;
+use crate::providers::{EventId, Identity};
+
+/// The bounds, in bytes, of what a message carries beside its body. An event that would exceed one is an invalid event:
+/// no broker's limit is met by a key or a header. The values that come from the provider have theirs in [`Identity`].
+pub const MAX_KEY_BYTES: usize = 1024;
+/// Of the sender's headers that are forwarded: names and values together.
+pub const MAX_FORWARDED_BYTES: usize = 4096;
+/// Of the CloudEvents `source` of a source.
+pub const MAX_CE_SOURCE_BYTES: usize = 1024;
+/// Of the media type, without its parameters (RFC 6838 section 4.2).
+pub const MAX_MEDIA_TYPE_BYTES: usize = 255;
+/// Of a dead letter's reason in words. It is cut.
+pub const MAX_DETAIL_BYTES: usize = 1024;
+/// Of a dead letter's pointer. A longer one is left out.
+pub const MAX_POINTER_BYTES: usize = 1024;
+
+/// Of the names of sources and brokers, and of topics and subjects.
+const MAX_NAME_BYTES: usize = 64;
+const MAX_DESTINATION_BYTES: usize = 255;
+/// Of an event id whose parts are percent-encoded, between a source and a destination or a word.
+const MAX_DEDUPLICATION_BYTES: usize =
+    3 * EventId::MAX_BYTES + MAX_NAME_BYTES + MAX_DESTINATION_BYTES + 64;
+
+/// The key, and the values of all headers at their longest.
+const MAX_VALUE_BYTES: usize = MAX_KEY_BYTES
+    + 2 * EventId::MAX_BYTES
+    + MAX_DEDUPLICATION_BYTES
+    + MAX_CE_SOURCE_BYTES
+    + Identity::MAX_TYPE_BYTES
+    // The event's and the receipt's.
+    + 2 * Identity::MAX_TIME_BYTES
+    + Identity::MAX_SUBJECT_BYTES
+    // `partitionkey`.
+    + MAX_KEY_BYTES
+    + MAX_MEDIA_TYPE_BYTES
+    + MAX_FORWARDED_BYTES
+    + MAX_DETAIL_BYTES
+    + MAX_POINTER_BYTES
+    // The source, the intended broker and topic, and where a replay took the message from.
+    + 3 * MAX_NAME_BYTES
+    + 2 * MAX_DESTINATION_BYTES
+    // `specversion`, `event_id_origin`, `hookbridge_reason`, `; charset=utf-8` and a position.
+    + 128;
+
+/// The names of headers, and what the protocols put around a message and each header.
+const FRAMING_BYTES: usize = 3 * 1024;
+
+impl Kind {
+    /// What key, headers and framing add to a body at most, in bytes: the broker must take `max_body` and this.
+    #[must_use]
+    pub const fn overhead_bytes(self) -> usize {
+        let encoded = match self {
+            Self::Kafka => 1,
+            // Each byte may become a percent sign and two digits.
+            Self::Nats => 3,
+        };
+        FRAMING_BYTES + encoded * MAX_VALUE_BYTES
+    }
+
+    /// Whether a header may have this name. The bridge's own and those of HTTP may.
+    #[must_use]
+    pub fn can_name_header(self, name: &str) -> bool {
+        let is_legal = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b':';
+        match self {
+            Self::Kafka => true,
+            Self::Nats => !name.is_empty() && name.bytes().all(is_legal),
+        }
+    }
+}
 
 /// A message on its way to a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +92,13 @@ pub struct Message {
 
 impl Message {
     /// Its headers as this kind of broker gets them, before any encoding of their values.
-    pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (Cow<'static, str>, &str)> {
+    pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (Cow<'static, str>, &[u8])> {
         let recognition = match kind {
             Kind::Kafka => None,
-            Kind::Nats => Some((Cow::Borrowed("Nats-Msg-Id"), self.deduplication_id.as_str())),
+            Kind::Nats => Some((
+                Cow::Borrowed("Nats-Msg-Id"),
+                self.deduplication_id.as_bytes(),
+            )),
         };
         let headers = self.headers.iter().map(move |(attribute, value)| {
             let name = match kind {
@@ -39,33 +111,40 @@ impl Message {
     }
 }
 
-/// The headers of a [`Message`], in order. Their values stand in one text, one behind the other: an event has a dozen,
-/// which are made, kept until the broker answers and dropped together.
+/// The headers of a [`Message`], in order. Values are bytes, as senders' headers are. They share one buffer: an event has
+/// a dozen, which are made, kept until the broker answers and dropped together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Each name, and where its value ends.
     names: Vec<(Attribute, usize)>,
-    values: String,
+    values: Vec<u8>,
 }
 
 impl Headers {
-    /// None yet; room for this many, and for so many bytes of values.
+    /// None yet; room for this many headers, and for these bytes of values.
     #[must_use]
     pub fn with_capacity(headers: usize, bytes: usize) -> Self {
         Self {
             names: Vec::with_capacity(headers),
-            values: String::with_capacity(bytes),
+            values: Vec::with_capacity(bytes),
         }
     }
 
     /// Adds one at the end.
-    pub fn push(&mut self, attribute: Attribute, value: &str) {
-        self.values.push_str(value);
+    pub fn push(&mut self, attribute: Attribute, value: impl AsRef<[u8]>) {
+        self.push_parts(attribute, &[value.as_ref()]);
+    }
+
+    /// Adds one whose value is these parts, one behind the other.
+    pub fn push_parts(&mut self, attribute: Attribute, parts: &[&[u8]]) {
+        for part in parts {
+            self.values.extend_from_slice(part);
+        }
         self.names.push((attribute, self.values.len()));
     }
 
     /// Each name and value.
-    pub fn iter(&self) -> impl Iterator<Item = (&Attribute, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Attribute, &[u8])> {
         let mut start = 0;
         self.names.iter().map(move |(attribute, end)| {
             let value = self.values.get(start..*end).unwrap_or_default();

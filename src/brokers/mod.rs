@@ -18,7 +18,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use durability::{Finding, Needs, Verdict, together};
-pub use message::{Attribute, Headers, Message};
+pub use message::{
+    Attribute, Headers, MAX_CE_SOURCE_BYTES, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
+    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message,
+};
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
@@ -334,21 +337,22 @@ pub enum Replay {
 }
 
 impl Replay {
-    /// Begins where the last one stopped. A look leaves that as it is.
+    /// Begins where the last one of this selection stopped. A look leaves that as it is.
     ///
     /// # Errors
     /// Why the topic can't be read.
     pub async fn start(
         settings: &Settings,
         topic: &str,
+        selection: Option<&str>,
         is_look: bool,
     ) -> Result<Self, ReplayError> {
         match settings {
-            Settings::Kafka(settings) => {
-                kafka::Replay::start(settings, topic).await.map(Self::Kafka)
-            }
+            Settings::Kafka(settings) => kafka::Replay::start(settings, topic, selection)
+                .await
+                .map(Self::Kafka),
             Settings::Nats(settings) => {
-                let replay = nats::Replay::start(settings, topic, is_look).await?;
+                let replay = nats::Replay::start(settings, topic, selection, is_look).await?;
                 Ok(Self::Nats(Box::new(replay)))
             }
         }
@@ -393,6 +397,18 @@ impl Replay {
         match self {
             Self::Kafka(replay) => replay.done(message),
             Self::Nats(replay) => replay.pass().await,
+        }
+    }
+
+    /// Names the message that was read last: topic, partition and offset, or subject and stream sequence.
+    #[must_use]
+    pub fn location(&self, message: &Delivered) -> String {
+        match self {
+            Self::Kafka(_) => {
+                let (partition, offset) = message.position.unwrap_or_default();
+                format!("{}/{partition}/{offset}", message.topic)
+            }
+            Self::Nats(replay) => format!("{}/{}", message.topic, replay.sequence()),
         }
     }
 

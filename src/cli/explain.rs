@@ -207,7 +207,11 @@ impl<'a> Explanation<'a> {
         let broker = config.broker(*broker);
         let headers = message
             .headers_on(broker.settings.kind())
-            .map(|(name, value)| (name.into_owned(), value.into()));
+            // The headers that were given are text.
+            .map(|(name, value)| {
+                let value = String::from_utf8_lossy(value).into_owned();
+                (name.into_owned(), value.into())
+            });
         Self {
             broker: Some(&broker.name),
             topic: Some(&message.destination),

@@ -1,15 +1,23 @@
 //! `hookbridge replay`: events that took another way go where they belong, in order, each acknowledged before the next.
+//!
+//! Anyone who may write to the topic that is read may have written its headers. They choose a destination only among those
+//! that the routes can produce, unless the operator names one or allows any.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
-use percent_encoding::percent_decode_str;
+use data_encoding::HEXLOWER;
+use percent_encoding::percent_decode;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
-use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Replay};
+use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay};
 use crate::config::{BrokerId, Config};
 use crate::printable::printable;
 use crate::service::termination;
@@ -19,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The width of the progress bar, in characters.
 const BAR: usize = 30;
+
+/// Says where a replayed message was read: broker, topic and position. One for each replay, the last one at the end.
+const REPLAYED_FROM: &str = "hookbridge_replayed_from";
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -30,19 +41,102 @@ pub(super) struct Options {
     /// The broker that has it; needed where several have a topic of that name
     #[arg(long, value_name = "NAME")]
     broker: Option<String>,
-    /// Where to publish; where each event was meant to go (its header hookbridge_intended_topic) where it is not given
+    /// Where to publish; by default where each event was meant to go (its header hookbridge_intended_topic), if a route
+    /// can publish there
     #[arg(long, value_name = "TOPIC")]
     to: Option<String>,
-    /// The broker to publish to; where each event was meant to go where it is not given
+    /// The broker to publish to; by default the one that each event was meant for
     #[arg(long, value_name = "NAME")]
     to_broker: Option<String>,
-    /// Pass over events that do not say where they were meant to go, instead of stopping: they stay in the topic, and later
-    /// replays begin behind them
+    /// Publish also where no route can. Anyone who may write to the topic chooses the destination then
+    #[arg(long)]
+    any_destination: bool,
+    /// Pass over events that have no destination, or one where no route can publish, instead of stopping: they stay in the
+    /// topic, and later replays begin behind them
     #[arg(long)]
     skip_unplaced: bool,
-    /// Say what would be published where, and move nothing
+    /// Pass over events that the destination refuses for good because they are too large, instead of stopping: likewise
+    #[arg(long)]
+    skip_refused: bool,
+    /// Only events with this hookbridge_reason; may be repeated
+    #[arg(long = "reason", value_name = "CODE")]
+    reasons: Vec<String>,
+    /// Only events that were received at this time or later: RFC 3339, or a duration such as 2h before now
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Moment>,
+    /// Only events that were received before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Moment>,
+    /// Stop after N events were replayed
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// List each event with its id, its reason and where it would go, and move nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// A time as it was given, and what it is.
+#[derive(Debug, Clone)]
+struct Moment {
+    given: String,
+    at: OffsetDateTime,
+}
+
+fn parse_time(given: &str) -> Result<Moment, String> {
+    let wrong = "write a time such as 2026-11-20T06:00:00Z, or a duration before now such as 2h";
+    let at = match humantime::parse_duration(given) {
+        Ok(ago) => time::Duration::try_from(ago)
+            .ok()
+            .and_then(|ago| OffsetDateTime::now_utc().checked_sub(ago)),
+        Err(_) => OffsetDateTime::parse(given, &Rfc3339).ok(),
+    };
+    Ok(Moment {
+        given: given.to_owned(),
+        at: at.ok_or(wrong)?,
+    })
+}
+
+impl Options {
+    /// Whether these are all of the events.
+    fn selects_all(&self) -> bool {
+        self.reasons.is_empty() && self.since.is_none() && self.until.is_none()
+    }
+
+    /// Names the selection. Each has a position of its own, so that what it leaves out is not behind anyone else's.
+    fn selection(&self) -> Option<String> {
+        if self.selects_all() {
+            return None;
+        }
+        let given = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.given.clone());
+        let mut reasons = self.reasons.clone();
+        reasons.sort();
+        let all = format!(
+            "{reasons:?} {:?} {:?}",
+            given(&self.since),
+            given(&self.until)
+        );
+        let digest = HEXLOWER.encode(&Sha256::digest(all));
+        Some(digest.chars().take(12).collect())
+    }
+
+    fn selects(&self, read: &Read<'_>) -> bool {
+        let has_reason = self.reasons.is_empty()
+            || read
+                .text("hookbridge_reason")
+                .is_some_and(|reason| self.reasons.iter().any(|wanted| wanted == reason));
+        if self.since.is_none() && self.until.is_none() {
+            return has_reason;
+        }
+        let received = read
+            .text("ce_recordedtime")
+            .or_else(|| read.text("ce-recordedtime"))
+            .and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+        has_reason
+            && received.is_some_and(|received| {
+                self.since.as_ref().is_none_or(|since| received >= since.at)
+                    && self.until.as_ref().is_none_or(|until| received < until.at)
+            })
+    }
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
@@ -61,7 +155,8 @@ fn find_broker(config: &Config, name: &str) -> Result<BrokerId, String> {
     let found = config
         .broker_ids()
         .find(|id| config.broker(*id).name == name);
-    found.ok_or_else(|| format!("there is no broker {name}"))
+    // A message's header may have named it.
+    found.ok_or_else(|| format!("there is no broker {}", printable(name)))
 }
 
 fn source_broker(config: &Config, options: &Options) -> Result<BrokerId, String> {
@@ -85,190 +180,325 @@ fn source_broker(config: &Config, options: &Options) -> Result<BrokerId, String>
     }
 }
 
+/// A message of the topic that is read.
+struct Read<'m> {
+    delivered: &'m Delivered,
+    /// Broker, topic and position.
+    location: String,
+    /// As they were before the broker's encoding.
+    headers: Vec<(&'m str, Cow<'m, [u8]>)>,
+}
+
+impl<'m> Read<'m> {
+    fn new(config: &Config, from: BrokerId, replay: &Replay, delivered: &'m Delivered) -> Self {
+        let broker = config.broker(from);
+        let is_encoded = broker.settings.kind() == Kind::Nats;
+        let headers = delivered.headers.iter().map(|(name, value)| {
+            let value = if is_encoded {
+                Cow::from(percent_decode(value))
+            } else {
+                Cow::from(value)
+            };
+            (name.as_str(), value)
+        });
+        Self {
+            delivered,
+            location: format!("{}/{}", broker.name, replay.location(delivered)),
+            headers: headers.collect(),
+        }
+    }
+
+    /// The first header of this name, where it is text.
+    fn text(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(found, _)| *found == name);
+        header.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    fn event_id(&self) -> &str {
+        self.text("event_id").unwrap_or_default()
+    }
+}
+
+/// For people: where it is, which event, and why it is there. Anyone may have written it.
+impl std::fmt::Display for Read<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |text: Option<&str>| match text {
+            None | Some("") => "-".to_owned(),
+            Some(text) => printable(text).into_owned(),
+        };
+        let id = shown(self.text("event_id"));
+        let reason = shown(self.text("hookbridge_reason"));
+        write!(f, "{} {id} {reason}", printable(&self.location))
+    }
+}
+
 /// A message and where it goes.
 struct Planned {
     broker: BrokerId,
     message: Message,
 }
 
+/// Why a message was not published.
+enum Failure {
+    /// It never will be, as the destination is.
+    Refused(String),
+    /// It may be later.
+    NotNow(String),
+}
+
+/// What became of a message.
+enum Step {
+    Replayed,
+    PassedOver,
+    NotSelected,
+    /// It would stop a replay that is not dry.
+    Stays,
+}
+
 async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
     let settings = config.broker(from).settings.clone();
     let mut terminated = std::pin::pin!(termination()?);
     let bridge = Bridge::start(config).await?;
-    let mut replay = Replay::start(&settings, &options.from, options.dry_run).await?;
+    let selection = options.selection();
+    let start = Replay::start(
+        &settings,
+        &options.from,
+        selection.as_deref(),
+        options.dry_run,
+    );
+    let mut replay = start.await?;
     let mut progress = Progress::new(replay.remaining(), options.dry_run);
     let done = loop {
-        let read = tokio::select! {
-            read = replay.next() => read?,
-            _ = terminated.as_mut() => break Done::Badly,
-        };
-        let Some(delivered) = read else {
+        if options.limit.is_some_and(|limit| progress.done >= limit) {
             break Done::Well;
-        };
-        let planned = plan(&bridge, from, options, &delivered);
-        let step = match planned {
-            Ok(None) if options.skip_unplaced => {
-                let passed = if options.dry_run {
-                    style::println(format_args!("{} -> passed over", position(&delivered)))?;
-                    Ok(())
-                } else {
-                    replay.pass(&delivered).await
-                };
-                match passed {
-                    Ok(()) => {
-                        progress.pass();
-                        continue;
-                    }
-                    Err(error) => Err(error.to_string()),
-                }
-            }
-            Ok(None) => Err(
-                "it does not say where it was meant to go; say so with --to, or pass over such events with --skip-unplaced"
-                    .to_owned(),
-            ),
-            Ok(Some(planned)) if options.dry_run => {
-                style::println(format_args!(
-                    "{} -> {}:{}",
-                    position(&delivered),
-                    bridge.config().broker(planned.broker).name,
-                    printable(&planned.message.destination)
-                ))?;
-                Ok(())
-            }
-            Ok(Some(planned)) => publish(&bridge, &planned).await,
-            Err(why) => Err(why),
-        };
-        if let Err(why) = step {
-            replay.leave().await?;
-            progress.end();
-            return Err(format!(
-                "{}: {why}; it and what follows it stay where they are",
-                position(&delivered)
-            )
-            .into());
         }
-        if !options.dry_run {
-            replay.done(&delivered).await?;
+        let next = tokio::select! {
+            next = replay.next() => next,
+            signal = terminated.as_mut() => {
+                progress.end();
+                eprintln!("stopped by {signal}; {AGAIN}");
+                return Ok(Done::Badly);
+            }
+        };
+        let delivered = match next {
+            Ok(Some(delivered)) => delivered,
+            Ok(None) => break Done::Well,
+            Err(error) => {
+                progress.end();
+                return Err(format!("{}: {error}; {AGAIN}", options.from).into());
+            }
+        };
+        let read = Read::new(bridge.config(), from, &replay, &delivered);
+        let shown = read.to_string();
+        let stepped = if options.dry_run {
+            look(&bridge, from, options, &read)?
+        } else {
+            let planned = plan(bridge.config(), from, options, &read);
+            let step = step(&bridge, options, &mut replay, &read, planned);
+            tokio::select! {
+                stepped = step => stepped,
+                signal = terminated.as_mut() => Err(format!("stopped by {signal}")),
+            }
+        };
+        match stepped {
+            Ok(step) => progress.note(&step),
+            Err(why) => {
+                // The reason matters more than a position that the broker moves back by itself.
+                let left = replay.leave().await;
+                progress.end();
+                let left = left.map_or_else(|error| format!(" ({error})"), |()| String::new());
+                let why = printable(&why);
+                return Err(format!(
+                    "{shown}: {why}. It and what follows it stay where they are{left}; {AGAIN}"
+                )
+                .into());
+            }
         }
-        progress.step();
     };
     progress.end();
     bridge.drain(Instant::now() + PATIENCE).await;
-    Ok(done)
+    Ok(if progress.stays > 0 {
+        Done::Badly
+    } else {
+        done
+    })
 }
 
-/// What to publish; none where nothing says where to.
-fn plan(
+const AGAIN: &str = "run the same command again to go on from there";
+
+/// Says what would become of a message.
+fn look(
     bridge: &Bridge,
     from: BrokerId,
     options: &Options,
-    delivered: &Delivered,
-) -> Result<Option<Planned>, String> {
-    let config = bridge.config();
-    let decode = config.broker(from).settings.kind() == Kind::Nats;
-    let headers: Vec<(String, String)> = delivered
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let text = String::from_utf8_lossy(value);
-            let text = if decode {
-                percent_decode_str(&text).decode_utf8_lossy().into_owned()
-            } else {
-                text.into_owned()
-            };
-            (name.clone(), text)
-        })
-        .collect();
-    let value_of = |names: &[&str]| {
-        headers
-            .iter()
-            .find(|(name, _)| names.contains(&name.as_str()))
-            .map(|(_, value)| value.clone())
+    read: &Read<'_>,
+) -> std::io::Result<Result<Step, String>> {
+    if !options.selects(read) {
+        return Ok(Ok(Step::NotSelected));
+    }
+    let (line, step) = match plan(bridge.config(), from, options, read) {
+        Ok(planned) => {
+            let broker = &bridge.config().broker(planned.broker).name;
+            let line = format!("{read} -> {broker}:{}", planned.message.destination);
+            (line, Step::Replayed)
+        }
+        Err(why) if options.skip_unplaced => {
+            (format!("{read} passed over: {why}"), Step::PassedOver)
+        }
+        Err(why) => (format!("{read} stops the replay: {why}"), Step::Stays),
     };
+    style::println(printable(&line))?;
+    Ok(Ok(step))
+}
+
+/// Publishes a message, or passes it over, and moves the position behind it.
+async fn step(
+    bridge: &Bridge,
+    options: &Options,
+    replay: &mut Replay,
+    read: &Read<'_>,
+    planned: Result<Planned, String>,
+) -> Result<Step, String> {
+    let text = |error: brokers::ReplayError| error.to_string();
+    let passed = if !options.selects(read) {
+        Step::NotSelected
+    } else {
+        match planned {
+            Err(_) if options.skip_unplaced => Step::PassedOver,
+            Err(why) => return Err(why),
+            Ok(planned) => match publish(bridge, &planned).await {
+                Ok(()) => {
+                    replay.done(read.delivered).await.map_err(text)?;
+                    return Ok(Step::Replayed);
+                }
+                Err(Failure::Refused(_)) if options.skip_refused => Step::PassedOver,
+                Err(Failure::Refused(why) | Failure::NotNow(why)) => return Err(why),
+            },
+        }
+    };
+    replay.pass(read.delivered).await.map_err(text)?;
+    Ok(passed)
+}
+
+/// What to publish, or why there is no place for it.
+fn plan(
+    config: &Config,
+    from: BrokerId,
+    options: &Options,
+    read: &Read<'_>,
+) -> Result<Planned, String> {
     let topic = options
         .to
-        .clone()
-        .or_else(|| value_of(&["hookbridge_intended_topic"]));
+        .as_deref()
+        .or_else(|| read.text("hookbridge_intended_topic"));
     let Some(topic) = topic else {
-        return Ok(None);
+        return Err(
+            "it does not say where it was meant to go; say so with --to, or pass over such events with --skip-unplaced"
+                .to_owned(),
+        );
     };
-    let broker = match options
-        .to_broker
-        .clone()
-        .or_else(|| value_of(&["hookbridge_intended_broker"]))
-    {
-        Some(name) => find_broker(config, &name).map_err(|why| printable(&why).into_owned())?,
+    let intended_broker = read.text("hookbridge_intended_broker");
+    let broker = match options.to_broker.as_deref().or(intended_broker) {
+        Some(name) => find_broker(config, name)?,
         None => from,
     };
-    if broker == from && topic == delivered.topic {
+    if broker == from && topic == read.delivered.topic {
         return Err("it would go back to where it is; say where to with --to".to_owned());
     }
-    config
-        .broker(broker)
-        .settings
-        .kind()
-        .check_destination(&topic)
-        .map_err(|rule| format!("the topic \"{}\" {rule}", printable(&topic)))?;
-    let event_id = value_of(&["event_id"]).unwrap_or_default();
-    let source = value_of(&["hookbridge_source"]).unwrap_or_default();
-    let key = delivered
-        .key
-        .as_ref()
-        .map(|key| String::from_utf8_lossy(key).into_owned());
-    let key = key
-        .or_else(|| value_of(&["ce-partitionkey", "ce_partitionkey"]))
-        .unwrap_or_else(|| event_id.clone());
-    let is_ours = |name: &str| {
-        name.starts_with("hookbridge_") || name.to_ascii_lowercase().starts_with("nats-")
+    let settings = &config.broker(broker).settings;
+    let kind = settings.kind();
+    kind.check_destination(topic).map_err(|rule| {
+        let noun = kind.destination_noun();
+        format!("the {noun} {topic:?} {rule}; publish it elsewhere with --to, or pass over such events with --skip-unplaced")
+    })?;
+    let name = &config.broker(broker).name;
+    let is_chosen = match (&options.to, &options.to_broker) {
+        (Some(_), Some(_)) => true,
+        (Some(_), None) if broker == from => true,
+        (Some(_), None)
+            if !config.routes_can_produce(broker, topic) && !options.any_destination =>
+        {
+            return Err(format!(
+                "its header chooses the broker {name}, where no route publishes to {topic}; say which with --to-broker"
+            ));
+        }
+        _ => options.any_destination,
     };
-    let mut kept = Headers::default();
-    for (name, value) in headers.iter().filter(|(name, _)| !is_ours(name)) {
-        kept.push(Attribute::of_header(name), value);
+    if !is_chosen && !config.routes_can_produce(broker, topic) {
+        return Err(format!(
+            "no route can publish to {name}:{topic}, and anyone who may write to {} may have asked for it; \
+             publish it elsewhere with --to, allow it with --any-destination, or pass over such events with --skip-unplaced",
+            read.delivered.topic
+        ));
     }
-    let message = Message {
-        destination: topic.clone(),
-        key,
-        headers: kept,
-        body: delivered.value.clone().into(),
-        // The stream may have seen the event's own id with its dead letter.
-        deduplication_id: format!("replay/{source}/{event_id}/{topic}"),
+    let key = read
+        .delivered
+        .key
+        .as_deref()
+        .map(std::str::from_utf8)
+        .transpose()
+        .map_err(|_| {
+            "its key is not UTF-8, so the bridge did not write it; pass over such events with --skip-unplaced"
+                .to_owned()
+        })?
+        .or_else(|| read.text("ce-partitionkey"))
+        .or_else(|| read.text("ce_partitionkey"))
+        .unwrap_or_else(|| read.event_id());
+    let is_dropped = |name: &str| {
+        (name.starts_with("hookbridge_") && name != REPLAYED_FROM)
+            || name.to_ascii_lowercase().starts_with("nats-")
     };
-    Ok(Some(Planned { broker, message }))
+    let mut headers = Headers::default();
+    for (name, value) in read.headers.iter().filter(|(name, _)| !is_dropped(name)) {
+        if !kind.can_name_header(name) {
+            return Err(format!(
+                "its header {name:?} has a name that NATS can't carry; pass over such events with --skip-unplaced"
+            ));
+        }
+        headers.push(Attribute::of_header(name), value);
+    }
+    headers.push(Attribute::of_header(REPLAYED_FROM), &read.location);
+    let message = Message {
+        destination: topic.to_owned(),
+        key: key.to_owned(),
+        headers,
+        body: read.delivered.value.clone().into(),
+        // Of this message and no other: two that are replayed may have one event id and different bodies.
+        deduplication_id: format!("replay/{}/{}/{topic}", read.location, read.event_id()),
+    };
+    Ok(Planned { broker, message })
 }
 
 /// Publishes until the broker says that it has the message. What is not known to be stored is published again: every copy
 /// has the same id.
-async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), String> {
+async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), Failure> {
     let patience = Instant::now() + PATIENCE;
+    let destination = &planned.message.destination;
     loop {
         let broker = bridge.broker(planned.broker);
         let deadline = Instant::now() + bridge.config().broker_limits().publish_timeout;
         let why = match broker.publish(&planned.message, deadline).await {
             brokers::Outcome::Stored(_) => return Ok(()),
+            brokers::Outcome::NotStored(not) if not.reason == Reason::TooLarge => {
+                return Err(Failure::Refused(format!(
+                    "it is larger than {destination} takes ({}); raise the limit, publish it elsewhere with --to, or pass over such events with --skip-refused",
+                    not.detail
+                )));
+            }
             brokers::Outcome::NotStored(not) => not.detail,
             brokers::Outcome::Unknown(unknown) => unknown.detail,
         };
-        let why = printable(&why);
         let next = Instant::now() + Duration::from_millis(500);
         if next > patience {
             let state = match broker.health() {
                 Health::Down(down) => format!(" (the broker is down: {down})"),
                 Health::Up { .. } | Health::Starting => String::new(),
             };
-            return Err(format!(
-                "{} did not take it: {why}{state}",
-                printable(&planned.message.destination)
-            ));
+            return Err(Failure::NotNow(format!(
+                "{destination} did not take it: {why}{state}"
+            )));
         }
         tokio::time::sleep_until(next).await;
-    }
-}
-
-fn position(delivered: &Delivered) -> String {
-    let topic = printable(&delivered.topic);
-    match delivered.position {
-        Some((partition, offset)) => format!("{topic} partition {partition} offset {offset}"),
-        None => topic.into_owned(),
     }
 }
 
@@ -277,6 +507,8 @@ struct Progress {
     total: u64,
     done: u64,
     passed_over: u64,
+    not_selected: u64,
+    stays: u64,
     is_shown: bool,
     is_dry: bool,
 }
@@ -287,24 +519,31 @@ impl Progress {
             total,
             done: 0,
             passed_over: 0,
+            not_selected: 0,
+            stays: 0,
             is_shown: std::io::stderr().is_terminal() && !is_dry,
             is_dry,
         }
     }
 
-    fn step(&mut self) {
-        self.done += 1;
+    fn note(&mut self, step: &Step) {
+        let count = match step {
+            Step::Replayed => &mut self.done,
+            Step::PassedOver => &mut self.passed_over,
+            Step::NotSelected => &mut self.not_selected,
+            Step::Stays => &mut self.stays,
+        };
+        *count += 1;
         self.show();
     }
 
-    fn pass(&mut self) {
-        self.passed_over += 1;
-        self.show();
+    fn read(&self) -> u64 {
+        self.done + self.passed_over + self.not_selected + self.stays
     }
 
     fn show(&self) {
         if self.is_shown {
-            let read = self.done.saturating_add(self.passed_over);
+            let read = self.read();
             let filled = usize::try_from(read.saturating_mul(BAR as u64) / self.total.max(1))
                 .unwrap_or(BAR)
                 .min(BAR);
@@ -326,15 +565,37 @@ impl Progress {
         } else {
             "replayed"
         };
-        let line = if self.is_shown && self.done + self.passed_over > 0 {
+        let line = if self.is_shown && self.read() > 0 {
             "\n"
         } else {
             ""
         };
-        let passed_over = match self.passed_over {
-            0 => String::new(),
-            count => format!(", {count} passed over"),
-        };
-        eprintln!("{line}{} of {} {verb}{passed_over}", self.done, self.total);
+        let mut text = format!("{line}{} of {} {verb}", self.done, self.total);
+        for (count, what) in [
+            (self.passed_over, "passed over"),
+            (self.not_selected, "not selected"),
+            (self.stays, "would stop it"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {what}"));
+            }
+        }
+        eprintln!("{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_instants_or_durations_before_now() {
+        let at = parse_time("2026-11-20T06:00:00+01:00").unwrap().at;
+        assert_eq!(at.unix_timestamp(), 1_795_150_800);
+        let ago = OffsetDateTime::now_utc() - parse_time("2h").unwrap().at;
+        assert!((7199..7300).contains(&ago.whole_seconds()), "{ago}");
+        for wrong in ["", "yesterday", "2026-11-20", "99999999999y"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
     }
 }

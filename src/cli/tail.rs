@@ -1,6 +1,5 @@
 //! `hookbridge tail`
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -148,28 +147,63 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Cow<'a, str>>,
-    headers: BTreeMap<&'a str, Cow<'a, str>>,
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    headers: BTreeMap<&'a str, OneOrMany<&'a str>>,
+    /// Those with a value that is not UTF-8.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers_base64: BTreeMap<&'a str, OneOrMany<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
 }
 
+/// What headers of one name have: a text, or a list where there are several.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn add<'a>(to: &mut BTreeMap<&'a str, Self>, name: &'a str, value: T) {
+        let all = match to.remove(name) {
+            None => Self::One(value),
+            Some(Self::One(first)) => Self::Many(vec![first, value]),
+            Some(Self::Many(mut all)) => {
+                all.push(value);
+                Self::Many(all)
+            }
+        };
+        to.insert(name, all);
+    }
+}
+
 fn to_json(broker: &str, delivered: &Delivered) -> Result<String, serde_json::Error> {
     let (partition, offset) = delivered.position.unzip();
     let value = std::str::from_utf8(&delivered.value).ok();
-    let headers = delivered
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value)));
+    let key = delivered.key.as_deref();
+    let (mut headers, mut headers_base64) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in &delivered.headers {
+        match std::str::from_utf8(value) {
+            Ok(text) => OneOrMany::add(&mut headers, name, text),
+            Err(_) => OneOrMany::add(&mut headers_base64, name, BASE64.encode(value)),
+        }
+    }
     serde_json::to_string(&Line {
         broker,
         topic: &delivered.topic,
         partition,
         offset,
-        key: delivered.key.as_deref().map(String::from_utf8_lossy),
-        headers: headers.collect(),
+        key: key.and_then(|key| std::str::from_utf8(key).ok()),
+        key_base64: key
+            .filter(|key| std::str::from_utf8(key).is_err())
+            .map(|key| BASE64.encode(key)),
+        headers,
+        headers_base64,
         value,
         value_base64: value.is_none().then(|| BASE64.encode(&delivered.value)),
     })
@@ -218,5 +252,36 @@ fn compact(value: &[u8]) -> String {
             value.len()
         ),
         None => joined.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_loses_no_byte_and_no_header() {
+        let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
+        let delivered = Delivered {
+            topic: "t".to_owned(),
+            position: None,
+            key: Some(b"k\xff".to_vec()),
+            headers: vec![
+                header("a", b"1"),
+                header("a", b"2"),
+                header("b", b"3"),
+                header("c", b"\xf6"),
+            ],
+            value: b"{}".to_vec(),
+        };
+        let line: serde_json::Value =
+            serde_json::from_str(&to_json("main", &delivered).unwrap()).unwrap();
+        assert_eq!(line["key_base64"], "a/8=");
+        assert!(line.get("key").is_none());
+        assert_eq!(
+            line["headers"],
+            serde_json::json!({ "a": ["1", "2"], "b": "3" })
+        );
+        assert_eq!(line["headers_base64"], serde_json::json!({ "c": "9g==" }));
     }
 }

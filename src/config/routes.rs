@@ -1,11 +1,13 @@
 //! `[[routes]]`
 
+use std::collections::BTreeSet;
+
 use globset::{Glob, GlobMatcher};
 
 use super::brokers::Brokers;
 use super::section::{Section, did_you_mean};
 use super::template::{Part, Template};
-use super::{Action, BrokerId, Destination, Forwarding, Route, Source};
+use super::{Action, BrokerId, Config, Destination, Forwarding, Route, Source};
 use crate::brokers;
 
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
@@ -228,5 +230,65 @@ fn check_topic(
     if topic.reads_payload() && topics.is_none() && !begins_safely {
         let what = "a sender could choose any destination: begin with a literal prefix that ends in `.`, `-` or `_`, or list the `topics` it may become";
         section.problem_at("topic", what);
+    }
+}
+
+impl Config {
+    /// Whether some event could be published to this topic or subject: by a route, as its fallback or as a copy.
+    #[must_use]
+    pub fn routes_can_produce(&self, broker: BrokerId, topic: &str) -> bool {
+        self.sources.iter().any(|source| {
+            source.routes.iter().any(|route| match &route.action {
+                Action::Ignore => false,
+                Action::Publish(forwarding) => forwarding.destinations().any(|destination| {
+                    destination.broker == broker && destination.can_become(topic, source, route)
+                }),
+            })
+        })
+    }
+}
+
+impl Destination {
+    /// Whether the template can become this topic for an event of the source that the route takes.
+    fn can_become(&self, topic: &str, source: &Source, route: &Route) -> bool {
+        let is_listed = |topics: &Vec<String>| topics.iter().any(|listed| listed == topic);
+        if self.kind.check_destination(topic).is_err()
+            || !self.topics.as_ref().is_none_or(is_listed)
+        {
+            return false;
+        }
+        let is_taken = |event_type: &str| {
+            let first = source.routes.first_for(event_type);
+            first.is_some_and(|first| first.position == route.position)
+        };
+        let parts = self.topic.parts();
+        // How far the parts so far can reach into the topic.
+        let mut ends = BTreeSet::from([0]);
+        for (index, part) in parts.iter().enumerate() {
+            let is_last = index + 1 == parts.len();
+            let reach = |start: usize| -> Vec<usize> {
+                let rest = topic.get(start..).unwrap_or_default();
+                let literal = match part {
+                    Part::Literal(text) => text.as_str(),
+                    Part::Source => source.name.as_str(),
+                    Part::Type | Part::Pointer(_) => {
+                        let can_be = |value: &str| {
+                            self.kind.check_value(value, is_last).is_ok()
+                                && (*part != Part::Type || is_taken(value))
+                        };
+                        let lengths = (1..=rest.len())
+                            .filter(|length| rest.get(..*length).is_some_and(can_be));
+                        return lengths.map(|length| start + length).collect();
+                    }
+                };
+                let follows = rest.starts_with(literal);
+                follows
+                    .then_some(start + literal.len())
+                    .into_iter()
+                    .collect()
+            };
+            ends = ends.into_iter().flat_map(reach).collect();
+        }
+        ends.contains(&topic.len())
     }
 }

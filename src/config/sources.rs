@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
@@ -10,15 +11,21 @@ use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
 use super::section::{Section, WordOrSection, did_you_mean};
 use super::{Otherwise, Routes, Source};
+use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::json::Schema;
 use crate::providers::{self, Provider, VerifierSettings};
 
-/// Headers that are never passed on: they would be taken for the bridge's own, or mean something to the broker.
-const NEVER_FORWARDED: [&str; 6] = [
+/// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
+/// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the
+/// request.
+const NEVER_FORWARDED: [&str; 9] = [
     "event_id",
     "event_id_origin",
     "authorization",
+    "proxy-authorization",
+    "x-api-key",
     "cookie",
+    "set-cookie",
     "traceparent",
     "content-type",
 ];
@@ -88,18 +95,22 @@ fn read_source(
     let ce_source = section
         .text("ce_source")
         .unwrap_or_else(|| format!("/hookbridge/{name}"));
-    if ce_source.is_empty() || !ce_source.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+    if ce_source.is_empty()
+        || ce_source.len() > MAX_CE_SOURCE_BYTES
+        || !ce_source.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+    {
         section.problem_at(
             "ce_source",
-            "it is a URI reference: printable ASCII without spaces",
+            "it is a URI reference: up to 1024 bytes of printable ASCII without spaces",
         );
     }
-    let forward_headers = read_forward_headers(&mut section);
+    let signature_headers = provider.map_or(&[][..], |provider| provider.signature_headers());
+    let forward_headers = read_forward_headers(&mut section, signature_headers);
     let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
     let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
     let tolerance = section.optional_duration("tolerance", SECOND, 7 * 24 * HOUR);
-    let dedup_window = section.optional_duration("dedup_window", SECOND, 7 * 24 * HOUR);
+    let dedup_window = section.optional_duration("dedup_window", Duration::ZERO, 7 * 24 * HOUR);
     let Some(provider) = provider else {
         section.finish();
         return None;
@@ -140,7 +151,9 @@ fn read_source(
         success_status,
         ce_source,
         forward_headers,
-        dedup_window,
+        dedup_window: dedup_window
+            .or_else(|| provider.retry_time())
+            .filter(|window| !window.is_zero()),
     })
 }
 
@@ -195,25 +208,34 @@ fn read_success_status(section: &mut Section<'_>) -> StatusCode {
         .unwrap_or(StatusCode::OK)
 }
 
-fn read_forward_headers(section: &mut Section<'_>) -> Vec<HeaderName> {
+fn read_forward_headers(section: &mut Section<'_>, signature: &[&str]) -> Vec<HeaderName> {
     let names = section.texts("forward_headers").unwrap_or_default();
-    let headers = names.iter().enumerate().filter_map(|(index, name)| {
-        let key = format!("forward_headers[{index}]");
+    let mut headers = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
         let lower = name.to_ascii_lowercase();
-        let is_ours = NEVER_FORWARDED.contains(&lower.as_str()) || NEVER_FORWARDED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
-        match HeaderName::from_bytes(lower.as_bytes()) {
-            Ok(_) if is_ours => {
-                section.problem_at(&key, format!("{lower} is never passed on: it would be taken for the bridge's own, or is the sender's secret"));
-                None
+        let is_ours = NEVER_FORWARDED.contains(&lower.as_str())
+            || NEVER_FORWARDED_PREFIXES
+                .iter()
+                .any(|prefix| lower.starts_with(prefix));
+        let refused = match HeaderName::from_bytes(lower.as_bytes()) {
+            Err(_) => format!("\"{}\" is not a valid header name", name.escape_debug()),
+            Ok(_) if is_ours => format!(
+                "{lower} is never forwarded: it would be taken for the bridge's own, or it is a secret; remove it"
+            ),
+            Ok(_) if signature.contains(&lower.as_str()) => format!(
+                "{lower} is never forwarded: whoever reads it could send the request again; remove it"
+            ),
+            Ok(header) if headers.contains(&header) => {
+                format!("{lower} is listed twice; remove one")
             }
-            Ok(name) => Some(name),
-            Err(_) => {
-                section.problem_at(&key, format!("\"{}\" is no header's name", name.escape_debug()));
-                None
+            Ok(header) => {
+                headers.push(header);
+                continue;
             }
-        }
-    });
-    headers.collect()
+        };
+        section.problem_at(&format!("forward_headers[{index}]"), refused);
+    }
+    headers
 }
 
 fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Brokers) -> Otherwise {

@@ -459,6 +459,80 @@ fn suspicious_but_legal_things_are_warned_of() {
 }
 
 #[test]
+fn duplicates_are_recognized_for_the_providers_retry_time_unless_the_source_says_otherwise() {
+    let window = |line: &str| {
+        let text = LEAST.replace(
+            "secrets = [\"s\"]\n",
+            &format!("secrets = [\"s\"]\n{line}\n"),
+        );
+        load(&text).unwrap().sources[0].dedup_window
+    };
+    assert_eq!(window(""), Some(Duration::from_secs(3600)));
+    assert_eq!(
+        window("dedup_window = \"5m\""),
+        Some(Duration::from_secs(300))
+    );
+    assert_eq!(window("dedup_window = \"0s\""), None);
+}
+
+#[test]
+fn routes_can_produce_what_their_templates_can_become_and_nothing_else() {
+    let text = LEAST.replace(
+        "topic = \"synq.{type}\"\n",
+        r#"types = ["ping"]
+topic = "synq.{type}"
+fallback = "edge"
+[[routes]]
+types = ["issue_*", "ping"]
+topic = "x-{source}-{type}.{/a}-x.{/b}"
+copy_to = [{ broker = "main", topic = "all" }]
+broker = "edge"
+[[routes]]
+types = ["old_*"]
+action = "ignore"
+[[routes]]
+topic = "{/a}"
+topics = ["listed"]
+broker = "main"
+[brokers.edge]
+kind = "nats"
+servers = ["nats://n"]
+"#,
+    );
+    let text = text.replace("fallback", "broker = \"main\"\nfallback");
+    let config = load(&text).unwrap();
+    let broker = |name: &str| {
+        let mut ids = config.broker_ids();
+        ids.find(|id| config.broker(*id).name == name).unwrap()
+    };
+    for (name, topic) in [
+        ("main", "synq.ping"),
+        ("edge", "synq.ping"),
+        ("edge", "x-synq-issue_created.q-x.r"),
+        ("edge", "x-synq-issue_created.q-x-x.r.s"),
+        ("main", "all"),
+        ("main", "listed"),
+    ] {
+        assert!(config.routes_can_produce(broker(name), topic), "{topic}");
+    }
+    for (name, topic) in [
+        ("main", "synq.issue_created"),
+        ("main", "synq."),
+        ("edge", "x-synq-ping.q-x.r"), // an earlier route takes it
+        ("edge", "x-synq-issue_created.q.r"),
+        ("edge", "x-synq-issue_created.q.r-x.r"),
+        ("edge", "x-synq-issue_created.q-x."),
+        ("edge", "x-other-issue_created.q-x.r"),
+        ("edge", "all"),
+        ("edge", "listed"),
+        ("main", "a"),
+        ("main", ""),
+    ] {
+        assert!(!config.routes_can_produce(broker(name), topic), "{topic}");
+    }
+}
+
+#[test]
 fn bad_values_of_a_source_are_told() {
     for line in [
         "path = \"hooks\"",
@@ -472,6 +546,17 @@ fn bad_values_of_a_source_are_told() {
         "ce_source = \"a b\"",
         "forward_headers = [\"Nats-Msg-Id\"]",
         "forward_headers = [\"authorization\"]",
+        "forward_headers = [\"Proxy-Authorization\"]",
+        "forward_headers = [\"X-Api-Key\"]",
+        "forward_headers = [\"Set-Cookie\"]",
+        "forward_headers = [\"COOKIE\"]",
+        "forward_headers = [\"Event_ID\"]",
+        "forward_headers = [\"CE-Id\"]",
+        "forward_headers = [\"ce_id\"]",
+        "forward_headers = [\"X-Coalesce-Signature\"]",
+        "forward_headers = [\"x-coalesce-timestamp\"]",
+        "forward_headers = [\"x-a\", \"X-A\"]",
+        "dedup_window = \"8d\"",
         "forward_headers = [\"a b\"]",
         "schema = \"/nowhere.json\"",
         "on_invalid = \"drop\"",

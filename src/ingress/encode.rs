@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -11,13 +12,13 @@ use super::parse::{Event, Parsed};
 use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
 use super::{Addressed, Decision, Delivery, Verdict};
-use crate::brokers::{Attribute, Headers, Kind, Message};
+use crate::brokers::{
+    Attribute, Headers, Kind, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
+    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message,
+};
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
-use crate::providers::{EventId, Unidentified};
-
-/// The longest key, in bytes.
-const MAX_KEY_BYTES: usize = 1024;
+use crate::providers::{EventId, Identity, Unidentified};
 
 /// What a message usually has: more only costs another allocation.
 const HEADERS: usize = 12;
@@ -33,12 +34,14 @@ const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
 const INTENDED_BROKER: Attribute = Attribute::plain("hookbridge_intended_broker");
 const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
 
-/// Everything that is to be published of an event.
+/// Everything that is to be published of an event. One whose values exceed the bounds of headers and key is refused: no
+/// broker would ever take it.
 pub(super) fn encode(
     verified: &Verified,
     parsed: &Parsed<'_>,
     forwarding: &Forwarding,
 ) -> Result<Box<Delivery>, Refusal> {
+    check_bounds(verified, parsed.event())?;
     let to = encode_for(verified, parsed, &forwarding.to)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
         let mut message = encode_for(verified, parsed, destination)?;
@@ -92,6 +95,42 @@ fn encode_for(
     Ok(message(verified, topic, key, headers, &event.id))
 }
 
+fn check_bounds(verified: &Verified, event: &Event) -> Result<(), Refusal> {
+    let values = [
+        ("type", Some(&event.event_type), Identity::MAX_TYPE_BYTES),
+        ("time", event.time.as_ref(), Identity::MAX_TIME_BYTES),
+        (
+            "subject",
+            event.subject.as_ref(),
+            Identity::MAX_SUBJECT_BYTES,
+        ),
+    ];
+    for (name, value, most) in values {
+        if value.is_some_and(|value| value.len() > most) {
+            let reason = format!("has a {name} of more than {most} bytes");
+            return Err(Refusal::invalid_event("", reason));
+        }
+    }
+    if forwarded_bytes(verified) > MAX_FORWARDED_BYTES {
+        let reason =
+            format!("has forwarded headers of more than {MAX_FORWARDED_BYTES} bytes together");
+        return Err(Refusal::invalid_event("", reason));
+    }
+    Ok(())
+}
+
+/// The names and values of the sender's headers that are forwarded, in bytes.
+fn forwarded_bytes(verified: &Verified) -> usize {
+    let headers = verified.request().headers();
+    let names = verified.source().forward_headers.iter();
+    names
+        .flat_map(|name| {
+            let values = headers.get_all(name).iter();
+            values.map(move |value| name.as_str().len() + value.len())
+        })
+        .sum()
+}
+
 /// What becomes of an event that can't be published as it should: what the configuration says.
 pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refusal) -> Verdict {
     let event = parsed.event();
@@ -107,6 +146,29 @@ pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
 fn dead_letter(mut message: Message) -> Message {
     message.deduplication_id.push_str("/dead_letter");
     message
+}
+
+/// The dead letter of a message that its broker finds too large; none where the source has no dead letters.
+pub(super) fn too_large(
+    source: &Source,
+    intended_broker: &str,
+    refused: &Message,
+) -> Option<(Addressed, Refusal)> {
+    let Otherwise::DeadLetter { broker, topic } = &source.on_invalid else {
+        return None;
+    };
+    let refusal = Refusal::invalid_event("", "is larger than its broker takes");
+    let mut message = refused.clone();
+    let intended = Intended {
+        broker: intended_broker.to_owned(),
+        topic: std::mem::replace(&mut message.destination, topic.clone()),
+    };
+    push_reason(&mut message.headers, source, &refusal, Some(&intended));
+    let letter = Addressed {
+        broker: *broker,
+        message: dead_letter(message),
+    };
+    Some((letter, refusal))
 }
 
 /// Where an event would have gone.
@@ -187,18 +249,42 @@ fn say_why(
     intended: Option<&Intended>,
 ) {
     headers.push(Attribute::PARTITION_KEY, key);
+    push_reason(headers, verified.source(), refusal, intended);
+}
+
+fn push_reason(
+    headers: &mut Headers,
+    source: &Source,
+    refusal: &Refusal,
+    intended: Option<&Intended>,
+) {
     headers.push(REASON, refusal.code());
-    headers.push(DETAIL, &refusal.detail());
+    headers.push_parts(DETAIL, &cut(&refusal.detail(), MAX_DETAIL_BYTES));
     if let Refusal::InvalidEvent(violations) = refusal
         && let Some(Violation { pointer, .. }) = violations.first()
+        && pointer.len() <= MAX_POINTER_BYTES
     {
         headers.push(POINTER, pointer);
     }
-    headers.push(SOURCE_NAME, &verified.source().name);
+    headers.push(SOURCE_NAME, &source.name);
     if let Some(Intended { broker, topic }) = intended {
         headers.push(INTENDED_BROKER, broker);
         headers.push(INTENDED_TOPIC, topic);
     }
+}
+
+/// A text of ours within a bound, with a mark where it was cut.
+fn cut(text: &str, most: usize) -> [&[u8]; 2] {
+    const MARK: &str = "…";
+    if text.len() <= most {
+        return [text.as_bytes(), b""];
+    }
+    let mut end = most.saturating_sub(MARK.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let (kept, _) = text.as_bytes().split_at(end);
+    [kept, MARK.as_bytes()]
 }
 
 /// Where an event would have gone, if it can be told, and with which key.
@@ -277,8 +363,12 @@ fn message(
 }
 
 /// The provider's default: what the event is about, so that all about one thing stays in order; else the event's id.
+/// A subject that is too long for a key gets here for a dead letter only.
 fn default_key(event: &Event) -> &str {
-    event.subject.as_deref().unwrap_or(event.id.as_str())
+    let subject = event.subject.as_deref();
+    subject
+        .filter(|subject| subject.len() <= MAX_KEY_BYTES)
+        .unwrap_or(event.id.as_str())
 }
 
 /// What is known of an event.
@@ -300,7 +390,8 @@ impl<'e> Known<'e> {
     }
 }
 
-/// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that go on.
+/// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that are forwarded.
+/// What exceeds its bound is left out: it is here for a dead letter only.
 fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     let (source, request) = (verified.source(), verified.request());
     let mut headers = Headers::with_capacity(HEADERS, HEADER_BYTES);
@@ -309,30 +400,51 @@ fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     headers.push(Attribute::ID, known.id.as_str());
     headers.push(Attribute::SOURCE, &source.ce_source);
     let optional = [
-        (Attribute::TYPE, known.event_type),
-        (Attribute::TIME, known.time),
-        (Attribute::SUBJECT, known.subject),
+        (Attribute::TYPE, known.event_type, Identity::MAX_TYPE_BYTES),
+        (Attribute::TIME, known.time, Identity::MAX_TIME_BYTES),
+        (
+            Attribute::SUBJECT,
+            known.subject,
+            Identity::MAX_SUBJECT_BYTES,
+        ),
     ];
-    for (attribute, value) in optional {
-        if let Some(value) = value {
+    for (attribute, value, most) in optional {
+        if let Some(value) = value.filter(|value| value.len() <= most) {
             headers.push(attribute, value);
         }
     }
-    headers.push(Attribute::RECORDED_TIME, &rfc_3339(request.at()));
-    let content_type = request
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    if let Some(content_type) = content_type {
-        headers.push(CONTENT_TYPE, content_type);
+    headers.push(Attribute::RECORDED_TIME, rfc_3339(request.at()));
+    if let Some(content_type) = request.headers().get(CONTENT_TYPE_HEADER) {
+        push_content_type(&mut headers, content_type.as_bytes());
     }
-    for name in &source.forward_headers {
-        for value in request.headers().get_all(name) {
-            let attribute = Attribute::Plain(name.as_str().to_owned().into());
-            headers.push(attribute, &String::from_utf8_lossy(value.as_bytes()));
+    if forwarded_bytes(verified) <= MAX_FORWARDED_BYTES {
+        for name in &source.forward_headers {
+            for value in request.headers().get_all(name) {
+                let attribute = Attribute::Plain(name.as_str().to_owned().into());
+                headers.push(attribute, value);
+            }
         }
     }
     headers
+}
+
+/// The media type as sent. No signature covers it, so that of its parameters only the one that says what is true of
+/// every body here is kept: whoever repeats a request can make no other message of it.
+fn push_content_type(headers: &mut Headers, sent: &[u8]) {
+    let mut parts = sent.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let media_type = parts.next().unwrap_or_default();
+    if media_type.is_empty() || media_type.len() > MAX_MEDIA_TYPE_BYTES {
+        return;
+    }
+    let charset = parts.find_map(|parameter| {
+        let (name, value) = parameter.split_at_checked(b"charset=".len())?;
+        name.eq_ignore_ascii_case(b"charset=").then_some(value)
+    });
+    let is_utf_8 = charset.is_some_and(|value| {
+        value.eq_ignore_ascii_case(b"utf-8") || value.eq_ignore_ascii_case(b"\"utf-8\"")
+    });
+    let parameter: &[u8] = if is_utf_8 { b"; charset=utf-8" } else { b"" };
+    headers.push_parts(CONTENT_TYPE, &[media_type, parameter]);
 }
 
 fn rfc_3339(time: SystemTime) -> String {

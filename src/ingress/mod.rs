@@ -241,6 +241,7 @@ async fn carry_out(
                 source,
                 route: None,
                 event_type,
+                event_id: decision.event_id.as_ref(),
             };
             let stored = publish::publish_one(bridge, &use_of, letter, deadline).await;
             stored.map(Accepted::DeadLettered)
@@ -261,12 +262,18 @@ async fn carry_out(
                 source,
                 route: Some(*route),
                 event_type,
+                event_id: decision.event_id.as_ref(),
             };
-            let stored = publish::publish(bridge, &use_of, delivery, deadline).await;
+            let ended = publish::publish(bridge, &use_of, delivery, deadline).await;
             if let Some(place) = place {
-                place.end(&stored);
+                match &ended {
+                    Ok(Accepted::Published(receipt)) => place.end(&Ok(*receipt)),
+                    Err(refusal) => place.end(&Err(refusal.clone())),
+                    // Dead letters are not remembered.
+                    Ok(_) => drop(place),
+                }
             }
-            stored.map(Accepted::Published)
+            ended
         }
     }
 }

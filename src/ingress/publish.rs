@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::answer::Accepted;
 use super::refusal::Refusal;
-use super::{Addressed, Delivery};
+use super::{Addressed, Delivery, encode};
 use crate::bridge::Bridge;
 use crate::brokers::{Health, NotStored, Outcome, Reason, Receipt, Unknown};
 use crate::config::{Position, Source};
+use crate::providers::EventId;
 
 /// What a message is published for.
 pub(super) struct Use<'a> {
@@ -17,21 +19,30 @@ pub(super) struct Use<'a> {
     /// The route; none for a dead letter.
     pub(super) route: Option<Position>,
     pub(super) event_type: &'a str,
+    pub(super) event_id: Option<&'a EventId>,
 }
 
 /// Publishes an event and its copies. It is stored only when all of them are.
+///
+/// A message that its broker finds too large is refused for what it is: neither a fallback nor time would help it. It
+/// becomes a dead letter where the source has them. Without one the answer is 503, since the limit is an operator's to
+/// raise, and since Kafka refuses whole batches: a 4xx must not depend on who shared one.
 pub(super) async fn publish(
     bridge: &Bridge,
     use_of: &Use<'_>,
     delivery: &Delivery,
     deadline: Instant,
-) -> Result<Receipt, Refusal> {
-    if delivery.copies.is_empty() {
-        refuse_unstored(publish_with_fallback(bridge, use_of, delivery, deadline).await)
-    } else {
+) -> Result<Accepted, Refusal> {
+    if !delivery.copies.is_empty() {
         // Large, and every request under way would keep room for it.
-        Box::pin(publish_all(bridge, use_of, delivery, deadline)).await
+        return Box::pin(publish_all(bridge, use_of, delivery, deadline)).await;
     }
+    let outcome = publish_with_fallback(bridge, use_of, delivery, deadline).await;
+    if is_too_large(&outcome) {
+        let ended = vec![(&delivery.to, outcome)];
+        return Box::pin(dead_letter_too_large(bridge, use_of, ended, deadline)).await;
+    }
+    refuse_unstored(outcome).map(Accepted::Published)
 }
 
 async fn publish_all(
@@ -39,12 +50,13 @@ async fn publish_all(
     use_of: &Use<'_>,
     delivery: &Delivery,
     deadline: Instant,
-) -> Result<Receipt, Refusal> {
+) -> Result<Accepted, Refusal> {
     // Otherwise each of the sender's retries would add a copy where the event is stored already.
     if let Some(Addressed { broker, message }) = out_of_reach(bridge, delivery) {
         let detail = "the broker is down, so none of the event's other copies is published either";
         let outcome = Outcome::not_stored(Reason::Disconnected, detail);
-        return refuse_unstored(bridge.note_outcome(*broker, message, outcome));
+        let outcome = bridge.note_outcome(*broker, message, outcome);
+        return refuse_unstored(outcome).map(Accepted::Published);
     }
     let first = publish_with_fallback(bridge, use_of, delivery, deadline);
     let copies = join_all(
@@ -54,7 +66,56 @@ async fn publish_all(
             .map(|copy| attempt(bridge, use_of, copy, deadline)),
     );
     let (first, copies) = tokio::join!(first, copies);
-    all_stored(std::iter::once(first).chain(copies))
+    let ended = std::iter::once((&delivery.to, first)).chain(delivery.copies.iter().zip(copies));
+    dead_letter_too_large(bridge, use_of, ended.collect(), deadline).await
+}
+
+/// Puts dead letters in the place of messages that are too large, where everything else is stored.
+async fn dead_letter_too_large(
+    bridge: &Bridge,
+    use_of: &Use<'_>,
+    ended: Vec<(&Addressed, Outcome)>,
+    deadline: Instant,
+) -> Result<Accepted, Refusal> {
+    let is_settled =
+        |outcome: &Outcome| matches!(outcome, Outcome::Stored(_)) || is_too_large(outcome);
+    let may_be_replaced = ended.iter().all(|(_, outcome)| is_settled(outcome))
+        // Past the deadline what is certain now would be in doubt.
+        && Instant::now() < deadline;
+    let use_of = Use {
+        source: use_of.source,
+        route: None,
+        event_type: use_of.event_type,
+        event_id: use_of.event_id,
+    };
+    let mut has_letter = false;
+    let mut outcomes = Vec::with_capacity(ended.len());
+    for (addressed, outcome) in ended {
+        let intended = &bridge.config().broker(addressed.broker).name;
+        let letter = if may_be_replaced && is_too_large(&outcome) {
+            encode::too_large(use_of.source, intended, &addressed.message)
+        } else {
+            None
+        };
+        outcomes.push(match letter {
+            None => outcome,
+            Some((letter, refusal)) => {
+                has_letter = true;
+                bridge.note_dead_letter(use_of.source, &refusal, use_of.event_id);
+                attempt(bridge, &use_of, &letter, deadline).await
+            }
+        });
+    }
+    let accepted = if has_letter {
+        Accepted::DeadLettered
+    } else {
+        Accepted::Published
+    };
+    all_stored(outcomes.into_iter()).map(accepted)
+}
+
+fn is_too_large(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::NotStored(not) if not.reason == Reason::TooLarge)
 }
 
 /// A message whose broker is known to be down, and that has no other way.
@@ -81,7 +142,9 @@ pub(super) async fn publish_one(
     refuse_unstored(attempt(bridge, use_of, addressed, deadline).await)
 }
 
-/// The second broker gets the message only when the first certainly does not have it, and while there is time.
+/// The second broker gets the message only when the first certainly does not have it, and while there is time. A message
+/// that is too large for the first is not passed over to one that may have a higher limit: the fallback is for outages,
+/// and the event would have to come back.
 async fn publish_with_fallback(
     bridge: &Bridge,
     use_of: &Use<'_>,
@@ -95,11 +158,20 @@ async fn publish_with_fallback(
     if !matches!(bridge.broker(delivery.to.broker).health(), Health::Down(_)) {
         let outcome = attempt(bridge, use_of, &delivery.to, deadline).await;
         // Past the deadline nobody would learn what the second one says: what is certain now would be in doubt.
-        if !matches!(outcome, Outcome::NotStored(_)) || deadline <= Instant::now() {
+        if !matches!(outcome, Outcome::NotStored(_))
+            || is_too_large(&outcome)
+            || deadline <= Instant::now()
+        {
             return outcome;
         }
     }
-    attempt(bridge, use_of, fallback, deadline).await
+    let outcome = attempt(bridge, use_of, fallback, deadline).await;
+    if is_too_large(&outcome) {
+        // The first one may take it when it is back.
+        let detail = "the broker is not available, and the fallback takes no message this large";
+        return Outcome::not_stored(Reason::Disconnected, detail);
+    }
+    outcome
 }
 
 async fn attempt(

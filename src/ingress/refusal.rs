@@ -242,7 +242,7 @@ impl Refusal {
             Self::MissingEventType => "the event has no type".into(),
             Self::NoRoute { .. } => "no route takes events of this type".into(),
             Self::BrokerUnavailable { .. } => {
-                "the event was not stored, because the broker is not available; send it again"
+                "the event was not stored, because the broker is not available or refused it; send it again"
                     .into()
             }
             Self::Overloaded => {

@@ -73,7 +73,10 @@ fn refused(decision: Decision) -> Refusal {
 fn headers_of(message: &Message, kind: Kind) -> Vec<(String, String)> {
     message
         .headers_on(kind)
-        .map(|(name, value)| (name.into_owned(), value.to_owned()))
+        .map(|(name, value)| {
+            let value = String::from_utf8(value.to_vec()).unwrap();
+            (name.into_owned(), value)
+        })
         .collect()
 }
 
@@ -132,6 +135,14 @@ impl Provider for IdsUnsigned {
 
     fn default_tolerance(&self) -> Option<Duration> {
         Synq.default_tolerance()
+    }
+
+    fn retry_time(&self) -> Option<Duration> {
+        Synq.retry_time()
+    }
+
+    fn signature_headers(&self) -> &'static [&'static str] {
+        Synq.signature_headers()
     }
 
     fn schema(&self) -> Option<&'static str> {
@@ -365,6 +376,180 @@ fn listed_headers_of_the_senders_go_on_and_no_others() {
             .iter()
             .any(|(name, _)| name == "cookie" || name == "nats-rollup")
     );
+}
+
+/// Every value at its longest, in a dead letter, which has the most headers.
+#[test]
+fn no_message_adds_more_to_its_body_than_brokers_are_asked_to_take() {
+    let long = |bytes: usize| "\u{e9}".repeat(bytes / 2);
+    let name = "n".repeat(64);
+    let text = format!(
+        r#"
+[brokers.{name}]
+kind = "nats"
+servers = ["nats://n"]
+[sources.{name}]
+provider = "synq"
+secrets = ["s"]
+ce_source = "{}"
+forward_headers = ["x-a"]
+on_invalid = {{ dead_letter = {{ topic = "{}" }} }}
+[[routes]]
+topic = "{}"
+"#,
+        "%".repeat(1024),
+        "d".repeat(255),
+        "t".repeat(255),
+    );
+    let files = vec![ConfigFile::Text {
+        name: "test.toml".to_owned(),
+        text,
+    }];
+    let environment = Vec::new();
+    let config = Origin { files, environment }.load();
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    let body = format!(
+        r#"{{"event_id":"{}","event_type":"EVENT_TYPE_ISSUE_CREATED","event_time":"2026-11-20T06:15:04.123456789+00:00","issue_created":{{"issue":{{"issue_id":"{}"}}}}}}"#,
+        long(256),
+        long(1024),
+    );
+    let mut headers = HeaderMap::new();
+    let value = |bytes: Vec<u8>| HeaderValue::from_bytes(&bytes).unwrap();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        value([&b"a/"[..], &[b'\xff'; 253], b"; charset=utf-8"].concat()),
+    );
+    headers.insert("x-a", value(vec![b'\xff'; 4093]));
+    let decision = decide_with(&config, headers, body.as_bytes());
+    let Verdict::Publish { delivery, .. } = &decision.verdict else {
+        panic!("{decision:?}")
+    };
+    let source = &config.sources[0];
+    let (letter, _) = encode::too_large(source, &name, &delivery.to.message).unwrap();
+    let message = letter.message;
+    // As librdkafka and async-nats write them, with the longest variable-length numbers.
+    let on_kafka: usize = message
+        .headers_on(Kind::Kafka)
+        .map(|(name, value)| 5 + name.len() + 5 + value.len())
+        .sum();
+    let on_kafka = 61 + 30 + message.key.len() + on_kafka;
+    let on_nats: usize = message
+        .headers_on(Kind::Nats)
+        .map(|(name, value)| {
+            let encoded: usize = value
+                .iter()
+                .map(|byte| if byte.is_ascii_alphanumeric() { 1 } else { 3 })
+                .sum();
+            name.len() + ": \r\n".len() + encoded
+        })
+        .sum();
+    let on_nats = "NATS/1.0\r\n\r\n".len() + on_nats;
+    for (kind, bytes) in [(Kind::Kafka, on_kafka), (Kind::Nats, on_nats)] {
+        let most = kind.overhead_bytes();
+        assert!(bytes <= most, "{kind:?}: {bytes} of {most}");
+        assert!(bytes > most / 2, "{kind:?}: {bytes} of {most} is no bound");
+    }
+}
+
+#[test]
+fn what_a_provider_does_not_bound_is_refused_and_left_out_of_its_dead_letter() {
+    let dead = "on_invalid = { dead_letter = { topic = \"dead\" } }\nforward_headers = [\"x-a\"]\n[[routes]]\ntopic = \"t\"";
+    let mut config = config(dead);
+    let letter = |config: &Config, headers: HeaderMap| {
+        let decision = decide_with(config, headers, ISSUE.as_bytes());
+        let Verdict::DeadLetter { letter, refusal } = decision.verdict else {
+            panic!("{decision:?}")
+        };
+        let headers = headers_of(&letter.message, Kind::Kafka);
+        assert!(headers.iter().all(|(_, value)| value.len() <= 1024));
+        (refusal.detail().into_owned(), letter.message.key, headers)
+    };
+    let has = |headers: &[(String, String)], name: &str| headers.iter().any(|(n, _)| n == name);
+
+    let long = HeaderValue::from_str(&"a".repeat(4094)).unwrap();
+    let forwarded = HeaderMap::from_iter([(HeaderName::from_static("x-a"), long)]);
+    let (detail, key, headers) = letter(&config, forwarded);
+    assert!(detail.contains("forwarded headers"), "{detail}");
+    assert_eq!(key, "i-1");
+    assert!(has(&headers, "ce_type") && !has(&headers, "x-a"));
+
+    let providers: [(&'static dyn Provider, _, _, _); 3] = [
+        (&Unbounded("type"), "type of more", "ce_type", "i-1"),
+        (&Unbounded("time"), "time of more", "ce_time", "i-1"),
+        (
+            &Unbounded("subject"),
+            "subject of more",
+            "ce_subject",
+            "e-1",
+        ),
+    ];
+    for (provider, words, absent, expected) in providers {
+        Arc::get_mut(&mut config.sources[0]).unwrap().provider = provider;
+        let (detail, key, headers) = letter(&config, HeaderMap::new());
+        assert!(detail.contains(words), "{detail}");
+        assert_eq!(key, expected);
+        assert!(!has(&headers, absent), "{headers:?}");
+    }
+}
+
+/// SYNQ, were this of its values without a bound.
+struct Unbounded(&'static str);
+
+impl Provider for Unbounded {
+    fn name(&self) -> &'static str {
+        Synq.name()
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        Synq.event_types()
+    }
+
+    fn media_types(&self) -> &'static [&'static str] {
+        Synq.media_types()
+    }
+
+    fn default_tolerance(&self) -> Option<Duration> {
+        Synq.default_tolerance()
+    }
+
+    fn retry_time(&self) -> Option<Duration> {
+        Synq.retry_time()
+    }
+
+    fn signature_headers(&self) -> &'static [&'static str] {
+        Synq.signature_headers()
+    }
+
+    fn schema(&self) -> Option<&'static str> {
+        Synq.schema()
+    }
+
+    fn verifier(&self, settings: VerifierSettings) -> Box<dyn Verifier> {
+        Synq.verifier(settings)
+    }
+
+    fn identify(
+        &self,
+        headers: &HeaderMap,
+        document: &Document<'_>,
+    ) -> Result<Identity, Unidentified> {
+        let mut identity = Synq.identify(headers, document)?;
+        let long = "x".repeat(100_000);
+        match self.0 {
+            "type" => identity.event_type = long,
+            "time" => identity.time = Some(long),
+            _ => identity.subject = Some(long),
+        }
+        Ok(identity)
+    }
+
+    fn sign(&self, body: &[u8], secret: &Secret, now: SystemTime) -> Result<HeaderMap, SignError> {
+        Synq.sign(body, secret, now)
+    }
+
+    fn sample(&self, event_type: &str) -> Option<&'static [u8]> {
+        Synq.sample(event_type)
+    }
 }
 
 #[test]

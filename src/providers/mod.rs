@@ -36,6 +36,12 @@ pub trait Provider: Send + Sync + 'static {
     /// How far a signed time may be from ours, both ways: at least as long as the provider's retries keep it.
     fn default_tolerance(&self) -> Option<Duration>;
 
+    /// How long it may deliver an event again: the default `dedup_window`.
+    fn retry_time(&self) -> Option<Duration>;
+
+    /// The headers that carry the signature and its timestamp, in lower case. They are never forwarded.
+    fn signature_headers(&self) -> &'static [&'static str];
+
     /// The JSON Schema of its events.
     fn schema(&self) -> Option<&'static str>;
 
@@ -124,6 +130,15 @@ pub struct Identity {
     pub time: Option<String>,
     /// What it is about.
     pub subject: Option<String>,
+}
+
+impl Identity {
+    /// The bounds of what becomes a header, in bytes. The id has its own ([`EventId::MAX_BYTES`]).
+    pub const MAX_TYPE_BYTES: usize = 256;
+    /// Of the time.
+    pub const MAX_TIME_BYTES: usize = 64;
+    /// Of the subject, which is the default key.
+    pub const MAX_SUBJECT_BYTES: usize = 1024;
 }
 
 /// An event that does not say all that it must, and what it says all the same.

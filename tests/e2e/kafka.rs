@@ -277,7 +277,11 @@ fn a_senders_events_stay_in_order_while_the_load_comes_and_goes() {
 fn the_same_event_twice_is_two_copies_with_one_id() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic("kafka");
-    let bridge = Bridge::to_kafka(kafka, &topic);
+    let rest = kafka_broker("main", &kafka.address)
+        + &synq_source("dedup_window = \"0s\"")
+        + &route(&topic);
+    let bridge = Bridge::run(&rest);
+    bridge.wait_ready();
     let event = events::ping();
     bridge.deliver(&event).expect_published(&event);
     bridge.deliver(&event).expect_published(&event);

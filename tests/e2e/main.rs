@@ -57,6 +57,12 @@ mod metrics;
 // Events that took another way, copies, and deliveries that come again.
 mod replay;
 
+// What replay refuses to do, and what it leaves behind.
+mod replay_safety;
+
+// Events and values that no broker would take, and bytes that must arrive as they were sent.
+mod poison;
+
 // What is left of the security catalogue.
 mod security;
 

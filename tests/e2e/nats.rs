@@ -62,7 +62,7 @@ fn headers_are_exactly_the_contracts() {
 fn header_values_are_percent_encoded_as_the_cloudevents_binding_says() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("nats");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = Bridge::to_nats(nats, &stream, "", "dedup_window = \"0s\"");
     let unique = events::new_id();
     let id = format!("Grüße \"100%\" {unique}");
     let body = serde_json::json!({ "event_id": id, "ping": {} })
@@ -84,7 +84,7 @@ fn header_values_are_percent_encoded_as_the_cloudevents_binding_says() {
 fn what_jetstream_has_seen_is_answered_200_duplicate() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("nats");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = Bridge::to_nats(nats, &stream, "", "dedup_window = \"0s\"");
     let event = events::ping();
     bridge.deliver(&event).expect_published(&event);
     assert_eq!(bridge.deliver(&event).expect_success("duplicate"), event.id);

@@ -596,7 +596,10 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 fn stored(message: &rdkafka::message::BorrowedMessage<'_>) -> Stored {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("a header or key in UTF-8");
+    // What is not UTF-8 is shown as Rust would write it: `\xe9`.
+    let text = |bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
+    };
     let headers = message
         .headers()
         .into_iter()

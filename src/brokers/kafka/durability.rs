@@ -7,7 +7,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::{Settings, describe};
-use crate::brokers::durability::{Finding, Needs, OVERHEAD_BYTES, Verdict};
+use crate::brokers::Kind;
+use crate::brokers::durability::{Finding, Needs, Verdict};
 
 /// Looks at each topic once.
 ///
@@ -113,7 +114,9 @@ fn configuration(topic: &str, resource: Option<&ConfigResource>, needs: Needs) -
             verdict,
         }
     };
-    let least_bytes = needs.max_body_bytes.saturating_add(OVERHEAD_BYTES);
+    let least_bytes = needs
+        .max_body_bytes
+        .saturating_add(Kind::Kafka.overhead_bytes());
     vec![
         judge("min_insync_replicas", "min.insync.replicas", &|value| {
             let is_enough = value.parse::<u32>().is_ok_and(|replicas| replicas >= 2);
@@ -129,7 +132,7 @@ fn configuration(topic: &str, resource: Option<&ConfigResource>, needs: Needs) -
             let is_enough = value
                 .parse::<usize>()
                 .is_ok_and(|bytes| bytes >= least_bytes);
-            (!is_enough).then(|| format!("max.message.bytes is {value}: bodies of up to max_body need {least_bytes}; larger events are refused"))
+            (!is_enough).then(|| format!("max.message.bytes is {value}: an event of max_body with the longest headers needs {least_bytes}, and a larger one is refused"))
         }),
     ]
 }

@@ -96,28 +96,28 @@ impl Kafka {
         };
         if matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
             // Rare, and its future is larger than the usual one.
-            Box::pin(self.publish_alone(message, deadline, reported)).await
+            Box::pin(self.publish_alone(message, deadline)).await
         } else {
             reported
         }
     }
 
     /// The broker refuses a whole batch for its size, and with it those who only shared it. Each may try once more, one
-    /// after the other, so that no two of them meet in a batch again.
-    async fn publish_alone(
-        &self,
-        message: &Message,
-        deadline: Instant,
-        reported: Outcome,
-    ) -> Outcome {
+    /// after the other, so that no two of them meet in a batch again. Only what is refused then is itself too large.
+    async fn publish_alone(&self, message: &Message, deadline: Instant) -> Outcome {
+        let no_time = || {
+            let detail =
+                "refused with its batch for the batch's size; there was no time to send it alone";
+            Outcome::not_stored(Reason::Other, detail)
+        };
         let Ok(_turn) = tokio::time::timeout_at(deadline, self.alone.lock()).await else {
-            return reported;
+            return no_time();
         };
         if Instant::now() + MARGIN > deadline {
-            return reported;
+            return no_time();
         }
         match self.produce(message, deadline, Company::Nobody) {
-            Err(_) => reported,
+            Err(outcome) => outcome,
             Ok(waiter) => report(waiter).await,
         }
     }
@@ -150,7 +150,7 @@ impl Kafka {
         for (key, value) in message.headers_on(Kind::Kafka) {
             headers = headers.insert(Header {
                 key: &key,
-                value: Some(value.as_bytes()),
+                value: Some(value),
             });
         }
         let record = BaseRecord::with_opaque_to(&message.destination, opaque(waiter.ticket()))

@@ -19,6 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Replay {
     consumer: StreamConsumer,
     topic: String,
+    partitions: usize,
     unfinished: HashSet<i32>,
     remaining: u64,
 }
@@ -27,18 +28,32 @@ impl Replay {
     pub(in crate::brokers) async fn start(
         settings: &Settings,
         topic: &str,
+        selection: Option<&str>,
     ) -> Result<Self, ReplayError> {
         let (settings, topic) = (settings.clone(), topic.to_owned());
-        let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic));
+        let mut group = format!("hookbridge-replay-{topic}");
+        if let Some(selection) = selection {
+            // No topic has a slash: neither of two selections is another topic.
+            group.push('/');
+            group.push_str(selection);
+        }
+        let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic, &group));
         let started = starting
             .await
             .map_err(|error| ReplayError(error.to_string()))?;
-        started.map_err(|error| ReplayError(describe(&error)))
+        let replay = started.map_err(|error| ReplayError(describe(&error)))?;
+        if replay.partitions == 0 {
+            return Err(ReplayError(format!(
+                "the topic {} does not exist, or this user may not read it",
+                replay.topic
+            )));
+        }
+        Ok(replay)
     }
 
-    fn assign(settings: &Settings, topic: String) -> Result<Self, KafkaError> {
+    fn assign(settings: &Settings, topic: String, group: &str) -> Result<Self, KafkaError> {
         let mut config = settings.consumer_config(true);
-        config.set("group.id", format!("hookbridge-replay-{topic}"));
+        config.set("group.id", group);
         config.set("enable.partition.eof", "true");
         let consumer: StreamConsumer = config.create()?;
         let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT)?;
@@ -76,6 +91,7 @@ impl Replay {
         Ok(Self {
             consumer,
             topic,
+            partitions: committed.count(),
             unfinished,
             remaining,
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use zeroize::Zeroizing;
 
-use crate::brokers::Limits;
+use crate::brokers::{Kind, Limits};
 use crate::config::Section;
 
 /// What the bridge's own time-out has over librdkafka's, so that the client's word, which tells "certainly not stored"
@@ -25,9 +25,6 @@ const LINGER: [&str; 2] = ["linger.ms", "queue.buffering.max.ms"];
 
 /// The least that a message has.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// What headers and Kafka's own framing may add to a body.
-const OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The largest `message.max.bytes` that librdkafka takes (`CONFIGURATION.md`).
 const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
@@ -174,7 +171,7 @@ impl Settings {
         );
         let message_bytes = limits
             .max_body_bytes
-            .saturating_add(OVERHEAD_BYTES)
+            .saturating_add(Kind::Kafka.overhead_bytes())
             .min(MAX_MESSAGE_BYTES);
         config.set("message.max.bytes", message_bytes.to_string());
         // Every request waits for its own acknowledgement.

@@ -9,7 +9,8 @@ use async_nats::jetstream::stream::{
 
 use super::settings::{Acknowledgement, Settings};
 use super::subscription::connect;
-use crate::brokers::durability::{Finding, Needs, OVERHEAD_BYTES};
+use crate::brokers::Kind;
+use crate::brokers::durability::{Finding, Needs};
 
 /// Deliveries may come again for about half an hour (SYNQ's).
 const RETRY_HORIZON: Duration = Duration::from_secs(35 * 60);
@@ -67,7 +68,9 @@ pub(in crate::brokers) async fn look(
 
 fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Vec<Finding> {
     let name = &config.name;
-    let least_bytes = needs.max_body_bytes.saturating_add(OVERHEAD_BYTES);
+    let least_bytes = needs
+        .max_body_bytes
+        .saturating_add(Kind::Nats.overhead_bytes());
     let largest = usize::try_from(config.max_message_size)
         .ok()
         .filter(|size| *size > 0)
@@ -115,7 +118,7 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
         ),
         Finding::new(subject, "max_message_size", largest >= least_bytes, || {
             format!(
-                "stream {name} or its server takes messages of up to {largest} bytes, and bodies of up to max_body need {least_bytes}; larger events are refused"
+                "stream {name} or its server takes messages of up to {largest} bytes, and an event of max_body with the longest headers needs {least_bytes}: a larger one is refused"
             )
         }),
         Finding::advice(

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::brokers::{Kind, Message};
 
@@ -15,7 +15,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 pub(super) fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in message.headers_on(Kind::Nats) {
-        let encoded = Cow::from(utf8_percent_encode(value, ENCODED));
+        let encoded = Cow::from(percent_encode(value, ENCODED));
         // Parsed first: the map's own conversions panic.
         let Ok(value) = encoded.parse::<HeaderValue>() else {
             continue;

@@ -22,6 +22,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 pub struct Replay {
     consumer: PullConsumer,
     current: Option<jetstream::Message>,
+    /// The stream sequence of the message that was read last.
+    sequence: u64,
     is_look: bool,
     /// Whether the stream keeps what is behind the position.
     keeps_all: bool,
@@ -33,6 +35,7 @@ impl Replay {
     pub(in crate::brokers) async fn start(
         settings: &Settings,
         subject: &str,
+        selection: Option<&str>,
         is_look: bool,
     ) -> Result<Self, ReplayError> {
         let fail = |error: &dyn std::fmt::Display| ReplayError(format!("{subject}: {error}"));
@@ -41,7 +44,11 @@ impl Replay {
         let stream = stream_of(&context, subject).await.map_err(ReplayError)?;
         // A consumer's name has no dots, and two subjects must not share one.
         let name = subject.replace('_', "_u").replace('.', "_d");
-        let name = format!("hookbridge-replay-{name}");
+        let mut name = format!("hookbridge-replay-{name}");
+        if let Some(selection) = selection {
+            name.push_str("_s");
+            name.push_str(selection);
+        }
         let durable = pull::Config {
             durable_name: Some(name.clone()),
             deliver_policy: DeliverPolicy::All,
@@ -85,6 +92,7 @@ impl Replay {
         Ok(Self {
             consumer,
             current: None,
+            sequence: 0,
             is_look,
             keeps_all: stream.cached_info().config.retention == RetentionPolicy::Limits,
             remaining,
@@ -93,6 +101,10 @@ impl Replay {
 
     pub(in crate::brokers) fn remaining(&self) -> u64 {
         self.remaining
+    }
+
+    pub(in crate::brokers) fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     pub(in crate::brokers) async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
@@ -113,6 +125,10 @@ impl Replay {
             if let Some(message) = batch.next().await {
                 let message = message.map_err(|error| ReplayError(error.to_string()))?;
                 let read = delivered(message.message.clone());
+                self.sequence = message
+                    .info()
+                    .map_err(|error| ReplayError(error.to_string()))?
+                    .stream_sequence;
                 self.current = Some(message).filter(|_| !self.is_look);
                 self.remaining -= 1;
                 return Ok(Some(read));

@@ -284,10 +284,10 @@ fn subject(
     let id = Field::find(about.object()?, about.way, subject)?
         .ok_or_else(|| missing(about.way, subject))?;
     let text = id.text()?;
-    if text.is_empty() {
-        Err(id.refuse("must not be empty"))
-    } else {
-        Ok(Some(text))
+    match text.len() {
+        0 => Err(id.refuse("must not be empty")),
+        1..=Identity::MAX_SUBJECT_BYTES => Ok(Some(text)),
+        _ => Err(id.refuse("must not be longer than 1024 bytes")),
     }
 }
 

@@ -33,6 +33,15 @@ impl Provider for Synq {
         Some(Duration::from_secs(35 * 60))
     }
 
+    fn retry_time(&self) -> Option<Duration> {
+        // About 30 minutes (`event.proto`), and some more by hand.
+        Some(Duration::from_secs(3600))
+    }
+
+    fn signature_headers(&self) -> &'static [&'static str] {
+        &signature::HEADERS
+    }
+
     fn schema(&self) -> Option<&'static str> {
         Some(include_str!("schema.json"))
     }

@@ -8,8 +8,10 @@ use super::super::hmac::{self, Digest, Key};
 use super::super::{SignError, Unverified, Verifier, VerifierSettings};
 use crate::config::Secret;
 
-const TIMESTAMP: HeaderName = HeaderName::from_static("x-coalesce-timestamp");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-coalesce-signature");
+/// Both headers of the scheme.
+pub(super) const HEADERS: [&str; 2] = ["x-coalesce-timestamp", "x-coalesce-signature"];
+const TIMESTAMP: HeaderName = HeaderName::from_static(HEADERS[0]);
+const SIGNATURE: HeaderName = HeaderName::from_static(HEADERS[1]);
 
 /// How many values of the scheme are tried.
 const MAX_CANDIDATES: usize = 10;
