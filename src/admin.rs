@@ -1,71 +1,125 @@
 //! The admin listener: `/metrics`, `/healthz` and `/readyz`, on an address of its own.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
+use crate::ingress::accept::ACCEPT_PAUSE;
 use crate::live::Live;
+use crate::telemetry::Gate;
 
 /// A scraper, a balancer's probes and a few people.
 const MAX_CONNECTIONS: usize = 64;
 
-/// A connection of theirs lives no longer.
-const MAX_AGE: Duration = Duration::from_secs(120);
+/// From the connection's beginning to the end of the request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection, which takes one request, lives no longer.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop.
-pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: CancellationToken) {
+    let is_local = listener
+        .local_addr()
+        .is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let failures = Gate::default();
+    let mut open = OpenConnections::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _peer)) = accepted else {
-            tokio::task::yield_now().await;
-            continue;
+        let stream = match accepted {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                if let Some(suppressed) = failures.pass() {
+                    tracing::warn!(listener = "admin", %error, suppressed, "a connection could not be accepted");
+                }
+                // What the system lacks, one of our own connections may hold.
+                open.evict();
+                tokio::time::sleep_until(Instant::now() + ACCEPT_PAUSE).await;
+                continue;
+            }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            continue;
-        };
+        open.make_room();
         let live = Arc::clone(&live);
-        tokio::spawn(async move {
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&has_asked);
+        let serving = tokio::spawn(async move {
             let service = service_fn(|request| {
-                std::future::ready(Ok::<_, std::convert::Infallible>(respond(
-                    &live.current(),
-                    &request,
-                )))
+                asked.store(true, Ordering::Relaxed);
+                let response = respond(&live.current(), &request, is_local);
+                std::future::ready(Ok::<_, std::convert::Infallible>(response))
             });
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
+                .keep_alive(false)
                 .max_buf_size(16 * 1024);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
             // How it ends is the scraper's business.
-            let _ended = tokio::time::timeout(
-                MAX_AGE,
-                builder.serve_connection(TokioIo::new(stream), service),
-            )
-            .await;
-            drop(place);
+            let _ended = tokio::time::timeout(MAX_AGE, serving).await;
+        });
+        open.0.push_back(OpenConnection {
+            task: serving.abort_handle(),
+            has_asked,
         });
     }
 }
 
-fn respond(bridge: &Bridge, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// Oldest first.
+#[derive(Debug, Default)]
+struct OpenConnections(VecDeque<OpenConnection>);
+
+#[derive(Debug)]
+struct OpenConnection {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+impl OpenConnections {
+    /// Makes room for one more.
+    fn make_room(&mut self) {
+        self.0.retain(|connection| !connection.task.is_finished());
+        if self.0.len() >= MAX_CONNECTIONS {
+            self.evict();
+        }
+    }
+
+    /// Closes the oldest that has not asked for anything, or else the oldest.
+    fn evict(&mut self) {
+        let is_idle = |connection: &OpenConnection| !connection.has_asked.load(Ordering::Relaxed);
+        let index = self.0.iter().position(is_idle).unwrap_or_default();
+        if let Some(connection) = self.0.remove(index) {
+            connection.task.abort();
+        }
+    }
+}
+
+fn respond<B>(bridge: &Bridge, request: &Request<B>, is_local: bool) -> Response<Full<Bytes>> {
+    if is_local && !has_local_host(request) {
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this listener is at a loopback address, so it answers only to `localhost` and to IP addresses as Host: a web page \
+             could ask it under another name. Write http://localhost:PORT; let a proxy set such a Host.\n",
+        );
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "this listener takes GET\n");
         response
@@ -116,6 +170,33 @@ fn respond(bridge: &Bridge, request: &Request<Incoming>) -> Response<Full<Bytes>
     }
 }
 
+/// Whether the request can't be a browser's that was led here by a name of someone else's (DNS rebinding): it names this machine
+/// or an IP address, or nothing, as some balancers' probes do and no browser does.
+fn has_local_host<B>(request: &Request<B>) -> bool {
+    let hosts = request.headers().get_all(HOST).iter();
+    let mut hosts = hosts.map(|host| host.to_str().unwrap_or("?"));
+    let authority = request.uri().authority();
+    hosts.all(is_local_host) && authority.is_none_or(|authority| is_local_host(authority.as_str()))
+}
+
+/// `HOST` or `HOST:PORT` (RFC 3986 section 3.2.2).
+fn is_local_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) => (address, port),
+            None => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_port = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let is_localhost = name == "localhost" || name.ends_with(".localhost");
+    is_port && (is_localhost || name.parse::<IpAddr>().is_ok())
+}
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -124,4 +205,79 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_anyone_can_register_is_not_this_machine() {
+        for local in [
+            "localhost",
+            "LocalHost:9090",
+            "localhost.",
+            "bridge.localhost:1",
+            "127.0.0.1:9090",
+            "10.1.2.3",
+            "[::1]:9090",
+            "[fd00::1]",
+        ] {
+            assert!(is_local_host(local), "{local}");
+        }
+        for foreign in [
+            "",
+            "evil.example",
+            "evil.example:9090",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "evillocalhost",
+            "localhost:9090@evil.example",
+            "[::1",
+            "[evil.example]",
+            "[::1]evil.example",
+            "127.0.0.1 evil.example",
+        ] {
+            assert!(!is_local_host(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn every_host_of_a_request_counts_and_none_is_none_of_a_browsers() {
+        let request = |uri: &str, hosts: &[&str]| {
+            let request = hosts.iter().fold(Request::get(uri), |request, host| {
+                request.header(HOST, *host)
+            });
+            request.body(()).unwrap()
+        };
+        assert!(has_local_host(&request("/metrics", &[])));
+        assert!(has_local_host(&request("/metrics", &["localhost"])));
+        assert!(!has_local_host(&request(
+            "/metrics",
+            &["localhost", "evil.example"]
+        )));
+        assert!(!has_local_host(&request(
+            "http://evil.example/metrics",
+            &["localhost"]
+        )));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_connection_that_asks_for_nothing_makes_room() {
+        let mut open = OpenConnections::default();
+        let mut tasks = Vec::new();
+        for number in 0..MAX_CONNECTIONS {
+            let task = tokio::spawn(std::future::pending::<()>());
+            let has_asked = Arc::new(AtomicBool::new(number == 0));
+            open.0.push_back(OpenConnection {
+                task: task.abort_handle(),
+                has_asked,
+            });
+            tasks.push(task);
+        }
+        open.make_room();
+        assert!(tasks.remove(1).await.unwrap_err().is_cancelled());
+        assert_eq!(open.0.len(), MAX_CONNECTIONS - 1);
+        assert!(tasks.iter().all(|task| !task.is_finished()));
+    }
 }

@@ -13,6 +13,7 @@ pub mod process;
 pub mod providers;
 pub mod reload;
 pub mod service;
+mod task;
 pub mod telemetry;
 
 /// The commit that was built, where it is known.

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use prometheus::{
@@ -14,6 +15,7 @@ use prometheus::{
 use crate::brokers::{Reason, Restart};
 use crate::config::{Action, BrokerId, Config, Otherwise, Source};
 use crate::ingress::{Refusal, Status};
+use crate::telemetry;
 
 /// Seconds: from a fast acknowledgement on the same machine to past the default `publish_timeout`.
 const BUCKETS: [f64; 16] = [
@@ -41,7 +43,9 @@ pub struct Metrics {
     /// `hookbridge_client_disconnects_total`.
     pub client_disconnects: IntCounter,
     /// `hookbridge_panics_total`.
-    pub panics: IntCounter,
+    panics: Tally,
+    /// `hookbridge_log_lines_dropped_total`.
+    log_lines_dropped: Tally,
     /// `hookbridge_config_last_reload_successful`.
     reload_successful: IntGauge,
     /// `hookbridge_config_last_reload_success_timestamp_seconds`.
@@ -191,10 +195,17 @@ impl Metrics {
                 "hookbridge_client_disconnects_total",
                 "Senders that did not wait for their answer",
             )?,
-            panics: counter(
-                "hookbridge_panics_total",
-                "Panics that were caught; each is a defect",
-            )?,
+            panics: Tally::of(
+                telemetry::panics,
+                counter("hookbridge_panics_total", "Panics; each is a defect")?,
+            ),
+            log_lines_dropped: Tally::of(
+                telemetry::dropped_lines,
+                counter(
+                    "hookbridge_log_lines_dropped_total",
+                    "Log lines that standard error did not take",
+                )?,
+            ),
             reload_successful: int_gauge(
                 "hookbridge_config_last_reload_successful",
                 "Whether the configuration that was read last is the one that runs",
@@ -277,9 +288,36 @@ impl Metrics {
     /// # Errors
     /// A metric that can't be written.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        self.panics.update();
+        self.log_lines_dropped.update();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// A counter of what is counted where there are no metrics at hand: brought up to date at each scrape.
+#[derive(Debug)]
+struct Tally {
+    total: fn() -> u64,
+    counter: IntCounter,
+    counted: AtomicU64,
+}
+
+impl Tally {
+    fn of(total: fn() -> u64, counter: IntCounter) -> Self {
+        Self {
+            total,
+            counter,
+            counted: AtomicU64::new(0),
+        }
+    }
+
+    fn update(&self) {
+        let total = (self.total)();
+        // Of two scrapes at once each adds what the other one has not.
+        let counted = self.counted.fetch_max(total, Ordering::Relaxed);
+        self.counter.inc_by(total.saturating_sub(counted));
     }
 }
 

@@ -1,13 +1,13 @@
 //! What outlives a configuration: a reload changes the [`Bridge`](crate::bridge::Bridge), and leaves this.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::brokers::{Finding, Reason};
-use crate::ingress::{Refusal, RequestId};
+use crate::ingress::Refusal;
 use crate::metrics::Metrics;
 use crate::telemetry::Gate;
 
@@ -23,8 +23,6 @@ pub struct Process {
     is_closing: AtomicBool,
     /// Nobody waits for a broker any longer.
     given_up: CancellationToken,
-    request_prefix: u32,
-    request_count: AtomicU64,
 }
 
 /// How often the log says the same thing.
@@ -58,8 +56,6 @@ impl Process {
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
-            request_prefix: uuid::Uuid::new_v4().as_fields().0,
-            request_count: AtomicU64::new(0),
         })
     }
 
@@ -99,14 +95,6 @@ impl Process {
 
     pub(crate) fn given_up(&self) -> &CancellationToken {
         &self.given_up
-    }
-
-    /// Unique among this process's requests, and most likely among all replicas'.
-    pub(crate) fn next_request_id(&self) -> RequestId {
-        RequestId {
-            prefix: self.request_prefix,
-            count: self.request_count.fetch_add(1, Ordering::Relaxed),
-        }
     }
 
     /// How many refusals of this code the log was spared, if this one may be logged.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Files, Origin};
 use crate::live::Live;
-use crate::service;
+use crate::{service, task};
 
 /// How often the files are looked at. What has changed is read when it has not changed again since the last look: a file
 /// that is still being written may read well and lack half of its routes.
@@ -28,55 +28,53 @@ pub struct Source {
 }
 
 /// Reads the configuration again at each SIGHUP, and when one of its files has changed, until it is told to stop.
-pub(crate) async fn keep_reloading(live: Arc<Live>, source: Source, stop: CancellationToken) {
-    let Source {
-        origin,
-        mut files,
-        mut hangups,
-    } = source;
-    let origin = Arc::new(origin);
+pub(crate) async fn keep_reloading(live: Arc<Live>, mut source: Source, stop: CancellationToken) {
     let listening_at = addresses(live.current().config());
-    loop {
-        let why = tokio::select! {
-            () = stop.cancelled() => return,
-            _ = hangups.recv() => "SIGHUP".to_owned(),
-            changed = change(&files) => changed,
-        };
-        tracing::info!(why, "reading the configuration again");
-        service::tell_systemd_of_reload();
-        let reading = Arc::clone(&origin);
-        let read = tokio::task::spawn_blocking(move || reading.load_with_files()).await;
-        let config = match read {
-            Ok((config, read)) => {
-                files = read;
-                Some(config)
-            }
-            Err(error) => {
-                tracing::error!(%error, "reading it failed");
-                None
-            }
-        };
-        let is_done = match config {
-            None => false,
-            Some(Ok(config)) => {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    is_done = apply(&live, config, listening_at) => is_done,
-                }
-            }
-            Some(Err(problems)) => {
-                for problem in problems.0 {
-                    tracing::error!("{problem}");
-                }
-                false
-            }
-        };
-        live.current().process().metrics().note_reload(is_done);
-        if !is_done {
-            tracing::error!("the configuration was not changed: the one that runs stays");
-        }
-        service::tell_systemd_of_readiness();
+    let mut reload = async || loop {
+        reload_once(&live, &mut source, listening_at).await;
+    };
+    let reloading = async { while task::survive("reload", reload()).await.is_none() {} };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = reloading => {}
     }
+}
+
+/// Waits for a reason to read the configuration again, and does it.
+async fn reload_once(live: &Live, source: &mut Source, listening_at: (SocketAddr, SocketAddr)) {
+    let why = tokio::select! {
+        _ = source.hangups.recv() => "SIGHUP".to_owned(),
+        changed = change(&source.files) => changed,
+    };
+    tracing::info!(why, "reading the configuration again");
+    service::tell_systemd_of_reload();
+    let reading = source.origin.clone();
+    let read = tokio::task::spawn_blocking(move || reading.load_with_files()).await;
+    let config = match read {
+        Ok((config, read)) => {
+            source.files = read;
+            Some(config)
+        }
+        Err(error) => {
+            tracing::error!(%error, "reading it failed");
+            None
+        }
+    };
+    let is_done = match config {
+        None => false,
+        Some(Ok(config)) => apply(live, config, listening_at).await,
+        Some(Err(problems)) => {
+            for problem in problems.0 {
+                tracing::error!("{problem}");
+            }
+            false
+        }
+    };
+    live.current().process().metrics().note_reload(is_done);
+    if !is_done {
+        tracing::error!("the configuration was not changed: the one that runs stays");
+    }
+    service::tell_systemd_of_readiness();
 }
 
 async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAddr)) -> bool {

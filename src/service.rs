@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::live::Live;
 use crate::reload::{self, keep_reloading};
-use crate::{admin, ingress};
+use crate::{admin, ingress, task};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -74,21 +74,21 @@ impl Service {
             stop_reloading: CancellationToken::new(),
             connections: TaskTracker::new(),
         };
-        tokio::spawn(admin::serve(
-            admin_listener,
-            Arc::clone(&service.live),
-            service.stop_admin.clone(),
-        ));
-        tokio::spawn(ingress::accept::serve(
-            listener,
-            Arc::clone(&service.live),
-            service.stop.clone(),
-            service.connections.clone(),
-        ));
-        tokio::spawn(keep_looking(
-            Arc::clone(&service.live),
-            service.stop_admin.clone(),
-        ));
+        let (listener, admin_listener) = (Arc::new(listener), Arc::new(admin_listener));
+        let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
+        task::spawn_restarting("admin listener", move || {
+            admin::serve(Arc::clone(&admin_listener), Arc::clone(&live), stop.clone())
+        });
+        let (live, stop) = (Arc::clone(&service.live), service.stop.clone());
+        let connections = service.connections.clone();
+        task::spawn_restarting("public listener", move || {
+            let (listener, live) = (Arc::clone(&listener), Arc::clone(&live));
+            ingress::accept::serve(listener, live, stop.clone(), connections.clone())
+        });
+        let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
+        task::spawn_restarting("destination checks", move || {
+            keep_looking(Arc::clone(&live), stop.clone())
+        });
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         tracing::info!(listener = "public", address = %address, "listening");
         tell_systemd_of_readiness();
@@ -102,6 +102,12 @@ impl Service {
             source,
             self.stop_reloading.clone(),
         ));
+    }
+
+    /// How long [`shut_down`](Self::shut_down) may take.
+    #[must_use]
+    pub fn shutdown_timeout(&self) -> Duration {
+        self.live.current().config().http.shutdown_timeout
     }
 
     /// Where events are posted to.
@@ -123,9 +129,9 @@ impl Service {
         let bridge = self.live.current();
         let (http, process) = (&bridge.config().http, bridge.process());
         let deadline = Instant::now() + http.shutdown_timeout;
+        process.begin_draining();
         tracing::info!(in_flight = bridge.permits().events_taken(), "draining");
         tell_systemd(&[NotifyState::Stopping]);
-        process.begin_draining();
         tokio::time::sleep_until(Instant::now() + http.drain_delay).await;
         self.stop.cancel();
         self.connections.close();
@@ -224,21 +230,41 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
+/// SIGTERM and SIGINT. From here on they end the process no more by themselves.
+#[derive(Debug)]
+pub struct Terminations {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Terminations {
+    /// Listens for the signals.
+    ///
+    /// # Errors
+    /// The system's, when the signals can't be listened for.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves with the next one's name.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 /// Resolves with the first SIGTERM or SIGINT.
 ///
 /// # Errors
 /// The system's, when the signals can't be listened for.
 pub fn termination() -> std::io::Result<impl Future<Output = &'static str>> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
+    let mut signals = Terminations::listen()?;
+    Ok(async move { signals.next().await })
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {

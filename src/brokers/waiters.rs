@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::outcome::Outcome;
+use crate::task;
 
 /// How long after its deadline someone may still wait.
 const RESOLUTION: Duration = Duration::from_millis(50);
@@ -92,7 +93,10 @@ impl Waiters {
             occupied: Arc::default(),
         });
         let occupied = Arc::clone(&waiters.occupied);
-        tokio::spawn(watch_the_time(Arc::downgrade(&waiters), occupied));
+        let watched = Arc::downgrade(&waiters);
+        task::spawn_restarting("time limits", move || {
+            watch_the_time(Weak::clone(&watched), Arc::clone(&occupied))
+        });
         waiters
     }
 

@@ -1,6 +1,18 @@
 //! The commands, one file each. What is shown goes to standard output, what went wrong to standard error.
 
-#![expect(clippy::print_stderr, reason = "commands talk to a terminal or a pipe")]
+/// In place of the standard library's, which panics when nobody reads standard error any more.
+macro_rules! eprint {
+    ($($text:tt)*) => {
+        $crate::cli::style::complain(format_args!($($text)*))
+    };
+}
+
+/// Likewise.
+macro_rules! eprintln {
+    ($($text:tt)*) => {
+        eprint!("{}\n", format_args!($($text)*))
+    };
+}
 
 mod check;
 mod completions;
@@ -16,12 +28,19 @@ mod tail;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigFile, Origin, Problems};
 use crate::printable::printable_lines;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{self, Levels, LogFormat};
+
+/// What the last lines have to be written, should nobody read them: of a service that has flushed before, of one that ends with
+/// an error, and of a command that someone waits for.
+const ENDED_FLUSH: Duration = Duration::from_millis(100);
+const FAILED_FLUSH: Duration = Duration::from_secs(1);
+const COMMAND_FLUSH: Duration = Duration::from_secs(30);
 
 /// The file that is read where none is named.
 const DEFAULT_CONFIG: &str = "config/hookbridge.toml";
@@ -42,9 +61,9 @@ struct Logs {
     /// How logs look; human on a terminal, json otherwise
     #[arg(long, global = true, value_enum, env = "HOOKBRIDGE_LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: a level, or a list such as `info,hookbridge=debug`
+    /// What is logged: off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`
     #[arg(long, global = true, value_name = "LEVELS", env = "HOOKBRIDGE_LOG")]
-    log: Option<String>,
+    log: Option<Levels>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,17 +133,26 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match arguments.run() {
+    let is_service = matches!(arguments.command, Command::Run(_));
+    let outcome = arguments.run();
+    let limit = match (&outcome, is_service) {
+        (Ok(_), true) => ENDED_FLUSH,
+        (Err(_), true) => FAILED_FLUSH,
+        (_, false) => COMMAND_FLUSH,
+    };
+    let code = match outcome {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             let told = describe(error.as_ref());
-            eprintln!("{}", style::error(&printable_lines(&told)));
+            telemetry::say(&style::error(&printable_lines(&told)));
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry::flush(limit);
+    code
 }
 
 impl Arguments {
@@ -138,13 +166,11 @@ impl Arguments {
                 | Command::Explain(_)
                 | Command::Send(_)
         );
-        let levels = self.logs.log.as_deref().unwrap_or(if quiet {
-            "error"
-        } else {
-            "info,async_nats=warn"
+        let levels = self.logs.log.unwrap_or_else(|| match quiet {
+            true => Levels::errors(),
+            false => Levels::default(),
         });
-        crate::telemetry::start(self.logs.log_format, levels)
-            .map_err(|error| format!("--log: {error}"))?;
+        telemetry::start(self.logs.log_format, levels)?;
         match self.command {
             Command::Run(files) => run::run(&files),
             Command::Demo(options) => demo::run(&options),

@@ -1,37 +1,74 @@
 //! `hookbridge run`
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
 
-use super::{ConfigFiles, Done, Outcome, runtime};
-use crate::reload;
-use crate::service::{Ended, Service, termination};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::{ConfigFiles, Done, ENDED_FLUSH, Outcome, runtime};
+use crate::config::{Files, Origin};
+use crate::service::{Ended, Service, Terminations};
+use crate::{reload, task, telemetry};
+
+/// What the last log lines have to be written, at most.
+const LONGEST_FLUSH: Duration = Duration::from_secs(5);
 
 pub(super) fn run(files: &ConfigFiles) -> Outcome {
-    let origin = files.origin();
-    let (config, files) = origin.load_with_files();
+    let runtime = runtime()?;
+    let done = runtime.block_on(serve(files.origin()));
+    // What still blocks must not hold the process.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(origin: Origin) -> Outcome {
+    // Before anything that takes time: until then each of these signals ends the process.
+    let mut terminations = Terminations::listen()?;
+    let hangups = signal(SignalKind::hangup())?;
+    let reading = origin.clone();
+    let (service, files) = tokio::select! {
+        started = start(reading) => started?,
+        signal = terminations.next() => {
+            tracing::info!(signal, "asked to end before it had started");
+            return Ok(Done::Well);
+        }
+    };
+    service.reload_from(reload::Source {
+        origin,
+        files,
+        hangups,
+    });
+    let failed = tokio::select! {
+        signal = terminations.next() => {
+            tracing::info!(signal, "asked to end");
+            None
+        }
+        failed = task::failed() => Some(failed),
+    };
+    let deadline = Instant::now() + service.shutdown_timeout();
+    let ended = tokio::select! {
+        ended = service.shut_down() => ended,
+        signal = terminations.next() => {
+            return Err(format!("a second {signal} ended the service at once").into());
+        }
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    // What is left then is for `main`.
+    telemetry::flush(left.saturating_sub(ENDED_FLUSH).min(LONGEST_FLUSH));
+    match failed {
+        Some(task) => Err(format!("{task}, which the service needs, has panicked").into()),
+        None if ended == Ended::Clean => Ok(Done::Well),
+        None => Ok(Done::Badly),
+    }
+}
+
+async fn start(
+    origin: Origin,
+) -> Result<(Service, Files), Box<dyn std::error::Error + Send + Sync>> {
+    let (config, files) = tokio::task::spawn_blocking(move || origin.load_with_files()).await?;
     let config = config?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = runtime()?;
-    let done = runtime.block_on(async {
-        let mut terminated = std::pin::pin!(termination()?);
-        let hangups = signal(SignalKind::hangup())?;
-        let service = Service::start(config).await?;
-        service.reload_from(reload::Source {
-            origin,
-            files,
-            hangups,
-        });
-        let signal = terminated.as_mut().await;
-        tracing::info!(signal, "asked to end");
-        let again = termination()?;
-        tokio::select! {
-            ended = service.shut_down() => Ok(if ended == Ended::Clean { Done::Well } else { Done::Badly }),
-            signal = again => Err(format!("a second {signal} ended the service at once").into()),
-        }
-    });
-    // What still blocks must not hold the process.
-    runtime.shutdown_background();
-    done
+    Ok((Service::start(config).await?, files))
 }

@@ -43,6 +43,12 @@ pub(super) fn println(text: impl std::fmt::Display) -> std::io::Result<()> {
     print(format_args!("{text}\n"))
 }
 
+/// Writes to standard error, if anyone reads it.
+pub(super) fn complain(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _unread = std::io::stderr().write_fmt(text);
+}
+
 /// Rows as aligned columns, two spaces apart, the first row as their heading.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

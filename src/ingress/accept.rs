@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -17,6 +19,8 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus::IntGauge;
+use rustix::process::{Resource, getrlimit};
 use time::macros::format_description;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +32,7 @@ use super::socket::{Activity, Socket, TimeLimits};
 use super::tls::{Stream, may_speak_http2, shake_hands};
 use crate::config::Http;
 use crate::live::Live;
+use crate::telemetry::Gate;
 
 /// A head's longest, in bytes: request line and headers. hyper answers 431 or 414 to more.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -42,15 +47,20 @@ const MAX_STREAMS: u32 = 200;
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// After the system had no socket or no memory for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Descriptors that senders' connections leave to the admin listener, the brokers' clients and files; a quarter of all where
+/// there are few.
+const RESERVED_DESCRIPTORS: u64 = 128;
 
 /// Accepts connections until it is told to stop; each is then asked to end with its current answer.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     live: Arc<Live>,
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
+    let (failures, shortages) = (Gate::default(), Gate::default());
     let mut count = 0_u64;
     loop {
         let accepted = tokio::select! {
@@ -60,7 +70,12 @@ pub(crate) async fn serve(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(suppressed) = failures.pass() {
+                    tracing::warn!(listener = "public", %error, suppressed, "a connection could not be accepted");
+                }
+                if error.kind() == ErrorKind::ConnectionAborted {
+                    continue;
+                }
                 // Nothing tells when the system has room again.
                 tokio::time::sleep_until(Instant::now() + ACCEPT_PAUSE).await;
                 continue;
@@ -72,16 +87,51 @@ pub(crate) async fn serve(
             process.metrics().connections_rejected.inc();
             continue;
         }
+        if is_reserved(&stream) {
+            process.metrics().connections_rejected.inc();
+            if let Some(suppressed) = shortages.pass() {
+                tracing::warn!(
+                    suppressed,
+                    "a connection was closed because few file descriptors are left; raise their limit (LimitNOFILE), or lower max_connections"
+                );
+            }
+            continue;
+        }
         count = count.wrapping_add(1);
         let (live, stop) = (Arc::clone(&live), stop.clone());
+        let open = Open::new(&process.metrics().connections);
         connections.spawn(async move {
-            process.metrics().connections.inc();
+            let _until_it_ends = open;
             if let Err(error) = connection(stream, peer, &live, &stop, count).await {
                 tracing::debug!(error = %error, "a connection ended early");
             }
-            process.metrics().connections.dec();
         });
     }
+}
+
+/// A connection in `hookbridge_connections`, however it ends.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(connections: &IntGauge) -> Self {
+        connections.inc();
+        Self(connections.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Whether the connection has one of the last descriptors. The system gives out the lowest that is free, so all below are taken.
+fn is_reserved(stream: &TcpStream) -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return false;
+    };
+    let free_for_all = limit - RESERVED_DESCRIPTORS.min(limit / 4);
+    u64::try_from(stream.as_raw_fd()).is_ok_and(|descriptor| descriptor >= free_for_all)
 }
 
 /// ±10 %, so that connections that began together do not end together.

@@ -1,11 +1,11 @@
 //! Step 8: the only maker of responses. A 2xx needs a [`Receipt`], save where the operator said "ignore".
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::refusal::{Refusal, Violation};
 use crate::brokers::Receipt;
@@ -18,32 +18,28 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Names a request in its answer and in the log.
+/// Names a request in its answer and in the log. It is random: a counter would tell every sender how many requests there are.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestId {
-    /// The process's.
-    pub prefix: u32,
-    /// The request's.
-    pub count: u64,
-}
+pub struct RequestId(Uuid);
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:08x}-{:016x}", self.prefix, self.count)
+        self.0.fmt(f)
     }
 }
 
 impl RequestId {
-    /// The same, without the machinery of formatting: every answer has one.
+    /// Another one.
+    pub(super) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The same as [`Display`](std::fmt::Display), without the machinery of formatting: every answer has one.
     fn header(self) -> HeaderValue {
-        let mut text = [b'-'; 25];
-        let (prefix, count) = text.split_at_mut(8);
-        HEXLOWER.encode_mut(&self.prefix.to_be_bytes(), prefix);
-        if let Some((_, count)) = count.split_first_mut() {
-            HEXLOWER.encode_mut(&self.count.to_be_bytes(), count);
-        }
+        let mut buffer = Uuid::encode_buffer();
+        let text = self.0.as_hyphenated().encode_lower(&mut buffer);
         // Made of digits alone; if it ever were not, the answer would still be one.
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+        HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("-"))
     }
 }
 
@@ -204,10 +200,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use serde_json::json;
 
-    const ID: RequestId = RequestId {
-        prefix: 0xc0_ffee,
-        count: 42,
-    };
+    const ID: RequestId = RequestId(Uuid::from_u128(0x00c0_ffee_0000_4000_8000_0000_0000_002a));
 
     #[expect(clippy::disallowed_methods, reason = "an answer of ours is small")]
     async fn body(response: Response<Full<Bytes>>) -> serde_json::Value {
@@ -231,9 +224,9 @@ mod tests {
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         assert_eq!(
             response.headers()["x-request-id"],
-            "00c0ffee-000000000000002a"
+            "00c0ffee-0000-4000-8000-00000000002a"
         );
-        assert_eq!(ID.to_string(), "00c0ffee-000000000000002a");
+        assert_eq!(ID.to_string(), "00c0ffee-0000-4000-8000-00000000002a");
         assert!(!response.headers().contains_key("connection"));
         let problem = body(response).await;
         assert_eq!(problem["code"], "invalid_event");
@@ -250,6 +243,24 @@ mod tests {
             ),
             ("1", &CLOSE)
         );
+    }
+
+    #[test]
+    fn request_ids_are_unique_and_tell_nothing_of_each_other() {
+        let ids: Vec<u128> = (0..10_000)
+            .map(|_| RequestId::random().0.as_u128())
+            .collect();
+        let unique: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(unique.len(), ids.len());
+        let (mut higher, mut changed_bits) = (0, 0);
+        for pair in ids.windows(2) {
+            higher += usize::from(pair[1] > pair[0]);
+            changed_bits += (pair[0] ^ pair[1]).count_ones();
+        }
+        // Of 122 random bits half change, and every other id is the higher one.
+        assert!((4_500..5_500).contains(&higher), "{higher}");
+        let mean = f64::from(changed_bits) / 9_999.0;
+        assert!((60.0..62.0).contains(&mean), "{mean}");
     }
 
     #[tokio::test]

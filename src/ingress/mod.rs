@@ -32,12 +32,14 @@ mod refusal;
 mod tests;
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::CONNECTION;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -123,18 +125,24 @@ pub(crate) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let started = Instant::now();
-    let request_id = bridge.process().next_request_id();
-    let admitted = receive::admit(&bridge, &request);
+    let request_id = RequestId::random();
+    let admitted = catch_unwind(AssertUnwindSafe(|| receive::admit(&bridge, &request)))
+        .unwrap_or_else(|_panic| Err(panicked()));
     let (head, body) = request.into_parts();
     let headers = head.headers;
     async move {
-        match receive::receive(&bridge, admitted, headers, body).await {
+        let receiving = receive::receive(&bridge, admitted, headers, body);
+        let received = AssertUnwindSafe(receiving).catch_unwind().await;
+        match received.unwrap_or_else(|_panic| Err(panicked())) {
             // From here on the work goes on when the sender hangs up.
             Ok(received) => {
-                Detached::new(
-                    Arc::clone(&bridge),
-                    finish(bridge, received, request_id, started),
-                )
+                let source = received.source().index;
+                Detached(Some(Caught {
+                    bridge: Arc::clone(&bridge),
+                    source,
+                    request_id,
+                    work: Box::pin(finish(bridge, received, request_id, started)),
+                }))
                 .await
             }
             Err(refused) => {
@@ -278,62 +286,70 @@ async fn carry_out(
     }
 }
 
-/// Work that is finished whether or not anyone waits for it: hyper drops a handler when its sender hangs up
-/// (hyperium/hyper#2728), and then the rest runs as a task of its own.
-struct Detached {
-    bridge: Arc<Bridge>,
-    work: Option<Work>,
+/// A defect of ours before anything was published. The sender should try again.
+fn panicked() -> receive::Refused {
+    receive::Refused {
+        source: None,
+        refusal: Refusal::PublishTimeout,
+        is_read: false,
+    }
 }
 
 type Work = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
-impl Detached {
-    fn new(
-        bridge: Arc<Bridge>,
-        work: impl Future<Output = Response<Full<Bytes>>> + Send + 'static,
-    ) -> Self {
-        Self {
-            bridge,
-            work: Some(Box::pin(work)),
-        }
+/// Work whose panic, a defect of ours, is answered: it is no proof of anything, so the sender should try again.
+struct Caught {
+    bridge: Arc<Bridge>,
+    /// The source's index.
+    source: usize,
+    request_id: RequestId,
+    work: Work,
+}
+
+impl Future for Caught {
+    type Output = Response<Full<Bytes>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let work = &mut self.work;
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.unwrap_or_else(|_panic| {
+            let refusal = Refusal::PublishTimeout;
+            let source = self.bridge.config().sources.get(self.source);
+            let source = source.map(Arc::as_ref);
+            self.bridge
+                .note_refusal(source, &refusal, self.request_id, None);
+            Poll::Ready(answer(&Err(refusal), source, None, self.request_id))
+        })
     }
 }
+
+/// Work that is finished whether or not anyone waits for it: hyper drops a handler when its sender hangs up
+/// (hyperium/hyper#2728), and then the rest runs as a task of its own.
+struct Detached(Option<Caught>);
 
 impl Future for Detached {
     type Output = Response<Full<Bytes>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(work) = self.work.as_mut() else {
+        let Some(work) = self.0.as_mut() else {
             return Poll::Pending;
         };
-        let polled =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.as_mut().poll(context)));
-        let response = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(response)) => response,
-            Err(_) => {
-                // A defect of ours, and no proof of anything: the sender should try again.
-                self.bridge.process().metrics().panics.inc();
-                answer(
-                    &Err(Refusal::PublishTimeout),
-                    None,
-                    None,
-                    self.bridge.process().next_request_id(),
-                )
-            }
-        };
-        self.work = None;
-        Poll::Ready(response)
+        let polled = Pin::new(work).poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
     }
 }
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        if let Some(work) = self.work.take()
+        if let Some(work) = self.0.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            self.bridge.process().metrics().client_disconnects.inc();
-            self.bridge.process().tasks().spawn_on(work, &runtime);
+            let process = Arc::clone(work.bridge.process());
+            process.metrics().client_disconnects.inc();
+            process.tasks().spawn_on(work, &runtime);
         }
     }
 }

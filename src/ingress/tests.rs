@@ -714,3 +714,56 @@ fn every_reference_vector_is_judged_as_written() {
         }
     }
 }
+
+/// Work that panics when it is polled for the second time.
+fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached {
+    let mut polls = 0;
+    let work = std::future::poll_fn(move |context| {
+        polls += 1;
+        assert!(polls == 1, "a defect");
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    Detached(Some(Caught {
+        bridge: Arc::clone(bridge),
+        source: 0,
+        request_id,
+        work: Box::pin(work),
+    }))
+}
+
+async fn bridge() -> Arc<Bridge> {
+    let bridge = Bridge::start(config(ALL)).await;
+    Arc::new(bridge.unwrap_or_else(|error| panic!("{error:?}")))
+}
+
+fn counted(bridge: &Bridge, outcome: &str) -> bool {
+    let text = String::from_utf8(bridge.scrape().unwrap()).unwrap();
+    let line = format!("hookbridge_requests_total{{outcome=\"{outcome}\",source=\"synq\"}} 1");
+    text.lines().any(|found| found == line)
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_under_the_requests_own_id_and_counted() {
+    let bridge = bridge().await;
+    let request_id = RequestId::random();
+    let response = panicking(&bridge, request_id).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(
+        response.headers()["x-request-id"],
+        request_id.to_string().as_str()
+    );
+    assert!(counted(&bridge, "publish_timeout"));
+}
+
+#[tokio::test]
+async fn a_panic_after_the_sender_hung_up_is_counted_and_ends_the_work() {
+    let bridge = bridge().await;
+    let mut work = panicking(&bridge, RequestId::random());
+    assert!((&mut work).now_or_never().is_none());
+    drop(work);
+    let tasks = bridge.process().tasks();
+    tasks.close();
+    tasks.wait().await;
+    assert!(counted(&bridge, "publish_timeout"));
+}

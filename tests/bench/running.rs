@@ -348,7 +348,8 @@ fn wait_ready(admin: SocketAddr) -> Outcome<()> {
     while Instant::now() < deadline {
         let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         said.clear();
         stream.read_to_string(&mut said)?;
         if said.starts_with("HTTP/1.1 200") {

@@ -48,6 +48,12 @@ mod soak;
 // Another configuration takes the place of the one that runs.
 mod reload;
 
+// Whatever becomes of standard error.
+mod logging;
+
+// The admin listener, and what it keeps for itself.
+mod admin;
+
 // The other commands.
 mod cli;
 

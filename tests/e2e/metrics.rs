@@ -8,6 +8,7 @@ use crate::support::bridge::{Bridge, nats_broker, route_with, synq_source};
 use crate::support::events;
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
+use crate::support::process;
 use crate::support::sender::{Connection, Request};
 use crate::support::wait::{self, PATIENCE};
 
@@ -143,6 +144,7 @@ fn every_series_of_the_contract_is_there() {
         ("hookbridge_client_disconnects_total", vec![]),
         ("hookbridge_connections_rejected_total", vec![]),
         ("hookbridge_panics_total", vec![]),
+        ("hookbridge_log_lines_dropped_total", vec![]),
         (
             "hookbridge_build_info",
             vec![("version", env!("CARGO_PKG_VERSION"))],
@@ -323,7 +325,7 @@ fn what_went_wrong_is_counted_by_its_reason() {
 fn a_sender_that_hangs_up_is_counted() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream_with("metrics", |settings| settings.no_ack = true);
-    let bridge = Bridge::to_nats(nats, &stream, "publish_timeout = \"2s\"", "");
+    let bridge = Bridge::to_nats(nats, &stream, "publish_timeout = \"10s\"", "");
     let mut connection = Connection::open(bridge.public).unwrap();
     connection
         .write(&Request::event(&events::ping()).bytes())
@@ -364,13 +366,14 @@ fn durations_are_in_seconds() {
 #[test]
 fn promtool_finds_nothing_to_complain_of() {
     let Some(nats) = Nats::shared() else { return };
-    if Command::new("promtool").arg("--version").output().is_err() {
-        return crate::support::process::skip("promtool", "is not installed");
+    let promtool = process::cached("promtool").unwrap_or_else(|| "promtool".into());
+    if Command::new(&promtool).arg("--version").output().is_err() {
+        return process::missing("promtool").unwrap_or_default();
     }
     let bridge = Bridge::to_nats(nats, &nats.stream("metrics"), "", "");
     let event = events::ping();
     bridge.deliver(&event).expect_published(&event);
-    let mut promtool = Command::new("promtool");
+    let mut promtool = Command::new(promtool);
     promtool
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

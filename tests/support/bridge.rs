@@ -18,7 +18,7 @@ use super::sender::{self, Answer, Request};
 use super::usage::Usage;
 use super::{failure, wait};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_hookbridge");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_hookbridge");
 
 /// A broker table for Kafka.
 pub(crate) fn kafka_broker(name: &str, address: &str) -> String {
@@ -121,7 +121,12 @@ impl Bridge {
         Self::run_command(hosts.command(PROGRAM), &write(http, rest), &[])
     }
 
-    fn run_command(mut command: Command, files: &Files, environment: &[(&str, &str)]) -> Self {
+    /// [`Bridge::run_files`] with the program started by another one.
+    pub(crate) fn run_command(
+        mut command: Command,
+        files: &Files,
+        environment: &[(&str, &str)],
+    ) -> Self {
         command
             .args(["run", "--log-format", "json", "--config"])
             .arg(&files.file)

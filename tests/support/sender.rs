@@ -22,7 +22,7 @@ pub(crate) struct Request {
 impl Request {
     /// One without headers but `Host`, and without a body.
     pub(crate) fn new(method: &str, target: &str) -> Self {
-        let headers = vec![("Host".to_owned(), "hooks.example.com".to_owned())];
+        let headers = vec![("Host".to_owned(), "localhost".to_owned())];
         Self {
             method: method.to_owned(),
             target: target.to_owned(),

@@ -12,6 +12,7 @@ use super::producers::Producers;
 use super::{Reports, Settings, describe};
 use crate::brokers::outcome::Restart;
 use crate::brokers::{Health, Limits, StartError};
+use crate::task;
 
 /// Between replacements: at first, and at most.
 const LEAST_BACKOFF: Duration = Duration::from_secs(1);
@@ -57,7 +58,8 @@ impl Supervisor {
         let watched = Arc::clone(&supervisor);
         // Metadata calls block, so the thread is none of Tokio's.
         let thread = std::thread::Builder::new().name(format!("watch-{name}"));
-        thread.spawn(move || watched.run()).map_err(|error| {
+        let spawned = thread.spawn(move || task::run_restarting("Kafka watch", || watched.run()));
+        spawned.map_err(|error| {
             StartError(format!(
                 "broker {name}: no thread could be started: {error}"
             ))

@@ -19,6 +19,8 @@ use crate::brokers::Health;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
 use crate::metrics::BrokerMetrics;
+use crate::task;
+use crate::telemetry::Gate;
 
 /// A server that is connected but has answered nothing for so long gets a new client.
 const STUCK: Duration = Duration::from_secs(60);
@@ -80,12 +82,13 @@ impl Connection {
         let inbox = format!("{}.", client.new_inbox());
         let answers = client.subscribe(format!("{inbox}*")).await?;
         let outbox = Outbox::new(client.clone(), settings.acknowledgement, Arc::clone(shared));
-        let answers = tokio::spawn(hand_out(
+        let handing_out = hand_out(
             answers,
             inbox.len(),
             settings.acknowledgement,
             Arc::clone(shared),
-        ));
+        );
+        let answers = task::spawn_essential("NATS acknowledgements", handing_out);
         Ok(Self {
             client,
             inbox,
@@ -118,6 +121,8 @@ pub(super) struct Shared {
     current: AtomicU64,
     broken: Mutex<Option<Restart>>,
     asked: Notify,
+    complaints: Gate,
+    slow: Gate,
 }
 
 impl Shared {
@@ -134,6 +139,8 @@ impl Shared {
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
             asked: Notify::new(),
+            complaints: Gate::default(),
+            slow: Gate::default(),
         }
     }
 
@@ -219,10 +226,15 @@ impl Shared {
                 "the server is about to end; another one will be used"
             ),
             Event::Draining => {}
-            Event::SlowConsumer(_) => tracing::warn!(
-                broker = self.name,
-                "acknowledgements come faster than they are read"
-            ),
+            Event::SlowConsumer(_) => {
+                if let Some(suppressed) = self.slow.pass() {
+                    tracing::warn!(
+                        broker = self.name,
+                        suppressed,
+                        "acknowledgements come faster than they are read"
+                    );
+                }
+            }
             Event::ServerError(error) => self.complain(&error.to_string()),
             Event::ClientError(error) => self.complain(&error.to_string()),
         }
@@ -245,7 +257,9 @@ impl Shared {
             *health = Health::Down(why);
         }
         drop(health);
-        tracing::warn!(broker = self.name, "{what}");
+        if let Some(suppressed) = self.complaints.pass() {
+            tracing::warn!(broker = self.name, suppressed, "{what}");
+        }
     }
 
     fn change_to(&self, health: Health) {

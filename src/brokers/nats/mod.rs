@@ -28,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::outcome::{Outcome, Reason};
 use super::{Health, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
+use crate::task;
 use connection::{Connection, Shared};
 use outbox::Parcel;
 use settings::Acknowledgement;
@@ -91,7 +92,10 @@ impl Nats {
             connection,
             acknowledgement: settings.acknowledgement,
             shared,
-            supervisor: AbortOnDropHandle::new(tokio::spawn(supervising)),
+            supervisor: AbortOnDropHandle::new(task::spawn_essential(
+                "NATS supervisor",
+                supervising,
+            )),
         })
     }
 

@@ -19,6 +19,7 @@ use super::settings::Acknowledgement;
 use crate::brokers::Message;
 use crate::brokers::outcome::{Outcome, Reason, Restart};
 use crate::brokers::waiters::Ticket;
+use crate::task;
 
 /// The way into one client.
 #[derive(Debug)]
@@ -75,7 +76,8 @@ impl Outbox {
             acknowledgement,
             shared,
         });
-        let sender = tokio::spawn(send_together(Arc::clone(&handover), queued));
+        let sender =
+            task::spawn_essential("NATS outbox", send_together(Arc::clone(&handover), queued));
         Self {
             handover,
             queue,

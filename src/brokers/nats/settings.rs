@@ -38,7 +38,7 @@ pub(super) enum Acknowledgement {
     Core,
 }
 
-/// A server's URL, which may hold credentials.
+/// A server's URL. A login in it is moved to [`Settings::user`] or [`Settings::token`] when it is read: the client logs URLs.
 #[derive(Clone, PartialEq)]
 struct Server(ServerAddr);
 
@@ -49,6 +49,13 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
+    fn without_login(self) -> Option<Self> {
+        let mut url = self.0.into_inner();
+        // Only a URL without a host refuses this, and it can't have a login.
+        let _removed = (url.set_username(""), url.set_password(None));
+        ServerAddr::from_url(url).ok().map(Self)
+    }
+
     fn without_credentials(&self) -> String {
         format!("{}://{}:{}", self.0.scheme(), self.0.host(), self.0.port())
     }
@@ -117,8 +124,9 @@ impl Settings {
             (None, None, None) => login(&servers),
             (_, user, token) => (user, token),
         };
+        let servers = servers.into_iter().filter_map(Server::without_login);
         Some(Self {
-            servers,
+            servers: servers.collect(),
             acknowledgement,
             credentials,
             user,

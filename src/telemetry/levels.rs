@@ -1,0 +1,175 @@
+//! `--log`: what is logged.
+
+use std::str::FromStr;
+
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// Hookbridge's own lines.
+const OWN: &str = "hookbridge";
+
+/// The most that other crates may log without being named: at `debug` and below they show what only they understand.
+const FOREIGN: LevelFilter = LevelFilter::INFO;
+
+/// A module of the NATS client whose lines at `trace` show the login.
+const NATS_CONNECTION: &str = "async_nats::connection";
+
+/// A level for Hookbridge's own lines, and levels by target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Levels(Targets);
+
+impl Levels {
+    /// Errors only.
+    #[must_use]
+    pub fn errors() -> Self {
+        Self(Targets::new().with_default(LevelFilter::ERROR))
+    }
+
+    pub(super) fn into_filter(self) -> Targets {
+        self.0
+    }
+}
+
+impl Default for Levels {
+    /// `info,async_nats=warn`: at `info` the NATS client repeats what the bridge says.
+    fn default() -> Self {
+        Self(
+            Targets::new()
+                .with_default(LevelFilter::INFO)
+                .with_target("async_nats", LevelFilter::WARN),
+        )
+    }
+}
+
+impl FromStr for Levels {
+    type Err = String;
+
+    /// A level, or a list such as `info,hookbridge=debug`. An empty text, as an unset variable becomes in Compose files, is the
+    /// default.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let mut general = LevelFilter::INFO;
+        let mut named = Vec::new();
+        for directive in text.split(',').map(str::trim) {
+            match directive.split_once('=') {
+                None => general = level(directive)?,
+                Some((target, text)) => {
+                    let is_target =
+                        |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
+                    let target = target.trim();
+                    if target.is_empty() || !target.bytes().all(is_target) {
+                        return Err(format!(
+                            "`{directive}` names no target; write for example `hookbridge=debug`"
+                        ));
+                    }
+                    named.push((target.to_owned(), level(text.trim())?));
+                }
+            }
+        }
+        let targets = Targets::new()
+            .with_default(general.min(FOREIGN))
+            .with_target(OWN, general)
+            .with_targets(named);
+        if targets.would_enable(NATS_CONNECTION, &Level::TRACE) {
+            return Err(
+                "at `trace` the NATS client writes its password into the log; write `async_nats=debug`".to_owned(),
+            );
+        }
+        Ok(Self(targets))
+    }
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    let levels = [
+        ("off", LevelFilter::OFF),
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    let found = levels
+        .into_iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, level)| level).ok_or_else(|| {
+        format!(
+            "`{text}` is not a level; write off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enabled(levels: &str, target: &str, level: Level) -> bool {
+        let levels: Levels = levels.parse().unwrap();
+        levels.0.would_enable(target, &level)
+    }
+
+    #[test]
+    fn a_level_is_for_hookbridge_and_other_crates_log_at_most_info_unless_named() {
+        assert!(enabled("trace", "hookbridge::bridge", Level::TRACE));
+        for foreign in ["async_nats", NATS_CONNECTION, "librdkafka", "hyper", "h2"] {
+            for levels in ["debug", "trace", "TRACE", "hookbridge=trace,debug"] {
+                assert!(
+                    !enabled(levels, foreign, Level::DEBUG),
+                    "{levels} {foreign}"
+                );
+            }
+            assert!(enabled("debug", foreign, Level::INFO));
+            assert!(!enabled("warn", foreign, Level::INFO));
+            assert!(enabled(&format!("{foreign}=debug"), foreign, Level::DEBUG));
+        }
+        assert!(enabled(
+            "error,hookbridge=debug",
+            "hookbridge",
+            Level::DEBUG
+        ));
+        assert!(!enabled("error,hookbridge=debug", "hyper", Level::WARN));
+        assert!(!enabled("off", "hookbridge", Level::ERROR));
+    }
+
+    #[test]
+    fn no_levels_at_all_are_the_default() {
+        for nothing in ["", "  "] {
+            assert_eq!(nothing.parse::<Levels>().unwrap(), Levels::default());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_level_is_refused_with_what_to_write() {
+        for wrong in [
+            "verbose",
+            "info,hookbridge",
+            "hookbridge=loud",
+            "info,",
+            "5",
+        ] {
+            let error = wrong.parse::<Levels>().unwrap_err();
+            assert!(
+                error.contains("is not a level; write off, error"),
+                "{error}"
+            );
+        }
+        for wrong in ["=debug", "[span]=debug"] {
+            let error = wrong.parse::<Levels>().unwrap_err();
+            assert!(error.contains("names no target"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_nats_clients_password_can_not_be_asked_for() {
+        for wrong in [
+            "async_nats=trace",
+            "info,a=trace",
+            "async_nats::connection=trace",
+        ] {
+            let error = wrong.parse::<Levels>().unwrap_err();
+            assert!(error.contains("async_nats=debug"), "{error}");
+        }
+        assert!("async_nats::jetstream=trace".parse::<Levels>().is_ok());
+    }
+}

@@ -1,0 +1,151 @@
+//! The admin listener answers when it matters: when someone holds its connections, when descriptors run out.
+
+use std::net::SocketAddr;
+
+use crate::support::bridge::{self, Bridge, PROGRAM, nats_broker, route, synq_source};
+use crate::support::events;
+use crate::support::nats::Nats;
+use crate::support::process;
+use crate::support::sender::{self, Connection, Request};
+use crate::support::usage::raise_open_files;
+use crate::support::wait::{self, PATIENCE};
+
+#[test]
+fn silent_connections_do_not_keep_probes_out_and_are_closed() {
+    let Some(nats) = Nats::shared() else { return };
+    let bridge = Bridge::to_nats(nats, &nats.stream("admin"), "", "");
+    raise_open_files();
+    let mut silent: Vec<_> = (0..200)
+        .map(|_| Connection::open(bridge.admin).expect("accepted, or waiting to be"))
+        .collect();
+    for connection in silent.iter_mut().step_by(3) {
+        // Some have begun.
+        drop(connection.write(b"GET /metrics HTTP/1.1\r\n"));
+    }
+    for _ in 0..10 {
+        assert_eq!(bridge.admin("/healthz").status, 200);
+        assert_eq!(bridge.admin("/readyz").status, 200);
+    }
+    for connection in &mut silent {
+        assert!(connection.read_to_close(PATIENCE).is_some());
+    }
+}
+
+#[test]
+fn a_name_that_someone_else_could_own_is_not_answered_at_a_loopback_address() {
+    let Some(nats) = Nats::shared() else { return };
+    let bridge = Bridge::to_nats(nats, &nats.stream("admin"), "", "");
+    let ask = |host: &str| {
+        let request = Request::new("GET", "/metrics")
+            .without("host")
+            .header("Host", host);
+        sender::send(bridge.admin, &request)
+    };
+    let port = bridge.admin.port();
+    for host in [
+        "evil.example",
+        &format!("evil.example:{port}"),
+        "127.0.0.1.evil.example",
+    ] {
+        let answer = ask(host);
+        assert_eq!(answer.status, 421, "{host}");
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(
+            body.contains("http://localhost:PORT") && !body.contains("hookbridge_"),
+            "{body}"
+        );
+    }
+    for host in [
+        "localhost",
+        &format!("127.0.0.1:{port}"),
+        "[::1]",
+        "10.1.2.3:9090",
+    ] {
+        assert_eq!(ask(host).status, 200, "{host}");
+    }
+    // HAProxy's and others' plain probes.
+    let mut old = Connection::open(bridge.admin).unwrap();
+    old.write(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(old.read_answer().unwrap().status, 200);
+}
+
+#[test]
+fn any_name_is_answered_at_other_addresses() {
+    let Some(nats) = Nats::shared() else { return };
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&nats.stream("admin"));
+    let text = bridge::whole("", &rest);
+    let text = text.replace(
+        "[admin]\nlisten = \"127.0.0.1:0\"",
+        "[admin]\nlisten = \"0.0.0.0:0\"",
+    );
+    let bridge = Bridge::run_files(&bridge::write_text(&text), &[]);
+    let request = Request::new("GET", "/healthz")
+        .without("host")
+        .header("Host", "bridge.monitoring.svc:9090");
+    let address = SocketAddr::from(([127, 0, 0, 1], bridge.admin.port()));
+    assert_eq!(sender::send(address, &request).status, 200);
+}
+
+/// Clock ticks that a process has used.
+fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<u64> = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().unwrap())
+        .collect();
+    fields.iter().sum()
+}
+
+#[test]
+fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
+    let Some(nats) = Nats::private() else { return };
+    let stream = nats.stream("admin");
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
+    let files = bridge::write("", &rest);
+    let mut limited = process::command("prlimit");
+    limited.args(["--nofile=64:64", "--", PROGRAM]);
+    let bridge = Bridge::run_command(limited, &files, &[]);
+    bridge.wait_ready();
+    raise_open_files();
+    let mut crowd: Vec<_> = (0..300)
+        .map(|_| Connection::open(bridge.public).expect("accepted, or waiting to be"))
+        .collect();
+    wait::until("connections are refused", PATIENCE, || {
+        bridge
+            .metrics()
+            .sum("hookbridge_connections_rejected_total", &[])
+            >= 200.0
+    });
+    for _ in 0..20 {
+        assert_eq!(bridge.admin("/healthz").status, 200);
+        let metrics = bridge.metrics();
+        let open = metrics.find("process_open_fds", &[]);
+        assert!(open.is_some_and(|open| open < 60.0), "{open:?}");
+    }
+    // A broker that comes back is reached.
+    nats.kill();
+    wait::until("/readyz says no", PATIENCE, || {
+        bridge.admin("/readyz").status == 503
+    });
+    nats.start();
+    bridge.wait_ready();
+    let event = events::ping();
+    let mut served = crowd
+        .iter_mut()
+        .filter_map(|connection| connection.send(&Request::event(&event)).ok());
+    assert!(served.any(|answer| answer.status == 200));
+    let before = ticks(bridge.id());
+    wait::play_silence(std::time::Duration::from_secs(1));
+    let used = ticks(bridge.id()) - before;
+    assert!(used < 50, "{used} of 100 ticks: something spins");
+    let said = |line: &&String| line.contains("few file descriptors are left");
+    assert!(bridge.log().iter().filter(said).count() >= 1);
+    drop(crowd);
+    wait::until("the connections are gone", PATIENCE, || {
+        bridge.metrics().sum("hookbridge_connections", &[]) == 0.0
+    });
+    bridge.deliver(&events::ping()).expect_success("published");
+}
