@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use durability::{Finding, Needs, Verdict, together};
-pub use message::{Attribute, Headers, Message};
+pub use message::{Attribute, Headers, Message, id_part};
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
@@ -142,6 +142,13 @@ pub enum Health {
         /// The destinations.
         missing: Vec<String>,
     },
+    /// It is reached, and refuses messages: to some destinations, or to all that are published to.
+    Refusing {
+        /// Which, and why, in words for the operator.
+        why: String,
+        /// Whether it takes others.
+        takes_others: bool,
+    },
     /// It can't, and why, in words for the operator.
     Down(String),
     /// It has not been reached yet.
@@ -205,7 +212,7 @@ impl Broker {
     pub fn is_down_for(&self, destination: &str) -> bool {
         match self {
             Self::Kafka(kafka) => kafka.is_down_for(destination),
-            Self::Nats(nats) => matches!(nats.health(), Health::Down(_)),
+            Self::Nats(nats) => nats.is_down_for(destination),
         }
     }
 

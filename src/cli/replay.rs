@@ -4,12 +4,14 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
+use data_encoding::HEXLOWER;
 use percent_encoding::percent_decode_str;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
-use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Replay};
+use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Replay, id_part};
 use crate::config::{BrokerId, Config};
 use crate::service::termination;
 
@@ -229,8 +231,14 @@ fn plan(
         key,
         headers: kept,
         body: delivered.value.clone().into(),
-        // The stream may have seen the event's own id with its dead letter.
-        deduplication_id: format!("replay/{source}/{event_id}/{topic}"),
+        // The stream may have seen the event's own id with its dead letter. Two letters of one id differ in their bodies.
+        deduplication_id: Some(format!(
+            "replay:{}/{}/{}/{}",
+            id_part(&source),
+            id_part(&event_id),
+            id_part(&topic),
+            HEXLOWER.encode(&Sha256::digest(&delivered.value))
+        )),
     };
     Ok(Some(Planned { broker, message }))
 }
@@ -251,6 +259,7 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), String> {
         if next > patience {
             let state = match broker.health() {
                 Health::Down(down) => format!(" (the broker is down: {down})"),
+                Health::Refusing { why, .. } => format!(" ({why})"),
                 Health::Up { .. } | Health::Starting => String::new(),
             };
             return Err(format!(

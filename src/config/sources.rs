@@ -11,7 +11,7 @@ use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
 use super::section::{Section, WordOrSection, did_you_mean};
 use super::{Otherwise, Routes, Source};
 use crate::json::Schema;
-use crate::providers::{self, Provider, VerifierSettings};
+use crate::providers::{self, DedupBy, Provider, VerifierSettings};
 
 /// Headers that are never passed on: they would be taken for the bridge's own, or mean something to the broker.
 const NEVER_FORWARDED: [&str; 6] = [
@@ -100,6 +100,20 @@ fn read_source(
     let schema_file = section.path("schema");
     let tolerance = section.optional_duration("tolerance", SECOND, 7 * 24 * HOUR);
     let dedup_window = section.optional_duration("dedup_window", SECOND, 7 * 24 * HOUR);
+    let dedup_by = section.word(
+        "dedup_by",
+        &[
+            ("id", DedupBy::Id),
+            ("id+body", DedupBy::IdAndBody),
+            ("never", DedupBy::Never),
+        ],
+    );
+    if dedup_by == Some(DedupBy::Never) && section.has("dedup_window") {
+        section.warn_at(
+            "dedup_window",
+            "it has no effect with dedup_by = \"never\"; drop one of the two",
+        );
+    }
     let Some(provider) = provider else {
         section.finish();
         return None;
@@ -112,6 +126,15 @@ fn read_source(
             "tolerance",
             format!(
                 "{} signs its retries with the first time: less than {usual} refuses late ones",
+                provider.name()
+            ),
+        );
+    }
+    if dedup_by == Some(DedupBy::Id) && !provider.id_is_signed() {
+        section.warn_at(
+            "dedup_by",
+            format!(
+                "{} does not sign the event's id: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
                 provider.name()
             ),
         );
@@ -141,6 +164,7 @@ fn read_source(
         ce_source,
         forward_headers,
         dedup_window,
+        dedup_by: dedup_by.unwrap_or_else(|| provider.dedup_by()),
     })
 }
 

@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::duplicates::Fingerprint;
 use super::parse::{Event, Parsed};
 use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
 use super::{Addressed, Decision, Delivery, Verdict};
-use crate::brokers::{Attribute, Headers, Kind, Message};
+use crate::brokers::{Attribute, Headers, Kind, Message, id_part};
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
-use crate::providers::{EventId, Unidentified};
+use crate::providers::{DedupBy, EventId, Unidentified};
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 1024;
@@ -39,9 +39,22 @@ pub(super) fn encode(
     parsed: &Parsed<'_>,
     forwarding: &Forwarding,
 ) -> Result<Box<Delivery>, Refusal> {
-    let to = encode_for(verified, parsed, &forwarding.to)?;
+    // The window and each message on NATS go by the same hash of the body, which is taken once.
+    let source = verified.source();
+    let is_for_nats = |destination: &Destination| destination.kind == Kind::Nats;
+    let is_needed = source.dedup_window.is_some()
+        || is_for_nats(&forwarding.to)
+        || forwarding.fallback.as_ref().is_some_and(is_for_nats)
+        || forwarding.copies.iter().any(is_for_nats);
+    let fingerprint = is_needed
+        .then(|| {
+            let body = verified.request().body();
+            Fingerprint::of(source.dedup_by, &parsed.event().id, body)
+        })
+        .flatten();
+    let to = encode_for(verified, parsed, &forwarding.to, fingerprint)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
-        let mut message = encode_for(verified, parsed, destination)?;
+        let mut message = encode_for(verified, parsed, destination, fingerprint)?;
         let headers = &mut message.headers;
         headers.push(REASON, "fallback");
         headers.push(SOURCE_NAME, &verified.source().name);
@@ -53,9 +66,12 @@ pub(super) fn encode(
         })
     });
     let copies = forwarding.copies.iter().map(|destination| {
-        let mut message = encode_for(verified, parsed, destination)?;
-        // One stream may take both: the copy is no duplicate of the event itself.
-        message.deduplication_id = format!("{}/{}", message.deduplication_id, message.destination);
+        let mut message = encode_for(verified, parsed, destination, fingerprint)?;
+        // One stream may take both: the copy is not a duplicate of the event itself.
+        if let Some(id) = &mut message.deduplication_id {
+            id.push_str("/copy/");
+            id.push_str(&id_part(&message.destination));
+        }
         Ok(Addressed {
             broker: destination.broker,
             message,
@@ -64,6 +80,7 @@ pub(super) fn encode(
     Ok(Box::new(Delivery {
         copies: copies.collect::<Result<_, Refusal>>()?,
         fallback: fallback.transpose()?,
+        fingerprint,
         to: Addressed {
             broker: forwarding.to.broker,
             message: to,
@@ -75,6 +92,7 @@ fn encode_for(
     verified: &Verified,
     parsed: &Parsed<'_>,
     destination: &Destination,
+    fingerprint: Option<Fingerprint>,
 ) -> Result<Message, Refusal> {
     let (source, event) = (verified.source(), parsed.event());
     let fill = Fill {
@@ -89,7 +107,8 @@ fn encode_for(
     };
     let mut headers = event_headers(verified, &Known::of(event));
     headers.push(Attribute::PARTITION_KEY, &key);
-    Ok(message(verified, topic, key, headers, &event.id))
+    let id = deduplication_id(verified.source(), &event.id, fingerprint);
+    Ok(message(verified, topic, key, headers, id))
 }
 
 /// What becomes of an event that can't be published as it should: what the configuration says.
@@ -99,14 +118,39 @@ pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
     reject_or(verified, refusal, |refusal, topic| {
         let mut headers = event_headers(verified, &Known::of(event));
         say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(message(verified, topic, key, headers, &event.id))
+        dead_letter(verified, topic, key, headers, &event.id)
     })
 }
 
 /// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
-fn dead_letter(mut message: Message) -> Message {
-    message.deduplication_id.push_str("/dead_letter");
-    message
+fn dead_letter(
+    verified: &Verified,
+    topic: String,
+    key: String,
+    headers: Headers,
+    id: &EventId,
+) -> Message {
+    let source = verified.source();
+    let fingerprint = Fingerprint::of(source.dedup_by, id, verified.request().body());
+    let id = deduplication_id(source, id, fingerprint).map(|id| id + "/dead_letter");
+    message(verified, topic, key, headers, id)
+}
+
+/// `source/id` or `source/id/hash`: every delivery that counts as the same has the same, on every replica.
+fn deduplication_id(
+    source: &Source,
+    id: &EventId,
+    fingerprint: Option<Fingerprint>,
+) -> Option<String> {
+    let id = id_part(id.as_str());
+    match (source.dedup_by, fingerprint) {
+        (DedupBy::Never, _) => None,
+        (DedupBy::IdAndBody, Some(fingerprint)) => {
+            Some([&source.name, "/", &id, "/", &fingerprint.to_hex()].concat())
+        }
+        // Without a fingerprint no NATS takes the message; its log line names it.
+        (DedupBy::Id | DedupBy::IdAndBody, _) => Some([&source.name, "/", &id].concat()),
+    }
 }
 
 /// Where an event would have gone.
@@ -141,7 +185,7 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
             .as_deref()
             .and_then(|event_type| intended_for_type(verified.source(), event_type));
         say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(message(verified, topic, key, headers, id))
+        dead_letter(verified, topic, key, headers, id)
     });
     // A dead letter's id is told; one that was made for nothing is not.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
@@ -257,16 +301,8 @@ fn message(
     destination: String,
     key: String,
     headers: Headers,
-    id: &EventId,
+    deduplication_id: Option<String>,
 ) -> Message {
-    let mut deduplication_id = [&verified.source().name, "/", id.as_str()].concat();
-    if !verified.source().provider.id_is_signed() {
-        let digest = Sha256::digest(verified.request().body());
-        let digest = data_encoding::HEXLOWER.encode(&digest);
-        // Otherwise whoever repeats an id could make a stream drop a genuine event.
-        deduplication_id.push('/');
-        deduplication_id.extend(digest.chars().take(16));
-    }
     Message {
         destination,
         key,
