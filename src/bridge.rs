@@ -17,7 +17,7 @@ use crate::ingress::duplicates::Window;
 use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
 use crate::metrics::{BrokerMetrics, Handles, SourceMetrics, unix_seconds};
 use crate::process::{Process, Seen};
-use crate::providers::EventId;
+use crate::providers::{DedupBy, EventId};
 use crate::telemetry::shorten;
 
 /// One configuration at work.
@@ -111,7 +111,9 @@ impl Bridge {
             None => Permits::new(max_events, max_bytes, by_source.map(|(_, limit)| limit)),
         };
         let windows = config.sources.iter().map(|source| {
-            let lifetime = source.dedup_window?;
+            let lifetime = source
+                .dedup_window
+                .filter(|_| source.dedup_by != DedupBy::Never)?;
             let earlier = earlier.and_then(|earlier| {
                 earlier
                     .window(earlier.source_called(&source.name)?)
@@ -213,7 +215,14 @@ impl Bridge {
             .in_flight_bytes
             .set(gauge(self.permits.bytes_taken()));
         for (client, metrics) in self.clients.iter().zip(&self.handles.brokers) {
-            let is_up = matches!(client.broker.health(), Health::Up { .. });
+            let is_up = matches!(
+                client.broker.health(),
+                Health::Up { .. }
+                    | Health::Refusing {
+                        takes_others: true,
+                        ..
+                    }
+            );
             metrics.up.set(i64::from(is_up));
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
@@ -235,6 +244,10 @@ impl Bridge {
                             format!("broker {name}: {destination} does not exist")
                         }),
                     );
+                }
+                Health::Refusing { why, takes_others } => {
+                    up += usize::from(takes_others);
+                    missing.push(format!("broker {name}: {why}"));
                 }
                 Health::Down(why) => missing.push(format!("broker {name}: {why}")),
                 Health::Starting => missing.push(format!("broker {name}: not reached yet")),
@@ -479,7 +492,7 @@ impl Bridge {
         if let Some(suppressed) = self.process.pass_failure(reason) {
             let broker = &self.config.broker(broker).name;
             let topic = shorten(&message.destination);
-            let event = shorten(&message.deduplication_id);
+            let event = shorten(message.name());
             let is_certain = matches!(outcome, Outcome::NotStored(_));
             tracing::error!(broker, topic, event, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
         }

@@ -173,7 +173,7 @@ fn names(clients: &[(String, Arc<Broker>)]) -> Vec<String> {
 async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<(), StartError> {
     let deadline = Instant::now() + ARRIVAL;
     for (name, broker) in clients_of_only(new, old) {
-        while !matches!(broker.health(), Health::Up { .. }) {
+        while !matches!(broker.health(), Health::Up { .. } | Health::Refusing { .. }) {
             if Instant::now() >= deadline {
                 let mut before = old.clients().filter(|(named, _)| named.name == name);
                 let was_up = before
@@ -181,7 +181,9 @@ async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<(), StartError> {
                     .is_none_or(|(_, client)| matches!(client.broker.health(), Health::Up { .. }));
                 let why = match broker.health() {
                     Health::Down(why) => why,
-                    Health::Starting | Health::Up { .. } => "no answer yet".to_owned(),
+                    Health::Starting | Health::Up { .. } | Health::Refusing { .. } => {
+                        "no answer yet".to_owned()
+                    }
                 };
                 if was_up {
                     return Err(StartError(format!(

@@ -86,8 +86,20 @@ pub struct Message {
     pub headers: Headers,
     /// The request's body, byte for byte.
     pub body: Bytes,
-    /// The same for every delivery of the event: JetStream drops the second within its window (`Nats-Msg-Id`).
-    pub deduplication_id: String,
+    /// The same for every delivery of the event: JetStream drops the second within its window (`Nats-Msg-Id`). None where
+    /// each delivery is an event of its own; then a message whose outcome is in doubt is never sent again.
+    pub deduplication_id: Option<String>,
+}
+
+/// A part of a deduplication id. Parts are separated by slashes, so a slash inside one is encoded: without that, the id
+/// `e1/dead_letter` and the dead letter of `e1` would be one message to a stream, and the second would be dropped.
+#[must_use]
+pub fn id_part(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| matches!(byte, b'/' | b'%')) {
+        Cow::Owned(text.replace('%', "%25").replace('/', "%2F"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 impl Message {
@@ -95,10 +107,10 @@ impl Message {
     pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (Cow<'static, str>, &[u8])> {
         let recognition = match kind {
             Kind::Kafka => None,
-            Kind::Nats => Some((
-                Cow::Borrowed("Nats-Msg-Id"),
-                self.deduplication_id.as_bytes(),
-            )),
+            Kind::Nats => {
+                let id = self.deduplication_id.as_deref();
+                id.map(|id| (Cow::Borrowed("Nats-Msg-Id"), id.as_bytes()))
+            }
         };
         let headers = self.headers.iter().map(move |(attribute, value)| {
             let name = match kind {
@@ -108,6 +120,18 @@ impl Message {
             (name, value)
         });
         headers.chain(recognition)
+    }
+
+    /// What the log calls it: its deduplication id, or else its event's id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let event_id = || {
+            let mut headers = self.headers.iter();
+            let id = headers.find(|(attribute, _)| **attribute == Attribute::ID);
+            id.and_then(|(_, value)| std::str::from_utf8(value).ok())
+        };
+        let id = self.deduplication_id.as_deref();
+        id.or_else(event_id).unwrap_or_default()
     }
 }
 
@@ -243,6 +267,23 @@ impl Attribute {
         match self {
             Self::CloudEvents { nats, .. } => Cow::Borrowed(nats),
             Self::Plain(name) => name.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parts_of_an_id_can_be_told_apart(parts in proptest::collection::vec("[a%/2F5é]{0,6}", 1..4)) {
+            let id = parts.iter().map(|part| id_part(part)).collect::<Vec<_>>().join("/");
+            let read: Vec<String> = id.split('/').map(|part| {
+                percent_encoding::percent_decode_str(part).decode_utf8().unwrap().into_owned()
+            }).collect();
+            prop_assert_eq!(read, parts);
         }
     }
 }

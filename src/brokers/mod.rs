@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use durability::{Finding, Needs, Verdict, together};
 pub use message::{
     Attribute, Headers, MAX_CE_SOURCE_BYTES, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
-    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message,
+    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
 };
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
@@ -145,6 +145,13 @@ pub enum Health {
         /// The destinations.
         missing: Vec<String>,
     },
+    /// It is reached, and refuses messages: to some destinations, or to all that are published to.
+    Refusing {
+        /// Which, and why, in words for the operator.
+        why: String,
+        /// Whether it takes others.
+        takes_others: bool,
+    },
     /// It can't, and why, in words for the operator.
     Down(String),
     /// It has not been reached yet.
@@ -208,7 +215,7 @@ impl Broker {
     pub fn is_down_for(&self, destination: &str) -> bool {
         match self {
             Self::Kafka(kafka) => kafka.is_down_for(destination),
-            Self::Nats(nats) => matches!(nats.health(), Health::Down(_)),
+            Self::Nats(nats) => nats.is_down_for(destination),
         }
     }
 

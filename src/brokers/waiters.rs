@@ -66,6 +66,8 @@ struct Slot {
     generation: u32,
     deadline: Instant,
     is_handed_over: bool,
+    /// What the message has in common with others, as whoever handed it over says.
+    mark: u64,
     state: State,
 }
 
@@ -115,6 +117,7 @@ impl Waiters {
                     generation: 0,
                     deadline,
                     is_handed_over: false,
+                    mark: 0,
                     state: State::Free,
                 });
                 index
@@ -142,14 +145,37 @@ impl Waiters {
         self.end(ticket, |_| Some(outcome))
     }
 
+    #[cfg(test)]
+    fn hand_over(&self, ticket: Ticket) -> bool {
+        self.hand_over_as(ticket, 0)
+    }
+
     /// Just before a message goes to the client: whether anyone still waits for it. If so, it can't be taken back any more;
-    /// if not, it must not be sent, since its end is known.
-    pub(super) fn hand_over(&self, ticket: Ticket) -> bool {
+    /// if not, it must not be sent, since its end is known. The mark is for [`Self::handed_over_as`].
+    pub(super) fn hand_over_as(&self, ticket: Ticket, mark: u64) -> bool {
         let (index, generation) = ticket.parts();
         let mut slots = self.lock();
         let slot = slots.all.get_mut(index);
         let awaited = slot.filter(|slot| slot.generation == generation && slot.state.is_open());
-        awaited.map(|slot| slot.is_handed_over = true).is_some()
+        let handed_over = awaited.map(|slot| {
+            slot.is_handed_over = true;
+            slot.mark = mark;
+        });
+        handed_over.is_some()
+    }
+
+    /// The mark of a message that is still waited for.
+    pub(super) fn mark_of(&self, ticket: Ticket) -> Option<u64> {
+        let (index, generation) = ticket.parts();
+        let slots = self.lock();
+        let slot = slots.all.get(index);
+        slot.filter(|slot| slot.generation == generation && slot.state.is_open())
+            .map(|slot| slot.mark)
+    }
+
+    /// Those who wait for a message that was handed over with this mark.
+    pub(super) fn handed_over_as(&self, mark: u64) -> Vec<Ticket> {
+        self.waiting(|slot| slot.is_handed_over && slot.mark == mark)
     }
 
     fn end(&self, ticket: Ticket, outcome: impl FnOnce(bool) -> Option<Outcome>) -> bool {

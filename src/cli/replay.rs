@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
-use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay};
+use crate::brokers::{
+    self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay, id_part,
+};
 use crate::config::{BrokerId, Config};
 use crate::printable::printable;
 use crate::service::termination;
@@ -464,7 +466,12 @@ fn plan(
         headers,
         body: read.delivered.value.clone().into(),
         // Of this message and no other: two that are replayed may have one event id and different bodies.
-        deduplication_id: format!("replay/{}/{}/{topic}", read.location, read.event_id()),
+        deduplication_id: Some(format!(
+            "replay:{}/{}/{}",
+            id_part(&read.location),
+            id_part(read.event_id()),
+            id_part(topic)
+        )),
     };
     Ok(Planned { broker, message })
 }
@@ -492,6 +499,7 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), Failure> {
         if next > patience {
             let state = match broker.health() {
                 Health::Down(down) => format!(" (the broker is down: {down})"),
+                Health::Refusing { why, .. } => format!(" ({why})"),
                 Health::Up { .. } | Health::Starting => String::new(),
             };
             return Err(Failure::NotNow(format!(

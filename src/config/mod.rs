@@ -25,7 +25,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::json::Schema;
-use crate::providers::{Provider, Verifier};
+use crate::providers::{DedupBy, Provider, Verifier};
 
 pub use files::Files;
 pub use problem::{Place, Problem, Problems};
@@ -158,6 +158,8 @@ pub struct Source {
     pub forward_headers: Vec<HeaderName>,
     /// How long a delivery that was stored is remembered, so that it is not published again.
     pub dedup_window: Option<Duration>,
+    /// What makes two deliveries the same.
+    pub dedup_by: DedupBy,
 }
 
 impl std::fmt::Debug for Source {

@@ -13,7 +13,7 @@ use super::section::{Section, WordOrSection, did_you_mean};
 use super::{Otherwise, Routes, Source};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::json::Schema;
-use crate::providers::{self, Provider, VerifierSettings};
+use crate::providers::{self, DedupBy, Provider, VerifierSettings};
 
 /// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the
@@ -111,6 +111,20 @@ fn read_source(
     let schema_file = section.path("schema");
     let tolerance = section.optional_duration("tolerance", SECOND, 7 * 24 * HOUR);
     let dedup_window = section.optional_duration("dedup_window", Duration::ZERO, 7 * 24 * HOUR);
+    let dedup_by = section.word(
+        "dedup_by",
+        &[
+            ("id", DedupBy::Id),
+            ("id+body", DedupBy::IdAndBody),
+            ("never", DedupBy::Never),
+        ],
+    );
+    if dedup_by == Some(DedupBy::Never) && section.has("dedup_window") {
+        section.warn_at(
+            "dedup_window",
+            "it has no effect with dedup_by = \"never\"; drop one of the two",
+        );
+    }
     let Some(provider) = provider else {
         section.finish();
         return None;
@@ -123,6 +137,15 @@ fn read_source(
             "tolerance",
             format!(
                 "{} signs its retries with the first time: less than {usual} refuses late ones",
+                provider.name()
+            ),
+        );
+    }
+    if dedup_by == Some(DedupBy::Id) && !provider.id_is_signed() {
+        section.warn_at(
+            "dedup_by",
+            format!(
+                "{} does not sign the event's id: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
                 provider.name()
             ),
         );
@@ -154,6 +177,7 @@ fn read_source(
         dedup_window: dedup_window
             .or_else(|| provider.retry_time())
             .filter(|window| !window.is_zero()),
+        dedup_by: dedup_by.unwrap_or_else(|| provider.dedup_by()),
     })
 }
 

@@ -1,11 +1,11 @@
 //! Step 7, before the broker: a delivery that is known to be stored is not published again.
 //!
 //! It only ever makes duplicates fewer, and never an event less: an entry says "stored" only after a broker's receipt, it
-//! is looked up only for verified requests, its key contains the body's hash, and whatever else happens removes it.
+//! is looked up only for verified requests, its key contains the body's hash unless the source says `dedup_by = "id"`, and whatever else happens removes it.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::{self, HashMap, RandomState};
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher};
+use std::collections::hash_map::{self, HashMap};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::refusal::Refusal;
 use crate::brokers::Receipt;
-use crate::providers::EventId;
+use crate::providers::{DedupBy, EventId};
 
 /// A source's memory is in so many parts, found by the key's bits: none of them is ever so large that letting it grow
 /// makes a request wait.
@@ -27,30 +27,63 @@ const MAX_ENTRIES_A_PART: usize = 200_000 / PARTS;
 /// A source's memory of what was stored.
 #[derive(Debug)]
 pub(crate) struct Window {
-    /// Nobody else knows it.
-    seed: highway::Key,
     max_entries_a_part: usize,
     parts: [Mutex<Entries>; PARTS],
 }
 
-/// A HighwayHash of id and body under the window's seed, in 128 bits; each source has a window of its own.
+/// A HighwayHash of a delivery's id, or of its id and body, in 128 bits: what the window knows it by, and the end of its
+/// `Nats-Msg-Id`. Each source has a window and ids of its own.
 ///
-/// Among 200,000 deliveries, chance makes two of them equal once in 10^28 windows. To look for two on purpose takes the
-/// seed, and a secret that signs them. HighwayHash is made for a secret key; SHA-256 takes six times as long, a microsecond
-/// of an event's thirty.
+/// The key is fixed, since all replicas must come to the same id, and so is public. That is enough. By chance two of a
+/// billion deliveries of one id are equal once in 10^20 times. To look for two on purpose is of use only to someone whose
+/// bodies verify, and who can have them sent under one id: the holder of the secret, who harms nobody's events but its own.
+/// A key made from the signing secret would let those who read the stream try guesses of the secret, and would change with
+/// it. SHA-256 needs no such argument, and six times the time: a microsecond of an event's thirty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
+pub(crate) struct Fingerprint {
     first: u64,
     second: u64,
 }
 
-impl Hash for Key {
+/// The start of pi's fraction; any would do. Another one makes other ids than the other replicas'.
+const KEY: highway::Key = highway::Key([
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7344,
+    0xa409_3822_299f_31d0,
+    0x082e_fa98_ec4e_6c89,
+]);
+
+impl Fingerprint {
+    /// None where each delivery is an event of its own.
+    pub(super) fn of(by: DedupBy, event_id: &EventId, body: &[u8]) -> Option<Self> {
+        let mut hash = HighwayHasher::new(KEY);
+        hash.append(event_id.as_str().as_bytes());
+        match by {
+            DedupBy::Never => return None,
+            DedupBy::Id => {}
+            DedupBy::IdAndBody => {
+                // An id has no control characters: it can't run into the body.
+                hash.append(&[0]);
+                hash.append(body);
+            }
+        }
+        let [first, second] = hash.finalize128();
+        Some(Self { first, second })
+    }
+
+    pub(super) fn to_hex(self) -> String {
+        let bytes = (u128::from(self.first) << 64 | u128::from(self.second)).to_be_bytes();
+        data_encoding::HEXLOWER.encode(&bytes)
+    }
+}
+
+impl Hash for Fingerprint {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         hasher.write_u64(self.first);
     }
 }
 
-/// A key's bits are as random as any hash of them, and can't be chosen to collide.
+/// A key's bits are as random as any hash of them; only who can sign could choose them.
 #[derive(Debug, Default)]
 struct AsItIs(u64);
 
@@ -70,7 +103,7 @@ impl Hasher for AsItIs {
     }
 }
 
-type ByKey<T> = HashMap<Key, T, BuildHasherDefault<AsItIs>>;
+type ByKey<T> = HashMap<Fingerprint, T, BuildHasherDefault<AsItIs>>;
 
 /// A few that are in flight, and many that are stored: most deliveries find theirs among neither, and need not wait for more
 /// than a few bytes of the large map to come from memory.
@@ -81,7 +114,7 @@ struct Entries {
     in_flight: ByKey<Option<watch::Sender<Option<End>>>>,
     stored: ByKey<Receipt>,
     /// The order in which they were.
-    order: VecDeque<(Instant, Key)>,
+    order: VecDeque<(Instant, Fingerprint)>,
 }
 
 /// How a first delivery ended.
@@ -100,7 +133,7 @@ pub(super) enum Entered {
 #[derive(Debug)]
 pub(super) struct Place {
     window: Arc<Window>,
-    key: Key,
+    key: Fingerprint,
     is_open: bool,
 }
 
@@ -111,8 +144,6 @@ impl Window {
 
     fn with_capacity(lifetime: Duration, max_entries_a_part: usize) -> Arc<Self> {
         Arc::new(Self {
-            // The standard library's hashers are keyed at random.
-            seed: highway::Key([0, 1, 2, 3].map(|part: u64| RandomState::new().hash_one(part))),
             max_entries_a_part,
             parts: std::array::from_fn(|_| {
                 Mutex::new(Entries {
@@ -132,18 +163,8 @@ impl Window {
         }
     }
 
-    fn key(&self, event_id: &EventId, body: &[u8]) -> Key {
-        let mut hash = HighwayHasher::new(self.seed);
-        hash.append(event_id.as_str().as_bytes());
-        // An id has no control characters: it can't run into the body.
-        hash.append(&[0]);
-        hash.append(body);
-        let [first, second] = hash.finalize128();
-        Key { first, second }
-    }
-
     /// The part that a key is in, by other bits than those that the map looks at.
-    fn part(&self, key: Key) -> MutexGuard<'_, Entries> {
+    fn part(&self, key: Fingerprint) -> MutexGuard<'_, Entries> {
         let [any, ..] = &self.parts;
         let part = usize::try_from(key.second % PARTS as u64).ok();
         lock(part.and_then(|index| self.parts.get(index)).unwrap_or(any))
@@ -152,7 +173,7 @@ impl Window {
     /// Finds the delivery or begins it.
     fn look(
         self: &Arc<Self>,
-        key: Key,
+        key: Fingerprint,
         now: Instant,
     ) -> Result<Entered, watch::Receiver<Option<End>>> {
         let mut entries = self.part(key);
@@ -203,11 +224,9 @@ impl Entries {
 /// The twin's refusal.
 pub(super) async fn enter(
     window: &Arc<Window>,
-    event_id: &EventId,
-    body: &[u8],
+    key: Fingerprint,
     deadline: Instant,
 ) -> Result<Entered, Refusal> {
-    let key = window.key(event_id, body);
     match window.look(key, Instant::now()) {
         Ok(entered) => Ok(entered),
         Err(mut end) => {
@@ -266,18 +285,17 @@ mod tests {
         EventId::new(text.to_owned()).unwrap()
     }
 
+    fn key(event_id: &str, body: &[u8]) -> Fingerprint {
+        Fingerprint::of(DedupBy::IdAndBody, &id(event_id), body).unwrap()
+    }
+
     async fn enter_now(
         window: &Arc<Window>,
         event_id: &str,
         body: &[u8],
     ) -> Result<Entered, Refusal> {
-        enter(
-            window,
-            &id(event_id),
-            body,
-            Instant::now() + Duration::from_secs(8),
-        )
-        .await
+        let deadline = Instant::now() + Duration::from_secs(8);
+        enter(window, key(event_id, body), deadline).await
     }
 
     async fn first(window: &Arc<Window>, event_id: &str) -> Place {
@@ -308,6 +326,22 @@ mod tests {
             enter_now(&window, "a", b"body").await,
             Ok(Entered::First(_))
         ));
+    }
+
+    #[test]
+    fn what_makes_two_deliveries_the_same_is_the_sources_choice_and_the_same_on_every_replica() {
+        let of = |by, event_id: &str, body: &[u8]| Fingerprint::of(by, &id(event_id), body);
+        assert_eq!(of(DedupBy::Id, "a", b"x"), of(DedupBy::Id, "a", b"y"));
+        assert_ne!(of(DedupBy::Id, "a", b"x"), of(DedupBy::Id, "b", b"x"));
+        let both = |event_id, body| of(DedupBy::IdAndBody, event_id, body);
+        assert_ne!(both("a", b"x"), both("a", b"y"));
+        assert_ne!(both("ab", b"c"), both("a", b"bc"));
+        assert_eq!(of(DedupBy::Never, "a", b"x"), None);
+        // Replicas of other versions and on other processors must agree.
+        assert_eq!(
+            both("e-1", b"{}").map(Fingerprint::to_hex).as_deref(),
+            Some("c371733701cb8d60f17f89247e0fc804")
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,7 +411,7 @@ mod tests {
         for number in 0..1000 {
             let event_id = number.to_string();
             first(&window, &event_id).await.end(&stored());
-            keys.push(window.key(&id(&event_id), b"body"));
+            keys.push(key(&event_id, b"body"));
         }
         let mut remembered = 0;
         for part in &window.parts {
@@ -385,7 +419,7 @@ mod tests {
             assert_eq!(entries.order.len(), entries.stored.len());
             let in_order: Vec<_> = entries.order.iter().map(|(_, key)| *key).collect();
             remembered += in_order.len();
-            let is_here = |key: &&Key| {
+            let is_here = |key: &&Fingerprint| {
                 key.second % PARTS as u64
                     == in_order.first().map_or(0, |key| key.second) % PARTS as u64
             };

@@ -4,21 +4,21 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::duplicates::Fingerprint;
 use super::parse::{Event, Parsed};
 use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
 use super::{Addressed, Decision, Delivery, Verdict};
 use crate::brokers::{
     Attribute, Headers, Kind, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
-    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message,
+    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
 };
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
-use crate::providers::{EventId, Identity, Unidentified};
+use crate::providers::{DedupBy, EventId, Identity, Unidentified};
 
 /// What a message usually has: more only costs another allocation.
 const HEADERS: usize = 12;
@@ -42,9 +42,22 @@ pub(super) fn encode(
     forwarding: &Forwarding,
 ) -> Result<Box<Delivery>, Refusal> {
     check_bounds(verified, parsed.event())?;
-    let to = encode_for(verified, parsed, &forwarding.to)?;
+    // The window and each message on NATS go by the same hash of the body, which is taken once.
+    let source = verified.source();
+    let is_for_nats = |destination: &Destination| destination.kind == Kind::Nats;
+    let is_needed = source.dedup_window.is_some()
+        || is_for_nats(&forwarding.to)
+        || forwarding.fallback.as_ref().is_some_and(is_for_nats)
+        || forwarding.copies.iter().any(is_for_nats);
+    let fingerprint = is_needed
+        .then(|| {
+            let body = verified.request().body();
+            Fingerprint::of(source.dedup_by, &parsed.event().id, body)
+        })
+        .flatten();
+    let to = encode_for(verified, parsed, &forwarding.to, fingerprint)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
-        let mut message = encode_for(verified, parsed, destination)?;
+        let mut message = encode_for(verified, parsed, destination, fingerprint)?;
         let headers = &mut message.headers;
         headers.push(REASON, "fallback");
         headers.push(SOURCE_NAME, &verified.source().name);
@@ -56,9 +69,12 @@ pub(super) fn encode(
         })
     });
     let copies = forwarding.copies.iter().map(|destination| {
-        let mut message = encode_for(verified, parsed, destination)?;
-        // One stream may take both: the copy is no duplicate of the event itself.
-        message.deduplication_id = format!("{}/{}", message.deduplication_id, message.destination);
+        let mut message = encode_for(verified, parsed, destination, fingerprint)?;
+        // One stream may take both: the copy is not a duplicate of the event itself.
+        if let Some(id) = &mut message.deduplication_id {
+            id.push_str("/copy/");
+            id.push_str(&id_part(&message.destination));
+        }
         Ok(Addressed {
             broker: destination.broker,
             message,
@@ -67,6 +83,7 @@ pub(super) fn encode(
     Ok(Box::new(Delivery {
         copies: copies.collect::<Result<_, Refusal>>()?,
         fallback: fallback.transpose()?,
+        fingerprint,
         to: Addressed {
             broker: forwarding.to.broker,
             message: to,
@@ -78,6 +95,7 @@ fn encode_for(
     verified: &Verified,
     parsed: &Parsed<'_>,
     destination: &Destination,
+    fingerprint: Option<Fingerprint>,
 ) -> Result<Message, Refusal> {
     let (source, event) = (verified.source(), parsed.event());
     let fill = Fill {
@@ -92,7 +110,8 @@ fn encode_for(
     };
     let mut headers = event_headers(verified, &Known::of(event));
     headers.push(Attribute::PARTITION_KEY, &key);
-    Ok(message(verified, topic, key, headers, &event.id))
+    let id = deduplication_id(verified.source(), &event.id, fingerprint);
+    Ok(message(verified, topic, key, headers, id))
 }
 
 fn check_bounds(verified: &Verified, event: &Event) -> Result<(), Refusal> {
@@ -138,20 +157,49 @@ pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
     reject_or(verified, refusal, |refusal, topic| {
         let mut headers = event_headers(verified, &Known::of(event));
         say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(message(verified, topic, key, headers, &event.id))
+        dead_letter(verified, topic, key, headers, &event.id)
     })
 }
 
 /// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
-fn dead_letter(mut message: Message) -> Message {
-    message.deduplication_id.push_str("/dead_letter");
-    message
+fn dead_letter(
+    verified: &Verified,
+    topic: String,
+    key: String,
+    headers: Headers,
+    id: &EventId,
+) -> Message {
+    let deduplication_id = letter_id(verified.source(), id, verified.request().body());
+    message(verified, topic, key, headers, deduplication_id)
+}
+
+fn letter_id(source: &Source, id: &EventId, body: &[u8]) -> Option<String> {
+    let fingerprint = Fingerprint::of(source.dedup_by, id, body);
+    deduplication_id(source, id, fingerprint).map(|id| id + "/dead_letter")
+}
+
+/// `source/id` or `source/id/hash`: every delivery that counts as the same has the same, on every replica.
+fn deduplication_id(
+    source: &Source,
+    id: &EventId,
+    fingerprint: Option<Fingerprint>,
+) -> Option<String> {
+    let id = id_part(id.as_str());
+    match (source.dedup_by, fingerprint) {
+        (DedupBy::Never, _) => None,
+        (DedupBy::IdAndBody, Some(fingerprint)) => {
+            Some([&source.name, "/", &id, "/", &fingerprint.to_hex()].concat())
+        }
+        // Without a fingerprint no NATS takes the message; its log line names it.
+        (DedupBy::Id | DedupBy::IdAndBody, _) => Some([&source.name, "/", &id].concat()),
+    }
 }
 
 /// The dead letter of a message that its broker finds too large; none where the source has no dead letters.
 pub(super) fn too_large(
     source: &Source,
     intended_broker: &str,
+    event_id: &EventId,
     refused: &Message,
 ) -> Option<(Addressed, Refusal)> {
     let Otherwise::DeadLetter { broker, topic } = &source.on_invalid else {
@@ -164,9 +212,12 @@ pub(super) fn too_large(
         topic: std::mem::replace(&mut message.destination, topic.clone()),
     };
     push_reason(&mut message.headers, source, &refusal, Some(&intended));
+    // An event and its copy may both be too large: each has a letter of its own.
+    message.deduplication_id =
+        letter_id(source, event_id, &message.body).map(|id| id + "/" + &id_part(&intended.topic));
     let letter = Addressed {
         broker: *broker,
-        message: dead_letter(message),
+        message,
     };
     Some((letter, refusal))
 }
@@ -203,7 +254,7 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
             .as_deref()
             .and_then(|event_type| intended_for_type(verified.source(), event_type));
         say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(message(verified, topic, key, headers, id))
+        dead_letter(verified, topic, key, headers, id)
     });
     // A dead letter's id is told; one that was made for nothing is not.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
@@ -343,16 +394,8 @@ fn message(
     destination: String,
     key: String,
     headers: Headers,
-    id: &EventId,
+    deduplication_id: Option<String>,
 ) -> Message {
-    let mut deduplication_id = [&verified.source().name, "/", id.as_str()].concat();
-    if !verified.source().provider.id_is_signed() {
-        let digest = Sha256::digest(verified.request().body());
-        let digest = data_encoding::HEXLOWER.encode(&digest);
-        // Otherwise whoever repeats an id could make a stream drop a genuine event.
-        deduplication_id.push('/');
-        deduplication_id.extend(digest.chars().take(16));
-    }
     Message {
         destination,
         key,

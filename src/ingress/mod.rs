@@ -57,7 +57,7 @@ pub use refusal::{Refusal, Violation};
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer};
-use duplicates::Entered;
+use duplicates::{Entered, Fingerprint};
 use parse::Parsed;
 use publish::Use;
 use route::Routed;
@@ -105,6 +105,8 @@ pub struct Delivery {
     pub fallback: Option<Addressed>,
     /// Where it goes besides.
     pub copies: Vec<Addressed>,
+    /// What the duplicates window knows it by.
+    pub(crate) fingerprint: Option<Fingerprint>,
 }
 
 /// A message and its broker.
@@ -255,11 +257,9 @@ async fn carry_out(
             stored.map(Accepted::DeadLettered)
         }
         Verdict::Publish { route, delivery } => {
-            let place = match (bridge.window(source), &decision.event_id) {
-                (Some(window), Some(event_id)) => {
-                    match duplicates::enter(window, event_id, &delivery.to.message.body, deadline)
-                        .await?
-                    {
+            let place = match (bridge.window(source), delivery.fingerprint) {
+                (Some(window), Some(fingerprint)) => {
+                    match duplicates::enter(window, fingerprint, deadline).await? {
                         Entered::Stored(receipt) => return Ok(Accepted::Duplicate(receipt)),
                         Entered::First(place) => Some(place),
                     }

@@ -93,7 +93,9 @@ async fn dead_letter_too_large(
     for (addressed, outcome) in ended {
         let intended = &bridge.config().broker(addressed.broker).name;
         let letter = if may_be_replaced && is_too_large(&outcome) {
-            encode::too_large(use_of.source, intended, &addressed.message)
+            use_of.event_id.and_then(|event_id| {
+                encode::too_large(use_of.source, intended, event_id, &addressed.message)
+            })
         } else {
             None
         };

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::brokers::Kind;
@@ -91,7 +90,9 @@ fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
         (1, "synq.issue_created", "i-1")
     );
     assert_eq!(message.body, ISSUE.as_bytes());
-    assert_eq!(message.deduplication_id, "synq/e-1");
+    // Its hash is that of the body alone: each replica gives the same.
+    let id = "synq/e-1/cc9e6a6f034253f008202f083ed2be55";
+    assert_eq!(message.deduplication_id.as_deref(), Some(id));
     let expected = [
         ("event_id", "e-1"),
         ("ce_specversion", "1.0"),
@@ -113,83 +114,64 @@ fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
     );
 }
 
-/// SYNQ, were its ids not signed.
-struct IdsUnsigned;
-
-impl Provider for IdsUnsigned {
-    fn id_is_signed(&self) -> bool {
-        false
-    }
-
-    fn name(&self) -> &'static str {
-        Synq.name()
-    }
-
-    fn event_types(&self) -> &'static [&'static str] {
-        Synq.event_types()
-    }
-
-    fn media_types(&self) -> &'static [&'static str] {
-        Synq.media_types()
-    }
-
-    fn default_tolerance(&self) -> Option<Duration> {
-        Synq.default_tolerance()
-    }
-
-    fn retry_time(&self) -> Option<Duration> {
-        Synq.retry_time()
-    }
-
-    fn signature_headers(&self) -> &'static [&'static str] {
-        Synq.signature_headers()
-    }
-
-    fn schema(&self) -> Option<&'static str> {
-        Synq.schema()
-    }
-
-    fn verifier(&self, settings: VerifierSettings) -> Box<dyn Verifier> {
-        Synq.verifier(settings)
-    }
-
-    fn identify(
-        &self,
-        headers: &HeaderMap,
-        document: &Document<'_>,
-    ) -> Result<Identity, Unidentified> {
-        Synq.identify(headers, document)
-    }
-
-    fn sign(&self, body: &[u8], secret: &Secret, now: SystemTime) -> Result<HeaderMap, SignError> {
-        Synq.sign(body, secret, now)
-    }
-
-    fn sample(&self, event_type: &str) -> Option<&'static [u8]> {
-        Synq.sample(event_type)
+/// The deduplication ids of everything that is published of an event: itself, its fallback and its copies.
+fn ids_of(source: &str, body: &str) -> Vec<Option<String>> {
+    let routes = format!(
+        "{source}\n[brokers.edge]\nkind = \"nats\"\nservers = [\"n\"]\n[[routes]]\nbroker = \"edge\"\ntopic = \"synq.all\"\nfallback = \"main\"\ncopy_to = [{{ broker = \"edge\", topic = \"synq.copy\" }}]"
+    );
+    match decide_body(&routes, body).verdict {
+        Verdict::Publish { delivery, .. } => {
+            let Delivery {
+                to,
+                fallback,
+                copies,
+                ..
+            } = *delivery;
+            let all = std::iter::once(to).chain(fallback).chain(copies);
+            all.map(|addressed| addressed.message.deduplication_id)
+                .collect()
+        }
+        Verdict::DeadLetter { letter, .. } => vec![letter.message.deduplication_id],
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_known_id_with_another_body_is_another_message_where_ids_are_not_signed() {
-    let mut config = config(ALL);
-    let of = |config: &Config, body: &str| {
-        let message = published(decide_with(config, HeaderMap::new(), body.as_bytes())).1;
-        message.deduplication_id
-    };
-    assert_eq!(of(&config, ISSUE), "synq/e-1");
-    Arc::get_mut(&mut config.sources[0]).unwrap().provider = &IdsUnsigned;
-    let digest = Sha256::digest(ISSUE);
-    let start: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(of(&config, ISSUE), format!("synq/e-1/{start}"));
+fn a_known_id_with_another_body_is_another_message_unless_the_source_says_otherwise() {
+    let other = ISSUE.replace("i-1", "i-2");
+    let hashed = ids_of("", ISSUE);
+    let first = hashed[0].clone().unwrap();
+    assert!(first.starts_with("synq/e-1/") && first.len() == "synq/e-1/".len() + 32);
+    assert_eq!(hashed[1].as_deref(), Some(first.as_str()));
+    assert_eq!(hashed[2], Some(format!("{first}/copy/synq.copy")));
+    assert_eq!(hashed, ids_of("dedup_by = \"id+body\"", ISSUE));
+    assert!(ids_of("", &other).iter().all(|id| !hashed.contains(id)));
+    let by_id = ["synq/e-1", "synq/e-1", "synq/e-1/copy/synq.copy"].map(|id| Some(id.to_owned()));
+    assert_eq!(ids_of("dedup_by = \"id\"", ISSUE), by_id);
+    assert_eq!(ids_of("dedup_by = \"id\"", &other), by_id);
+    assert_eq!(ids_of("dedup_by = \"never\"", ISSUE), [None, None, None]);
+}
+
+#[test]
+fn ids_with_slashes_are_not_those_of_dead_letters_and_copies() {
+    let letters =
+        "on_invalid = { dead_letter = { broker = \"main\", topic = \"dead\" } }\ndedup_by = \"id\"";
+    let ping = |id: &str| format!(r#"{{"event_id":"{id}","ping":{{}}}}"#);
+    let invalid = |id: &str| format!(r#"{{"event_id":"{id}","issue_created":[]}}"#);
+    let letter = ids_of(letters, &invalid("e1"));
+    assert_eq!(letter, [Some("synq/e1/dead_letter".to_owned())]);
+    for id in ["e1/dead_letter", "e1/copy/synq.copy", "e1%2Fdead_letter"] {
+        let of_event = ids_of(letters, &ping(id));
+        assert!(!of_event.contains(&letter[0]), "{id}");
+        let of_other = ids_of(letters, &ping("e1"));
+        assert!(of_event.iter().all(|id| !of_other.contains(id)), "{id}");
+    }
     assert_ne!(
-        of(&config, ISSUE),
-        of(&config, &ISSUE.replace("i-1", "i-2"))
+        ids_of(letters, &ping("e1/x")),
+        ids_of(letters, &ping("e1%2Fx"))
     );
+    let never = letters.replace("\"id\"", "\"never\"");
+    assert_eq!(ids_of(&never, &invalid("e1")), [None]);
 }
 
 #[test]
@@ -425,7 +407,9 @@ topic = "{}"
         panic!("{decision:?}")
     };
     let source = &config.sources[0];
-    let (letter, _) = encode::too_large(source, &name, &delivery.to.message).unwrap();
+    let event_id = decision.event_id.as_ref().unwrap();
+    let letter = encode::too_large(source, &name, event_id, &delivery.to.message);
+    let (letter, _) = letter.unwrap();
     let message = letter.message;
     // As librdkafka and async-nats write them, with the longest variable-length numbers.
     let on_kafka: usize = message

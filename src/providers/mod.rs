@@ -58,9 +58,14 @@ pub trait Provider: Send + Sync + 'static {
         document: &Document<'_>,
     ) -> Result<Identity, Unidentified>;
 
-    /// Whether the signature covers the event's id. Where it does not, a known id with another body is another event.
+    /// Whether the signature covers the event's id.
     fn id_is_signed(&self) -> bool {
         true
+    }
+
+    /// What makes two of its deliveries the same, unless the source says otherwise.
+    fn dedup_by(&self) -> DedupBy {
+        DedupBy::IdAndBody
     }
 
     /// The headers with which the provider signs a body at a time, for `hookbridge send` and tests.
@@ -71,6 +76,17 @@ pub trait Provider: Send + Sync + 'static {
 
     /// An event of this type, made up.
     fn sample(&self, event_type: &str) -> Option<&'static [u8]>;
+}
+
+/// What makes two deliveries of a source the same. The duplicates window and `Nats-Msg-Id` both follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DedupBy {
+    /// The event's id alone.
+    Id,
+    /// The id and the body's bytes.
+    IdAndBody,
+    /// Nothing: each delivery is an event of its own.
+    Never,
 }
 
 /// What a verifier is made of.

@@ -30,6 +30,12 @@ mod kafka;
 // The same for NATS, with JetStream and without.
 mod nats;
 
+// What a NATS user may not do, and which step of a connection fails.
+mod nats_permissions;
+
+// What makes two deliveries the same.
+mod dedup_by;
+
 // Where events go that can't go where they should.
 mod dead_letters;
 

@@ -41,9 +41,14 @@ fn headers_are_exactly_the_contracts() {
     bridge.send(&request).expect_published(&event);
     let message = only(nats.read(&stream));
     assert_eq!(message.topic, format!("{stream}.issue_created"));
-    let id = format!("synq/{}", event.id);
+    let id = message.header("Nats-Msg-Id").unwrap_or_default();
+    assert!(
+        id.strip_prefix(&format!("synq/{}/", event.id))
+            .is_some_and(|hash| hash.len() == 32),
+        "{id}"
+    );
     let expected = [
-        ("Nats-Msg-Id", id.as_str()),
+        ("Nats-Msg-Id", id),
         ("ce-id", event.id.as_str()),
         ("ce-partitionkey", "0b51f1f2"),
         ("ce-source", "/hookbridge/synq"),

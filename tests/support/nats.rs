@@ -31,6 +31,8 @@ pub(crate) enum Access {
         password: &'static str,
     },
     Token(&'static str),
+    /// The user `admin`, who may do everything, and another one, `bridge`, with these permissions; each is its own password.
+    Limited(String),
     /// The file of a user, and what the server's configuration needs to know of its account.
     Credentials {
         file: PathBuf,
@@ -44,6 +46,7 @@ pub(crate) struct Nats {
     pub(crate) url: String,
     access: Access,
     has_tls: bool,
+    is_tls_first: bool,
     own: Option<Own>,
 }
 
@@ -63,6 +66,7 @@ impl Nats {
                 url,
                 access: Access::Anyone,
                 has_tls: false,
+                is_tls_first: false,
                 own: None,
             }),
             _ => {
@@ -120,6 +124,40 @@ impl Nats {
         Some(nats)
     }
 
+    /// [`Nats::private_with_tls`] whose clients begin with the handshake.
+    pub(crate) fn private_with_tls_first() -> Option<Self> {
+        let mut nats =
+            Self::absent(Access::Anyone, true).or_else(|| process::missing("nats-server"))?;
+        nats.is_tls_first = true;
+        nats.edit(|text| text.replace("tls {", "tls { handshake_first: true,"));
+        nats.start();
+        Some(nats)
+    }
+
+    fn edit(&self, change: impl FnOnce(&str) -> String) {
+        let file = self.own().dir.join("nats.conf");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        std::fs::write(&file, change(&text)).expect("a file");
+    }
+
+    /// Gives the user `bridge` other permissions while the server runs.
+    pub(crate) fn permit(&self, permissions: &str) {
+        let Access::Limited(before) = &self.access else {
+            unreachable!("a server with users")
+        };
+        let start = users(before);
+        let start = start.split("permissions").next().expect("users");
+        self.edit(|text| {
+            let (kept, _) = text.split_once(start).expect("users");
+            format!("{kept}{}", users(permissions))
+        });
+        self.own()
+            .process()
+            .as_mut()
+            .expect("a nats-server that runs")
+            .signal("HUP");
+    }
+
     /// One of the test's own that has an address but does not run yet.
     pub(crate) fn private_not_started() -> Option<Self> {
         Self::absent(Access::Anyone, false).or_else(|| process::missing("nats-server"))
@@ -137,6 +175,7 @@ impl Nats {
             Access::Password { user, password } => {
                 format!("authorization {{ user: \"{user}\", password: \"{password}\" }}\n")
             }
+            Access::Limited(permissions) => users(permissions),
             Access::Token(token) => format!("authorization {{ token: \"{token}\" }}\n"),
             Access::Credentials { server, .. } => server.clone(),
         };
@@ -167,6 +206,7 @@ impl Nats {
             url: format!("nats://127.0.0.1:{port}"),
             access,
             has_tls,
+            is_tls_first: false,
             own,
         })
     }
@@ -392,11 +432,15 @@ impl Nats {
                 .require_tls(true)
                 .add_root_certificates(tls::CERTIFICATES.authority.clone());
         }
+        if self.is_tls_first {
+            options = options.tls_first();
+        }
         match &self.access {
             Access::Anyone => options,
             Access::Password { user, password } => {
                 options.user_and_password((*user).to_owned(), (*password).to_owned())
             }
+            Access::Limited(_) => options.user_and_password("admin".into(), "admin".into()),
             Access::Token(token) => options.token((*token).to_owned()),
             Access::Credentials { file, .. } => {
                 let text = std::fs::read_to_string(file).expect("a credentials file");
@@ -436,6 +480,13 @@ impl Own {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Of [`Access::Limited`]; the last thing in the file.
+fn users(permissions: &str) -> String {
+    format!(
+        "authorization {{ users: [{{ user: admin, password: admin }}, {{ user: bridge, password: bridge, permissions: {{ {permissions} }} }}] }}\n"
+    )
 }
 
 /// A plain subscription, without JetStream.

@@ -317,7 +317,7 @@ impl Watch {
                     "broker is up, but lacks topics"
                 );
             }
-            Health::Starting => {}
+            Health::Starting | Health::Refusing { .. } => {}
             Health::Down(why) => {
                 if !matches!(state.health, Health::Down(_)) || self.complaints.pass().is_some() {
                     tracing::warn!(broker = self.name, why, "broker is down");

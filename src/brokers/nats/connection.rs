@@ -1,26 +1,35 @@
 //! One connection and its acknowledgement inbox; and who replaces it when it breaks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_nats::{Client, Event, Subscriber};
-use futures_util::StreamExt as _;
+use async_nats::connection::State;
+use async_nats::{
+    Client, ClientError, Event, Message, ReconnectToServer, Server, ServerAddr, ServerInfo,
+    Statistics, Subscriber,
+};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::breaker::Breaker;
+use super::failure::{describe, diagnose, is_open};
 use super::outbox::Outbox;
 use super::outcome::of_answer;
-use super::settings::{Acknowledgement, Settings, reconnect_delay};
+use super::pace::Pace;
+use super::refusals::{Refusals, Summary, Violation};
+use super::settings::{Acknowledgement, Settings};
 use crate::brokers::Health;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
 use crate::metrics::BrokerMetrics;
 use crate::task;
-use crate::telemetry::Gate;
+use crate::telemetry::{Gate, shorten};
 
 /// A server that is connected but has answered nothing for so long gets a new client.
 const STUCK: Duration = Duration::from_secs(60);
@@ -35,6 +44,25 @@ const ABANDONED: Duration = Duration::from_secs(600);
 /// What a replaced connection has for its farewell.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// The question whose answer shows that the acknowledgement inbox works. It changes nothing, and a server without
+/// JetStream answers it too: that nobody is there.
+const QUESTION: &str = "$JS.API.INFO";
+
+/// In the place of a ticket; not a hexadecimal digit.
+const PROOF: char = 'y';
+
+/// Pause between questions that are not answered.
+const QUESTION_PAUSE: Duration = Duration::from_secs(2);
+
+/// Pause before a new connection finds out whether a refused inbox is allowed by now.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// Between diagnoses of a server that says nothing.
+const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The start of what is said where the user may not use the acknowledgement inbox.
+const NO_PERMISSION: &str = "authorization failed: the user has no permission to";
+
 /// A client, and the subject that its answers come to, but for the ticket.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -45,6 +73,9 @@ pub(super) struct Connection {
     configured: usize,
     /// Who reads the answers holds the client: it ends only when they do.
     _answers: AbortOnDropHandle<()>,
+    _prover: AbortOnDropHandle<()>,
+    /// Ends the client's own thread, where it has one.
+    _home: Option<DropGuard>,
 }
 
 impl Connection {
@@ -53,54 +84,221 @@ impl Connection {
         settings: &Settings,
         shared: &Arc<Shared>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        match settings.acknowledgement {
+            Acknowledgement::JetStream => {
+                Self::open_here(settings.clone(), Arc::clone(shared)).await
+            }
+            // The echo of a message says that the server has dealt with it, and a violation that came before it says how.
+            // The client hands the two to different tasks; on one thread they keep their order (see `hand_out`).
+            Acknowledgement::Core => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                let opening = runtime.spawn(Self::open_here(settings.clone(), Arc::clone(shared)));
+                let stop = CancellationToken::new();
+                let stopped = stop.clone().cancelled_owned();
+                std::thread::Builder::new()
+                    .name("nats-core".to_owned())
+                    .spawn(move || runtime.block_on(stopped))?;
+                let home = stop.drop_guard();
+                let mut connection = opening.await??;
+                connection._home = Some(home);
+                Ok(connection)
+            }
+        }
+    }
+
+    async fn open_here(
+        settings: Settings,
+        shared: Arc<Shared>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let number = shared.current.fetch_add(1, Ordering::AcqRel) + 1;
-        let (events, attempts) = (Arc::clone(shared), Arc::clone(shared));
-        let has_begun = AtomicBool::new(false);
+        let proof = Arc::new(Proof::default());
         let options = settings
             .connect_options()
             .retry_on_initial_connect()
-            .reconnect_delay_callback(move |attempt| {
-                if !has_begun.swap(true, Ordering::Relaxed) {
-                    Duration::ZERO
-                } else if attempts.current.load(Ordering::Acquire) == number {
-                    reconnect_delay(attempt)
-                } else {
-                    // A client that has never been connected can't be told to stop trying.
-                    ABANDONED
+            .reconnect_delay_callback(|_| Duration::ZERO)
+            .reconnect_to_server_callback(attempts(&settings, &shared, number))
+            .event_callback({
+                let (shared, proof) = (Arc::clone(&shared), Arc::clone(&proof));
+                move |event| {
+                    // A replaced connection's end is not the broker's.
+                    if shared.current.load(Ordering::Acquire) == number {
+                        shared.note(&event, &proof);
+                    }
+                    std::future::ready(())
                 }
-            })
-            .event_callback(move |event| {
-                // A replaced connection's end is not the broker's.
-                if events.current.load(Ordering::Acquire) == number {
-                    events.note(&event);
-                }
-                std::future::ready(())
             });
         let addresses = settings.addresses();
         let configured = addresses.len();
         let client = options.connect(addresses).await?;
         let inbox = format!("{}.", client.new_inbox());
+        proof.begin(&client, &inbox);
         let answers = client.subscribe(format!("{inbox}*")).await?;
-        let outbox = Outbox::new(client.clone(), settings.acknowledgement, Arc::clone(shared));
+        let outbox = Outbox::new(
+            client.clone(),
+            Arc::clone(&proof),
+            settings.acknowledgement,
+            Arc::clone(&shared),
+        );
         let handing_out = hand_out(
             answers,
             inbox.len(),
             settings.acknowledgement,
-            Arc::clone(shared),
+            Arc::clone(&proof),
+            Arc::clone(&shared),
         );
         let answers = task::spawn_essential("NATS acknowledgements", handing_out);
+        let proving = prove(client.clone(), inbox.clone(), proof, shared);
+        let prover = task::spawn_essential("NATS refusals", proving);
         Ok(Self {
             client,
             inbox,
             outbox,
             configured,
             _answers: AbortOnDropHandle::new(answers),
+            _prover: AbortOnDropHandle::new(prover),
+            _home: None,
         })
     }
 
     /// Whether there is another server to turn to when this one ends: from the configuration, or as the last one told.
     pub(super) fn knows_other_servers(&self) -> bool {
         self.configured > 1 || self.client.server_info().connect_urls.len() > 1
+    }
+}
+
+/// Before each attempt to connect: notes why the last ones failed, and says when and where the next one goes.
+fn attempts(
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    number: u64,
+) -> impl Fn(Vec<Server>, ServerInfo) -> std::future::Ready<Option<ReconnectToServer>>
++ Send
++ Sync
++ 'static {
+    let shared = Arc::clone(shared);
+    let is_tls_first = settings.is_tls_first();
+    let pace = Mutex::new((Pace::default(), None::<Instant>, 0));
+    move |pool, _| {
+        if shared.current.load(Ordering::Acquire) != number {
+            // A client that has never been connected can't be told to stop trying.
+            let first = pool.into_iter().next();
+            return std::future::ready(first.map(|server| ReconnectToServer {
+                addr: server.addr,
+                delay: Some(ABANDONED),
+            }));
+        }
+        let failures: Vec<_> = pool
+            .iter()
+            .filter_map(|server| {
+                let error = server.last_error.as_deref()?;
+                Some((describe(error, &server.addr), is_open(error), &server.addr))
+            })
+            .collect();
+        let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pace, diagnosed, failed_before) = &mut *pace;
+        // Else what is kept is the failure of an earlier attempt.
+        let failed: usize = pool.iter().map(|server| server.failed_attempts).sum();
+        let is_new = std::mem::replace(failed_before, failed) != failed;
+        let next = pace.next(&pool);
+        *shared.trying.lock().unwrap_or_else(PoisonError::into_inner) =
+            next.as_ref().map(|(server, _)| server.clone());
+        match failures.iter().find(|(_, is_open, _)| *is_open) {
+            _ if !is_new => {}
+            Some((_, _, server)) => {
+                if diagnosed.is_none_or(|last| last.elapsed() >= DIAGNOSIS_INTERVAL) {
+                    *diagnosed = Some(Instant::now());
+                    let (server, shared) = ((*server).clone(), Arc::clone(&shared));
+                    tokio::spawn(async move {
+                        shared.complain(&diagnose(&server, is_tls_first).await);
+                    });
+                }
+            }
+            None if failures.is_empty() => {}
+            None => {
+                let failures: Vec<_> = failures.iter().map(|(why, ..)| why.as_str()).collect();
+                shared.complain(&failures.join("; "));
+            }
+        }
+        std::future::ready(next.map(|(addr, delay)| ReconnectToServer {
+            addr,
+            delay: Some(delay),
+        }))
+    }
+}
+
+/// Whether the acknowledgement inbox of a client is known to work on its present connection. The server says nothing of a
+/// subscription that it takes; of one that it refuses it says so, before it answers anything that was sent later.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    inbox: OnceLock<String>,
+    /// Counts the client's connections.
+    statistics: OnceLock<Arc<Statistics>>,
+    /// The connection that was asked, and the one that answered.
+    asked: AtomicU64,
+    proven: AtomicU64,
+    is_refused: AtomicBool,
+    changed: Notify,
+}
+
+impl Proof {
+    fn begin(&self, client: &Client, inbox: &str) {
+        let _first = self.statistics.set(client.statistics());
+        let _first = self.inbox.set(inbox.to_owned());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        let connection = self.connections();
+        connection != 0 && self.proven.load(Ordering::Acquire) == connection
+    }
+
+    /// Numbers the present connection; 0 before the first.
+    fn connections(&self) -> u64 {
+        let statistics = self.statistics.get();
+        statistics.map_or(0, |statistics| statistics.connects.load(Ordering::Acquire))
+    }
+
+    fn is_of_inbox(&self, subject: &str) -> bool {
+        self.inbox
+            .get()
+            .is_some_and(|inbox| subject.starts_with(inbox.as_str()))
+    }
+
+    /// The inbox's subjects as a permission names them.
+    fn prefix(&self) -> String {
+        let inbox = self.inbox.get().map(String::as_str).unwrap_or_default();
+        let prefix = inbox.trim_end_matches('.').rsplit_once('.');
+        format!("{}.>", prefix.map_or(inbox, |(prefix, _)| prefix))
+    }
+}
+
+/// Asks on each connection for the proof, until there is one; and where the inbox is refused, for another connection now and
+/// then.
+async fn prove(client: Client, inbox: String, proof: Arc<Proof>, shared: Arc<Shared>) {
+    loop {
+        let connection = proof.connections();
+        let is_connected = client.connection_state() == State::Connected && connection != 0;
+        let is_asked = is_connected && !proof.holds();
+        if is_asked && proof.is_refused.load(Ordering::Acquire) {
+            tokio::time::sleep_until(Instant::now() + REFUSED_PAUSE).await;
+            // Where it fails, the client has ended and is replaced.
+            let _ended = client.force_reconnect().await;
+        } else if is_asked {
+            proof.asked.store(connection, Ordering::Release);
+            let reply = format!("{inbox}{PROOF}{connection:x}");
+            let _ended = client
+                .publish_with_reply(QUESTION, reply, Bytes::new())
+                .await;
+        }
+        // A new connection says so, but the client's queue of events may have been full.
+        let until = Instant::now() + QUESTION_PAUSE;
+        let changed = tokio::time::timeout_at(until, proof.changed.notified());
+        if changed.await.is_err() && is_asked && proof.connections() == connection && !proof.holds()
+        {
+            shared.complain("connected, but the server does not answer");
+        }
     }
 }
 
@@ -116,6 +314,10 @@ pub(super) struct Shared {
     started: Instant,
     /// When the newest of the messages that are known to be stored was sent, in milliseconds since the start.
     newest_stored: AtomicU64,
+    /// Subjects that the server does not let us publish to.
+    pub(super) refusals: Refusals,
+    /// The server that the client is trying to reach.
+    trying: Mutex<Option<ServerAddr>>,
     metrics: Arc<BrokerMetrics>,
     /// The number of the connection that counts.
     current: AtomicU64,
@@ -135,6 +337,8 @@ impl Shared {
             lost: Mutex::new(None),
             started: Instant::now(),
             newest_stored: AtomicU64::new(0),
+            refusals: Refusals::default(),
+            trying: Mutex::new(None),
             metrics,
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
@@ -149,21 +353,35 @@ impl Shared {
     }
 
     pub(super) fn health(&self) -> Health {
-        self.lock_health().clone()
+        let health = self.lock_health().clone();
+        match (&health, self.refusals.summary()) {
+            (Health::Up { .. }, Some(Summary { why, since })) => Health::Refusing {
+                why,
+                takes_others: self.has_stored_one_sent_after(since),
+            },
+            _ => health,
+        }
     }
 
     /// How long there has been no connection: not at all where nobody has noticed yet, and for ever where there never
     /// was one.
     pub(super) fn lost_for(&self) -> Duration {
-        if matches!(self.health(), Health::Up { .. }) {
+        if matches!(*self.lock_health(), Health::Up { .. }) {
             return Duration::ZERO;
         }
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.map_or(Duration::MAX, |lost| lost.elapsed())
     }
 
-    /// A message that was sent then has been acknowledged.
-    pub(super) fn note_stored(&self, sent: Instant) {
+    /// A message to this subject that was sent then has been acknowledged.
+    pub(super) fn note_stored(&self, sent: Instant, subject: &str) {
+        if self.refusals.note_stored(subject) {
+            tracing::info!(
+                broker = self.name,
+                subject = shorten(subject),
+                "the server takes messages to the subject again"
+            );
+        }
         self.newest_stored
             .fetch_max(self.millis(sent), Ordering::Relaxed);
     }
@@ -191,6 +409,19 @@ impl Shared {
         self.asked.notify_one();
     }
 
+    /// The outcome of a message that is not sent, since its acknowledgement could not come.
+    pub(super) fn without_inbox(&self) -> Outcome {
+        match self.health() {
+            Health::Down(why) if why.starts_with(NO_PERMISSION) => {
+                Outcome::not_stored(Reason::Authorization, why)
+            }
+            _ => Outcome::not_stored(
+                Reason::Disconnected,
+                "connected only now; the acknowledgement inbox is not confirmed yet",
+            ),
+        }
+    }
+
     /// Ends the waiting of all, who are in doubt only where the client had been given the message. Returns how many they
     /// were.
     pub(super) fn end_all(&self, reason: Reason, detail: &'static str) -> usize {
@@ -201,25 +432,32 @@ impl Shared {
         self.waiters.resolve_all(outcome)
     }
 
-    fn note(&self, event: &Event) {
+    fn note(&self, event: &Event, proof: &Proof) {
         match event {
             Event::Connected => {
-                tracing::info!(broker = self.name, "broker is up");
-                self.change_to(Health::Up {
-                    missing: Vec::new(),
-                });
+                proof.is_refused.store(false, Ordering::Release);
+                proof.changed.notify_one();
             }
             Event::Disconnected | Event::Closed => {
-                *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                self.change_to(Health::Down("not connected".to_owned()));
+                let is_retry = proof.is_refused.load(Ordering::Acquire);
+                if !is_retry {
+                    *self.lost.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Instant::now());
+                    self.change_to(Health::Down("not connected".to_owned()));
+                }
                 // The next one is not to blame for this one's silence.
                 self.breaker.note_answer();
                 let waiting = self.end_all(Reason::Disconnected, "the connection ended");
-                tracing::warn!(
-                    broker = self.name,
-                    waiting,
-                    "broker is down: the connection ended"
-                );
+                if waiting > 0 {
+                    self.refusals.note_doubt();
+                }
+                if !is_retry {
+                    tracing::warn!(
+                        broker = self.name,
+                        waiting,
+                        "broker is down: the connection ended"
+                    );
+                }
             }
             Event::LameDuckMode => tracing::warn!(
                 broker = self.name,
@@ -235,19 +473,90 @@ impl Shared {
                     );
                 }
             }
-            Event::ServerError(error) => self.complain(&error.to_string()),
+            Event::ServerError(error) => {
+                let words = error.to_string();
+                let words = words.strip_prefix("nats: ").unwrap_or(&words);
+                match Violation::parse(words) {
+                    Some(violation) => self.note_violation(violation, proof),
+                    None => self.complain(words),
+                }
+            }
+            // Of failed attempts the pool says more, but for those of its names.
+            Event::ClientError(ClientError::Other(kind)) => {
+                let server = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+                if let (Some(server), true) = (&*server, kind.starts_with("DNS")) {
+                    self.complain(&describe(kind, server));
+                }
+            }
             Event::ClientError(error) => self.complain(&error.to_string()),
+        }
+    }
+
+    fn note_violation(&self, violation: Violation, proof: &Proof) {
+        match violation {
+            // Before this the server has dealt with the subscription, and has not refused it.
+            Violation::Publish(subject) if subject == QUESTION => {
+                self.note_proof(proof, proof.asked.load(Ordering::Acquire));
+            }
+            Violation::Publish(subject) if proof.is_of_inbox(&subject) => {
+                self.refuse_inbox(proof, "publish to", "; ack = \"core\" needs it");
+            }
+            Violation::Subscription(subject) if proof.is_of_inbox(&subject) => {
+                let advice = ", or set `inbox_prefix` to one that the user may subscribe to";
+                self.refuse_inbox(proof, "subscribe to", advice);
+            }
+            Violation::Publish(subject) => {
+                if self.refusals.note_violation(&subject, &self.waiters) {
+                    tracing::warn!(
+                        broker = self.name,
+                        subject = shorten(&subject),
+                        "authorization failed: the user has no permission to publish to the subject; allow it in the server's `permissions`"
+                    );
+                }
+            }
+            Violation::Subscription(_) => self.complain(&violation.to_string()),
+        }
+    }
+
+    /// The acknowledgement inbox of this connection works.
+    fn note_proof(&self, proof: &Proof, connection: u64) {
+        if connection != proof.connections() || proof.is_refused.load(Ordering::Acquire) {
+            return;
+        }
+        if proof.proven.swap(connection, Ordering::AcqRel) == connection {
+            return;
+        }
+        proof.changed.notify_one();
+        tracing::info!(broker = self.name, "broker is up");
+        self.change_to(Health::Up {
+            missing: Vec::new(),
+        });
+    }
+
+    /// Nothing is published while the user may not have the answers: each event would be stored, and none acknowledged.
+    fn refuse_inbox(&self, proof: &Proof, what: &str, advice: &str) {
+        proof.proven.store(0, Ordering::Release);
+        proof.is_refused.store(true, Ordering::Release);
+        proof.changed.notify_one();
+        let prefix = proof.prefix();
+        let why = format!(
+            "{NO_PERMISSION} {what} its acknowledgement inbox {prefix}; allow it in the server's `permissions`{advice}"
+        );
+        let before = std::mem::replace(&mut *self.lock_health(), Health::Down(why.clone()));
+        let waiting = self.end_all(
+            Reason::Authorization,
+            "the acknowledgement inbox is refused",
+        );
+        if waiting > 0 {
+            self.refusals.note_doubt();
+        }
+        if before != Health::Down(why.clone()) {
+            tracing::error!(broker = self.name, waiting, "broker is down: {why}");
         }
     }
 
     /// Keeps what went wrong for `/readyz`, and logs it once.
     fn complain(&self, what: &str) {
-        let is_authentication = what.to_ascii_lowercase().contains("authorization");
-        let what = if is_authentication {
-            format!("authentication failed: {what}")
-        } else {
-            what.to_owned()
-        };
         let mut health = self.lock_health();
         if !matches!(*health, Health::Up { .. }) {
             let why = format!("not connected ({what})");
@@ -281,24 +590,63 @@ async fn hand_out(
     mut answers: Subscriber,
     prefix: usize,
     acknowledgement: Acknowledgement,
+    proof: Arc<Proof>,
     shared: Arc<Shared>,
 ) {
     while let Some(answer) = answers.next().await {
-        let number = answer
-            .subject
-            .get(prefix..)
-            .and_then(|number| u64::from_str_radix(number, 16).ok());
-        let Some(number) = number else { continue };
-        shared.breaker.note_answer();
-        let outcome = match acknowledgement {
-            Acknowledgement::JetStream => of_answer(&answer),
-            Acknowledgement::Core => Outcome::Stored(Receipt::confirmed(false)),
-        };
-        let is_stored = matches!(outcome, Outcome::Stored(_));
-        if !shared.waiters.resolve(Ticket::from_number(number), outcome) && is_stored {
-            shared.metrics.late_acks.inc();
+        let mut next = Some(answer);
+        if acknowledgement == Acknowledgement::Core {
+            // All that this thread was told before these echoes is dealt with before they count.
+            let mut echoes = Vec::new();
+            while let Some(echo) = next {
+                echoes.push(echo);
+                next = answers.next().now_or_never().flatten();
+            }
+            tokio::task::yield_now().await;
+            for echo in echoes {
+                take(&echo, prefix, acknowledgement, &proof, &shared);
+            }
+        } else if let Some(answer) = next {
+            take(&answer, prefix, acknowledgement, &proof, &shared);
         }
     }
+}
+
+fn take(
+    answer: &Message,
+    prefix: usize,
+    acknowledgement: Acknowledgement,
+    proof: &Proof,
+    shared: &Shared,
+) {
+    let token = answer.subject.get(prefix..).unwrap_or_default();
+    if let Some(connection) = token.strip_prefix(PROOF) {
+        if let Ok(connection) = u64::from_str_radix(connection, 16) {
+            shared.note_proof(proof, connection);
+        }
+        return;
+    }
+    let Ok(number) = u64::from_str_radix(token, 16) else {
+        return;
+    };
+    shared.breaker.note_answer();
+    let outcome = match acknowledgement {
+        Acknowledgement::JetStream => of_answer(answer),
+        Acknowledgement::Core
+            if shared
+                .refusals
+                .is_doubtful_echo(Ticket::from_number(number), &shared.waiters) =>
+        {
+            let detail = "the server refused some of the messages to this subject";
+            Outcome::unknown(Reason::Authorization, detail)
+        }
+        Acknowledgement::Core => Outcome::Stored(Receipt::confirmed(false)),
+    };
+    let is_stored = matches!(outcome, Outcome::Stored(_));
+    if !shared.waiters.resolve(Ticket::from_number(number), outcome) && is_stored {
+        shared.metrics.late_acks.inc();
+    }
+    shared.refusals.note_answer(&shared.waiters);
 }
 
 /// Waits until the connection is said to be broken, opens a new one, and sees the old one off.
@@ -336,7 +684,9 @@ pub(super) async fn supervise(
             Ok(new) => {
                 shared.metrics.count_restart(reason);
                 shared.breaker.note_answer();
-                shared.end_all(Reason::Disconnected, "the connection was replaced");
+                if shared.end_all(Reason::Disconnected, "the connection was replaced") > 0 {
+                    shared.refusals.note_doubt();
+                }
                 let old = connection.swap(Arc::new(new));
                 tokio::spawn(
                     async move { tokio::time::timeout(FAREWELL, old.client.drain()).await },

@@ -47,7 +47,7 @@ mod tests {
             key: String::new(),
             headers,
             body: bytes::Bytes::new(),
-            deduplication_id: "synq/1".to_owned(),
+            deduplication_id: Some("synq/1".to_owned()),
         }
     }
 

@@ -9,11 +9,15 @@ mod breaker;
 mod connection;
 mod credentials;
 mod durability;
+mod failure;
 mod headers;
 mod names;
 mod outbox;
 mod outcome;
+mod pace;
+mod refusals;
 mod replay;
+mod session;
 mod settings;
 mod subscription;
 
@@ -103,8 +107,12 @@ impl Nats {
         let mut in_doubt = false;
         let mut patience = None;
         let mut lead = OVERTAKEN;
+        // Nobody knows a message again without a stream or an id: in doubt it is not sent a second time.
+        let is_recognized = self.acknowledgement == Acknowledgement::JetStream
+            && message.deduplication_id.is_some();
         loop {
-            let outcome = self.publish_once(message, deadline, lead).await;
+            let lead_now = is_recognized.then_some(lead);
+            let outcome = self.publish_once(message, deadline, lead_now).await;
             let pause = match &outcome {
                 // A stream's election takes seconds; the message is certainly not stored, so it may be sent again.
                 Outcome::NotStored(not) if not.reason == Reason::NoResponders => {
@@ -115,10 +123,10 @@ impl Nats {
                 {
                     RECONNECT_PAUSE
                 }
-                // The stream knows it again by its Nats-Msg-Id; without a stream nobody does.
+                // The stream knows it again by its Nats-Msg-Id.
                 Outcome::Unknown(unknown)
                     if unknown.reason == Reason::Disconnected
-                        && self.acknowledgement == Acknowledgement::JetStream
+                        && is_recognized
                         && self.may_be_back(&mut patience) =>
                 {
                     in_doubt = true;
@@ -156,7 +164,12 @@ impl Nats {
 
     /// Sends the message and waits for its acknowledgement, to the deadline at most: less where one that was sent `lead`
     /// later has its own, and the stream would know the message again.
-    async fn publish_once(&self, message: &Message, deadline: Instant, lead: Duration) -> Outcome {
+    async fn publish_once(
+        &self,
+        message: &Message,
+        deadline: Instant,
+        lead: Option<Duration>,
+    ) -> Outcome {
         let connection = self.connection.load_full();
         if !self.shared.breaker.allows() {
             return Outcome::not_stored(
@@ -164,12 +177,15 @@ impl Nats {
                 "the server answers nothing; one event a second tries again",
             );
         }
+        if self.shared.refusals.refuses(&message.destination) {
+            return Outcome::not_stored(
+                Reason::Authorization,
+                "the user has no permission to publish to the subject; one event a second tries again",
+            );
+        }
         let sent = Instant::now();
-        let overtaken = sent + lead;
-        let first_look = match self.acknowledgement {
-            Acknowledgement::JetStream => overtaken.min(deadline),
-            Acknowledgement::Core => deadline,
-        };
+        let overtaken = lead.map(|lead| sent + lead);
+        let first_look = overtaken.map_or(deadline, |overtaken| overtaken.min(deadline));
         let Some(mut waiter) = self.shared.waiters.register(first_look) else {
             return Outcome::not_stored(
                 Reason::QueueFull,
@@ -197,7 +213,7 @@ impl Nats {
             match (&mut waiter).await {
                 Some(outcome) => {
                     if matches!(outcome, Outcome::Stored(_)) {
-                        self.shared.note_stored(sent);
+                        self.shared.note_stored(sent, &message.destination);
                     }
                     return outcome;
                 }
@@ -206,10 +222,14 @@ impl Nats {
                         return Outcome::not_stored(Reason::TimedOut, NOT_TAKEN);
                     }
                     self.shared.note_silence();
+                    self.shared.refusals.note_doubt();
                     let detail = "no acknowledgement before the deadline";
                     return Outcome::unknown(Reason::TimedOut, detail);
                 }
-                None if self.shared.has_stored_one_sent_after(overtaken) => {
+                None if overtaken
+                    .is_some_and(|then| self.shared.has_stored_one_sent_after(then)) =>
+                {
+                    self.shared.refusals.note_doubt();
                     let detail = "no acknowledgement, although a later message has its own";
                     return Outcome::unknown(Reason::Overtaken, detail);
                 }
@@ -220,6 +240,10 @@ impl Nats {
 
     pub(super) fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    pub(super) fn is_down_for(&self, subject: &str) -> bool {
+        matches!(self.shared.health(), Health::Down(_)) || self.shared.refusals.contains(subject)
     }
 
     pub(super) fn queue_len(&self) -> usize {

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::Shared;
+use super::connection::{Proof, Shared};
 use super::headers::headers;
+use super::refusals::mark;
 use super::settings::Acknowledgement;
 use crate::brokers::Message;
 use crate::brokers::outcome::{Outcome, Reason, Restart};
@@ -38,6 +39,7 @@ pub(super) struct Parcel {
     ticket: Ticket,
     subject: String,
     reply: String,
+    mark: u64,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -49,6 +51,7 @@ impl Parcel {
             ticket,
             subject: message.destination.clone(),
             reply: format!("{inbox}{:x}", ticket.number()),
+            mark: mark(&message.destination),
             headers: headers(message),
             body: message.body.clone(),
         }
@@ -59,6 +62,7 @@ impl Parcel {
 #[derive(Debug)]
 struct Handover {
     client: Client,
+    proof: Arc<Proof>,
     acknowledgement: Acknowledgement,
     shared: Arc<Shared>,
 }
@@ -67,12 +71,14 @@ impl Outbox {
     /// Needs a Tokio runtime, for the task that empties the queue.
     pub(super) fn new(
         client: Client,
+        proof: Arc<Proof>,
         acknowledgement: Acknowledgement,
         shared: Arc<Shared>,
     ) -> Self {
         let (queue, queued) = mpsc::channel(shared.waiters.capacity());
         let handover = Arc::new(Handover {
             client,
+            proof,
             acknowledgement,
             shared,
         });
@@ -116,7 +122,7 @@ impl Handover {
     async fn now_or_tell(&self, parcel: Parcel) {
         let ticket = parcel.ticket;
         // Who is told that the connection has ended, or gave up because the client took nothing for long, counts on it.
-        if !self.shared.waiters.hand_over(ticket) {
+        if !self.shared.waiters.hand_over_as(ticket, parcel.mark) {
             return;
         }
         if let Err(outcome) = self.now(parcel).await {
@@ -154,7 +160,8 @@ impl Handover {
 
     fn expect_connected(&self) -> Result<(), Outcome> {
         match self.client.connection_state() {
-            State::Connected => Ok(()),
+            State::Connected if self.proof.holds() => Ok(()),
+            State::Connected => Err(self.shared.without_inbox()),
             State::Pending | State::Disconnected => {
                 Err(Outcome::not_stored(Reason::Disconnected, "not connected"))
             }

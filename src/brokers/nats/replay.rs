@@ -9,7 +9,8 @@ use async_nats::jetstream::{self, AckKind};
 use futures_util::StreamExt as _;
 
 use super::Settings;
-use super::subscription::{connect, delivered, stream_of};
+use super::session::Session;
+use super::subscription::{delivered, stream_of};
 use crate::brokers::{Delivered, ReplayError};
 
 /// How long the server may take to send the next message.
@@ -20,6 +21,7 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// A subject that is being replayed.
 pub struct Replay {
+    session: Session,
     consumer: PullConsumer,
     current: Option<jetstream::Message>,
     /// The stream sequence of the message that was read last.
@@ -38,10 +40,11 @@ impl Replay {
         selection: Option<&str>,
         is_look: bool,
     ) -> Result<Self, ReplayError> {
-        let fail = |error: &dyn std::fmt::Display| ReplayError(format!("{subject}: {error}"));
-        let client = connect(settings).await.map_err(ReplayError)?;
-        let context = jetstream::new(client);
-        let stream = stream_of(&context, subject).await.map_err(ReplayError)?;
+        let fail = |error: String| ReplayError(format!("{subject}: {error}"));
+        let mut session = Session::open(settings).await.map_err(ReplayError)?;
+        let context = jetstream::new(session.client.clone());
+        let stream = stream_of(&mut session, &context, subject).await;
+        let stream = stream.map_err(ReplayError)?;
         // A consumer's name has no dots, and two subjects must not share one.
         let name = subject.replace('_', "_u").replace('.', "_d");
         let mut name = format!("hookbridge-replay-{name}");
@@ -60,13 +63,15 @@ impl Replay {
             ..Default::default()
         };
         let mut consumer = if is_look {
-            let position = match stream.get_consumer::<pull::Config>(&name).await {
-                Ok(mut durable) => durable
-                    .info()
-                    .await
-                    .map_or(0, |info| info.ack_floor.stream_sequence),
-                Err(_) => 0,
+            let durable = async {
+                Ok::<_, std::convert::Infallible>(
+                    match stream.get_consumer::<pull::Config>(&name).await {
+                        Ok(durable) => durable.cached_info().ack_floor.stream_sequence,
+                        Err(_) => 0,
+                    },
+                )
             };
+            let position = session.ask(durable).await.map_err(fail)?;
             let look = pull::Config {
                 deliver_policy: DeliverPolicy::ByStartSequence {
                     start_sequence: position + 1,
@@ -75,21 +80,18 @@ impl Replay {
                 filter_subject: subject.to_owned(),
                 ..Default::default()
             };
-            stream
-                .create_consumer(look)
-                .await
-                .map_err(|error| fail(&error))?
+            let created = session.ask(stream.create_consumer(look)).await;
+            created.map_err(fail)?
         } else {
-            stream
-                .get_or_create_consumer(&name, durable)
-                .await
-                .map_err(|error| fail(&error))?
+            let created = session.ask(stream.get_or_create_consumer(&name, durable));
+            created.await.map_err(fail)?
         };
-        let info = consumer.info().await.map_err(|error| fail(&error))?;
+        let info = session.ask(consumer.info()).await.map_err(fail)?;
         let remaining = info
             .num_pending
             .saturating_add(u64::try_from(info.num_ack_pending).unwrap_or_default());
         Ok(Self {
+            session,
             consumer,
             current: None,
             sequence: 0,
@@ -114,16 +116,15 @@ impl Replay {
         // A message that an interrupted replay held comes back after ACK_WAIT.
         let patience = tokio::time::Instant::now() + ACK_WAIT + TIMEOUT;
         while tokio::time::Instant::now() < patience {
-            let batch = self
-                .consumer
-                .fetch()
-                .max_messages(1)
-                .expires(TIMEOUT)
-                .messages()
-                .await;
-            let mut batch = batch.map_err(|error| ReplayError(error.to_string()))?;
-            if let Some(message) = batch.next().await {
-                let message = message.map_err(|error| ReplayError(error.to_string()))?;
+            let consumer = self.consumer.clone();
+            let fetching = async {
+                let fetch = consumer.fetch().max_messages(1).expires(TIMEOUT);
+                let mut batch = fetch.messages().await.map_err(|error| error.to_string())?;
+                let next = batch.next().await.transpose();
+                next.map_err(|error| error.to_string())
+            };
+            let next = self.session.ask(fetching).await.map_err(ReplayError)?;
+            if let Some(message) = next {
                 let read = delivered(message.message.clone());
                 self.sequence = message
                     .info()
@@ -145,10 +146,8 @@ impl Replay {
         let Some(message) = self.current.take() else {
             return Ok(());
         };
-        message
-            .double_ack()
-            .await
-            .map_err(|error| ReplayError(error.to_string()))
+        let moved = self.session.ask(message.double_ack()).await;
+        moved.map_err(ReplayError)
     }
 
     /// Moves the position behind the message that was read last, where the stream keeps it all the same.

@@ -12,7 +12,6 @@ use crate::config::{Secret, Section};
 /// How often the server is asked whether it is still there; three silences end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
-const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
 /// Commands that may wait for the connection. Few: what waits here while the connection ends is sent after the next one
 /// begins, when nobody waits for it any more.
@@ -27,6 +26,7 @@ pub struct Settings {
     user: Option<(String, Secret)>,
     token: Option<Secret>,
     tls: Option<Tls>,
+    inbox_prefix: Option<String>,
 }
 
 /// What counts as the server's word.
@@ -64,6 +64,8 @@ impl Server {
 #[derive(Debug, Clone, PartialEq)]
 struct Tls {
     required: bool,
+    /// The handshake comes before the server's greeting (`handshake_first`).
+    first: bool,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
 }
@@ -119,6 +121,18 @@ impl Settings {
             section.problem("`credentials`, `user` and `token` exclude each other");
         }
         let tls = section.section("tls").map(Tls::read);
+        let inbox_prefix = section.text("inbox_prefix");
+        if let Some(prefix) = &inbox_prefix
+            && !is_inbox_prefix(prefix)
+        {
+            section.problem_at(
+                "inbox_prefix",
+                format!(
+                    "\"{}\" is not a valid prefix: tokens of A-Z, a-z, 0-9, `_` and `-` with dots between them, up to 128 characters; write for example \"_INBOX_bridge\"",
+                    prefix.escape_debug()
+                ),
+            );
+        }
         let (user, token) = match (&credentials, user, token) {
             // The client itself does not read them out of the URL.
             (None, None, None) => login(&servers),
@@ -132,6 +146,7 @@ impl Settings {
             user,
             token,
             tls,
+            inbox_prefix,
         })
     }
 
@@ -150,6 +165,10 @@ impl Settings {
             tls.ca.iter().chain(identity)
         });
         self.credentials.iter().chain(tls).cloned().collect()
+    }
+
+    pub(super) fn is_tls_first(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.first)
     }
 
     pub(super) fn addresses(&self) -> Vec<ServerAddr> {
@@ -173,8 +192,10 @@ impl Settings {
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECTION_TIMEOUT)
             .client_capacity(CLIENT_CAPACITY)
-            .max_reconnects(None)
-            .reconnect_delay_callback(reconnect_delay);
+            .max_reconnects(None);
+        if let Some(prefix) = &self.inbox_prefix {
+            options = options.custom_inbox_prefix(prefix);
+        }
         if let Some((user, password)) = &self.user {
             options = options.user_and_password(user.clone(), password.expose().to_owned());
         }
@@ -183,6 +204,9 @@ impl Settings {
         }
         if let Some(tls) = &self.tls {
             options = options.require_tls(tls.required);
+            if tls.first {
+                options = options.tls_first();
+            }
             if let Some(ca) = &tls.ca {
                 options = options.add_root_certificates(ca.clone());
             }
@@ -213,6 +237,13 @@ fn login(servers: &[Server]) -> (Option<(String, Secret)>, Option<Secret>) {
 impl Tls {
     fn read(mut section: Section<'_>) -> Self {
         let required = section.flag("required", true);
+        let first = section.flag("first", false);
+        if first && !required {
+            section.problem_at(
+                "first",
+                "with `first = true` TLS is always required; drop `required = false`",
+            );
+        }
         let ca = section.path("ca");
         let identity = match (section.path("cert"), section.path("key")) {
             (Some(cert), Some(key)) => Some((cert, key)),
@@ -225,19 +256,19 @@ impl Tls {
         section.finish();
         Self {
             required,
+            first,
             ca,
             identity,
         }
     }
 }
 
-/// 50 ms, doubled each time, up to two seconds. The attempt's number spreads the bridge's replicas a little.
-pub(super) fn reconnect_delay(attempt: usize) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1))
-        .unwrap_or(u32::MAX)
-        .min(10);
-    let spread = Duration::from_millis(u64::from(std::process::id() % 50));
-    (Duration::from_millis(50) * 2_u32.pow(doublings)).min(LONGEST_RECONNECT_DELAY) + spread
+fn is_inbox_prefix(prefix: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    prefix.len() <= 128
+        && prefix
+            .split('.')
+            .all(|token| !token.is_empty() && token.bytes().all(is_plain))
 }
 
 #[cfg(test)]
@@ -245,8 +276,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reconnects_soon_and_never_waits_long() {
-        assert!(reconnect_delay(0) < Duration::from_millis(100));
-        assert!(reconnect_delay(usize::MAX) < Duration::from_millis(2100));
+    fn an_inbox_prefix_has_no_wildcards_and_no_empty_tokens() {
+        for good in ["_INBOX_bridge", "_INBOX.bridge", "bridge-1.inbox"] {
+            assert!(is_inbox_prefix(good), "{good}");
+        }
+        for bad in ["", "a.", ".a", "a..b", "a.>", "*", "a b", "$JS", "é"] {
+            assert!(!is_inbox_prefix(bad), "{bad}");
+        }
     }
 }

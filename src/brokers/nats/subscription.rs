@@ -8,13 +8,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 
 use super::Settings;
+use super::session::Session;
 use crate::brokers::{Delivered, From, SubscribeError};
 
 /// Messages of some subjects.
 pub struct Subscription {
     messages: SelectAll<BoxStream<'static, Result<Delivered, SubscribeError>>>,
     /// The connection, which ends with the subscription.
-    _client: Client,
+    session: Session,
 }
 
 impl Subscription {
@@ -23,12 +24,13 @@ impl Subscription {
         subjects: &[String],
         from: From,
     ) -> Result<Self, SubscribeError> {
-        let client = connect(settings).await.map_err(SubscribeError)?;
+        let mut session = Session::open(settings).await.map_err(SubscribeError)?;
+        let client = session.client.clone();
         let context = jetstream::new(client.clone());
         let mut messages = SelectAll::new();
         for subject in subjects {
             messages.push(match from {
-                From::Start => stored(&context, subject).await?,
+                From::Start => stored(&mut session, &context, subject).await?,
                 From::Now => {
                     let subscriber = client
                         .subscribe(subject.clone())
@@ -38,30 +40,23 @@ impl Subscription {
                 }
             });
         }
-        client
-            .flush()
-            .await
-            .map_err(|error| SubscribeError(error.to_string()))?;
-        Ok(Self {
-            messages,
-            _client: client,
-        })
+        session.settle().await.map_err(SubscribeError)?;
+        Ok(Self { messages, session })
     }
 
     pub(in crate::brokers) async fn next(&mut self) -> Result<Delivered, SubscribeError> {
-        self.messages
-            .next()
-            .await
-            .unwrap_or_else(|| Err(SubscribeError("the connection ended".to_owned())))
+        tokio::select! {
+            biased;
+            next = self.messages.next() => {
+                next.unwrap_or_else(|| Err(SubscribeError("the connection ended".to_owned())))
+            }
+            refused = self.session.next_refusal() => Err(SubscribeError(refused.to_string())),
+        }
     }
 }
 
 pub(super) async fn connect(settings: &Settings) -> Result<Client, String> {
-    let options = settings.connect_options();
-    options
-        .connect(settings.addresses())
-        .await
-        .map_err(|error| error.to_string())
+    Session::open(settings).await.map(|session| session.client)
 }
 
 fn live(subscriber: Subscriber) -> BoxStream<'static, Result<Delivered, SubscribeError>> {
@@ -69,30 +64,34 @@ fn live(subscriber: Subscriber) -> BoxStream<'static, Result<Delivered, Subscrib
 }
 
 /// The stream that takes the subject.
-pub(super) async fn stream_of(context: &Context, subject: &str) -> Result<Stream, String> {
-    let fail = |error: &dyn std::fmt::Display| format!("{subject}: {error}");
-    let name = context.stream_by_subject(subject).await;
-    let stream = context.get_stream(name.map_err(|error| fail(&error))?);
-    stream.await.map_err(|error| fail(&error))
+pub(super) async fn stream_of(
+    session: &mut Session,
+    context: &Context,
+    subject: &str,
+) -> Result<Stream, String> {
+    let fail = |error: String| format!("{subject}: {error}");
+    let name = session.ask(context.stream_by_subject(subject)).await;
+    let stream = context.get_stream(name.map_err(fail)?);
+    session.ask(stream).await.map_err(fail)
 }
 
 /// What a stream keeps of the subject, and what comes.
 async fn stored(
+    session: &mut Session,
     context: &Context,
     subject: &str,
 ) -> Result<BoxStream<'static, Result<Delivered, SubscribeError>>, SubscribeError> {
-    let fail = |error: &dyn std::fmt::Display| SubscribeError(format!("{subject}: {error}"));
-    let stream = stream_of(context, subject).await.map_err(SubscribeError)?;
+    let fail = |error: String| SubscribeError(format!("{subject}: {error}"));
+    let stream = stream_of(session, context, subject).await;
+    let stream = stream.map_err(SubscribeError)?;
     let config = pull::OrderedConfig {
         filter_subject: subject.to_owned(),
         deliver_policy: DeliverPolicy::All,
         ..Default::default()
     };
-    let consumer = stream
-        .create_consumer(config)
-        .await
-        .map_err(|error| fail(&error))?;
-    let messages = consumer.messages().await.map_err(|error| fail(&error))?;
+    let consumer = session.ask(stream.create_consumer(config)).await;
+    let consumer = consumer.map_err(fail)?;
+    let messages = session.ask(consumer.messages()).await.map_err(fail)?;
     let read = |message: Result<jetstream::Message, _>| match message {
         Ok(message) => Ok(delivered(message.message)),
         Err(error) => Err(SubscribeError(format!("{error}"))),

@@ -42,6 +42,7 @@ impl Cluster {
             url: urls.join(","),
             access: Access::Anyone,
             has_tls: false,
+            is_tls_first: false,
             own: None,
         };
         Some(Self { all, nodes })

@@ -41,6 +41,9 @@ fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
                     let (_, id) = subscriptions.iter().find(|(of, _)| reply.starts_with(of))?;
                     Some((reply, id))
                 });
+                if let (Some((reply, id)), &"$JS.API.INFO") = (to, subject) {
+                    stream.write_all(format!("MSG {reply} {id} 2\r\n{{}}\r\n").as_bytes())?;
+                }
                 if let Some((reply, id)) = to.filter(|_| !subject.starts_with("$JS.")) {
                     published += 1;
                     let Some(answer) = answers(published - 1) else {

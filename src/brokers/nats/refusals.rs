@@ -1,0 +1,486 @@
+//! Subjects that the server does not let us publish to.
+//!
+//! The server says "Permissions Violation for Publish" with the subject and nothing else: neither which message it
+//! means, nor in the place where its acknowledgement would come. A message may be called "not stored" only when it is
+//! certain that the violation is its own. Permissions can change while a connection lives, and then the messages to one
+//! subject that are in flight together are a mixture: the acknowledgements of the earlier, accepted ones take the stream's
+//! time and come after the violations of the later ones. So violations are counted:
+//!
+//! - Each refused message has exactly one violation, sent when the server processes the message.
+//! - A message that waits on this connection is either accepted or refused. When as many violations of a subject have come
+//!   as messages to it are still waiting, each of these is refused, whatever happened to the permissions in between. Until
+//!   then nobody is told: the acknowledgements of the accepted ones will make the numbers equal.
+//! - Messages that stopped waiting without a word (a time-out, a connection that ended) would spoil the count: their
+//!   violations may still come. For [`DOUBT`] after that no violation ends anyone's waiting. A connection on which the
+//!   server is silent for longer is closed by the client's own pings, and what it answered a ping after, it has processed.
+//! - A violation that the client's event queue (128) could not hold leaves the numbers unequal; those messages end at their
+//!   deadline as unknown.
+//!
+//! From the first violation on a message to the subject is not handed over at all, but for one a second that finds out
+//! whether it is taken again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::brokers::outcome::{Outcome, Reason};
+use crate::brokers::waiters::{Ticket, Waiters};
+
+/// Pause between messages that are sent to a refused subject.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Longer than the client keeps a connection whose pings are not answered (three of them, 5 s apart).
+const DOUBT: Duration = Duration::from_secs(30);
+
+/// Violations in a row that make a destination not ready.
+const REPEATED: u32 = 3;
+
+/// A subject that nobody publishes to any more is forgotten, so that a bridge that gets no events because it is not ready
+/// becomes ready again; the next event finds out.
+const LAPSE: Duration = Duration::from_secs(30);
+
+/// Subjects that are remembered.
+const MAX_SUBJECTS: usize = 1000;
+
+/// Shown in `/readyz`.
+const MAX_SHOWN: usize = 5;
+
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// Whether there are any: all that the way of an event looks at.
+    any: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    subjects: HashMap<String, Refused>,
+    doubtful_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    since: Instant,
+    last: Instant,
+    violations: u32,
+    /// Those that have not ended anyone's waiting yet.
+    unused: usize,
+    /// With `ack = "core"`: an echo came for one of them, and nothing says whether a violation was its.
+    is_mixed: bool,
+    next_try: Instant,
+}
+
+/// Subjects that are refused again and again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) why: String,
+    /// When the first of them was first refused.
+    pub(super) since: Instant,
+}
+
+/// Tells the messages of one subject from most others; never the other way round.
+pub(super) fn mark(subject: &str) -> u64 {
+    let bytes = subject.as_bytes();
+    let word = |part: Option<&[u8]>| {
+        let mut word = [0; 8];
+        let part = part.unwrap_or(bytes);
+        word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(word)
+    };
+    let (start, end) = (
+        word(bytes.first_chunk::<8>().map(|chunk| chunk.as_slice())),
+        word(bytes.last_chunk::<8>().map(|chunk| chunk.as_slice())),
+    );
+    start.rotate_left(29) ^ end ^ (bytes.len() as u64).rotate_left(56)
+}
+
+impl Refusals {
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Whether a message to this subject is not to be sent now.
+    pub(super) fn refuses(&self, subject: &str) -> bool {
+        if !self.any() {
+            return false;
+        }
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.forget(now);
+        self.note_any(&state);
+        let is_doubtful = state.doubtful_until.is_some_and(|until| now < until);
+        let Some(refused) = state.subjects.get_mut(subject) else {
+            return false;
+        };
+        if is_doubtful || now < refused.next_try {
+            return true;
+        }
+        refused.next_try = now + PAUSE;
+        false
+    }
+
+    /// The server has refused a message to this subject. Ends the waiting of those of which that makes certain that they are
+    /// refused. Says whether the subject is newly so.
+    pub(super) fn note_violation(&self, subject: &str, waiters: &Waiters) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let is_doubtful = state.doubtful_until.is_some_and(|until| now < until);
+        if state.subjects.len() >= MAX_SUBJECTS && !state.subjects.contains_key(subject) {
+            let oldest = state.subjects.iter().min_by_key(|(_, known)| known.last);
+            if let Some(oldest) = oldest.map(|(subject, _)| subject.clone()) {
+                state.subjects.remove(&oldest);
+            }
+        }
+        let is_new = !state.subjects.contains_key(subject);
+        let refused = state.subjects.entry(subject.to_owned()).or_insert(Refused {
+            since: now,
+            last: now,
+            violations: 0,
+            unused: 0,
+            is_mixed: false,
+            next_try: now + PAUSE,
+        });
+        refused.last = now;
+        refused.violations = refused.violations.saturating_add(1);
+        if !is_doubtful {
+            refused.unused = refused.unused.saturating_add(1);
+        }
+        // Set before the count: whoever is handed over later has a violation of its own still to come.
+        self.any.store(true, Ordering::Release);
+        settle(subject, refused, waiters);
+        is_new
+    }
+
+    /// Someone has stopped waiting: with a word of the server's, so that the numbers may be equal now.
+    pub(super) fn note_answer(&self, waiters: &Waiters) {
+        if self.any() {
+            for (subject, refused) in &mut self.lock().subjects {
+                settle(subject, refused, waiters);
+            }
+        }
+    }
+
+    /// With `ack = "core"`, an echo comes for refused messages too, behind their violations: whether this one, which still
+    /// waits, may be of such a message.
+    pub(super) fn is_doubtful_echo(&self, ticket: Ticket, waiters: &Waiters) -> bool {
+        if !self.any() {
+            return false;
+        }
+        let Some(of) = waiters.mark_of(ticket) else {
+            return false;
+        };
+        let mut state = self.lock();
+        let is_doubtful = state
+            .doubtful_until
+            .is_some_and(|until| Instant::now() < until);
+        let same = state.subjects.iter_mut();
+        let mut same = same.filter(|(subject, _)| mark(subject) == of);
+        same.any(|(_, refused)| {
+            refused.is_mixed |= refused.unused > 0;
+            refused.is_mixed || is_doubtful
+        })
+    }
+
+    /// Whether messages to this subject are refused, as far as is known.
+    pub(super) fn contains(&self, subject: &str) -> bool {
+        if !self.any() {
+            return false;
+        }
+        let mut state = self.lock();
+        state.forget(Instant::now());
+        state.subjects.contains_key(subject)
+    }
+
+    /// Messages have stopped waiting without a word.
+    pub(super) fn note_doubt(&self) {
+        let mut state = self.lock();
+        state.doubtful_until = Some(Instant::now() + DOUBT);
+        for refused in state.subjects.values_mut() {
+            refused.unused = 0;
+        }
+    }
+
+    /// A message to this subject is stored. Says whether that is news.
+    pub(super) fn note_stored(&self, subject: &str) -> bool {
+        if !self.any() {
+            return false;
+        }
+        let mut state = self.lock();
+        let is_news = state.subjects.remove(subject).is_some();
+        self.note_any(&state);
+        is_news
+    }
+
+    /// Subjects that are refused again and again, if there are any.
+    pub(super) fn summary(&self) -> Option<Summary> {
+        if !self.any() {
+            return None;
+        }
+        let mut state = self.lock();
+        state.forget(Instant::now());
+        self.note_any(&state);
+        let repeated = state.subjects.iter();
+        let mut repeated: Vec<_> = repeated
+            .filter(|(_, refused)| refused.violations >= REPEATED)
+            .collect();
+        repeated.sort_unstable_by_key(|(subject, _)| *subject);
+        let since = repeated.iter().map(|(_, refused)| refused.since).min()?;
+        let shown: Vec<_> = repeated
+            .iter()
+            .take(MAX_SHOWN)
+            .map(|(subject, _)| subject.as_str())
+            .collect();
+        let more = match repeated.len().saturating_sub(shown.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let shown = shown.join(", ");
+        let why = format!(
+            "the user has no permission to publish to {shown}{more}; allow it in the server's `permissions`"
+        );
+        Some(Summary { why, since })
+    }
+
+    fn note_any(&self, state: &State) {
+        self.any
+            .store(!state.subjects.is_empty(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, now: Instant) {
+        self.subjects
+            .retain(|_, refused| now.saturating_duration_since(refused.last) < LAPSE);
+    }
+}
+
+fn settle(subject: &str, refused: &mut Refused, waiters: &Waiters) {
+    if refused.unused == 0 {
+        return;
+    }
+    let waiting = waiters.handed_over_as(mark(subject));
+    if refused.is_mixed {
+        if waiting.is_empty() {
+            (refused.unused, refused.is_mixed) = (0, false);
+        }
+        return;
+    }
+    if waiting.len() > refused.unused {
+        return;
+    }
+    // More violations than messages: some were of messages that nobody waits for. They are nobody else's.
+    let is_certain = waiting.len() == refused.unused;
+    refused.unused = 0;
+    if is_certain {
+        for ticket in waiting {
+            let detail = format!("the user has no permission to publish to {subject}");
+            waiters.resolve(ticket, Outcome::not_stored(Reason::Authorization, detail));
+        }
+    }
+}
+
+/// What the user may not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Violation {
+    Publish(String),
+    Subscription(String),
+}
+
+impl Violation {
+    /// From the server's words: `Permissions Violation for Publish to "a.b"`.
+    pub(super) fn parse(error: &str) -> Option<Self> {
+        let of = |start: &str| {
+            let begins = error
+                .get(..start.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+            let rest = error.get(start.len()..).filter(|_| begins)?;
+            rest.split('"').next().map(ToOwned::to_owned)
+        };
+        of("Permissions Violation for Publish to \"")
+            .map(Self::Publish)
+            .or_else(|| of("Permissions Violation for Subscription to \"").map(Self::Subscription))
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Publish(subject) => {
+                write!(
+                    f,
+                    "authorization failed: the user has no permission to publish to \"{subject}\"; allow it in the server's `permissions`"
+                )
+            }
+            Self::Subscription(subject) => {
+                write!(
+                    f,
+                    "authorization failed: the user has no permission to subscribe to \"{subject}\"; allow it in the server's `permissions`, or set `inbox_prefix` where it is an inbox and the user has a prefix of its own"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::brokers::outcome::Receipt;
+    use crate::brokers::waiters::Waiter;
+
+    fn sent(waiters: &std::sync::Arc<Waiters>, subject: &str) -> Waiter {
+        let waiter = waiters
+            .register(Instant::now() + Duration::from_secs(8))
+            .unwrap();
+        assert!(waiters.hand_over_as(waiter.ticket(), mark(subject)));
+        waiter
+    }
+
+    fn reason(outcome: Option<Outcome>) -> Reason {
+        match outcome {
+            Some(Outcome::NotStored(not)) => not.reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn stored() -> Outcome {
+        Outcome::Stored(Receipt::confirmed(false))
+    }
+
+    fn is_waiting(waiter: &mut Waiter) -> bool {
+        futures_util::FutureExt::now_or_never(waiter).is_none()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_violation_ends_the_waiting_for_its_subject_and_no_others() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        let refused = sent(&waiters, "a.issue_created");
+        let mut other = sent(&waiters, "a.issue_updated");
+        assert!(refusals.note_violation("a.issue_created", &waiters));
+        assert_eq!(reason(refused.await), Reason::Authorization);
+        assert!(is_waiting(&mut other));
+        assert!(refusals.refuses("a.issue_created") && !refusals.refuses("a.issue_updated"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_accepted_before_the_permission_went_is_never_called_refused() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        let mut accepted = sent(&waiters, "a");
+        let mut refused = sent(&waiters, "a");
+        refusals.note_violation("a", &waiters);
+        assert!(is_waiting(&mut accepted) && is_waiting(&mut refused));
+        assert!(waiters.resolve(accepted.ticket(), stored()));
+        assert!(matches!(accepted.await, Some(Outcome::Stored(_))));
+        refusals.note_answer(&waiters);
+        assert_eq!(reason(refused.await), Reason::Authorization);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_echo_is_no_proof_where_any_of_those_that_wait_was_refused() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        let first = sent(&waiters, "a");
+        let second = sent(&waiters, "a");
+        let other = sent(&waiters, "b");
+        refusals.note_violation("a", &waiters);
+        let is_doubtful = |waiter: &Waiter| refusals.is_doubtful_echo(waiter.ticket(), &waiters);
+        assert!(!is_doubtful(&other));
+        assert!(is_doubtful(&first));
+        let unknown = || Outcome::unknown(Reason::Authorization, "");
+        waiters.resolve(first.ticket(), unknown());
+        refusals.note_answer(&waiters);
+        assert!(
+            is_doubtful(&second),
+            "it may have been the accepted one, or not"
+        );
+        waiters.resolve(second.ticket(), unknown());
+        refusals.note_answer(&waiters);
+        let later = sent(&waiters, "a");
+        assert!(!is_doubtful(&later));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_violation_that_nobody_waits_for_is_not_anyone_elses() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        refusals.note_violation("a", &waiters);
+        let mut later = sent(&waiters, "a");
+        refusals.note_answer(&waiters);
+        assert!(is_waiting(&mut later));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_messages_of_unknown_end_violations_end_nobodys_waiting_for_a_while() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        refusals.note_doubt();
+        let mut waiting = sent(&waiters, "a");
+        refusals.note_violation("a", &waiters);
+        assert!(is_waiting(&mut waiting));
+        tokio::time::advance(2 * PAUSE).await;
+        assert!(refusals.refuses("a"), "a try would be in doubt too");
+        drop(waiting);
+        tokio::time::advance(DOUBT).await;
+        refusals.note_violation("a", &waiters);
+        tokio::time::advance(PAUSE).await;
+        assert!(!refusals.refuses("a"));
+        let waiting = sent(&waiters, "a");
+        refusals.note_violation("a", &waiters);
+        assert_eq!(reason(waiting.await), Reason::Authorization);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeated_refusals_are_told_until_one_is_stored_or_nobody_asks_any_more() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        for _ in 1..REPEATED {
+            refusals.note_violation("a", &waiters);
+            assert_eq!(refusals.summary(), None);
+        }
+        refusals.note_violation("a", &waiters);
+        assert!(
+            refusals
+                .summary()
+                .is_some_and(|summary| summary.why.contains("publish to a;"))
+        );
+        assert!(refusals.refuses("a") && refusals.refuses("a"));
+        tokio::time::advance(PAUSE).await;
+        assert!(
+            !refusals.refuses("a") && refusals.refuses("a"),
+            "one a second"
+        );
+        assert!(refusals.note_stored("a") && !refusals.any());
+        for _ in 0..REPEATED {
+            refusals.note_violation("a", &waiters);
+        }
+        tokio::time::advance(LAPSE).await;
+        assert_eq!(refusals.summary(), None);
+        assert!(!refusals.any() && !refusals.refuses("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn subjects_are_bounded() {
+        let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
+        for number in 0..2 * MAX_SUBJECTS {
+            refusals.note_violation(&number.to_string(), &waiters);
+        }
+        assert_eq!(refusals.lock().subjects.len(), MAX_SUBJECTS);
+    }
+
+    #[test]
+    fn the_servers_words_are_understood() {
+        let parse = Violation::parse;
+        assert_eq!(
+            parse("Permissions Violation for Publish to \"a.b\""),
+            Some(Violation::Publish("a.b".to_owned()))
+        );
+        assert_eq!(
+            parse("permissions violation for subscription to \"_INBOX.x.*\" (sid \"1\")"),
+            Some(Violation::Subscription("_INBOX.x.*".to_owned()))
+        );
+        assert_eq!(parse("Authorization Violation"), None);
+        assert_eq!(parse("Permissions Violation for Publish é"), None);
+    }
+}

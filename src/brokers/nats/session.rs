@@ -1,0 +1,160 @@
+//! A connection of a command, or of an inspection: it fails with the step that failed, and what is refused is named instead
+//! of waited for.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, Event, ServerAddr};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::failure::{describe, diagnose, is_open};
+use super::refusals::Violation;
+use super::settings::Settings;
+
+/// For all addresses of one server. With the diagnosis it is below the 10 s that a command waits.
+const CONNECTING: Duration = Duration::from_millis(5500);
+
+/// For the question that shows whether the inbox may be used.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// Between connections of a session that lasts.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(800);
+
+/// Refusals that are kept. A session ends with the first of most kinds.
+const MAX_REFUSALS: usize = 64;
+
+/// What any user may ask, unless its permissions say otherwise; either answer comes behind all earlier refusals.
+const QUESTION: &str = "$JS.API.INFO";
+
+/// A connection that knows what the server has refused.
+pub(super) struct Session {
+    pub(super) client: Client,
+    /// All that was refused, of which the first so many have been dealt with.
+    refused: watch::Receiver<Vec<Violation>>,
+    seen: usize,
+}
+
+impl Session {
+    /// Connects to the first server that takes the connection.
+    ///
+    /// # Errors
+    /// The step that failed, of each server; or that the user may not subscribe to its inbox.
+    pub(super) async fn open(settings: &Settings) -> Result<Self, String> {
+        let attempts = settings
+            .addresses()
+            .into_iter()
+            .map(|address| Box::pin(Self::open_at(settings, address)));
+        let mut attempts: Vec<_> = attempts.collect();
+        let mut failures = Vec::new();
+        while !attempts.is_empty() {
+            let (opened, _, others) = futures_util::future::select_all(attempts).await;
+            match opened {
+                Ok(mut session) => {
+                    session.settle().await?;
+                    return Ok(session);
+                }
+                Err(why) => failures.push(why),
+            }
+            attempts = others;
+        }
+        failures.sort();
+        Err(failures.join("; "))
+    }
+
+    async fn open_at(settings: &Settings, address: ServerAddr) -> Result<Self, String> {
+        let (refuse, refused) = watch::channel(Vec::new());
+        let refuse = Arc::new(refuse);
+        let has_begun = AtomicBool::new(false);
+        // A server that accepts and closes is not asked in a tight loop.
+        let options = settings
+            .connect_options()
+            .reconnect_delay_callback(move |_| match has_begun.swap(true, Ordering::Relaxed) {
+                true => RECONNECT_PAUSE,
+                false => Duration::ZERO,
+            });
+        let options = options.event_callback(move |event| {
+            if let Event::ServerError(error) = event {
+                let words = error.to_string();
+                let words = words.strip_prefix("nats: ").unwrap_or(&words);
+                if let Some(violation) = Violation::parse(words) {
+                    refuse.send_if_modified(|all| {
+                        let is_room = all.len() < MAX_REFUSALS;
+                        all.extend(Some(violation).filter(|_| is_room));
+                        is_room
+                    });
+                }
+            }
+            std::future::ready(())
+        });
+        let connecting = options.connect(vec![address.clone()]);
+        match tokio::time::timeout(CONNECTING, connecting).await {
+            Ok(Ok(client)) => Ok(Self {
+                client,
+                refused,
+                seen: 0,
+            }),
+            Ok(Err(error)) if !is_open(&error.to_string()) => {
+                Err(describe(&error.to_string(), &address))
+            }
+            Ok(Err(_)) | Err(_) => Err(diagnose(&address, settings.is_tls_first()).await),
+        }
+    }
+
+    /// Waits until the server has dealt with all that was sent to it.
+    ///
+    /// # Errors
+    /// The subscription that it refused.
+    pub(super) async fn settle(&mut self) -> Result<(), String> {
+        let client = self.client.clone();
+        let question = client.request(QUESTION, bytes::Bytes::new());
+        let settling = Instant::now() + SETTLING;
+        let refused = async {
+            loop {
+                match self.next_refusal().await {
+                    Violation::Publish(subject) if subject == QUESTION => return Ok(()),
+                    violation @ Violation::Subscription(_) => return Err(violation.to_string()),
+                    Violation::Publish(_) => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            settled = refused => settled,
+            _any_answer = question => Ok(()),
+            () = tokio::time::sleep_until(settling) => Ok(()),
+        }
+    }
+
+    /// Waits for an answer, no longer than until the server refuses something instead.
+    ///
+    /// # Errors
+    /// The missing permission, or the answer's own error.
+    pub(super) async fn ask<T, E: std::fmt::Display>(
+        &mut self,
+        question: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, String> {
+        tokio::select! {
+            biased;
+            refused = self.next_refusal() => Err(refused.to_string()),
+            answer = question => answer.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// The next thing that the server refuses, or has refused by now. Cancel safe.
+    pub(super) async fn next_refusal(&mut self) -> Violation {
+        loop {
+            let next = self.refused.borrow_and_update().get(self.seen).cloned();
+            if let Some(next) = next {
+                self.seen += 1;
+                return next;
+            }
+            if self.refused.changed().await.is_err() {
+                // The client has ended, and with it every answer.
+                return std::future::pending().await;
+            }
+        }
+    }
+}
