@@ -7,8 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_nats::connection::State;
 use async_nats::{
-    Client, ClientError, Event, Message, ReconnectToServer, Server, ServerAddr, ServerInfo,
-    Statistics, Subscriber,
+    Client, ClientError, Event, Message, ReconnectToServer, Server, ServerInfo, Statistics,
+    Subscriber,
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::breaker::Breaker;
-use super::failure::{describe, diagnose, is_open};
+use super::failure::{describe, describe_at, diagnose, is_open};
 use super::outbox::Outbox;
 use super::outcome::of_answer;
 use super::pace::Pace;
@@ -62,6 +62,9 @@ const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The start of what is said where the user may not use the acknowledgement inbox.
 const NO_PERMISSION: &str = "authorization failed: the user has no permission to";
+
+/// The start of a complaint of a connection that is there.
+const CONNECTED: &str = "connected";
 
 /// A client, and the subject that its answers come to, but for the ticket.
 #[derive(Debug)]
@@ -113,7 +116,10 @@ impl Connection {
         shared: Arc<Shared>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let number = shared.current.fetch_add(1, Ordering::AcqRel) + 1;
-        let proof = Arc::new(Proof::default());
+        let proof = Arc::new(Proof {
+            number,
+            ..Proof::default()
+        });
         let options = settings
             .connect_options()
             .retry_on_initial_connect()
@@ -202,8 +208,9 @@ fn attempts(
         let failed: usize = pool.iter().map(|server| server.failed_attempts).sum();
         let is_new = std::mem::replace(failed_before, failed) != failed;
         let next = pace.next(&pool);
-        *shared.trying.lock().unwrap_or_else(PoisonError::into_inner) =
-            next.as_ref().map(|(server, _)| server.clone());
+        *shared.trying.lock().unwrap_or_else(PoisonError::into_inner) = next
+            .as_ref()
+            .map(|(server, _)| (server.host().to_owned(), server.port()));
         match failures.iter().find(|(_, is_open, _)| *is_open) {
             _ if !is_new => {}
             Some((_, _, server)) => {
@@ -232,6 +239,8 @@ fn attempts(
 /// subscription that it takes; of one that it refuses it says so, before it answers anything that was sent later.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
+    /// The client's, among those that replaced each other.
+    number: u64,
     inbox: OnceLock<String>,
     /// Counts the client's connections.
     statistics: OnceLock<Arc<Statistics>>,
@@ -297,7 +306,7 @@ async fn prove(client: Client, inbox: String, proof: Arc<Proof>, shared: Arc<Sha
         let changed = tokio::time::timeout_at(until, proof.changed.notified());
         if changed.await.is_err() && is_asked && proof.connections() == connection && !proof.holds()
         {
-            shared.complain("connected, but the server does not answer");
+            shared.complain(&format!("{CONNECTED}, but the server does not answer"));
         }
     }
 }
@@ -317,7 +326,7 @@ pub(super) struct Shared {
     /// Subjects that the server does not let us publish to.
     pub(super) refusals: Refusals,
     /// The server that the client is trying to reach.
-    trying: Mutex<Option<ServerAddr>>,
+    trying: Mutex<Option<(String, u16)>>,
     metrics: Arc<BrokerMetrics>,
     /// The number of the connection that counts.
     current: AtomicU64,
@@ -484,8 +493,8 @@ impl Shared {
             // Of failed attempts the pool says more, but for those of its names.
             Event::ClientError(ClientError::Other(kind)) => {
                 let server = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
-                if let (Some(server), true) = (&*server, kind.starts_with("DNS")) {
-                    self.complain(&describe(kind, server));
+                if let (Some((host, port)), true) = (&*server, kind.starts_with("DNS")) {
+                    self.complain(&describe_at(kind, host, *port));
                 }
             }
             Event::ClientError(error) => self.complain(&error.to_string()),
@@ -520,6 +529,10 @@ impl Shared {
 
     /// The acknowledgement inbox of this connection works.
     fn note_proof(&self, proof: &Proof, connection: u64) {
+        // A replaced client says nothing of the broker any more.
+        if self.current.load(Ordering::Acquire) != proof.number {
+            return;
+        }
         if connection != proof.connections() || proof.is_refused.load(Ordering::Acquire) {
             return;
         }
@@ -559,7 +572,11 @@ impl Shared {
     fn complain(&self, what: &str) {
         let mut health = self.lock_health();
         if !matches!(*health, Health::Up { .. }) {
-            let why = format!("not connected ({what})");
+            let why = if what.starts_with(CONNECTED) {
+                what.to_owned()
+            } else {
+                format!("not connected ({what})")
+            };
             if *health == Health::Down(why.clone()) {
                 return;
             }

@@ -17,13 +17,18 @@ const NOT_TLS: &str = "received corrupt message of type InvalidContentType";
 
 /// The failed step, from the client's words for its error. They have its kind in front.
 pub(super) fn describe(error: &str, server: &ServerAddr) -> String {
-    let address = format!("{}:{}", server.host(), server.port());
+    describe_at(error, server.host(), server.port())
+}
+
+/// [`describe`] for a server whose URL is not kept, since it may hold credentials.
+pub(super) fn describe_at(error: &str, host: &str, port: u16) -> String {
+    let address = format!("{host}:{port}");
     let lower = error.to_ascii_lowercase();
     let source = error.split_once(": ").map_or(error, |(_, source)| source);
     if lower.starts_with("dns error") {
         let why = if source == error { "" } else { source };
         let colon = if why.is_empty() { "" } else { ": " };
-        return format!("name resolution failed for {}{colon}{why}", server.host());
+        return format!("name resolution failed for {host}{colon}{why}");
     }
     if lower.contains("authorization violation") {
         return format!(

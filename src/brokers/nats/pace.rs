@@ -20,7 +20,8 @@ const CALM: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    tried: HashMap<String, Tried>,
+    /// By host and port: a URL may hold credentials.
+    tried: HashMap<(String, u16), Tried>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,22 +38,22 @@ impl Pace {
     }
 
     fn next_at(&mut self, pool: &[Server], now: Instant) -> Option<(ServerAddr, Duration)> {
-        let name = |server: &Server| server.addr.as_url_str().to_owned();
+        let name = |server: &Server| (server.addr.host().to_owned(), server.addr.port());
         self.tried
-            .retain(|known, _| pool.iter().any(|server| server.addr.as_url_str() == known));
+            .retain(|known, _| pool.iter().any(|server| name(server) == *known));
         let tried = &self.tried;
         let may_at = |server: &Server| {
-            let last = tried.get(server.addr.as_url_str());
+            let last = tried.get(&name(server));
             last.map_or(now, |last| (last.at + last.pause).max(now))
         };
         // Of several, a random one: the bridge's replicas don't all go to the same.
         let random = RandomState::new();
         let next = pool.iter().min_by_key(|server| {
-            let order = random.hash_one(server.addr.as_url_str());
+            let order = random.hash_one(name(server));
             (may_at(server), server.failed_attempts, order)
         })?;
         let at = may_at(next);
-        let pause = match tried.get(next.addr.as_url_str()) {
+        let pause = match tried.get(&name(next)) {
             Some(last) if at.saturating_duration_since(last.at) < CALM => {
                 (last.pause * 2).min(LONGEST)
             }

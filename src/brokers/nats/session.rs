@@ -15,7 +15,7 @@ use super::refusals::Violation;
 use super::settings::Settings;
 
 /// For all addresses of one server. With the diagnosis it is below the 10 s that a command waits.
-const CONNECTING: Duration = Duration::from_millis(5500);
+const CONNECTING: Duration = Duration::from_secs(5);
 
 /// For the question that shows whether the inbox may be used.
 const SETTLING: Duration = Duration::from_secs(3);
