@@ -33,7 +33,8 @@ pub(crate) async fn keep_reloading(live: Arc<Live>, mut source: Source, stop: Ca
     let mut reload = async || loop {
         reload_once(&live, &mut source, listening_at).await;
     };
-    let reloading = async { while task::survive("reload", reload()).await.is_none() {} };
+    // Large, and rare.
+    let reloading = async { while task::survive("reload", Box::pin(reload())).await.is_none() {} };
     tokio::select! {
         () = stop.cancelled() => {}
         () = reloading => {}
