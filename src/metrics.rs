@@ -254,6 +254,14 @@ impl Metrics {
         self.durable.reset();
     }
 
+    /// Forgets one check of a destination.
+    pub fn forget_durable_check(&self, broker: &str, destination: &str, check: &str) {
+        // That there is no such member is what is wanted.
+        let _absent = self
+            .durable
+            .remove_label_values(&[broker, destination, check]);
+    }
+
     /// Notes whether the configuration that was read last is the one that runs.
     pub fn note_reload(&self, is_done: bool) {
         self.reload_successful.set(i64::from(is_done));

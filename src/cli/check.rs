@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers::{self, Finding, Verdict, durability, together};
+use crate::brokers::{self, Verdict, durability, together};
 use crate::config::{Action, Config, Destination, Otherwise};
 
 /// How long a broker has to answer.
@@ -152,7 +152,7 @@ async fn connect(config: &Config) -> Outcome {
         let findings = match looked {
             Ok(findings) => findings,
             Err(why) => {
-                eprintln!("broker {name} can't be asked: {why}");
+                eprintln!("problem: broker {name} can't be inspected: {why}");
                 done = Done::Badly;
                 continue;
             }
@@ -161,26 +161,26 @@ async fn connect(config: &Config) -> Outcome {
             "broker {name} answers; {} looked at",
             counted(destinations.len(), "destination")
         ))?;
-        for Finding {
-            destination,
-            check,
-            verdict,
-        } in together(&findings)
-        {
-            match verdict {
-                Verdict::Good => {}
-                Verdict::Bad(why) => {
-                    let is_problem = check == "exists" || broker.require_durable;
-                    let severity = if is_problem { "problem" } else { "warning" };
-                    eprintln!("{severity}: {name}: {destination}: {why}");
-                    if is_problem {
-                        done = Done::Badly;
-                    }
+        if broker.require_durable && config.has_unknown_destinations(id) {
+            eprintln!(
+                "problem: {name}: require_durable, but a route's topic depends on the payload and can't be inspected; list what it may become with `topics = [...]`"
+            );
+            done = Done::Badly;
+        }
+        for finding in together(&findings) {
+            let Some(why) = finding.verdict.why() else {
+                continue;
+            };
+            let severity = if finding.is_problem(broker.require_durable) {
+                done = Done::Badly;
+                "problem"
+            } else {
+                match finding.verdict {
+                    Verdict::Good | Verdict::Advice(_) => "note",
+                    Verdict::Unusable(_) | Verdict::Bad(_) | Verdict::Unknown(_) => "warning",
                 }
-                Verdict::Advice(why) | Verdict::Unknown(why) => {
-                    eprintln!("note: {name}: {destination}: {why}")
-                }
-            }
+            };
+            eprintln!("{severity}: {name}: {}: {why}", finding.destination);
         }
     }
     Ok(done)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_nats::{Client, Event, Subscriber};
 use futures_util::StreamExt as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::outcome::of_answer;
 use super::settings::{Acknowledgement, Settings, reconnect_delay};
 use crate::brokers::Health;
+use crate::brokers::durability::Attention;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
 use crate::metrics::BrokerMetrics;
@@ -118,6 +119,8 @@ pub(super) struct Shared {
     current: AtomicU64,
     broken: Mutex<Option<Restart>>,
     asked: Notify,
+    /// Tells when subjects should be inspected.
+    pub(super) attention: watch::Sender<Attention>,
 }
 
 impl Shared {
@@ -134,6 +137,7 @@ impl Shared {
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
             asked: Notify::new(),
+            attention: watch::Sender::default(),
         }
     }
 
@@ -198,6 +202,9 @@ impl Shared {
         match event {
             Event::Connected => {
                 tracing::info!(broker = self.name, "broker is up");
+                // First, so that nobody finds it up and inspected.
+                self.attention
+                    .send_modify(|attention| attention.arrivals += 1);
                 self.change_to(Health::Up {
                     missing: Vec::new(),
                 });

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::RetentionPolicy;
 use async_nats::jetstream::{self, AckKind};
 use futures_util::StreamExt as _;
 
 use super::Settings;
+use super::refusals::Refusals;
 use super::subscription::{connect, delivered, stream_of};
 use crate::brokers::{Delivered, ReplayError};
 
@@ -26,6 +28,7 @@ pub struct Replay {
     /// Whether the stream keeps what is behind the position.
     keeps_all: bool,
     remaining: u64,
+    refusals: Refusals,
 }
 
 impl Replay {
@@ -35,10 +38,13 @@ impl Replay {
         subject: &str,
         is_look: bool,
     ) -> Result<Self, ReplayError> {
-        let fail = |error: &dyn std::fmt::Display| ReplayError(format!("{subject}: {error}"));
-        let client = connect(settings).await.map_err(ReplayError)?;
+        let (client, refusals) = connect(settings).await.map_err(ReplayError)?;
+        let fail = |error: &dyn std::fmt::Display| {
+            ReplayError(refusals.explain(&format_args!("{subject}: {error}")))
+        };
         let context = jetstream::new(client);
-        let stream = stream_of(&context, subject).await.map_err(ReplayError)?;
+        let found = stream_of(&context, subject).await;
+        let stream = found.map_err(|why| ReplayError(refusals.explain(&why)))?;
         // A consumer's name has no dots, and two subjects must not share one.
         let name = subject.replace('_', "_u").replace('.', "_d");
         let name = format!("hookbridge-replay-{name}");
@@ -53,12 +59,10 @@ impl Replay {
             ..Default::default()
         };
         let mut consumer = if is_look {
-            let position = match stream.get_consumer::<pull::Config>(&name).await {
-                Ok(mut durable) => durable
-                    .info()
-                    .await
-                    .map_or(0, |info| info.ack_floor.stream_sequence),
-                Err(_) => 0,
+            let position = match stream.consumer_info(&name).await {
+                Ok(durable) => durable.ack_floor.stream_sequence,
+                Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => 0,
+                Err(error) => return Err(fail(&error)),
             };
             let look = pull::Config {
                 deliver_policy: DeliverPolicy::ByStartSequence {
@@ -88,6 +92,7 @@ impl Replay {
             is_look,
             keeps_all: stream.cached_info().config.retention == RetentionPolicy::Limits,
             remaining,
+            refusals: refusals.clone(),
         })
     }
 
@@ -118,10 +123,10 @@ impl Replay {
                 return Ok(Some(read));
             }
         }
-        Err(ReplayError(format!(
+        Err(ReplayError(self.refusals.explain(&format_args!(
             "the server did not send the {} messages that are left",
             self.remaining
-        )))
+        ))))
     }
 
     /// Moves the position behind the message that was read last.
@@ -132,7 +137,7 @@ impl Replay {
         message
             .double_ack()
             .await
-            .map_err(|error| ReplayError(error.to_string()))
+            .map_err(|error| ReplayError(self.refusals.explain(&error)))
     }
 
     /// Moves the position behind the message that was read last, where the stream keeps it all the same.

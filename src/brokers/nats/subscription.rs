@@ -8,11 +8,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 
 use super::Settings;
+use super::refusals::Refusals;
 use crate::brokers::{Delivered, From, SubscribeError};
 
 /// Messages of some subjects.
 pub struct Subscription {
     messages: SelectAll<BoxStream<'static, Result<Delivered, SubscribeError>>>,
+    refusals: Refusals,
     /// The connection, which ends with the subscription.
     _client: Client,
 }
@@ -23,12 +25,14 @@ impl Subscription {
         subjects: &[String],
         from: From,
     ) -> Result<Self, SubscribeError> {
-        let client = connect(settings).await.map_err(SubscribeError)?;
+        let (client, refusals) = connect(settings).await.map_err(SubscribeError)?;
         let context = jetstream::new(client.clone());
         let mut messages = SelectAll::new();
         for subject in subjects {
             messages.push(match from {
-                From::Start => stored(&context, subject).await?,
+                From::Start => stored(&context, subject)
+                    .await
+                    .map_err(|SubscribeError(why)| SubscribeError(refusals.explain(&why)))?,
                 From::Now => {
                     let subscriber = client
                         .subscribe(subject.clone())
@@ -44,23 +48,25 @@ impl Subscription {
             .map_err(|error| SubscribeError(error.to_string()))?;
         Ok(Self {
             messages,
+            refusals,
             _client: client,
         })
     }
 
     pub(in crate::brokers) async fn next(&mut self) -> Result<Delivered, SubscribeError> {
-        self.messages
-            .next()
-            .await
-            .unwrap_or_else(|| Err(SubscribeError("the connection ended".to_owned())))
+        tokio::select! {
+            message = self.messages.next() => message
+                .unwrap_or_else(|| Err(SubscribeError("the connection ended".to_owned()))),
+            refusal = self.refusals.of_subscription() => Err(SubscribeError(refusal)),
+        }
     }
 }
 
-pub(super) async fn connect(settings: &Settings) -> Result<Client, String> {
-    let options = settings.connect_options();
-    options
-        .connect(settings.addresses())
-        .await
+pub(super) async fn connect(settings: &Settings) -> Result<(Client, Refusals), String> {
+    let (options, refusals) = Refusals::hear(settings.connect_options());
+    let client = options.connect(settings.addresses()).await;
+    client
+        .map(|client| (client, refusals))
         .map_err(|error| error.to_string())
 }
 
