@@ -208,6 +208,7 @@ impl Bridge {
     pub fn scrape(&self) -> Result<Vec<u8>, prometheus::Error> {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = self.process.metrics();
+        metrics.ready.set(i64::from(self.readiness().is_ready));
         metrics.in_flight.set(gauge(self.permits.events_taken()));
         metrics
             .in_flight_bytes

@@ -50,6 +50,14 @@ struct State {
     findings: Vec<Finding>,
 }
 
+impl State {
+    /// Whether what was found last still holds after an inspection that failed.
+    fn holds(&self, arrivals: u64, why: &NotInspected) -> bool {
+        let is_recent = |answered: Instant| answered.elapsed() < VALIDITY;
+        !why.is_refused() && self.arrivals == Some(arrivals) && self.answered.is_some_and(is_recent)
+    }
+}
+
 impl Inspection {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -231,11 +239,7 @@ impl Bridge {
             // That a broker does not answer is told by its health; what it said before is told by the metrics.
             Err(_) if !is_up(broker) => return Urgency::Unknown,
             Err(why) => {
-                let is_current = state.arrivals == Some(attention.arrivals);
-                let is_valid = state
-                    .answered
-                    .is_some_and(|answered| answered.elapsed() < VALIDITY);
-                if is_current && is_valid && !why.is_refused() {
+                if state.holds(attention.arrivals, &why) {
                     tracing::debug!(broker = named.name, %why, "no answer to an inspection");
                     return Urgency::Unknown;
                 }
@@ -421,5 +425,58 @@ fn forget_other(metrics: &Metrics, broker: &str, before: &[Finding], now: &[Find
         if !now.contains(&(finding.destination.as_str(), finding.check)) {
             metrics.forget_durable_check(broker, &finding.destination, finding.check);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_outlives_silence_for_a_while_and_neither_a_refusal_nor_a_restart() {
+        let silence = NotInspected::unanswered("");
+        let mut state = State::default();
+        assert!(!state.holds(0, &silence));
+        state.arrivals = Some(1);
+        state.answered = Some(Instant::now());
+        assert!(state.holds(1, &silence));
+        assert!(!state.holds(1, &NotInspected::refused("")));
+        assert!(!state.holds(2, &silence));
+        tokio::time::advance(VALIDITY).await;
+        assert!(!state.holds(1, &silence));
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_asked_for_again_soon() {
+        let finding = |verdict| Finding {
+            destination: "a".to_owned(),
+            check: "x",
+            verdict,
+        };
+        let pause = |verdict, retry| Urgency::of(&[finding(verdict)]).pause(retry);
+        let text = String::new;
+        assert_eq!(pause(Verdict::Good, FIRST_RETRY), INTERVAL);
+        assert_eq!(pause(Verdict::Bad(text()), FIRST_RETRY), INTERVAL);
+        assert_eq!(pause(Verdict::Unknown(text()), FIRST_RETRY), FIRST_RETRY);
+        assert_eq!(pause(Verdict::Unknown(text()), INTERVAL), LONGEST_RETRY);
+        assert_eq!(
+            pause(Verdict::Unusable(text()), INTERVAL),
+            LONGEST_RETRY_MISSING
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_arrival_is_inspected_without_waiting_and_doubts_at_most_once_a_second() {
+        let (sender, mut attention) = watch::channel(Attention::default());
+        let seen = *attention.borrow_and_update();
+        let started = Instant::now();
+        let next = started + INTERVAL;
+        sender.send_modify(|attention| attention.doubts += 1);
+        let woken = wait(&mut attention, seen, started, next).await;
+        assert_eq!((woken, started.elapsed()), (Woken::InTime, FIRST_RETRY));
+        let started = Instant::now();
+        sender.send_modify(|attention| attention.arrivals += 1);
+        let woken = wait(&mut attention, seen, started, next).await;
+        assert_eq!((woken, started.elapsed()), (Woken::ByArrival, LEAST_PAUSE));
     }
 }

@@ -30,6 +30,8 @@ pub struct Metrics {
     families: Families,
     /// Requests that no source has the path of.
     pub unmatched: Requests,
+    /// `hookbridge_ready`, as of the last scrape.
+    pub ready: IntGauge,
     /// `hookbridge_in_flight`.
     pub in_flight: IntGauge,
     /// `hookbridge_in_flight_bytes`.
@@ -177,6 +179,7 @@ impl Metrics {
         ))?;
         Ok(Self {
             unmatched: families.requests(&mut HashSet::new(), OTHER)?,
+            ready: int_gauge("hookbridge_ready", "Whether /readyz answers 200")?,
             in_flight: int_gauge("hookbridge_in_flight", "Requests that hold a place")?,
             in_flight_bytes: int_gauge(
                 "hookbridge_in_flight_bytes",

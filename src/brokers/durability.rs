@@ -155,7 +155,7 @@ pub struct NotInspected {
 
 impl NotInspected {
     /// The broker said no, which stays so until somebody changes something.
-    pub(super) fn refused(why: impl Into<String>) -> Self {
+    pub(crate) fn refused(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             is_refused: true,
@@ -163,7 +163,7 @@ impl NotInspected {
     }
 
     /// There was no answer.
-    pub(super) fn unanswered(why: impl Into<String>) -> Self {
+    pub(crate) fn unanswered(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             is_refused: false,

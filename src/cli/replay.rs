@@ -1,5 +1,6 @@
 //! `hookbridge replay`: events that took another way go where they belong, in order, each acknowledged before the next.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -9,12 +10,17 @@ use tokio::time::Instant;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
-use crate::brokers::{self, Attribute, Delivered, Headers, Health, Kind, Message, Replay};
+use crate::brokers::{
+    self, Attribute, Delivered, Headers, Health, Kind, Message, Replay, durability,
+};
 use crate::config::{BrokerId, Config};
 use crate::service::termination;
 
 /// How long a broker has to become reachable.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Destinations that are remembered as durable.
+const MAX_INSPECTED: usize = 10_000;
 
 /// The width of the progress bar, in characters.
 const BAR: usize = 30;
@@ -95,6 +101,7 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
     let mut terminated = std::pin::pin!(termination()?);
     let bridge = Bridge::start(config).await?;
     let mut replay = Replay::start(&settings, &options.from, options.dry_run).await?;
+    let mut inspected = Inspected::default();
     let mut progress = Progress::new(replay.remaining(), options.dry_run);
     let done = loop {
         let read = tokio::select! {
@@ -134,7 +141,10 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
                 ))?;
                 Ok(())
             }
-            Ok(Some(planned)) => publish(&bridge, &planned).await,
+            Ok(Some(planned)) => match inspected.require(bridge.config(), &planned).await {
+                Ok(()) => publish(&bridge, &planned).await,
+                Err(why) => Err(why),
+            },
             Err(why) => Err(why),
         };
         if let Err(why) = step {
@@ -233,6 +243,37 @@ fn plan(
         deduplication_id: format!("replay/{source}/{event_id}/{topic}"),
     };
     Ok(Some(Planned { broker, message }))
+}
+
+/// Destinations of brokers that must be durable, which were found so.
+#[derive(Default)]
+struct Inspected(HashSet<(BrokerId, String)>);
+
+impl Inspected {
+    /// Where a broker must be durable, an event moves to no destination that is not known to be.
+    async fn require(&mut self, config: &Config, planned: &Planned) -> Result<(), String> {
+        let broker = config.broker(planned.broker);
+        let destination = &planned.message.destination;
+        let place = (planned.broker, destination.clone());
+        if !broker.require_durable || self.0.contains(&place) {
+            return Ok(());
+        }
+        let asked = std::slice::from_ref(destination);
+        let findings = durability(&broker.settings, asked, config.needs(), PATIENCE)
+            .await
+            .map_err(|why| {
+                format!("require_durable, and {destination} could not be inspected: {why}")
+            })?;
+        let problem = findings.iter().find(|finding| finding.is_problem(true));
+        if let Some(why) = problem.and_then(|problem| problem.verdict.why()) {
+            return Err(format!("require_durable, and of {destination}: {why}"));
+        }
+        if self.0.len() >= MAX_INSPECTED {
+            self.0.clear();
+        }
+        self.0.insert(place);
+        Ok(())
+    }
 }
 
 /// Publishes until the broker says that it has the message. What is not known to be stored is published again: every copy

@@ -59,22 +59,17 @@ pub(in crate::brokers) async fn look(
             let resources = described.map_err(|error| unanswered(&error))?;
             for (index, topic) in existing.into_iter().enumerate() {
                 match resources.get(index) {
-                    Some(Ok(resource)) => {
+                    // The client hands on no error of a single topic's, but a topic without settings.
+                    Some(Ok(resource)) if !resource.entries.is_empty() => {
                         findings.push(Finding::inspected(topic));
                         findings.extend(configuration(topic, resource, needs));
                     }
-                    Some(Err(Code::TopicAuthorizationFailed)) => {
-                        findings.push(Finding::not_inspected(
-                            topic,
-                            "the user may not read the topic's configuration; grant it DescribeConfigs on the topic",
-                        ));
-                    }
-                    Some(Err(code)) => {
+                    Some(Err(code)) if *code != Code::TopicAuthorizationFailed => {
                         findings.push(Finding::not_inspected(topic, &code.to_string()));
                     }
-                    None => findings.push(Finding::not_inspected(
+                    None | Some(_) => findings.push(Finding::not_inspected(
                         topic,
-                        "the cluster does not tell its configuration",
+                        "the cluster does not tell the topic's configuration to the user; grant it DescribeConfigs on the topic",
                     )),
                 }
             }

@@ -257,7 +257,8 @@ impl Nats {
 
     /// Whether a message to this subject would certainly not be stored.
     pub(super) fn is_down_for(&self, subject: &str) -> bool {
-        matches!(self.shared.health(), Health::Down(_)) || self.subjects.is_unusable(subject)
+        matches!(self.shared.health(), Health::Down(_))
+            || self.subjects.is_closed_to_copies(subject)
     }
 
     /// When its subjects should be inspected.

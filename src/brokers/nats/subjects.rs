@@ -45,6 +45,8 @@ struct Unusable {
     /// Its stream stores every event and acknowledges none.
     stores_silently: bool,
     closed_until: Option<Instant>,
+    /// When an event with copies elsewhere may be tried again.
+    next_trial: Option<Instant>,
 }
 
 impl Subjects {
@@ -66,12 +68,16 @@ impl Subjects {
                 continue;
             }
             let known = state.unusable.remove(&finding.destination);
+            let (closed_until, next_trial) = known
+                .map(|known| (known.closed_until, known.next_trial))
+                .unwrap_or_default();
             unusable
                 .entry(finding.destination.clone())
                 .or_insert(Unusable {
                     why: why.clone(),
                     stores_silently: finding.check == NO_ACK,
-                    closed_until: known.and_then(|known| known.closed_until),
+                    closed_until,
+                    next_trial,
                 });
         }
         state.are_all = !unusable.is_empty() && unusable.len() == inspected.len();
@@ -111,6 +117,24 @@ impl Subjects {
     /// Whether the last inspection found that no event for the subject can be acknowledged.
     pub(super) fn is_unusable(&self, subject: &str) -> bool {
         self.has_unusable.load(Ordering::Acquire) && self.state().unusable.contains_key(subject)
+    }
+
+    /// Whether an event that has copies elsewhere should not be published because of this subject: each try that fails here
+    /// leaves a copy there. One a minute finds out whether the subject is acknowledged all the same.
+    pub(super) fn is_closed_to_copies(&self, subject: &str) -> bool {
+        if !self.has_unusable.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.state();
+        let Some(unusable) = state.unusable.get_mut(subject) else {
+            return false;
+        };
+        let now = Instant::now();
+        if unusable.stores_silently || unusable.next_trial.is_some_and(|next| now < next) {
+            return true;
+        }
+        unusable.next_trial = Some(now + CLOSED);
+        false
     }
 
     /// An event for the subject was acknowledged.
@@ -257,6 +281,19 @@ mod tests {
         subjects.note_silence("main", "a");
         subjects.note_findings(&mut [Finding::inspected("a")]);
         assert!(subjects.refusal("a").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_with_copies_tries_a_subject_without_a_stream_once_a_minute() {
+        let subjects = Subjects::default();
+        assert!(!subjects.is_closed_to_copies("a"));
+        subjects.note_findings(&mut missing("a"));
+        assert!(!subjects.is_closed_to_copies("a"));
+        subjects.note_findings(&mut missing("a"));
+        assert!(subjects.is_closed_to_copies("a"));
+        assert!(!subjects.is_closed_to_copies("b"));
+        tokio::time::advance(CLOSED).await;
+        assert!(!subjects.is_closed_to_copies("a"));
     }
 
     #[test]
