@@ -213,8 +213,9 @@ impl Bridge {
         metrics
             .in_flight_bytes
             .set(gauge(self.permits.bytes_taken()));
-        for (client, metrics) in self.clients.iter().zip(&self.handles.brokers) {
-            let is_up = matches!(client.broker.health(), Health::Up { .. });
+        let clients = self.config.broker_ids().zip(&self.clients);
+        for ((id, client), metrics) in clients.zip(&self.handles.brokers) {
+            let is_up = matches!(client.broker.health(), Health::Up { .. }) && !self.is_pending(id);
             metrics.up.set(i64::from(is_up));
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }

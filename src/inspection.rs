@@ -269,12 +269,21 @@ impl Bridge {
             .collect()
     }
 
+    /// Whether a broker that routes need must wait for an inspection of its destinations before it counts as up.
+    pub(crate) fn is_pending(&self, id: BrokerId) -> bool {
+        let named = self.config().broker(id);
+        let waits = named.require_durable || named.settings.is_inspected_first();
+        let arrivals = self.broker(id).attention().borrow().arrivals;
+        waits
+            && self.needed_brokers().contains(&id)
+            && self.inspection(id).state().arrivals != Some(arrivals)
+    }
+
     /// What is known of a broker's destinations.
     pub(crate) fn reservations(&self, id: BrokerId) -> Reservations {
         let named = self.config().broker(id);
-        let arrivals = self.broker(id).attention().borrow().arrivals;
+        let is_pending = self.is_pending(id);
         let state = self.inspection(id).state();
-        let waits = named.require_durable || named.settings.is_inspected_first();
         let is_unusable = |finding: &&Finding| matches!(finding.verdict, Verdict::Unusable(_));
         let unusable = || state.findings.iter().filter(is_unusable);
         let is_undurable = |finding: &&Finding| {
@@ -282,7 +291,7 @@ impl Bridge {
         };
         let undurable = state.findings.iter().filter(is_undurable);
         Reservations {
-            is_pending: waits && state.arrivals != Some(arrivals),
+            is_pending,
             unusable: together(unusable()),
             unusable_names: unusable()
                 .map(|finding| finding.destination.clone())

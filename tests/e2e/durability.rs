@@ -597,7 +597,9 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
         grant(reader, &dead, &[Operation::Write]);
     }
     let group = format!("hookbridge-replay-{topic}");
-    kafka.grant("reader", Resource::Group, &group, Operation::Read);
+    for group in [group.as_str(), "hookbridge-tail"] {
+        kafka.grant("reader", Resource::Group, group, Operation::Read);
+    }
 
     // Rights are known to the broker a moment after they were granted.
     let of = |user: &str, keys: &str| as_kafka_user(&kafka, user, keys, &topic);
@@ -629,6 +631,12 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
     };
     let tail = ["tail", "--topic", &topic, "--from-start", "--count", "1"];
     run("reader", &tail).expect_code(0);
+    let done = run("loner", &tail).expect_code(1);
+    assert!(
+        done.stderr
+            .contains("hookbridge-tail; grant it Read on the group"),
+        "{done:?}"
+    );
     let done = run("stranger", &tail).expect_code(1);
     assert!(
         done.stderr.contains("grant it Read on the topic"),

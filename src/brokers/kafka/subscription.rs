@@ -44,6 +44,10 @@ fn explain(error: &KafkaError) -> SubscribeError {
         Some(Code::TopicAuthorizationFailed) => {
             format!("the user may not read the topic; grant it Read on the topic ({what})")
         }
+        // librdkafka asks for the group's coordinator, although nothing is committed.
+        Some(Code::GroupAuthorizationFailed) => format!(
+            "the user may not use the group hookbridge-tail; grant it Read on the group ({what})"
+        ),
         _ => what,
     })
 }
