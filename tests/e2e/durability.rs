@@ -705,3 +705,30 @@ fn replay_of_a_topic_that_does_not_exist_fails() {
     let done = done.expect_code(1);
     assert!(done.stderr.contains("does not exist"), "{done:?}");
 }
+
+// ---- Alerts
+
+#[test]
+fn an_alert_that_means_no_event_gets_through_pages() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/alerts.yml");
+    let rules = std::fs::read_to_string(file).expect("the rules");
+    for alert in [
+        "HookbridgeDown",
+        "HookbridgeBrokerDown",
+        "HookbridgeNotReady",
+        "HookbridgeNotStoring",
+        "HookbridgeNoEventAccepted",
+        "HookbridgeDestinationUnusable",
+    ] {
+        let rule = rules
+            .split("- alert: ")
+            .find(|rule| rule.starts_with(&format!("{alert}\n")));
+        let rule = rule.unwrap_or_else(|| panic!("there is no {alert}"));
+        assert!(rule.contains("severity: page"), "{rule}");
+    }
+    let mut promtool = std::process::Command::new("promtool");
+    match promtool.args(["check", "rules", file]).output() {
+        Ok(checked) => assert!(checked.status.success(), "{checked:?}"),
+        Err(_) => crate::support::process::skip("promtool", "is not installed"),
+    }
+}

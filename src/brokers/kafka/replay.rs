@@ -15,6 +15,9 @@ use crate::brokers::{Delivered, ReplayError};
 /// How long the cluster may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long to wait for an error that has been queued already.
+const CAUSE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A topic that is being replayed.
 pub struct Replay {
     consumer: StreamConsumer,
@@ -64,7 +67,7 @@ impl Replay {
         }
         let committed = consumer
             .committed_offsets(partitions, TIMEOUT)
-            .map_err(fail)?;
+            .map_err(|error| fail(cause(&consumer, error)))?;
         let mut assignment = TopicPartitionList::new();
         let mut unfinished = HashSet::new();
         let mut remaining = 0;
@@ -124,6 +127,20 @@ impl Replay {
             tokio::task::block_in_place(|| self.consumer.commit(&position, CommitMode::Sync))
         });
         committed.map_err(|error| explain(&error, &self.topic))
+    }
+}
+
+/// Why there was no answer about a group: librdkafka looks for its coordinator in the background, and tells only the queue of
+/// messages that this is refused.
+fn cause(consumer: &StreamConsumer, error: KafkaError) -> KafkaError {
+    if error.rdkafka_error_code() != Some(Code::OperationTimedOut) {
+        return error;
+    }
+    let queued = tokio::runtime::Handle::current()
+        .block_on(async { tokio::time::timeout(CAUSE_TIMEOUT, consumer.recv()).await });
+    match queued {
+        Ok(Err(cause)) => cause,
+        Ok(Ok(_)) | Err(_) => error,
     }
 }
 
