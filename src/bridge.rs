@@ -8,15 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::brokers::{
-    Broker, Finding, Health, Message, NotStored, Outcome, StartError, Unknown, Verdict, durability,
-    together,
-};
+use crate::brokers::{Broker, Health, Message, NotStored, Outcome, StartError, Unknown};
 use crate::config::{BrokerId, Config, NamedBroker, Position, ReadyWhen, Source};
 use crate::ingress::duplicates::Window;
 use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
+use crate::inspection::Inspection;
 use crate::metrics::{BrokerMetrics, Handles, SourceMetrics, unix_seconds};
-use crate::process::{Process, Seen};
+use crate::process::Process;
 use crate::providers::{DedupBy, EventId};
 use crate::telemetry::shorten;
 
@@ -42,6 +40,7 @@ pub struct Bridge {
 pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
     share: Arc<Share>,
+    inspection: Arc<Inspection>,
 }
 
 /// Whether the service can take events, and what is missing.
@@ -97,6 +96,7 @@ impl Bridge {
             clients.push(Client {
                 broker: Arc::new(started?),
                 share: Arc::new(Share::new(share_events, share_bytes)),
+                inspection: Arc::default(),
             });
         }
         let (max_events, max_bytes) = (config.http.max_in_flight, config.http.max_in_flight_bytes);
@@ -178,7 +178,7 @@ impl Bridge {
             }
         }
         self.process.metrics().forget(&from.handles, &self.handles);
-        self.process.metrics().forget_durable();
+        self.show_inspections();
     }
 
     /// It does not follow the one that runs.
@@ -210,12 +210,14 @@ impl Bridge {
     pub fn scrape(&self) -> Result<Vec<u8>, prometheus::Error> {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = self.process.metrics();
+        metrics.ready.set(i64::from(self.readiness().is_ready));
         metrics.in_flight.set(gauge(self.permits.events_taken()));
         metrics
             .in_flight_bytes
             .set(gauge(self.permits.bytes_taken()));
-        for (client, metrics) in self.clients.iter().zip(&self.handles.brokers) {
-            let is_up = matches!(
+        let clients = self.config.broker_ids().zip(&self.clients);
+        for ((id, client), metrics) in clients.zip(&self.handles.brokers) {
+            let takes_events = matches!(
                 client.broker.health(),
                 Health::Up { .. }
                     | Health::Refusing {
@@ -223,6 +225,7 @@ impl Bridge {
                         ..
                     }
             );
+            let is_up = takes_events && !self.is_pending(id);
             metrics.up.set(i64::from(is_up));
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
@@ -233,17 +236,31 @@ impl Bridge {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let mut missing = Vec::new();
-        let mut up = 0;
+        let (mut up, mut is_durable) = (0, true);
         for id in &self.needed_brokers {
-            let name = &self.config.broker(*id).name;
+            let named = self.config.broker(*id);
+            let name = &named.name;
+            let reservations = self.reservations(*id);
             match self.broker(*id).health() {
+                Health::Up { .. } if reservations.is_pending => {
+                    missing.push(format!(
+                        "broker {name}: its destinations have not been inspected yet"
+                    ));
+                    is_durable &= !named.require_durable;
+                }
                 Health::Up { missing: absent } => {
                     up += 1;
+                    let explained = &reservations.unusable_names;
+                    let unexplained = absent.iter().filter(|absent| !explained.contains(*absent));
                     missing.extend(
-                        absent.iter().map(|destination| {
+                        unexplained.map(|destination| {
                             format!("broker {name}: {destination} does not exist")
                         }),
                     );
+                    missing.extend(reservations.unusable.iter().map(|unusable| {
+                        let why = unusable.verdict.why().unwrap_or_default();
+                        format!("broker {name}: {}: {why}", unusable.destination)
+                    }));
                 }
                 Health::Refusing { why, takes_others } => {
                     up += usize::from(takes_others);
@@ -252,10 +269,16 @@ impl Bridge {
                 Health::Down(why) => missing.push(format!("broker {name}: {why}")),
                 Health::Starting => missing.push(format!("broker {name}: not reached yet")),
             }
+            let is_usable = reservations.unusable.is_empty() || !named.require_durable;
+            is_durable &= is_usable && reservations.undurable.is_empty();
+            missing.extend(reservations.undurable.iter().map(|undurable| {
+                let why = undurable.verdict.why().unwrap_or_default();
+                format!(
+                    "broker {name} (require_durable): {}: {why}",
+                    undurable.destination
+                )
+            }));
         }
-        let undurable = self.process.seen().undurable.clone();
-        let is_durable = undurable.is_empty();
-        missing.extend(undurable);
         let is_draining = self.process.is_draining();
         if is_draining {
             missing.push("the service is ending".to_owned());
@@ -270,78 +293,6 @@ impl Bridge {
         }
     }
 
-    /// Looks at every destination that is known in advance: what does its acknowledgement survive?
-    pub(crate) async fn look_at_destinations(&self, timeout: Duration) -> Vec<(BrokerId, Finding)> {
-        let mut all = Vec::new();
-        for id in &self.needed_brokers {
-            let settings = &self.config.broker(*id).settings;
-            let destinations = self.config.known_destinations(*id);
-            let looked = durability(settings, &destinations, self.config.needs(), timeout).await;
-            // That it can't be asked is told by its health.
-            all.extend(
-                looked
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|found| (*id, found)),
-            );
-        }
-        all
-    }
-
-    /// What is wrong with the destinations of brokers that must be durable.
-    pub(crate) fn undurable(&self, findings: &[(BrokerId, Finding)]) -> Vec<String> {
-        let bad = findings.iter().filter_map(|(id, finding)| {
-            let broker = self.config.broker(*id);
-            match &finding.verdict {
-                Verdict::Bad(why) if broker.require_durable => Some(format!(
-                    "broker {}: {}: {why}",
-                    broker.name, finding.destination
-                )),
-                _ => None,
-            }
-        });
-        bad.collect()
-    }
-
-    /// Keeps what was found of the destinations, and logs what is new.
-    pub(crate) fn note_findings(&self, findings: Vec<(BrokerId, Finding)>) {
-        let mut seen = self.process.seen();
-        for id in &self.needed_brokers {
-            let broker = &self.config.broker(*id).name;
-            let of_broker = findings.iter().filter(|(of, _)| of == id);
-            let new = of_broker
-                .map(|(_, finding)| finding)
-                .filter(|finding| !seen.findings.contains(finding));
-            for finding in together(new) {
-                if let Verdict::Bad(why) | Verdict::Advice(why) = &finding.verdict {
-                    let Finding {
-                        destination, check, ..
-                    } = &finding;
-                    tracing::warn!(broker, destination, check, "{why}");
-                }
-            }
-        }
-        for (id, finding) in &findings {
-            let Finding {
-                destination,
-                check,
-                verdict,
-            } = finding;
-            if !matches!(verdict, Verdict::Unknown(_)) {
-                self.process.metrics().set_durable(
-                    &self.config.broker(*id).name,
-                    destination,
-                    check,
-                    *verdict == Verdict::Good,
-                );
-            }
-        }
-        *seen = Seen {
-            undurable: self.undurable(&findings),
-            findings: findings.into_iter().map(|(_, finding)| finding).collect(),
-        };
-    }
-
     /// Flushes the brokers and ends their clients. Returns how many messages were left without an answer.
     pub async fn drain(&self, deadline: Instant) -> usize {
         let drains = self
@@ -350,6 +301,15 @@ impl Bridge {
             .map(|client| client.broker.drain(deadline));
         let left = futures_util::future::join_all(drains).await;
         left.into_iter().sum()
+    }
+
+    /// The brokers that routes and dead letters need.
+    pub(crate) fn needed_brokers(&self) -> &[BrokerId] {
+        &self.needed_brokers
+    }
+
+    pub(crate) fn inspection(&self, id: BrokerId) -> &Inspection {
+        &self.client(id).inspection
     }
 
     fn client(&self, id: BrokerId) -> &Client {

@@ -5,6 +5,7 @@ pub mod brokers;
 pub mod cli;
 pub mod config;
 pub mod ingress;
+mod inspection;
 pub mod json;
 pub mod live;
 pub mod metrics;

@@ -10,7 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::Bridge;
 use crate::brokers::{Broker, Health, Restart, StartError};
-use crate::config::Config;
+use crate::config::{BrokerId, Config, NamedBroker};
+use crate::inspection::Attempt;
 
 /// How long a new client has to reach its broker before the change is given up.
 const ARRIVAL: Duration = Duration::from_secs(10);
@@ -18,7 +19,8 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 /// Between looks at whether it has.
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long brokers have to tell of their destinations before a configuration takes events.
+/// How long brokers have to tell of their destinations before a configuration takes events. What they have not told by then
+/// is unknown.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// What a client that is not needed any more has for its last messages.
@@ -50,7 +52,11 @@ impl Live {
     /// What a client does not take of its settings, or destinations that are not as durable as they must be.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
         let bridge = Bridge::start(config).await?;
-        require_durable(&bridge).await?;
+        let required = brokers_where(&bridge, |broker| broker.require_durable);
+        let attempts = bridge.inspect_all(&required, FIRST_LOOK).await;
+        // What is unknown is not durable, but a restart would not make it known: it keeps the service from being ready.
+        refuse(bridge.undurable(&attempts, false))?;
+        bridge.note_attempts(attempts);
         bridge.process().metrics().note_reload(true);
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(bridge),
@@ -73,13 +79,17 @@ impl Live {
     pub async fn replace(&self, config: Config) -> Result<Change, StartError> {
         let old = self.current();
         let new = old.successor(config).await?;
-        if let Err(error) = ready_to_follow(&new, &old).await {
-            new.give_way(&old);
-            self.see_off(clients_of_only(&new, &old));
-            return Err(error);
-        }
+        let attempts = match ready_to_follow(&new, &old).await {
+            Ok(attempts) => attempts,
+            Err(error) => {
+                new.give_way(&old);
+                self.see_off(clients_of_only(&new, &old));
+                return Err(error);
+            }
+        };
         let (started, ended) = (clients_of_only(&new, &old), clients_of_only(&old, &new));
         new.take_over(&old);
+        new.note_attempts(attempts);
         let new = Arc::new(new);
         self.current.store(Arc::clone(&new));
         self.changed.notify_one();
@@ -169,8 +179,9 @@ fn names(clients: &[(String, Arc<Broker>)]) -> Vec<String> {
     clients.iter().map(|(name, _)| name.clone()).collect()
 }
 
-/// Waits until the new clients have reached their brokers. One whose broker is out of reach already may stay so.
-async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<(), StartError> {
+/// Waits until the new clients have reached their brokers, and inspects the destinations. One whose broker is out of reach
+/// already may stay so.
+async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<Vec<Attempt>, StartError> {
     let deadline = Instant::now() + ARRIVAL;
     for (name, broker) in clients_of_only(new, old) {
         while !matches!(broker.health(), Health::Up { .. } | Health::Refusing { .. }) {
@@ -196,25 +207,30 @@ async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<(), StartError> {
             tokio::time::sleep_until(Instant::now() + ARRIVAL_PAUSE).await;
         }
     }
-    require_durable(new).await
+    let inspected = brokers_where(new, |broker| {
+        broker.require_durable || broker.settings.is_inspected_first()
+    });
+    let attempts = new.inspect_all(&inspected, FIRST_LOOK).await;
+    refuse(new.undurable(&attempts, true))?;
+    Ok(attempts)
 }
 
-/// Where a broker must be durable, nothing is published to it before it is known to be.
-async fn require_durable(bridge: &Bridge) -> Result<(), StartError> {
-    let mut brokers = bridge.config().brokers.iter();
-    if !brokers.any(|broker| broker.require_durable) {
+fn brokers_where(bridge: &Bridge, is_wanted: impl Fn(&NamedBroker) -> bool) -> Vec<BrokerId> {
+    let needed = bridge.needed_brokers().iter().copied();
+    needed
+        .filter(|id| is_wanted(bridge.config().broker(*id)))
+        .collect()
+}
+
+/// Where a broker must be durable, nothing is published to it that is known not to be.
+fn refuse(undurable: Vec<String>) -> Result<(), StartError> {
+    if undurable.is_empty() {
         return Ok(());
     }
-    let findings = bridge.look_at_destinations(FIRST_LOOK).await;
-    let undurable = bridge.undurable(&findings);
-    if undurable.is_empty() {
-        Ok(())
-    } else {
-        Err(StartError(format!(
-            "require_durable: {}",
-            undurable.join("; ")
-        )))
-    }
+    Err(StartError(format!(
+        "require_durable: {}",
+        undurable.join("; ")
+    )))
 }
 
 async fn farewell(clients: Vec<(String, Arc<Broker>)>) {

@@ -32,6 +32,8 @@ pub struct Metrics {
     families: Families,
     /// Requests that no source has the path of.
     pub unmatched: Requests,
+    /// `hookbridge_ready`, as of the last scrape.
+    pub ready: IntGauge,
     /// `hookbridge_in_flight`.
     pub in_flight: IntGauge,
     /// `hookbridge_in_flight_bytes`.
@@ -181,6 +183,7 @@ impl Metrics {
         ))?;
         Ok(Self {
             unmatched: families.requests(&mut HashSet::new(), OTHER)?,
+            ready: int_gauge("hookbridge_ready", "Whether /readyz answers 200")?,
             in_flight: int_gauge("hookbridge_in_flight", "Requests that hold a place")?,
             in_flight_bytes: int_gauge(
                 "hookbridge_in_flight_bytes",
@@ -263,6 +266,14 @@ impl Metrics {
     /// Forgets what was found of all destinations.
     pub fn forget_durable(&self) {
         self.durable.reset();
+    }
+
+    /// Forgets one check of a destination.
+    pub fn forget_durable_check(&self, broker: &str, destination: &str, check: &str) {
+        // That there is no such member is what is wanted.
+        let _absent = self
+            .durable
+            .remove_label_values(&[broker, destination, check]);
     }
 
     /// Notes whether the configuration that was read last is the one that runs.

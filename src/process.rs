@@ -1,12 +1,11 @@
 //! What outlives a configuration: a reload changes the [`Bridge`](crate::bridge::Bridge), and leaves this.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::brokers::{Finding, Reason};
+use crate::brokers::Reason;
 use crate::ingress::Refusal;
 use crate::metrics::Metrics;
 use crate::telemetry::Gate;
@@ -18,7 +17,6 @@ pub struct Process {
     /// Requests whose senders have hung up.
     tasks: TaskTracker,
     gates: Gates,
-    seen: Mutex<Seen>,
     is_draining: AtomicBool,
     is_closing: AtomicBool,
     /// Nobody waits for a broker any longer.
@@ -33,14 +31,6 @@ struct Gates {
     failures: Vec<(Reason, Gate)>,
 }
 
-/// What was last seen of the destinations.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) findings: Vec<Finding>,
-    /// What is wrong with those that must be durable.
-    pub(crate) undurable: Vec<String>,
-}
-
 impl Process {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let gates = Gates {
@@ -52,7 +42,6 @@ impl Process {
             metrics: Metrics::new()?,
             tasks: TaskTracker::new(),
             gates,
-            seen: Mutex::default(),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
@@ -67,10 +56,6 @@ impl Process {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
-    }
-
-    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on `/readyz` says no, and answers ask senders to connect anew.

@@ -21,10 +21,6 @@ use crate::{admin, ingress, task};
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long brokers have to tell of their destinations, and how often they are asked.
-const LOOK: Duration = Duration::from_secs(15);
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Descriptors beside the senders' connections: brokers, admin, files.
 const OTHER_DESCRIPTORS: u64 = 500;
 
@@ -41,6 +37,7 @@ pub struct Service {
     stop: CancellationToken,
     /// Ends the admin listener, which answers until the end.
     stop_admin: CancellationToken,
+    /// Ends reloads and inspections, which a service that ends needs no more.
     stop_reloading: CancellationToken,
     connections: TaskTracker,
 }
@@ -85,7 +82,7 @@ impl Service {
             let (listener, live) = (Arc::clone(&listener), Arc::clone(&live));
             ingress::accept::serve(listener, live, stop.clone(), connections.clone())
         });
-        let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
+        let (live, stop) = (Arc::clone(&service.live), service.stop_reloading.clone());
         task::spawn_restarting("destination checks", move || {
             keep_looking(Arc::clone(&live), stop.clone())
         });
@@ -165,20 +162,14 @@ impl Service {
     }
 }
 
-/// Looks at the destinations now and then, and when they have changed, until the service ends.
+/// Inspects the destinations of the configuration that runs, until the service begins to end.
 async fn keep_looking(live: Arc<Live>, stop: CancellationToken) {
     loop {
-        let looking = async {
-            let bridge = live.current();
-            let findings = bridge.look_at_destinations(LOOK).await;
-            bridge.note_findings(findings);
-            drop(bridge);
-            tokio::time::sleep_until(Instant::now() + LOOK_INTERVAL).await;
-        };
+        let bridge = live.current();
         tokio::select! {
             () = stop.cancelled() => return,
             () = live.changed() => {}
-            () = looking => {}
+            () = bridge.keep_inspecting() => {}
         }
     }
 }

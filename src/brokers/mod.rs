@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use durability::{Finding, Needs, Verdict, together};
+pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, together};
 pub use message::{
     Attribute, Headers, MAX_CE_SOURCE_BYTES, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
     MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
@@ -103,6 +104,12 @@ impl Settings {
             Self::Kafka(_) => Kind::Kafka,
             Self::Nats(_) => Kind::Nats,
         }
+    }
+
+    /// Whether the broker's health says nothing of its destinations before they have been inspected.
+    #[must_use]
+    pub fn is_inspected_first(&self) -> bool {
+        matches!(self, Self::Nats(_))
     }
 
     /// The files that its client reads for itself.
@@ -209,6 +216,15 @@ impl Broker {
         }
     }
 
+    /// Whether it can be reached, whatever is known of its destinations.
+    #[must_use]
+    pub fn connection_health(&self) -> Health {
+        match self {
+            Self::Kafka(kafka) => kafka.health(),
+            Self::Nats(nats) => nats.connection_health(),
+        }
+    }
+
     /// Whether a message to this topic or subject would certainly not be stored, from what was seen. It is found out without
     /// publishing when that ends.
     #[must_use]
@@ -216,6 +232,32 @@ impl Broker {
         match self {
             Self::Kafka(kafka) => kafka.is_down_for(destination),
             Self::Nats(nats) => nats.is_down_for(destination),
+        }
+    }
+
+    /// When its destinations should be inspected: a value that changes.
+    #[must_use]
+    pub fn attention(&self) -> watch::Receiver<Attention> {
+        match self {
+            Self::Kafka(kafka) => kafka.attention(),
+            Self::Nats(nats) => nats.attention(),
+        }
+    }
+
+    /// Keeps what an inspection found, and corrects what it can't know.
+    pub fn note_findings(&self, findings: &mut [Finding]) {
+        match self {
+            // It asks for its topics by itself.
+            Self::Kafka(_) => {}
+            Self::Nats(nats) => nats.note_findings(findings),
+        }
+    }
+
+    /// Its destinations could not be inspected: what was found before does not hold any more.
+    pub fn forget_findings(&self) {
+        match self {
+            Self::Kafka(_) => {}
+            Self::Nats(nats) => nats.forget_findings(),
         }
     }
 
@@ -254,8 +296,7 @@ impl Broker {
     }
 }
 
-/// Asks a broker for the destinations, and what their acknowledgement survives; waits no longer than `timeout` for each
-/// answer.
+/// Asks a broker for the destinations, and what their acknowledgement survives. Takes no longer than `timeout`.
 ///
 /// # Errors
 /// Why it can't be asked, in words for the operator.
@@ -264,7 +305,7 @@ pub async fn durability(
     destinations: &[String],
     needs: Needs,
     timeout: Duration,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, NotInspected> {
     match settings {
         Settings::Kafka(settings) => kafka::look(settings, destinations, needs, timeout).await,
         Settings::Nats(settings) => nats::look(settings, destinations, needs, timeout).await,

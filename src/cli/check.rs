@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers::{self, Finding, Verdict, durability, together};
+use crate::brokers::{self, Verdict, durability, together};
 use crate::config::{Action, Config, Destination, Otherwise};
 use crate::printable::printable;
 
@@ -153,9 +153,10 @@ async fn connect(config: &Config) -> Outcome {
         let findings = match looked {
             Ok(findings) => findings,
             Err(why) => {
+                let why = why.to_string();
                 eprintln!(
-                    "broker {name} can't be asked: {}",
-                    printable(&why.to_string())
+                    "problem: broker {name} can't be inspected: {}",
+                    printable(&why)
                 );
                 done = Done::Badly;
                 continue;
@@ -165,26 +166,27 @@ async fn connect(config: &Config) -> Outcome {
             "broker {name} answers; {} looked at",
             counted(destinations.len(), "destination")
         ))?;
-        for Finding {
-            destination,
-            check,
-            verdict,
-        } in together(&findings)
-        {
-            match verdict {
-                Verdict::Good => {}
-                Verdict::Bad(why) => {
-                    let is_problem = check == "exists" || broker.require_durable;
-                    let severity = if is_problem { "problem" } else { "warning" };
-                    eprintln!("{severity}: {name}: {destination}: {}", printable(&why));
-                    if is_problem {
-                        done = Done::Badly;
-                    }
+        if broker.require_durable && config.has_unknown_destinations(id) {
+            eprintln!(
+                "problem: {name}: require_durable, but a route's topic depends on the payload and can't be inspected; list what it may become with `topics = [...]`"
+            );
+            done = Done::Badly;
+        }
+        for finding in together(&findings) {
+            let Some(why) = finding.verdict.why() else {
+                continue;
+            };
+            let severity = if finding.is_problem(broker.require_durable) {
+                done = Done::Badly;
+                "problem"
+            } else {
+                match finding.verdict {
+                    Verdict::Good | Verdict::Advice(_) => "note",
+                    Verdict::Unusable(_) | Verdict::Bad(_) | Verdict::Unknown(_) => "warning",
                 }
-                Verdict::Advice(why) | Verdict::Unknown(why) => {
-                    eprintln!("note: {name}: {destination}: {}", printable(&why))
-                }
-            }
+            };
+            let why = printable(why);
+            eprintln!("{severity}: {name}: {}: {why}", finding.destination);
         }
     }
     Ok(done)

@@ -4,6 +4,7 @@
 //! that the routes can produce, unless the operator names one or allows any.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::{ConfigFiles, Done, Outcome, runtime, style};
 use crate::bridge::Bridge;
 use crate::brokers::{
-    self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay, id_part,
+    self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay, durability, id_part,
 };
 use crate::config::{BrokerId, Config};
 use crate::printable::printable;
@@ -26,6 +27,9 @@ use crate::service::termination;
 
 /// How long a broker has to become reachable.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Destinations that are remembered as durable.
+const MAX_INSPECTED: usize = 10_000;
 
 /// The width of the progress bar, in characters.
 const BAR: usize = 30;
@@ -269,6 +273,7 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
         options.dry_run,
     );
     let mut replay = start.await?;
+    let mut inspected = Inspected::default();
     let mut progress = Progress::new(replay.remaining(), options.dry_run);
     let done = loop {
         if options.limit.is_some_and(|limit| progress.done >= limit) {
@@ -296,7 +301,14 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
             look(&bridge, from, options, &read)?
         } else {
             let planned = plan(bridge.config(), from, options, &read);
-            let step = step(&bridge, options, &mut replay, &read, planned);
+            let step = step(
+                &bridge,
+                options,
+                &mut replay,
+                &mut inspected,
+                &read,
+                planned,
+            );
             tokio::select! {
                 stepped = step => stepped,
                 signal = terminated.as_mut() => Err(format!("stopped by {signal}")),
@@ -358,6 +370,7 @@ async fn step(
     bridge: &Bridge,
     options: &Options,
     replay: &mut Replay,
+    inspected: &mut Inspected,
     read: &Read<'_>,
     planned: Result<Planned, String>,
 ) -> Result<Step, String> {
@@ -368,14 +381,17 @@ async fn step(
         match planned {
             Err(_) if options.skip_unplaced => Step::PassedOver,
             Err(why) => return Err(why),
-            Ok(planned) => match publish(bridge, &planned).await {
-                Ok(()) => {
-                    replay.done(read.delivered).await.map_err(text)?;
-                    return Ok(Step::Replayed);
+            Ok(planned) => {
+                inspected.require(bridge.config(), &planned).await?;
+                match publish(bridge, &planned).await {
+                    Ok(()) => {
+                        replay.done(read.delivered).await.map_err(text)?;
+                        return Ok(Step::Replayed);
+                    }
+                    Err(Failure::Refused(_)) if options.skip_refused => Step::PassedOver,
+                    Err(Failure::Refused(why) | Failure::NotNow(why)) => return Err(why),
                 }
-                Err(Failure::Refused(_)) if options.skip_refused => Step::PassedOver,
-                Err(Failure::Refused(why) | Failure::NotNow(why)) => return Err(why),
-            },
+            }
         }
     };
     replay.pass(read.delivered).await.map_err(text)?;
@@ -474,6 +490,37 @@ fn plan(
         )),
     };
     Ok(Planned { broker, message })
+}
+
+/// Destinations of brokers that must be durable, which were found so.
+#[derive(Default)]
+struct Inspected(HashSet<(BrokerId, String)>);
+
+impl Inspected {
+    /// Where a broker must be durable, an event moves to no destination that is not known to be.
+    async fn require(&mut self, config: &Config, planned: &Planned) -> Result<(), String> {
+        let broker = config.broker(planned.broker);
+        let destination = &planned.message.destination;
+        let place = (planned.broker, destination.clone());
+        if !broker.require_durable || self.0.contains(&place) {
+            return Ok(());
+        }
+        let asked = std::slice::from_ref(destination);
+        let findings = durability(&broker.settings, asked, config.needs(), PATIENCE)
+            .await
+            .map_err(|why| {
+                format!("require_durable, and {destination} could not be inspected: {why}")
+            })?;
+        let problem = findings.iter().find(|finding| finding.is_problem(true));
+        if let Some(why) = problem.and_then(|problem| problem.verdict.why()) {
+            return Err(format!("require_durable, and of {destination}: {why}"));
+        }
+        if self.0.len() >= MAX_INSPECTED {
+            self.0.clear();
+        }
+        self.0.insert(place);
+        Ok(())
+    }
 }
 
 /// Publishes until the broker says that it has the message. What is not known to be stored is published again: every copy

@@ -431,6 +431,12 @@ impl Config {
         known
     }
 
+    /// Whether events may go to topics or subjects on a broker that are not known in advance, because of what they contain.
+    #[must_use]
+    pub fn has_unknown_destinations(&self, broker: BrokerId) -> bool {
+        self.destinations_by_use(broker).any(|name| name.is_none())
+    }
+
     /// One item for each use of a broker; the name where it is known in advance.
     fn destinations_by_use(&self, broker: BrokerId) -> impl Iterator<Item = Option<String>> {
         self.sources.iter().flat_map(move |source| {
@@ -520,5 +526,10 @@ fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Ve
     let known: Vec<_> = types
         .flat_map(|event_type| destination.topics_for(Some(event_type), &source.name))
         .collect();
-    if known.is_empty() { vec![None] } else { known }
+    if known.is_empty() {
+        // Its types are not on the provider's list.
+        destination.topics_for(None, &source.name).collect()
+    } else {
+        known
+    }
 }

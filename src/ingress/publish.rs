@@ -156,8 +156,11 @@ async fn publish_with_fallback(
     let Some(fallback) = &delivery.fallback else {
         return attempt(bridge, use_of, &delivery.to, deadline).await;
     };
-    // A broker that is known to be down would take all of the time to say so.
-    if !matches!(bridge.broker(delivery.to.broker).health(), Health::Down(_)) {
+    // A broker that is known to be down would take all of the time to say so. One that lacks the destination says so immediately.
+    if !matches!(
+        bridge.broker(delivery.to.broker).connection_health(),
+        Health::Down(_)
+    ) {
         let outcome = attempt(bridge, use_of, &delivery.to, deadline).await;
         // Past the deadline nobody would learn what the second one says: what is certain now would be in doubt.
         if !matches!(outcome, Outcome::NotStored(_))

@@ -1406,7 +1406,8 @@ fn the_cheapest_reason_to_refuse_is_the_one_given() {
 #[test]
 fn metrics_and_health_are_on_the_admin_listener_alone() {
     let Some(nats) = Nats::shared() else { return };
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&nats.stream("http"));
+    let topic = format!("{}.x", nats.stream("http"));
+    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&topic);
     let bridge = Bridge::run(&rest);
     bridge.wait_ready();
     assert_eq!(bridge.admin("/healthz").status, 200);

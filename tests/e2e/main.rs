@@ -66,6 +66,9 @@ mod cli;
 // What a scrape shows.
 mod metrics;
 
+// What an inspection of the destinations finds, and what follows from not knowing.
+mod durability;
+
 // Events that took another way, copies, and deliveries that come again.
 mod replay;
 

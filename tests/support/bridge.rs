@@ -100,14 +100,22 @@ impl Bridge {
         bridge
     }
 
-    /// Runs in front of one stream of a NATS, ready to publish to `STREAM.TYPE`; more keys for `[http]` and the source.
+    /// Runs in front of one stream of a NATS, ready to publish to `STREAM.TYPE`; more keys for `[http]` and the source. A
+    /// stream that never acknowledges keeps a bridge from being ready: it acknowledges until this one is.
     pub(crate) fn to_nats(nats: &Nats, stream: &str, http: &str, source: &str) -> Self {
+        let is_silent = nats.is_silent(stream);
+        if is_silent {
+            nats.silence(stream, false);
+        }
         let topic = format!("{stream}.{{type}}");
         let bridge = Self::run_with(
             http,
             &(nats_broker("main", &nats.url) + &synq_source(source) + &route(&topic)),
         );
         bridge.wait_ready();
+        if is_silent {
+            nats.silence(stream, true);
+        }
         bridge
     }
 

@@ -2,6 +2,9 @@
 //!
 //! Starting one takes two to three seconds of CPU, so all tests share one; those that kill or freeze theirs start their own.
 
+// One whose users may do only what they were granted.
+pub(crate) mod acl;
+
 // Three of them, one leader for each partition.
 pub(crate) mod cluster;
 

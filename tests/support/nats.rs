@@ -5,6 +5,9 @@
 // Three of them, one leader for each stream.
 pub(crate) mod cluster;
 
+// One with users, accounts or a JetStream as a test says.
+pub(crate) mod configured;
+
 // One that answers as a test says, for what a real one says too rarely to wait for.
 pub(crate) mod fake;
 
@@ -264,6 +267,8 @@ impl Nats {
             .stdout(append())
             .stderr(append());
         let mut process = Process::spawn(command);
+        let settings = std::fs::read_to_string(own.dir.join("nats.conf"));
+        let has_jetstream = settings.expect("its configuration").contains("store_dir");
         wait::until("nats-server answers", wait::PATIENCE, || {
             assert!(
                 process.try_wait().is_none(),
@@ -274,7 +279,7 @@ impl Nats {
                 let Ok(client) = self.options().connect(&self.servers()[..]).await else {
                     return false;
                 };
-                jetstream::new(client).query_account().await.is_ok()
+                !has_jetstream || jetstream::new(client).query_account().await.is_ok()
             })
         });
         *own.process() = Some(process);

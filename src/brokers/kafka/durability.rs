@@ -1,16 +1,17 @@
 //! What an acknowledgement of a topic survives: its replicas, and how many of them must have an event.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataTopic;
 
 use super::{Settings, describe};
 use crate::brokers::Kind;
-use crate::brokers::durability::{Finding, Needs, Verdict};
+use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected, Verdict};
 
-/// Looks at each topic once.
+/// Inspects each topic once.
 ///
 /// # Errors
 /// Why the cluster can't be asked.
@@ -19,93 +20,159 @@ pub(in crate::brokers) async fn look(
     topics: &[String],
     needs: Needs,
     timeout: Duration,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, NotInspected> {
     let (settings, topics) = (settings.clone(), topics.to_owned());
     let runtime = tokio::runtime::Handle::current();
+    let deadline = Instant::now() + timeout;
     // Creating, asking and dropping a client block.
     let looking = tokio::task::spawn_blocking(move || {
         let admin: AdminClient<DefaultClientContext> = settings
             .consumer_config(false)
             .create()
-            .map_err(|error| describe(&error))?;
+            .map_err(|error| NotInspected::refused(describe(&error)))?;
         let mut findings = Vec::new();
         let mut existing = Vec::new();
-        for topic in &topics {
-            let replicas = replicas(&admin, topic, timeout)?;
-            findings.push(Finding::new(topic, "exists", replicas.is_some(), || {
-                "the topic does not exist or has a partition without a leader; create it".to_owned()
+        for (topic, state) in states(&admin, &topics, deadline)? {
+            let is_usable = matches!(state, State::Led { .. });
+            findings.push(Finding::usable(topic, EXISTS, is_usable, || {
+                state.trouble()
             }));
-            if let Some(replicas) = replicas {
-                findings.push(Finding::new(topic, "replicas", replicas >= 2, || {
-                    format!("it has {replicas} replica: what is acknowledged is lost with that broker's disk; use 3")
-                }));
-                existing.push(topic);
+            match state {
+                State::Led { replicas } => {
+                    findings.push(Finding::new(topic, "replicas", replicas >= 2, || {
+                        format!("it has {replicas} replica: what is acknowledged is lost with that broker's disk; use 3")
+                    }));
+                    existing.push(topic);
+                }
+                // There is nothing more to know of it.
+                State::Missing | State::Forbidden | State::Leaderless => {
+                    findings.push(Finding::inspected(topic));
+                }
             }
-        }
-        if topics.is_empty() {
-            admin
-                .inner()
-                .fetch_metadata(None, timeout)
-                .map_err(|error| describe(&error))?;
         }
         let specifiers: Vec<_> = existing
             .iter()
             .map(|topic| ResourceSpecifier::Topic(topic))
             .collect();
         if !specifiers.is_empty() {
-            let options = AdminOptions::new().request_timeout(Some(timeout));
+            let options = AdminOptions::new().request_timeout(Some(left(deadline)));
             let described = runtime.block_on(admin.describe_configs(&specifiers, &options));
-            let resources = described.map_err(|error| describe(&error))?;
-            for (topic, resource) in existing.iter().zip(resources) {
-                findings.extend(configuration(topic, resource.ok().as_ref(), needs));
+            let resources = described.map_err(|error| unanswered(&error))?;
+            for (index, topic) in existing.into_iter().enumerate() {
+                match resources.get(index) {
+                    // The client hands on no error of a single topic's, but a topic without settings.
+                    Some(Ok(resource)) if !resource.entries.is_empty() => {
+                        findings.push(Finding::inspected(topic));
+                        findings.extend(configuration(topic, resource, needs));
+                    }
+                    Some(Err(code)) if *code != Code::TopicAuthorizationFailed => {
+                        findings.push(Finding::not_inspected(topic, &code.to_string()));
+                    }
+                    None | Some(_) => findings.push(Finding::not_inspected(
+                        topic,
+                        "the cluster does not tell the topic's configuration to the user; grant it DescribeConfigs on the topic",
+                    )),
+                }
             }
         }
         Ok(findings)
     });
-    looking.await.unwrap_or_else(|error| Err(error.to_string()))
+    looking
+        .await
+        .unwrap_or_else(|error| Err(NotInspected::unanswered(error.to_string())))
 }
 
-/// How many replicas the topic's partitions have at least; none where it can't be published to.
-fn replicas(
-    admin: &AdminClient<DefaultClientContext>,
-    topic: &str,
-    timeout: Duration,
-) -> Result<Option<usize>, String> {
-    let metadata = admin
-        .inner()
-        .fetch_metadata(Some(topic), timeout)
-        .map_err(|error| describe(&error))?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let usable = found.filter(|found| {
-        let is_known = found
-            .error()
-            .is_none_or(|error| error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
-        is_known
-            && found
-                .partitions()
-                .iter()
-                .all(|partition| partition.leader() >= 0)
-    });
-    Ok(usable.and_then(|found| {
-        found
-            .partitions()
+/// What metadata say of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Each partition has a leader, and at least so many replicas.
+    Led {
+        replicas: usize,
+    },
+    Missing,
+    Forbidden,
+    Leaderless,
+}
+
+impl State {
+    fn of(topic: &MetadataTopic) -> Self {
+        match topic.error().map(Code::from) {
+            None | Some(Code::NoError) => {}
+            Some(Code::TopicAuthorizationFailed) => return Self::Forbidden,
+            Some(Code::LeaderNotAvailable) => return Self::Leaderless,
+            Some(_) => return Self::Missing,
+        }
+        let partitions = topic.partitions();
+        if partitions.iter().any(|partition| partition.leader() < 0) {
+            return Self::Leaderless;
+        }
+        let replicas = partitions
             .iter()
             .map(|partition| partition.replicas().len())
-            .min()
-    }))
+            .min();
+        replicas.map_or(Self::Missing, |replicas| Self::Led { replicas })
+    }
+
+    fn trouble(self) -> String {
+        let text = match self {
+            Self::Led { .. } => "",
+            Self::Missing => "the topic does not exist; create it (kafka-topics.sh --create)",
+            Self::Forbidden => {
+                "the user may not use the topic; grant it Write and Describe on the topic"
+            }
+            Self::Leaderless => "a partition of the topic has no leader",
+        };
+        text.to_owned()
+    }
 }
 
-fn configuration(topic: &str, resource: Option<&ConfigResource>, needs: Needs) -> Vec<Finding> {
-    let value = |name: &str| {
-        resource
-            .and_then(|resource| resource.get(name))
-            .and_then(|entry| entry.value.clone())
+/// Asks for all topics of the cluster in one request, and once more for each that is not among them: those that the user
+/// may not describe are left out of the first answer.
+fn states<'t>(
+    admin: &AdminClient<DefaultClientContext>,
+    topics: &'t [String],
+    deadline: Instant,
+) -> Result<Vec<(&'t String, State)>, NotInspected> {
+    let fetch = |topic: Option<&str>| {
+        let fetched = admin.inner().fetch_metadata(topic, left(deadline));
+        fetched.map_err(|error| unanswered(&error))
     };
+    let all = fetch(None)?;
+    let known: std::collections::HashMap<&str, State> = all
+        .topics()
+        .iter()
+        .map(|topic| (topic.name(), State::of(topic)))
+        .collect();
+    let mut states = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let state = match known.get(topic.as_str()) {
+            Some(state) => *state,
+            None => {
+                let one = fetch(Some(topic))?;
+                let mut found = one.topics().iter();
+                found
+                    .find(|found| found.name() == topic)
+                    .map_or(State::Missing, State::of)
+            }
+        };
+        states.push((topic, state));
+    }
+    Ok(states)
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn unanswered(error: &KafkaError) -> NotInspected {
+    NotInspected::unanswered(describe(error))
+}
+
+fn configuration(topic: &str, resource: &ConfigResource, needs: Needs) -> Vec<Finding> {
+    let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone());
     let judge = |check: &'static str, name: &str, judge: &dyn Fn(&str) -> Option<String>| {
         let verdict = match value(name) {
-            None => Verdict::Unknown(format!(
-                "the cluster does not tell {name} (it may need DescribeConfigs on the topic)"
-            )),
+            None => Verdict::Unknown(format!("the cluster does not tell {name}")),
             Some(value) => judge(&value).map_or(Verdict::Good, Verdict::Bad),
         };
         Finding {
@@ -122,6 +189,16 @@ fn configuration(topic: &str, resource: Option<&ConfigResource>, needs: Needs) -
             let is_enough = value.parse::<u32>().is_ok_and(|replicas| replicas >= 2);
             (!is_enough).then(|| format!("min.insync.replicas is {value}: one replica's word is enough for an acknowledgement; use 2"))
         }),
+        judge(
+            "unclean_leader_election",
+            "unclean.leader.election.enable",
+            &|value| {
+                (value != "false").then(|| {
+                "unclean.leader.election.enable is true: a replica that lacks acknowledged events may become the leader"
+                    .to_owned()
+            })
+            },
+        ),
         judge("cleanup_policy", "cleanup.policy", &|value| {
             (value == "compact").then(|| {
                 "cleanup.policy is compact: of the events with one key only the last is kept"

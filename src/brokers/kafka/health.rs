@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::watch;
 
+use crate::brokers::durability::Attention;
 use crate::brokers::{Health, Reason};
 use crate::telemetry::Gate;
 
@@ -42,6 +44,8 @@ pub(super) struct Watch {
     complaints: Gate,
     state: Mutex<State>,
     woken: Condvar,
+    /// Tells when topics should be inspected.
+    pub(super) attention: watch::Sender<Attention>,
 }
 
 /// A time after a start, which threads can share; none at first.
@@ -114,6 +118,7 @@ impl Watch {
             complaints: Gate::default(),
             state: Mutex::new(state),
             woken: Condvar::new(),
+            attention: watch::Sender::default(),
         }
     }
 
@@ -326,6 +331,10 @@ impl Watch {
         }
         if matches!(health, Health::Up { .. }) {
             state.complaint = None;
+            if !matches!(state.health, Health::Up { .. }) {
+                self.attention
+                    .send_modify(|attention| attention.arrivals += 1);
+            }
         }
         state.health = health.clone();
         health

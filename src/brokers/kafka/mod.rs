@@ -28,9 +28,10 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
+use super::durability::Attention;
 use super::outcome::{Outcome, Reason};
 use super::waiters::{Ticket, Waiter, Waiters};
 use super::{Health, Kind, Limits, Message, StartError};
@@ -177,6 +178,11 @@ impl Kafka {
     /// Whether a message to this topic would certainly not be stored.
     pub(super) fn is_down_for(&self, topic: &str) -> bool {
         self.watch.is_down_for(topic)
+    }
+
+    /// When its topics should be inspected.
+    pub(super) fn attention(&self) -> watch::Receiver<Attention> {
+        self.watch.attention.subscribe()
     }
 
     /// From now on these are the topics that are known in advance.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::subscription::delivered;
@@ -14,6 +14,9 @@ use crate::brokers::{Delivered, ReplayError};
 
 /// How long the cluster may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait for an error that has been queued already.
+const CAUSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A topic that is being replayed.
 pub struct Replay {
@@ -38,25 +41,20 @@ impl Replay {
             group.push_str(selection);
         }
         let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic, &group));
-        let started = starting
+        starting
             .await
-            .map_err(|error| ReplayError(error.to_string()))?;
-        let replay = started.map_err(|error| ReplayError(describe(&error)))?;
-        if replay.partitions == 0 {
-            return Err(ReplayError(format!(
-                "the topic {} does not exist, or this user may not read it",
-                replay.topic
-            )));
-        }
-        Ok(replay)
+            .unwrap_or_else(|error| Err(ReplayError(error.to_string())))
     }
 
-    fn assign(settings: &Settings, topic: String, group: &str) -> Result<Self, KafkaError> {
+    fn assign(settings: &Settings, topic: String, group: &str) -> Result<Self, ReplayError> {
+        let fail = |error: KafkaError| explain(&error, &topic);
         let mut config = settings.consumer_config(true);
         config.set("group.id", group);
         config.set("enable.partition.eof", "true");
-        let consumer: StreamConsumer = config.create()?;
-        let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT)?;
+        let consumer: StreamConsumer = config.create().map_err(fail)?;
+        let metadata = consumer
+            .fetch_metadata(Some(&topic), TIMEOUT)
+            .map_err(fail)?;
         let mut partitions = TopicPartitionList::new();
         for found in metadata
             .topics()
@@ -66,28 +64,39 @@ impl Replay {
             for partition in found.partitions() {
                 partitions.add_partition(&topic, partition.id());
             }
+            // A topic that can't be read is not an empty one.
+            if let Some(error) = found.error() {
+                return Err(fail(KafkaError::MetadataFetch(error.into())));
+            }
         }
-        let committed = consumer.committed_offsets(partitions, TIMEOUT)?;
+        if partitions.count() == 0 {
+            return Err(ReplayError(format!("the topic {topic} does not exist")));
+        }
+        let committed = consumer
+            .committed_offsets(partitions, TIMEOUT)
+            .map_err(|error| fail(cause(&consumer, error)))?;
         let mut assignment = TopicPartitionList::new();
         let mut unfinished = HashSet::new();
         let mut remaining = 0;
         for element in committed.elements() {
-            let (start, end) = consumer.fetch_watermarks(&topic, element.partition(), TIMEOUT)?;
+            // Without the position everything would be moved once more.
+            element.error().map_err(fail)?;
+            let (start, end) = consumer
+                .fetch_watermarks(&topic, element.partition(), TIMEOUT)
+                .map_err(fail)?;
             let from = match element.offset() {
                 Offset::Offset(offset) => offset.max(start),
                 _ => start,
             };
             if from < end {
-                assignment.add_partition_offset(
-                    &topic,
-                    element.partition(),
-                    Offset::Offset(from),
-                )?;
+                assignment
+                    .add_partition_offset(&topic, element.partition(), Offset::Offset(from))
+                    .map_err(fail)?;
                 unfinished.insert(element.partition());
                 remaining += u64::try_from(end - from).unwrap_or_default();
             }
         }
-        consumer.assign(&assignment)?;
+        consumer.assign(&assignment).map_err(fail)?;
         Ok(Self {
             consumer,
             topic,
@@ -108,7 +117,7 @@ impl Replay {
                 Err(KafkaError::PartitionEOF(partition)) => {
                     self.unfinished.remove(&partition);
                 }
-                Err(error) => return Err(ReplayError(describe(&error))),
+                Err(error) => return Err(explain(&error, &self.topic)),
             }
         }
         Ok(None)
@@ -125,6 +134,37 @@ impl Replay {
         let committed = moved.and_then(|()| {
             tokio::task::block_in_place(|| self.consumer.commit(&position, CommitMode::Sync))
         });
-        committed.map_err(|error| ReplayError(describe(&error)))
+        committed.map_err(|error| explain(&error, &self.topic))
     }
+}
+
+/// Why there was no answer about a group: librdkafka looks for its coordinator in the background, and tells only the queue of
+/// messages that this is refused.
+fn cause(consumer: &StreamConsumer, error: KafkaError) -> KafkaError {
+    if error.rdkafka_error_code() != Some(Code::OperationTimedOut) {
+        return error;
+    }
+    let queued = tokio::runtime::Handle::current()
+        .block_on(async { tokio::time::timeout(CAUSE_TIMEOUT, consumer.recv()).await });
+    match queued {
+        Ok(Err(cause)) => cause,
+        Ok(Ok(_)) | Err(_) => error,
+    }
+}
+
+/// An error, with the right that is missing where that is the cause.
+fn explain(error: &KafkaError, topic: &str) -> ReplayError {
+    let what = describe(error);
+    ReplayError(match error.rdkafka_error_code() {
+        Some(Code::GroupAuthorizationFailed) => format!(
+            "the user may not use the group hookbridge-replay-{topic}; grant it Read on the group ({what})"
+        ),
+        Some(Code::TopicAuthorizationFailed) => {
+            format!("the user may not read the topic {topic}; grant it Read on the topic ({what})")
+        }
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
+            format!("the topic {topic} does not exist")
+        }
+        _ => what,
+    })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -32,8 +33,23 @@ impl Subscription {
         let message = self.0.recv().await;
         message
             .map(|message| delivered(&message))
-            .map_err(|error| SubscribeError(describe(&error)))
+            .map_err(|error| explain(&error))
     }
+}
+
+/// An error, with the right that is missing where that is the cause.
+fn explain(error: &KafkaError) -> SubscribeError {
+    let what = describe(error);
+    SubscribeError(match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed) => {
+            format!("the user may not read the topic; grant it Read on the topic ({what})")
+        }
+        // librdkafka asks for the group's coordinator, although nothing is committed.
+        Some(Code::GroupAuthorizationFailed) => format!(
+            "the user may not use the group hookbridge-tail; grant it Read on the group ({what})"
+        ),
+        _ => what,
+    })
 }
 
 pub(super) fn delivered(message: &BorrowedMessage<'_>) -> Delivered {
@@ -61,7 +77,7 @@ fn assign(
     topics: &[String],
     from: From,
 ) -> Result<Subscription, SubscribeError> {
-    let fail = |error: &rdkafka::error::KafkaError| SubscribeError(describe(error));
+    let fail = explain;
     let consumer: StreamConsumer = settings
         .consumer_config(from == From::Start)
         .create()
@@ -91,6 +107,14 @@ fn assign(
             assignment
                 .add_partition_offset(topic, partition.id(), offset)
                 .map_err(|error| fail(&error))?;
+        }
+        let refused = metadata
+            .topics()
+            .iter()
+            .filter_map(|found| found.error())
+            .find(|error| Code::from(*error) == Code::TopicAuthorizationFailed);
+        if let Some(refused) = refused {
+            return Err(fail(&KafkaError::MetadataFetch(refused.into())));
         }
         if assignment.count() == before {
             return Err(SubscribeError(format!("the topic {topic} does not exist")));

@@ -12,7 +12,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +25,7 @@ use super::pace::Pace;
 use super::refusals::{Refusals, Summary, Violation};
 use super::settings::{Acknowledgement, Settings};
 use crate::brokers::Health;
+use crate::brokers::durability::Attention;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
 use crate::metrics::BrokerMetrics;
@@ -334,6 +335,8 @@ pub(super) struct Shared {
     asked: Notify,
     complaints: Gate,
     slow: Gate,
+    /// Tells when subjects should be inspected.
+    pub(super) attention: watch::Sender<Attention>,
 }
 
 impl Shared {
@@ -354,6 +357,7 @@ impl Shared {
             asked: Notify::new(),
             complaints: Gate::default(),
             slow: Gate::default(),
+            attention: watch::Sender::default(),
         }
     }
 
@@ -541,6 +545,9 @@ impl Shared {
         }
         proof.changed.notify_one();
         tracing::info!(broker = self.name, "broker is up");
+        // First, so that nobody finds it up and inspected.
+        self.attention
+            .send_modify(|attention| attention.arrivals += 1);
         self.change_to(Health::Up {
             missing: Vec::new(),
         });

@@ -1,21 +1,40 @@
 //! What an acknowledgement of a subject's stream survives.
 
+use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::context::{Context, RequestErrorKind};
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
 };
+use async_nats::jetstream::{self, ErrorCode};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+use super::session::Session;
 use super::settings::{Acknowledgement, Settings};
-use super::subscription::connect;
 use crate::brokers::Kind;
-use crate::brokers::durability::{Finding, Needs};
+use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected};
 
 /// Deliveries may come again for about half an hour (SYNQ's).
 const RETRY_HORIZON: Duration = Duration::from_secs(35 * 60);
 
-/// Looks at each subject's stream once.
+/// The check of a stream that stores without a word.
+pub(super) const NO_ACK: &str = "no_ack";
+
+/// Requests that are in flight at a time.
+const CONCURRENT: usize = 16;
+
+/// JetStream's answers to a request that is not allowed for the account.
+const DISABLED: [ErrorCode; 2] = [
+    ErrorCode::JETSTREAM_NOT_ENABLED,
+    ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
+];
+
+/// Inspects each subject's stream once.
 ///
 /// # Errors
 /// Why the servers can't be asked.
@@ -24,46 +43,184 @@ pub(in crate::brokers) async fn look(
     subjects: &[String],
     needs: Needs,
     timeout: Duration,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, NotInspected> {
     let looking = async {
-        let client = connect(settings).await?;
-        if settings.acknowledgement == Acknowledgement::Core {
-            let stored = |subject: &String| {
-                Finding::new(subject, "ack", false, || {
-                    "ack = \"core\": the server has what is acknowledged, and stores nothing"
-                        .to_owned()
-                })
-            };
-            return Ok(subjects.iter().map(stored).collect());
-        }
-        let max_payload = client.server_info().max_payload;
-        let context = jetstream::new(client.clone());
-        let mut findings = Vec::new();
-        for subject in subjects {
-            let config = match context.stream_by_subject(subject).await {
-                Ok(name) => context
-                    .get_stream(name)
-                    .await
-                    .ok()
-                    .map(|stream| stream.cached_info().config.clone()),
-                Err(_) => None,
-            };
-            findings.push(Finding::new(subject, "exists", config.is_some(), || {
-                "no stream takes the subject; create one (nats stream add)".to_owned()
-            }));
-            findings.extend(
-                config
-                    .iter()
-                    .flat_map(|config| judge(subject, config, max_payload, needs)),
-            );
-        }
+        let inspector = Inspector::connect(settings, timeout).await?;
+        let findings = match settings.acknowledgement {
+            Acknowledgement::Core => {
+                Ok(subjects.iter().flat_map(|subject| core(subject)).collect())
+            }
+            Acknowledgement::JetStream => inspector.streams(subjects, needs).await,
+        };
         // How it ends does not matter: it only asked.
-        let _drained = client.drain().await;
-        Ok(findings)
+        let _drained = inspector.session.client.drain().await;
+        findings
     };
     tokio::time::timeout(timeout, looking)
         .await
-        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        .unwrap_or_else(|_| {
+            let limit = humantime::format_duration(timeout);
+            Err(NotInspected::unanswered(format!(
+                "no answer within {limit}"
+            )))
+        })
+}
+
+/// Without JetStream there is nothing to ask for.
+fn core(subject: &str) -> [Finding; 2] {
+    [
+        Finding::inspected(subject),
+        Finding::new(subject, "ack", false, || {
+            "ack = \"core\": the server has what is acknowledged, and stores nothing".to_owned()
+        }),
+    ]
+}
+
+/// A connection that asks, and hears what the server does not permit.
+struct Inspector {
+    context: Context,
+    session: Session,
+}
+
+/// The answer to a request for the streams that take a subject.
+#[derive(Deserialize)]
+struct Names {
+    streams: Option<Vec<String>>,
+}
+
+/// What is needed of a stream.
+#[derive(Deserialize)]
+struct Info {
+    config: Config,
+}
+
+/// Why a request has no answer that can be used.
+enum Unanswered {
+    /// JetStream is not there.
+    Disabled(String),
+    /// JetStream's error, or none of its answers.
+    Failed(NotInspected),
+}
+
+impl Inspector {
+    async fn connect(settings: &Settings, timeout: Duration) -> Result<Self, NotInspected> {
+        let connected = Session::connect(settings).await;
+        let mut session = connected.map_err(NotInspected::unanswered)?;
+        session.settle().await.map_err(NotInspected::refused)?;
+        let mut context = jetstream::new(session.client.clone());
+        context.set_timeout(timeout);
+        Ok(Self { context, session })
+    }
+
+    async fn streams(
+        &self,
+        subjects: &[String],
+        needs: Needs,
+    ) -> Result<Vec<Finding>, NotInspected> {
+        let asked = subjects.iter().cloned().map(|subject| {
+            let asking = async move {
+                let found = self.stream_of(&subject).await;
+                (subject, found)
+            };
+            asking.boxed()
+        });
+        let mut asking = stream::iter(asked.collect::<Vec<_>>()).buffered(CONCURRENT);
+        let mut owners: Vec<(String, Option<String>)> = Vec::with_capacity(subjects.len());
+        while let Some((subject, found)) = asking.next().await {
+            match found {
+                Ok(stream) => owners.push((subject, stream)),
+                Err(Unanswered::Disabled(why)) => {
+                    let missing = |subject: &String| {
+                        let exists = Finding::usable(subject, EXISTS, false, || why.clone());
+                        [Finding::inspected(subject), exists]
+                    };
+                    return Ok(subjects.iter().flat_map(missing).collect());
+                }
+                Err(Unanswered::Failed(why)) => return Err(why),
+            }
+        }
+        let names: BTreeSet<String> = owners.iter().filter_map(|(_, name)| name.clone()).collect();
+        let asked = names.into_iter().map(|name| {
+            let asking = async move {
+                let config = self.config_of(&name).await;
+                (name, config)
+            };
+            asking.boxed()
+        });
+        let configs: HashMap<String, Result<Config, NotInspected>> =
+            stream::iter(asked.collect::<Vec<_>>())
+                .buffer_unordered(CONCURRENT)
+                .collect()
+                .await;
+        let max_payload = self.session.client.server_info().max_payload;
+        let of = |(subject, name): &(String, Option<String>)| {
+            let exists = Finding::usable(subject, EXISTS, name.is_some(), || {
+                "no stream takes the subject; create one (nats stream add)".to_owned()
+            });
+            let mut findings = vec![exists];
+            match name.as_ref().and_then(|name| configs.get(name)) {
+                None => findings.push(Finding::inspected(subject)),
+                Some(Ok(config)) => {
+                    findings.push(Finding::inspected(subject));
+                    findings.extend(judge(subject, config, max_payload, needs));
+                }
+                Some(Err(why)) => findings.push(Finding::not_inspected(subject, &why.to_string())),
+            }
+            findings
+        };
+        Ok(owners.iter().flat_map(of).collect())
+    }
+
+    /// The name of the stream that takes the subject, if there is one.
+    async fn stream_of(&self, subject: &str) -> Result<Option<String>, Unanswered> {
+        let request = serde_json::json!({ "subject": subject });
+        let Names { streams } = self.ask("STREAM.NAMES", &request).await?;
+        Ok(streams.unwrap_or_default().into_iter().next())
+    }
+
+    async fn config_of(&self, stream: &str) -> Result<Config, NotInspected> {
+        let request = format!("STREAM.INFO.{stream}");
+        match self.ask::<Info>(&request, &serde_json::Value::Null).await {
+            Ok(info) => Ok(info.config),
+            Err(Unanswered::Disabled(why)) => Err(NotInspected::refused(why)),
+            Err(Unanswered::Failed(why)) => Err(why),
+        }
+    }
+
+    /// Asks JetStream's API. The server does not answer what is not permitted: it says so to the connection.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: &str,
+        payload: &serde_json::Value,
+    ) -> Result<T, Unanswered> {
+        let subject = format!("$JS.API.{request}");
+        let answer = tokio::select! {
+            answer = self.context.request::<_, _, Response<T>>(request.to_owned(), payload) => answer,
+            refused = self.session.refusal_of(&subject) => {
+                let why = refused.to_string();
+                return Err(Unanswered::Failed(NotInspected::refused(why)));
+            }
+        };
+        match answer {
+            Ok(Response::Ok(answer)) => Ok(answer),
+            Ok(Response::Err { error }) if DISABLED.contains(&error.error_code()) => {
+                Err(Unanswered::Disabled(
+                    "JetStream is disabled for the account, so nothing can be stored; enable it in the account's configuration".to_owned(),
+                ))
+            }
+            Ok(Response::Err { error }) => Err(Unanswered::Failed(NotInspected::unanswered(
+                format!("{subject}: {error}"),
+            ))),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                Err(Unanswered::Disabled(
+                    "JetStream is disabled on the server, so nothing can be stored; add `jetstream {}` to its configuration".to_owned(),
+                ))
+            }
+            Err(error) => Err(Unanswered::Failed(NotInspected::unanswered(format!(
+                "{subject}: {error}"
+            )))),
+        }
+    }
 }
 
 fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Vec<Finding> {
@@ -78,7 +235,7 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
         .min(max_payload);
     let is_limited = config.max_bytes > 0 || config.max_messages > 0;
     vec![
-        Finding::new(subject, "sealed", !config.sealed, || {
+        Finding::usable(subject, "sealed", !config.sealed, || {
             format!("stream {name} is sealed and takes nothing")
         }),
         Finding::new(
@@ -107,8 +264,10 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
                 )
             },
         ),
-        Finding::new(subject, "no_ack", !config.no_ack, || {
-            format!("stream {name} never acknowledges (no_ack): every event would time out")
+        Finding::usable(subject, NO_ACK, !config.no_ack, || {
+            format!(
+                "stream {name} never acknowledges (no_ack), so no event for it can be answered 2xx; update the stream"
+            )
         }),
         Finding::new(
             subject,

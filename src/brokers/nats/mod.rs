@@ -19,6 +19,7 @@ mod refusals;
 mod replay;
 mod session;
 mod settings;
+mod subjects;
 mod subscription;
 
 use std::sync::Arc;
@@ -26,9 +27,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_nats::connection::State;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::durability::{Attention, Finding};
 use super::outcome::{Outcome, Reason};
 use super::{Health, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
@@ -36,6 +39,7 @@ use crate::task;
 use connection::{Connection, Shared};
 use outbox::Parcel;
 use settings::Acknowledgement;
+use subjects::Subjects;
 
 pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use names::{check_subject, check_value};
@@ -72,6 +76,7 @@ pub struct Nats {
     connection: Arc<ArcSwap<Connection>>,
     acknowledgement: Acknowledgement,
     shared: Arc<Shared>,
+    subjects: Subjects,
     supervisor: AbortOnDropHandle<()>,
 }
 
@@ -96,6 +101,7 @@ impl Nats {
             connection,
             acknowledgement: settings.acknowledgement,
             shared,
+            subjects: Subjects::default(),
             supervisor: AbortOnDropHandle::new(task::spawn_essential(
                 "NATS supervisor",
                 supervising,
@@ -104,6 +110,9 @@ impl Nats {
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
+        if let Some(refusal) = self.subjects.refusal(&message.destination) {
+            return refusal;
+        }
         let mut in_doubt = false;
         let mut patience = None;
         let mut lead = OVERTAKEN;
@@ -113,9 +122,14 @@ impl Nats {
         loop {
             let lead_now = is_recognized.then_some(lead);
             let outcome = self.publish_once(message, deadline, lead_now).await;
+            self.note_destination(&message.destination, &outcome);
             let pause = match &outcome {
-                // A stream's election takes seconds; the message is certainly not stored, so it may be sent again.
-                Outcome::NotStored(not) if not.reason == Reason::NoResponders => {
+                // A stream's election takes seconds; the message is certainly not stored, so it may be sent again. A
+                // stream that an inspection did not find is not being elected.
+                Outcome::NotStored(not)
+                    if not.reason == Reason::NoResponders
+                        && !self.subjects.is_unusable(&message.destination) =>
+                {
                     NO_RESPONDERS_PAUSE
                 }
                 Outcome::NotStored(not)
@@ -149,6 +163,24 @@ impl Nats {
                 return outcome.after_doubt(in_doubt);
             }
             tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Keeps what an outcome says of its subject.
+    fn note_destination(&self, subject: &str, outcome: &Outcome) {
+        match outcome {
+            Outcome::Stored(_) => self.subjects.note_stored(subject),
+            Outcome::NotStored(not) if not.reason == Reason::NoResponders => {
+                if !self.subjects.note_no_responders(subject) {
+                    self.shared
+                        .attention
+                        .send_modify(|attention| attention.doubts += 1);
+                }
+            }
+            Outcome::Unknown(unknown) if unknown.reason == Reason::TimedOut => {
+                self.subjects.note_silence(self.shared.name(), subject);
+            }
+            Outcome::NotStored(_) | Outcome::Unknown(_) => {}
         }
     }
 
@@ -239,11 +271,33 @@ impl Nats {
     }
 
     pub(super) fn health(&self) -> Health {
+        self.subjects.health(self.shared.health())
+    }
+
+    pub(super) fn connection_health(&self) -> Health {
         self.shared.health()
     }
 
+    /// Whether a message to this subject would certainly not be stored.
     pub(super) fn is_down_for(&self, subject: &str) -> bool {
-        matches!(self.shared.health(), Health::Down(_)) || self.shared.refusals.contains(subject)
+        matches!(self.shared.health(), Health::Down(_))
+            || self.shared.refusals.contains(subject)
+            || self.subjects.is_closed_to_copies(subject)
+    }
+
+    /// When its subjects should be inspected.
+    pub(super) fn attention(&self) -> watch::Receiver<Attention> {
+        self.shared.attention.subscribe()
+    }
+
+    /// Keeps what an inspection found, and corrects what it can't know.
+    pub(super) fn note_findings(&self, findings: &mut [Finding]) {
+        self.subjects.note_findings(findings);
+    }
+
+    /// The subjects could not be inspected.
+    pub(super) fn forget_findings(&self) {
+        self.subjects.forget();
     }
 
     pub(super) fn queue_len(&self) -> usize {

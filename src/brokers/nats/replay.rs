@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::RetentionPolicy;
 use async_nats::jetstream::{self, AckKind};
 use futures_util::StreamExt as _;
@@ -64,12 +65,11 @@ impl Replay {
         };
         let mut consumer = if is_look {
             let durable = async {
-                Ok::<_, std::convert::Infallible>(
-                    match stream.get_consumer::<pull::Config>(&name).await {
-                        Ok(durable) => durable.cached_info().ack_floor.stream_sequence,
-                        Err(_) => 0,
-                    },
-                )
+                match stream.consumer_info(&name).await {
+                    Ok(durable) => Ok(durable.ack_floor.stream_sequence),
+                    Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(0),
+                    Err(error) => Err(error),
+                }
             };
             let position = session.ask(durable).await.map_err(fail)?;
             let look = pull::Config {

@@ -38,11 +38,21 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects to the first server that takes the connection.
+    /// Connects to the first server that takes the connection, and waits until it may be used.
     ///
     /// # Errors
     /// The step that failed, of each server; or that the user may not subscribe to its inbox.
     pub(super) async fn open(settings: &Settings) -> Result<Self, String> {
+        let mut session = Self::connect(settings).await?;
+        session.settle().await?;
+        Ok(session)
+    }
+
+    /// Connects to the first server that takes the connection.
+    ///
+    /// # Errors
+    /// The step that failed, of each server.
+    pub(super) async fn connect(settings: &Settings) -> Result<Self, String> {
         let attempts = settings
             .addresses()
             .into_iter()
@@ -52,10 +62,7 @@ impl Session {
         while !attempts.is_empty() {
             let (opened, _, others) = futures_util::future::select_all(attempts).await;
             match opened {
-                Ok(mut session) => {
-                    session.settle().await?;
-                    return Ok(session);
-                }
+                Ok(session) => return Ok(session),
                 Err(why) => failures.push(why),
             }
             attempts = others;
@@ -140,6 +147,26 @@ impl Session {
             biased;
             refused = self.next_refusal() => Err(refused.to_string()),
             answer = question => answer.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Resolves when the server refuses a request to this subject, or the inbox where its answer would arrive. Several may
+    /// wait at a time.
+    pub(super) async fn refusal_of(&self, subject: &str) -> Violation {
+        let mut refused = self.refused.clone();
+        let is_wanted = |violation: &&Violation| match violation {
+            Violation::Publish(refused) => refused == subject,
+            Violation::Subscription(_) => true,
+        };
+        loop {
+            let found = refused.borrow_and_update().iter().find(is_wanted).cloned();
+            if let Some(found) = found {
+                return found;
+            }
+            if refused.changed().await.is_err() {
+                // The client has ended, and with it every answer.
+                return std::future::pending().await;
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, HeaderMap, Message, Subscriber};
+use async_nats::{HeaderMap, Message, Subscriber};
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 
@@ -53,10 +53,6 @@ impl Subscription {
             refused = self.session.next_refusal() => Err(SubscribeError(refused.to_string())),
         }
     }
-}
-
-pub(super) async fn connect(settings: &Settings) -> Result<Client, String> {
-    Session::open(settings).await.map(|session| session.client)
 }
 
 fn live(subscriber: Subscriber) -> BoxStream<'static, Result<Delivered, SubscribeError>> {

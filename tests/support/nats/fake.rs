@@ -21,9 +21,10 @@ pub(crate) fn start(answers: impl Fn(usize) -> Option<String> + Send + Sync + 's
     url
 }
 
+const INFO: &str = r#"{"server_id":"fake","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"jetstream":true}"#;
+
 fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
-    let info = r#"{"server_id":"fake","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"jetstream":true}"#;
-    stream.write_all(format!("INFO {info}\r\n").as_bytes())?;
+    stream.write_all(format!("INFO {INFO}\r\n").as_bytes())?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut subscriptions = Vec::new();
     let (mut line, mut published) = (String::new(), 0);
@@ -41,10 +42,10 @@ fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
                     let (_, id) = subscriptions.iter().find(|(of, _)| reply.starts_with(of))?;
                     Some((reply, id))
                 });
-                if let (Some((reply, id)), &"$JS.API.INFO") = (to, subject) {
-                    stream.write_all(format!("MSG {reply} {id} 2\r\n{{}}\r\n").as_bytes())?;
-                }
-                if let Some((reply, id)) = to.filter(|_| !subject.starts_with("$JS.")) {
+                if let (Some((reply, id)), Some(answer)) = (to, of_api(subject)) {
+                    let message = format!("MSG {reply} {id} {}\r\n{answer}\r\n", answer.len());
+                    stream.write_all(message.as_bytes())?;
+                } else if let Some((reply, id)) = to {
                     published += 1;
                     let Some(answer) = answers(published - 1) else {
                         line.clear();
@@ -55,6 +56,45 @@ fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
                 }
             }
             _ => {} // CONNECT, PONG, UNSUB
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// What JetStream's API says: every subject has a stream, which is as it should be.
+fn of_api(subject: &str) -> Option<String> {
+    let settings = async_nats::jetstream::stream::Config {
+        name: "S".to_owned(),
+        num_replicas: 3,
+        ..Default::default()
+    };
+    let answer = match subject.strip_prefix("$JS.API.STREAM.")? {
+        "NAMES" => serde_json::json!({ "streams": ["S"], "total": 1 }),
+        _ => serde_json::json!({ "config": settings }),
+    };
+    Some(answer.to_string())
+}
+
+/// Listens until the tests end, and answers to nothing but a client's login; its URL.
+pub(crate) fn silent() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || drop(serve_silently(stream)));
+        }
+    });
+    url
+}
+
+fn serve_silently(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(format!("INFO {INFO}\r\n").as_bytes())?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 {
+        if line.trim_end() == "PING" {
+            stream.write_all(b"PONG\r\n")?;
         }
         line.clear();
     }
