@@ -230,11 +230,7 @@ impl Bridge {
             match self.broker(*id).health() {
                 Health::Up { missing: absent } => {
                     up += 1;
-                    missing.extend(
-                        absent.iter().map(|destination| {
-                            format!("broker {name}: {destination} does not exist")
-                        }),
-                    );
+                    missing.extend(absent.iter().map(|what| format!("broker {name}: {what}")));
                 }
                 Health::Down(why) => missing.push(format!("broker {name}: {why}")),
                 Health::Starting => missing.push(format!("broker {name}: not reached yet")),

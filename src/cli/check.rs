@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers::{self, Finding, Verdict, durability, together};
+use crate::brokers::{self, Finding, Verdict, durability, reach, together};
 use crate::config::{Action, Config, Destination, Otherwise};
 
 /// How long a broker has to answer.
@@ -142,13 +142,26 @@ async fn connect(config: &Config) -> Outcome {
     for id in config.broker_ids() {
         let broker = config.broker(id);
         let (name, destinations) = (&broker.name, config.known_destinations(id));
-        let looked = durability(
-            &broker.settings,
-            &destinations,
-            config.needs(),
-            CONNECT_TIMEOUT,
-        )
-        .await;
+        let reached = match reach(&broker.settings, &destinations, config.broker_limits()).await {
+            Ok(findings) => findings,
+            Err(why) => {
+                eprintln!("broker {name} can't be reached: {why}");
+                done = Done::Badly;
+                continue;
+            }
+        };
+        // What the user may not see does not look different from what does not exist.
+        let is_refused = |destination: &&String| {
+            reached.iter().any(|found| {
+                found.destination == **destination && matches!(found.verdict, Verdict::Bad(_))
+            })
+        };
+        let seen: Vec<String> = destinations
+            .iter()
+            .filter(|destination| !is_refused(destination))
+            .cloned()
+            .collect();
+        let looked = durability(&broker.settings, &seen, config.needs(), CONNECT_TIMEOUT).await;
         let findings = match looked {
             Ok(findings) => findings,
             Err(why) => {
@@ -165,12 +178,12 @@ async fn connect(config: &Config) -> Outcome {
             destination,
             check,
             verdict,
-        } in together(&findings)
+        } in together(reached.iter().chain(&findings))
         {
             match verdict {
                 Verdict::Good => {}
                 Verdict::Bad(why) => {
-                    let is_problem = check == "exists" || broker.require_durable;
+                    let is_problem = matches!(check, "exists" | "write") || broker.require_durable;
                     let severity = if is_problem { "problem" } else { "warning" };
                     eprintln!("{severity}: {name}: {destination}: {why}");
                     if is_problem {

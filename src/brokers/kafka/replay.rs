@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::subscription::delivered;
-use super::{Settings, describe};
+use super::{Settings, describe, rights};
 use crate::brokers::{Delivered, ReplayError};
 
 /// How long the cluster may take to answer.
@@ -19,6 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Replay {
     consumer: StreamConsumer,
     topic: String,
+    group: String,
     unfinished: HashSet<i32>,
     remaining: u64,
 }
@@ -33,49 +34,55 @@ impl Replay {
         let started = starting
             .await
             .map_err(|error| ReplayError(error.to_string()))?;
-        started.map_err(|error| ReplayError(describe(&error)))
+        started.map_err(ReplayError)
     }
 
-    fn assign(settings: &Settings, topic: String) -> Result<Self, KafkaError> {
+    fn assign(settings: &Settings, topic: String) -> Result<Self, String> {
         let mut config = settings.consumer_config(true);
-        config.set("group.id", format!("hookbridge-replay-{topic}"));
+        let group = format!("hookbridge-replay-{topic}");
+        config.set("group.id", &group);
         config.set("enable.partition.eof", "true");
-        let consumer: StreamConsumer = config.create()?;
-        let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT)?;
+        let consumer: StreamConsumer = config.create().map_err(|error| describe(&error))?;
         let mut partitions = TopicPartitionList::new();
-        for found in metadata
-            .topics()
-            .iter()
-            .filter(|found| found.name() == topic)
-        {
-            for partition in found.partitions() {
-                partitions.add_partition(&topic, partition.id());
-            }
+        for partition in rights::partitions(&consumer, &topic, TIMEOUT)? {
+            partitions.add_partition(&topic, partition);
         }
-        let committed = consumer.committed_offsets(partitions, TIMEOUT)?;
+        let explain = |error: &KafkaError| {
+            rights::explain(error, &format!("the topic {topic}"), Some(&group))
+        };
+        let committed = consumer
+            .committed_offsets(partitions, TIMEOUT)
+            .map_err(|error| {
+                // A refused group shows as a time-out; the reason waits to be read.
+                let reason = rights::pending_error(&consumer);
+                explain(&reason.unwrap_or(error))
+            })?;
         let mut assignment = TopicPartitionList::new();
         let mut unfinished = HashSet::new();
         let mut remaining = 0;
         for element in committed.elements() {
-            let (start, end) = consumer.fetch_watermarks(&topic, element.partition(), TIMEOUT)?;
+            let (start, end) = consumer
+                .fetch_watermarks(&topic, element.partition(), TIMEOUT)
+                .map_err(|error| explain(&error))?;
             let from = match element.offset() {
                 Offset::Offset(offset) => offset.max(start),
                 _ => start,
             };
             if from < end {
-                assignment.add_partition_offset(
-                    &topic,
-                    element.partition(),
-                    Offset::Offset(from),
-                )?;
+                assignment
+                    .add_partition_offset(&topic, element.partition(), Offset::Offset(from))
+                    .map_err(|error| describe(&error))?;
                 unfinished.insert(element.partition());
                 remaining += u64::try_from(end - from).unwrap_or_default();
             }
         }
-        consumer.assign(&assignment)?;
+        consumer
+            .assign(&assignment)
+            .map_err(|error| describe(&error))?;
         Ok(Self {
             consumer,
             topic,
+            group,
             unfinished,
             remaining,
         })
@@ -92,7 +99,7 @@ impl Replay {
                 Err(KafkaError::PartitionEOF(partition)) => {
                     self.unfinished.remove(&partition);
                 }
-                Err(error) => return Err(ReplayError(describe(&error))),
+                Err(error) => return Err(self.explain(&error)),
             }
         }
         Ok(None)
@@ -109,6 +116,11 @@ impl Replay {
         let committed = moved.and_then(|()| {
             tokio::task::block_in_place(|| self.consumer.commit(&position, CommitMode::Sync))
         });
-        committed.map_err(|error| ReplayError(describe(&error)))
+        committed.map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &KafkaError) -> ReplayError {
+        let topic = format!("the topic {}", self.topic);
+        ReplayError(rights::explain(error, &topic, Some(&self.group)))
     }
 }

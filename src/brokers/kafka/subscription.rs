@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Settings, describe};
+use super::{Settings, describe, rights};
 use crate::brokers::{Delivered, From, SubscribeError};
 
 /// How long the cluster may take to say where the topics' partitions are.
@@ -32,7 +33,7 @@ impl Subscription {
         let message = self.0.recv().await;
         message
             .map(|message| delivered(&message))
-            .map_err(|error| SubscribeError(describe(&error)))
+            .map_err(|error| SubscribeError(rights::explain(&error, "the topics", None)))
     }
 }
 
@@ -61,41 +62,34 @@ fn assign(
     topics: &[String],
     from: From,
 ) -> Result<Subscription, SubscribeError> {
-    let fail = |error: &rdkafka::error::KafkaError| SubscribeError(describe(error));
+    let fail = |error: &KafkaError, topic: &str| {
+        SubscribeError(rights::explain(error, &format!("the topic {topic}"), None))
+    };
     let consumer: StreamConsumer = settings
         .consumer_config(from == From::Start)
         .create()
-        .map_err(|error| fail(&error))?;
+        .map_err(|error| SubscribeError(describe(&error)))?;
     let mut assignment = TopicPartitionList::new();
     for topic in topics {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), TIMEOUT)
-            .map_err(|error| fail(&error))?;
-        let partitions = metadata
-            .topics()
-            .iter()
-            .filter(|found| found.name() == topic)
-            .flat_map(|found| found.partitions());
-        let before = assignment.count();
+        let partitions = rights::partitions(&consumer, topic, TIMEOUT).map_err(SubscribeError)?;
         for partition in partitions {
             let offset = match from {
                 From::Start => Offset::Beginning,
                 // The end as a number: "the end" would be looked up later, after messages that should be seen.
                 From::Now => {
                     let (_, end) = consumer
-                        .fetch_watermarks(topic, partition.id(), TIMEOUT)
-                        .map_err(|error| fail(&error))?;
+                        .fetch_watermarks(topic, partition, TIMEOUT)
+                        .map_err(|error| fail(&error, topic))?;
                     Offset::Offset(end)
                 }
             };
             assignment
-                .add_partition_offset(topic, partition.id(), offset)
-                .map_err(|error| fail(&error))?;
-        }
-        if assignment.count() == before {
-            return Err(SubscribeError(format!("the topic {topic} does not exist")));
+                .add_partition_offset(topic, partition, offset)
+                .map_err(|error| fail(&error, topic))?;
         }
     }
-    consumer.assign(&assignment).map_err(|error| fail(&error))?;
+    consumer
+        .assign(&assignment)
+        .map_err(|error| SubscribeError(describe(&error)))?;
     Ok(Subscription(consumer))
 }
