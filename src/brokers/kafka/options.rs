@@ -205,8 +205,7 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
     let refused_value = || {
         let is_refused = |refused: &&str| refused.eq_ignore_ascii_case(value.trim());
         let mut values = REFUSED_VALUES.iter();
-        values
-            .find(|(refused, values, _)| *refused == name && values.iter().any(|v| is_refused(&v)))
+        values.find(|(refused, values, _)| *refused == name && values.iter().any(is_refused))
     };
     property
         .map(|(_, reason)| *reason)

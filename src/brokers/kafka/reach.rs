@@ -170,7 +170,10 @@ fn step(code: Code, reason: &str) -> Option<Step> {
         Code::SSL => Step::Tls,
         // The first bytes of "HTTP" as a length.
         _ if says("1213486160") => Step::Http,
-        _ if says("connecting to a SSL listener") => Step::TlsExpected,
+        // A TLS alert's first bytes (0x150303..) as a length.
+        _ if says("connecting to a SSL listener") || says("response size 35251") => {
+            Step::TlsExpected
+        }
         _ if says("PLAINTEXT broker listener") => Step::PlainExpected,
         _ if says("in state CONNECT") || says("Connect to ") => Step::Tcp,
         _ if says("SSL_HANDSHAKE") => Step::Tls,

@@ -22,7 +22,7 @@ const MARGIN: Duration = Duration::from_millis(1200);
 const RECONNECT_MAX_MS: &str = "1000";
 
 /// The time before the first attempt to connect again, in milliseconds.
-const RECONNECT_MS: &str = "500";
+const RECONNECT_MS: &str = "1000";
 
 /// How long the patient producer waits for more, in milliseconds. librdkafka counts in whole ones.
 const PATIENCE_MS: &str = "1";
@@ -168,9 +168,9 @@ impl Settings {
         config.set("socket.timeout.ms", "10000");
         config.set("socket.connection.setup.timeout.ms", "5000");
         config.set("socket.keepalive.enable", "true");
-        // Doubled with each attempt. Half of it is the least time between the connections that a client makes while it has
-        // none, whatever they fail for: after a failed TLS handshake nothing else slows it down. A client that has found its
-        // servers lets the first connection go and waits as long once.
+        // Half of it is the least time between the connections that a client makes while it has none, whatever they fail
+        // for: after a failed TLS handshake nothing else slows it down. A client that has found its servers lets the first
+        // connection go, and waits as long once.
         config.set("reconnect.backoff.ms", RECONNECT_MS);
         config.set("reconnect.backoff.max.ms", RECONNECT_MAX_MS);
         config.set("enable.metrics.push", "false");
@@ -247,6 +247,13 @@ impl Settings {
     }
 
     fn set_options(&self, config: &mut ClientConfig) {
+        // A user who only shortens the longest pause need not know the first one.
+        let mut options = self.options.iter();
+        if let Some((_, most)) = options.find(|(name, _)| name == "reconnect.backoff.max.ms")
+            && most.trim().parse::<u32>().is_ok_and(|most| most < 1000)
+        {
+            config.set("reconnect.backoff.ms", most.trim());
+        }
         for (name, value) in &self.options {
             config.set(name.as_str(), value.as_str());
         }

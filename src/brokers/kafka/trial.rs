@@ -51,17 +51,19 @@ impl ClientContext for Observer {
         if facility == "GETPID" && message.contains("Acquired") {
             self.0.has_id.store(true, Ordering::Relaxed);
         }
+        // A connection that is closed during the handshake is no error to librdkafka, only a line.
+        if facility == "FAIL" {
+            let reason = message
+                .split_once("]: ")
+                .map_or(message, |(_, reason)| reason);
+            self.0.note(Code::BrokerTransportFailure, reason);
+        }
         super::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else {
-            return;
-        };
-        let mut complaints = self.0.complaints();
-        let complaint = (code, reason.to_owned());
-        if complaints.len() < MOST_COMPLAINTS && !complaints.contains(&complaint) {
-            complaints.push(complaint);
+        if let Some(code) = error.rdkafka_error_code() {
+            self.0.note(code, reason);
         }
     }
 }
@@ -73,6 +75,15 @@ impl ProducerContext for Observer {
 }
 
 impl Observed {
+    fn note(&self, code: Code, reason: &str) {
+        let mut complaints = self.complaints();
+        let is_known = complaints.iter().any(|(known, _)| *known == code);
+        let complaint = (code, reason.to_owned());
+        if (complaints.len() < MOST_COMPLAINTS || !is_known) && !complaints.contains(&complaint) {
+            complaints.push(complaint);
+        }
+    }
+
     fn complaints(&self) -> MutexGuard<'_, Vec<(Code, String)>> {
         self.complaints
             .lock()
@@ -91,7 +102,6 @@ impl Trial {
         let observer = Observer::default();
         let mut config = settings.producer_config(limits);
         config.set("debug", "eos");
-        // Otherwise a connection that is closed during the handshake is no complaint.
         config.set("log.connection.close", "true");
         config.set_log_level(RDKafkaLogLevel::Debug);
         Ok(Self {
