@@ -165,6 +165,7 @@ fn step(code: Code, reason: &str) -> Option<Step> {
     let step = match code {
         Code::AllBrokersDown | Code::Fatal => return None,
         Code::Resolve => Step::Name,
+        _ if says("Failed to resolve") => Step::Name,
         Code::Authentication | Code::SaslAuthenticationFailed => Step::Authentication,
         Code::SSL if says("PLAINTEXT") || says("wrong version number") => Step::PlainExpected,
         Code::SSL => Step::Tls,
