@@ -250,14 +250,11 @@ impl Bridge {
                 }
                 Health::Up { missing: absent } => {
                     up += 1;
-                    let explained = &reservations.unusable_names;
-                    let unexplained = absent.iter().filter(|absent| !explained.contains(*absent));
-                    missing.extend(
-                        unexplained.map(|destination| {
-                            format!("broker {name}: {destination} does not exist")
-                        }),
-                    );
-                    missing.extend(reservations.unusable.iter().map(|unusable| {
+                    missing.extend(absent.iter().map(|what| format!("broker {name}: {what}")));
+                    let is_told = |name: &str| absent.iter().any(|what| what.contains(name));
+                    let untold = reservations.unusable.iter();
+                    let untold = untold.filter(|unusable| !is_told(&unusable.destination));
+                    missing.extend(untold.map(|unusable| {
                         let why = unusable.verdict.why().unwrap_or_default();
                         format!("broker {name}: {}: {why}", unusable.destination)
                     }));

@@ -107,9 +107,8 @@ impl Urgency {
 pub(crate) struct Reservations {
     /// Its destinations have not been inspected since it came up.
     pub(crate) is_pending: bool,
-    /// Destinations that can't be used, and why: the findings of several, merged, and each one's name.
+    /// Destinations that can't be used, and why: the findings of several, merged.
     pub(crate) unusable: Vec<Finding>,
-    pub(crate) unusable_names: HashSet<String>,
     /// What is wrong with those that must be durable.
     pub(crate) undurable: Vec<Finding>,
 }
@@ -293,9 +292,6 @@ impl Bridge {
         Reservations {
             is_pending,
             unusable: together(unusable()),
-            unusable_names: unusable()
-                .map(|finding| finding.destination.clone())
-                .collect(),
             undurable: together(undurable),
         }
     }

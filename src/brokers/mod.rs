@@ -121,6 +121,18 @@ impl Settings {
         }
     }
 
+    /// Creates the clients with the final settings and drops them, without a connection.
+    ///
+    /// # Errors
+    /// Why the client library does not take the settings, and the option to point at where there is one.
+    pub fn try_clients(&self, limits: Limits) -> Result<(), (Option<&str>, String)> {
+        match self {
+            Self::Kafka(settings) => settings.try_clients(limits),
+            // Nothing is left for its client to find.
+            Self::Nats(_) => Ok(()),
+        }
+    }
+
     /// Where it is, without credentials.
     #[must_use]
     pub fn address(&self) -> String {
@@ -147,9 +159,9 @@ pub struct Limits {
 /// Whether a broker can be published to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It can. `missing` names destinations of routes that it does not have.
+    /// It can. `missing` says which destinations of routes can't be published to, and why.
     Up {
-        /// The destinations.
+        /// In words for the operator.
         missing: Vec<String>,
     },
     /// It is reached, and refuses messages: to some destinations, or to all that are published to.
@@ -309,6 +321,22 @@ pub async fn durability(
     match settings {
         Settings::Kafka(settings) => kafka::look(settings, destinations, needs, timeout).await,
         Settings::Nats(settings) => nats::look(settings, destinations, needs, timeout).await,
+    }
+}
+
+/// Tries to reach a broker as its client would: every step from its name to the right to write. Takes no longer than 10 s.
+///
+/// # Errors
+/// The step that failed, in words for the operator.
+pub async fn reach(
+    settings: &Settings,
+    destinations: &[String],
+    limits: Limits,
+) -> Result<Vec<Finding>, String> {
+    match settings {
+        Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,
+        // Its steps are told apart where its streams are looked at.
+        Settings::Nats(_) => Ok(Vec::new()),
     }
 }
 

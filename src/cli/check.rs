@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers::{self, Verdict, durability, together};
+use crate::brokers::{self, Verdict, durability, reach, together};
 use crate::config::{Action, Config, Destination, Otherwise};
 use crate::printable::printable;
 
@@ -143,13 +143,29 @@ async fn connect(config: &Config) -> Outcome {
     for id in config.broker_ids() {
         let broker = config.broker(id);
         let (name, destinations) = (&broker.name, config.known_destinations(id));
-        let looked = durability(
-            &broker.settings,
-            &destinations,
-            config.needs(),
-            CONNECT_TIMEOUT,
-        )
-        .await;
+        let reached = match reach(&broker.settings, &destinations, config.broker_limits()).await {
+            Ok(findings) => findings,
+            Err(why) => {
+                eprintln!(
+                    "problem: broker {name} can't be reached: {}",
+                    printable(&why)
+                );
+                done = Done::Badly;
+                continue;
+            }
+        };
+        // What the user may not see does not look different from what does not exist.
+        let is_refused = |destination: &&String| {
+            reached.iter().any(|found| {
+                found.destination == **destination && matches!(found.verdict, Verdict::Unusable(_))
+            })
+        };
+        let seen: Vec<String> = destinations
+            .iter()
+            .filter(|destination| !is_refused(destination))
+            .cloned()
+            .collect();
+        let looked = durability(&broker.settings, &seen, config.needs(), CONNECT_TIMEOUT).await;
         let findings = match looked {
             Ok(findings) => findings,
             Err(why) => {
@@ -172,7 +188,7 @@ async fn connect(config: &Config) -> Outcome {
             );
             done = Done::Badly;
         }
-        for finding in together(&findings) {
+        for finding in together(reached.iter().chain(&findings)) {
             let Some(why) = finding.verdict.why() else {
                 continue;
             };

@@ -51,6 +51,11 @@ fn check(
     let mut root = Section::new(&reading, String::new(), values);
     let config = read(&mut root, &reading);
     root.finish();
+    if let Some(config) = &config
+        && reading.problems.borrow().is_empty()
+    {
+        try_clients(config, &reading);
+    }
     files.merge(reading.files.into_inner());
     let mut warnings = reading.warnings.into_inner();
     let mut problems = reading.problems.into_inner();
@@ -59,6 +64,18 @@ fn check(
     match config {
         Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
         _ => Err(Problems(problems)),
+    }
+}
+
+/// Options that are right one by one may be refused together, which only the client itself knows.
+fn try_clients(config: &Config, reading: &Reading) {
+    let limits = config.broker_limits();
+    for broker in &config.brokers {
+        if let Err((option, why)) = broker.settings.try_clients(limits) {
+            let table = format!("brokers.{}.options", broker.name);
+            let path = option.map_or_else(|| table.clone(), |option| format!("{table}.{option}"));
+            reading.problem(&path, why);
+        }
     }
 }
 

@@ -122,6 +122,12 @@ impl<'r> Section<'r> {
         self.values.contains_key(key)
     }
 
+    /// Whether the key's value is a list.
+    #[must_use]
+    pub fn is_list(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some(Value::Array(_)))
+    }
+
     /// The names of all keys, for tables whose keys are names of the user's.
     pub(super) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()

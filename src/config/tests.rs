@@ -221,9 +221,12 @@ fn keys_that_wait_for_later_versions_are_unknown() {
 
 #[test]
 fn variables_are_filled_into_values_and_never_looked_at_again() {
-    let text = LEAST.replace("k:9092", "${HOST:-fallback}:${PORT}");
+    let text = LEAST.replace(
+        "secrets",
+        "ce_source = \"${HOST:-fallback}:${PORT}\"\nsecrets",
+    );
     let address = |environment: &[(&str, &str)]| {
-        load_with(&[&text], environment).map(|config| config.brokers[0].settings.address())
+        load_with(&[&text], environment).map(|config| config.sources[0].ce_source.clone())
     };
     assert_eq!(address(&[("PORT", "1")]).unwrap(), "fallback:1");
     assert_eq!(
@@ -231,9 +234,12 @@ fn variables_are_filled_into_values_and_never_looked_at_again() {
         "fallback:1"
     );
     assert_eq!(
-        address(&[("PORT", "\"\n[http]\n${HOST}"), ("HOST", "h")]).unwrap(),
-        "h:\"\n[http]\n${HOST}"
+        address(&[("PORT", "\"[http]${HOST}"), ("HOST", "h")]).unwrap(),
+        "h:\"[http]${HOST}"
     );
+    let lines = address(&[("PORT", "\"\n[http]\nlisten = 1"), ("HOST", "h")]).unwrap_err();
+    assert_eq!(lines.0.len(), 1, "{lines}");
+    assert!(lines.to_string().contains("printable ASCII"), "{lines}");
     assert!(
         address(&[])
             .unwrap_err()
@@ -635,4 +641,135 @@ fn every_file_that_has_a_part_is_watched_whether_or_not_it_is_there() {
     expected.sort();
     assert_eq!(watched, expected);
     std::fs::remove_file(file).unwrap();
+}
+
+fn kafka_with(options: &str) -> Result<Config, Problems> {
+    load(&LEAST.replace(
+        "bootstrap_servers = \"k:9092\"",
+        &format!("bootstrap_servers = \"k:9092\"\noptions = {{ {options} }}"),
+    ))
+}
+
+#[test]
+fn options_that_librdkafka_refuses_together_are_problems_at_the_option() {
+    for (options, place, expected) in [
+        ("\"linger.ms\" = 20000", "0.toml:4:", "linger.ms"),
+        ("\"max.in.flight\" = 6", "0.toml:4:", "max.in.flight"),
+        (
+            "\"max.in.flight.requests.per.connection\" = 6",
+            "0.toml:4:",
+            "max.in.flight",
+        ),
+        ("\"retries\" = 0", "0.toml:4:", "retries"),
+        (
+            "\"reconnect.backoff.ms\" = 20000",
+            "0.toml:4:",
+            "reconnect.backoff.max.ms",
+        ),
+        (
+            "\"security.protocol\" = \"sasl_ssl\", \"sasl.mechanism\" = \"PLAIN\"",
+            "0.toml:4:",
+            "sasl.username",
+        ),
+        (
+            "\"security.protocol\" = \"sasl_ssl\", \"sasl.username\" = \"u\", \"sasl.password\" = \"p\"",
+            "0.toml:4:",
+            "sasl.mechanism is missing",
+        ),
+        (
+            "\"security.protocol\" = \"ssl\", \"ssl.ca.location\" = \"/absent/ca.pem\"",
+            "0.toml:4:",
+            "ssl.ca.location",
+        ),
+        (
+            "\"security.protocol\" = \"ssl\", \"ssl.key.location\" = \"/absent/key.pem\"",
+            "0.toml:4:",
+            "ssl.key.location",
+        ),
+        ("\"fetch.max.bytes\" = 1000", "0.toml:4:", "fetch.max.bytes"),
+    ] {
+        let problems = kafka_with(options).map(drop).unwrap_err();
+        let shown = problems.to_string();
+        assert!(
+            shown.contains(expected) && shown.contains(place),
+            "{options}: {shown}"
+        );
+    }
+    // Without idempotence, they are a choice.
+    kafka_with("\"enable.idempotence\" = false, \"max.in.flight\" = 6, \"retries\" = 0").unwrap();
+}
+
+#[test]
+fn bootstrap_servers_is_one_text_of_hosts_and_ports() {
+    for bad in [
+        "\"\"",
+        "\"http://k:9092\"",
+        "\":abc\"",
+        "\";\"",
+        "\"k:99999\"",
+        "\"k 1:1\"",
+        "[\"a:1\", \"b:2\"]",
+    ] {
+        let shown = load(&LEAST.replace("\"k:9092\"", bad))
+            .map(drop)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            shown.contains("0.toml:3:") && shown.contains("\"kafka-1:9092,kafka-2:9092\""),
+            "{bad}: {shown}"
+        );
+    }
+    let shown = load(&LEAST.replace("k:9092", "bridge:hunter2@k:9092"))
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn kafka_options_that_give_protection_up_are_warned_of() {
+    let login = "\"sasl.mechanism\" = \"PLAIN\", \"sasl.username\" = \"u\", \"sasl.password\" = \"hunter2\"";
+    for (options, expected) in [
+        (
+            "\"security.protocol\" = \"ssl\", \"enable.ssl.certificate.verification\" = false"
+                .to_owned(),
+            "not verified",
+        ),
+        (
+            "\"security.protocol\" = \"ssl\", \"ssl.endpoint.identification.algorithm\" = \"none\""
+                .to_owned(),
+            "not verified",
+        ),
+        (
+            "\"security.protocol\" = \"ssl\", \"ssl.providers\" = \"default\"".to_owned(),
+            "loads a library",
+        ),
+        (
+            format!("\"security.protocol\" = \"sasl_plaintext\", {login}"),
+            "clear text",
+        ),
+        (
+            format!(
+                "\"security.protocol\" = \"SASL_PLAINTEXT\", {}",
+                login.replace("PLAIN", "SCRAM-SHA-256")
+            ),
+            "are encrypted",
+        ),
+        (login.to_owned(), "has no effect"),
+        ("\"ssl.ca.pem\" = \"x\"".to_owned(), "has no effect"),
+    ] {
+        // What librdkafka makes of it depends on files of the machine.
+        let shown = match kafka_with(&options) {
+            Ok(config) => config
+                .warnings
+                .iter()
+                .map(ToString::to_string)
+                .collect::<String>(),
+            Err(problems) => problems.to_string(),
+        };
+        assert!(shown.contains(expected), "{options}: {shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let quiet = kafka_with(&format!("\"security.protocol\" = \"sasl_ssl\", {login}")).unwrap();
+    assert!(quiet.warnings.is_empty(), "{:?}", quiet.warnings);
 }

@@ -350,7 +350,10 @@ mod tests {
         for refusal in [
             Refusal::PublishTimeout,
             Refusal::Overloaded,
-            Refusal::BrokerUnavailable { retry_after: HOUR },
+            Refusal::BrokerUnavailable {
+                retry_after: HOUR,
+                cause: "",
+            },
         ] {
             first(&window, "a").await.end(&Err(refusal));
         }

@@ -221,6 +221,7 @@ fn refuse_unstored(outcome: Outcome) -> Result<Receipt, Refusal> {
         }) => Err(Refusal::Overloaded),
         Outcome::NotStored(NotStored { reason, .. }) => Err(Refusal::BrokerUnavailable {
             retry_after: retry_after(reason),
+            cause: cause(reason),
         }),
         Outcome::Unknown(Unknown { .. }) => Err(Refusal::PublishTimeout),
     }
@@ -263,6 +264,18 @@ fn retry_after(reason: Reason) -> Duration {
         Reason::UnknownTopic | Reason::StreamFull | Reason::Resources | Reason::Other => 10,
         Reason::Authentication | Reason::Authorization | Reason::TooLarge => 30,
     })
+}
+
+/// What the sender may pass on to whoever runs the bridge. It names no topic and no broker.
+fn cause(reason: Reason) -> &'static str {
+    match reason {
+        Reason::UnknownTopic => {
+            "its topic does not exist at the broker, and the bridge creates none (its operator finds the command in /readyz)"
+        }
+        Reason::Authorization => "the broker does not let the bridge write to its topic",
+        Reason::Authentication => "the broker refuses the bridge's credentials",
+        _ => "the broker is not available",
+    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub enum Refusal {
     BrokerUnavailable {
         /// What the sender should wait.
         retry_after: Duration,
+        /// Why, after "because".
+        cause: &'static str,
     },
     /// Certainly not stored: as many events are being published as may be.
     Overloaded,
@@ -161,7 +163,7 @@ impl Refusal {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::BrokerUnavailable { retry_after } => Some(*retry_after),
+            Self::BrokerUnavailable { retry_after, .. } => Some(*retry_after),
             Self::Overloaded | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::PublishTimeout => Some(Duration::from_secs(5)),
             Self::InvalidJson(_)
@@ -241,9 +243,8 @@ impl Refusal {
             Self::MissingEventId => "the event has no id".into(),
             Self::MissingEventType => "the event has no type".into(),
             Self::NoRoute { .. } => "no route takes events of this type".into(),
-            Self::BrokerUnavailable { .. } => {
-                "the event was not stored, because the broker is not available or refused it; send it again"
-                    .into()
+            Self::BrokerUnavailable { cause, .. } => {
+                format!("the event was not stored, because {cause}; send it again").into()
             }
             Self::Overloaded => {
                 "the event was not stored, because too many are under way; send it again".into()
@@ -286,6 +287,7 @@ mod tests {
             Refusal::NoRoute { event_type: some() },
             Refusal::BrokerUnavailable {
                 retry_after: Duration::from_secs(1),
+                cause: "the broker is not available",
             },
             Refusal::Overloaded,
             Refusal::ShuttingDown,

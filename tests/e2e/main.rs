@@ -27,6 +27,12 @@ mod routing;
 // What a Kafka topic holds, and what Kafka may refuse.
 mod kafka;
 
+// Rights, missing topics, many topics, and how often a cluster is asked for.
+mod kafka_faults;
+
+// What `check` finds in a Kafka broker's options.
+mod kafka_options;
+
 // The same for NATS, with JetStream and without.
 mod nats;
 

@@ -119,6 +119,36 @@ impl Kafka {
         Some(kafka)
     }
 
+    /// One that several tests share, with rights: [`USER`] on the SASL listener has only those that it is granted, anyone on
+    /// the plain listener has all.
+    pub(crate) fn with_rights() -> Option<&'static Self> {
+        static RIGHTS: OnceLock<Option<Kafka>> = OnceLock::new();
+        let start = || {
+            let kafka = Self::absent(
+                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nsuper.users=User:ANONYMOUS\n",
+                0,
+            )?;
+            kafka.start();
+            Some(kafka)
+        };
+        let kafka = RIGHTS.get_or_init(start);
+        kafka.as_ref().or_else(|| process::missing("Kafka"))
+    }
+
+    /// One of the test's own, running, that creates topics where a client asks for one, as Kafka does by default.
+    pub(crate) fn private_that_creates() -> Option<Self> {
+        let kafka = Self::private_not_started()?;
+        let file = kafka.own().dir.join("server.properties");
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let text = text.replace(
+            "auto.create.topics.enable=false",
+            "auto.create.topics.enable=true",
+        );
+        std::fs::write(&file, text).expect("a file");
+        kafka.start();
+        Some(kafka)
+    }
+
     /// One of the test's own that has an address but does not run yet.
     pub(crate) fn private_not_started() -> Option<Self> {
         Self::absent(QUICK_RETURN, 0).or_else(|| process::missing("Kafka"))
@@ -382,6 +412,20 @@ replica.fetch.max.bytes=8388608
             wait::PATIENCE,
             || leading_partitions(&client, name, Duration::from_secs(5)).is_ok(),
         );
+    }
+
+    /// New topics with exactly these names, with one partition each.
+    pub(crate) fn create_topics(&self, names: &[String]) {
+        let new = |name| NewTopic::new(name, 1, TopicReplication::Fixed(self.replicas));
+        let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
+        self.administer(RDKafkaErrorCode::TopicAlreadyExists, |admin, options| {
+            runtime().block_on(admin.create_topics(&topics, options))
+        });
+        let client = self.consumer("create");
+        wait::until("the topics have leaders", wait::PATIENCE, || {
+            let last = names.last().expect("a topic");
+            leading_partitions(&client, last, Duration::from_secs(5)).is_ok()
+        });
     }
 
     /// Deletes a topic; it is gone from the metadata when this returns.

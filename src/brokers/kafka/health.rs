@@ -1,15 +1,15 @@
 //! Whether the cluster can be published to: from acknowledgements and, when there are none, from metadata. Never from
 //! librdkafka's error callback or statistics, which say little (librdkafka#2543, #5546).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::watch;
 
+use super::metadata::{Cluster, Fault, Surveyed, survey};
 use crate::brokers::durability::Attention;
 use crate::brokers::{Health, Reason};
 use crate::telemetry::Gate;
@@ -23,24 +23,38 @@ const FRESH: Duration = Duration::from_secs(10);
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// How often an idle cluster that is up is asked.
 const INTERVAL_UP: Duration = Duration::from_secs(5);
-/// How long an answer may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A survey may take up to this part of the time: a large cluster's metadata costs its brokers something.
+const SURVEY_SHARE: u32 = 20;
+/// How long a refused topic counts as one that can't be written to. Kafka does not say that rights were granted, so the
+/// next event after it tries again.
+const DENIED: Duration = Duration::from_secs(30);
+/// The most topics that are remembered as refused, or as ones that did not take an event.
+const MOST_REMEMBERED: usize = 64;
+/// The most topics that a message names.
+const MOST_NAMED: usize = 8;
 
 /// What is seen of one cluster.
 #[derive(Debug)]
 pub(super) struct Watch {
     name: String,
-    started: Instant,
+    advice: Advice,
+    clock: Clock,
     /// Of the last acknowledgement, of the first attempt since then, and of the last statistics.
     last_success: Moment,
     first_attempt: Moment,
     last_statistics: Moment,
     last_probe: Moment,
+    /// How long that took, in milliseconds.
+    probe_took: AtomicU64,
     must_look: AtomicBool,
     /// The cluster must be asked, whatever acknowledgements say.
     must_ask: AtomicBool,
     /// Nothing of the cluster has answered since it was asked last.
     is_silent: AtomicBool,
+    /// The cluster refuses the bridge whatever it wants to write.
+    is_denied: AtomicBool,
+    /// A topic is remembered as refused.
+    has_denied: AtomicBool,
     complaints: Gate,
     state: Mutex<State>,
     woken: Condvar,
@@ -48,22 +62,49 @@ pub(super) struct Watch {
     pub(super) attention: watch::Sender<Attention>,
 }
 
-/// A time after a start, which threads can share; none at first.
+/// What a message needs to say how to create topics.
+#[derive(Debug, Default)]
+pub(super) struct Advice {
+    pub(super) servers: String,
+    /// `allow.auto.create.topics` is set.
+    pub(super) creates: bool,
+}
+
+/// The time since a start.
+#[derive(Debug)]
+enum Clock {
+    Running(Instant),
+    #[cfg(test)]
+    Paused(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// Never 0, which means "none".
+    fn millis(&self) -> u64 {
+        let millis = match self {
+            Self::Running(start) => u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            #[cfg(test)]
+            Self::Paused(millis) => millis.load(Ordering::Relaxed),
+        };
+        millis.max(1)
+    }
+}
+
+/// A time that threads share; none at first.
 #[derive(Debug, Default)]
 struct Moment(AtomicU64);
 
 impl Moment {
-    /// Never 0, which means "none".
-    fn set(&self, start: Instant) {
-        self.0.store(millis(start), Ordering::Relaxed);
+    fn set(&self, clock: &Clock) {
+        self.0.store(clock.millis(), Ordering::Relaxed);
     }
 
-    fn set_if_none(&self, start: Instant) {
+    fn set_if_none(&self, clock: &Clock) {
         if self.0.load(Ordering::Relaxed) == 0 {
             // Who comes second has about the same time.
             let _first =
                 self.0
-                    .compare_exchange(0, millis(start), Ordering::Relaxed, Ordering::Relaxed);
+                    .compare_exchange(0, clock.millis(), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -73,24 +114,36 @@ impl Moment {
         }
     }
 
-    fn elapsed(&self, start: Instant) -> Option<Duration> {
+    fn elapsed(&self, clock: &Clock) -> Option<Duration> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
-            at => Some(Duration::from_millis(millis(start).saturating_sub(at))),
+            at => Some(Duration::from_millis(clock.millis().saturating_sub(at))),
         }
     }
 }
 
-fn millis(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1)
+/// What the last survey and the acknowledgements since say of the cluster as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reach {
+    Starting,
+    Reached,
+    /// And why.
+    Lost(String),
 }
 
 #[derive(Debug)]
 struct State {
     /// Those that are known in advance.
     topics: Arc<[String]>,
+    reach: Reach,
+    /// Of the last survey.
+    faults: BTreeMap<String, Fault>,
+    /// Topics that the broker refused an event for, and when it did so last.
+    denied: BTreeMap<String, u64>,
+    /// Why the cluster refuses every event.
+    denial: Option<String>,
+    /// Topics that did not take an event, and when that was.
+    failing: BTreeMap<String, u64>,
     health: Health,
     /// What librdkafka complained about last, for when the cluster is down.
     complaint: Option<String>,
@@ -98,23 +151,36 @@ struct State {
 }
 
 impl Watch {
-    pub(super) fn new(name: &str, topics: Vec<String>) -> Self {
+    pub(super) fn new(name: &str, topics: Vec<String>, advice: Advice) -> Self {
+        Self::with_clock(name, topics, advice, Clock::Running(Instant::now()))
+    }
+
+    fn with_clock(name: &str, topics: Vec<String>, advice: Advice, clock: Clock) -> Self {
         let state = State {
             topics: topics.into(),
+            reach: Reach::Starting,
+            faults: BTreeMap::new(),
+            denied: BTreeMap::new(),
+            denial: None,
+            failing: BTreeMap::new(),
             health: Health::Starting,
             complaint: None,
             is_stopped: false,
         };
         Self {
             name: name.to_owned(),
-            started: Instant::now(),
+            advice,
+            clock,
             last_success: Moment::default(),
             first_attempt: Moment::default(),
             last_statistics: Moment::default(),
             last_probe: Moment::default(),
+            probe_took: AtomicU64::new(0),
             must_look: AtomicBool::new(false),
             must_ask: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
+            is_denied: AtomicBool::new(false),
+            has_denied: AtomicBool::new(false),
             complaints: Gate::default(),
             state: Mutex::new(state),
             woken: Condvar::new(),
@@ -162,23 +228,76 @@ impl Watch {
     }
 
     pub(super) fn note_attempt(&self) {
-        self.first_attempt.set_if_none(self.started);
+        self.first_attempt.set_if_none(&self.clock);
     }
 
     pub(super) fn note_success(&self) {
-        self.last_success.set(self.started);
+        self.last_success.set(&self.clock);
         self.first_attempt.clear();
         self.set_silent(false);
     }
 
+    /// An event was stored in this topic: what was remembered against it is over.
+    pub(super) fn note_stored(&self, topic: &str) {
+        if self.has_denied.load(Ordering::Relaxed) && self.state().denied.remove(topic).is_some() {
+            self.look_now();
+        }
+    }
+
+    /// The broker refused an event because the bridge may not write to this topic. It answers, so the producer is well.
+    pub(super) fn note_denied(&self, topic: &str) {
+        self.first_attempt.clear();
+        let mut state = self.state();
+        let is_new = !state.denied.contains_key(topic);
+        if !is_new || state.denied.len() < MOST_REMEMBERED {
+            state.denied.insert(topic.to_owned(), self.clock.millis());
+        }
+        self.has_denied.store(true, Ordering::Relaxed);
+        drop(state);
+        if is_new {
+            self.look_now();
+        }
+    }
+
+    /// An event to this topic was not stored, for a reason that may be the producer's own.
+    pub(super) fn note_failure(&self, topic: &str) {
+        let now = self.clock.millis();
+        let mut state = self.state();
+        if state.failing.len() < MOST_REMEMBERED || state.failing.contains_key(topic) {
+            state.failing.insert(topic.to_owned(), now);
+        }
+    }
+
+    /// The broker refused an event for what it is: the producer is well.
+    pub(super) fn note_answer(&self) {
+        self.first_attempt.clear();
+    }
+
+    /// The topics that did not take an event since the last success.
+    pub(super) fn failing(&self) -> Vec<String> {
+        let success = self.last_success.0.load(Ordering::Relaxed);
+        let mut state = self.state();
+        state.failing.retain(|_, at| *at >= success);
+        state.failing.keys().cloned().collect()
+    }
+
+    /// The cluster refuses the bridge whatever it wants to write, or does so no longer.
+    pub(super) fn set_denial(&self, denial: Option<String>) {
+        self.is_denied.store(denial.is_some(), Ordering::Relaxed);
+        self.state().denial = denial;
+        let health = self.judged();
+        self.change_to(health);
+    }
+
     pub(super) fn note_statistics(&self) {
-        self.last_statistics.set(self.started);
+        self.last_statistics.set(&self.clock);
     }
 
     /// A new producer owes nothing of the old one's.
     pub(super) fn begin_anew(&self) {
         self.first_attempt.clear();
         self.last_statistics.clear();
+        self.state().failing.clear();
         self.set_silent(false);
     }
 
@@ -192,12 +311,17 @@ impl Watch {
         }
     }
 
-    /// Why nothing should be handed to the producer now: what it holds can't be taken back, and nobody would answer.
+    /// Why nothing should be handed to the producer now: what it holds can't be taken back, and nobody would answer, or
+    /// the cluster would refuse it.
     pub(super) fn silence(&self) -> Option<(Reason, String)> {
-        if !self.is_silent() {
+        let (is_silent, is_denied) = (self.is_silent(), self.is_denied.load(Ordering::Relaxed));
+        if !is_silent && !is_denied {
             return None;
         }
         let state = self.state();
+        if let Some(why) = &state.denial {
+            return Some((Reason::Authorization, why.clone()));
+        }
         let Health::Down(why) = &state.health else {
             return None;
         };
@@ -218,18 +342,20 @@ impl Watch {
     pub(super) fn is_down_for(&self, topic: &str) -> bool {
         let state = self.state();
         matches!(state.health, Health::Down(_))
-            && (self.is_silent() || state.topics.iter().any(|known| known == topic))
+            && (self.is_silent()
+                || state.denial.is_some()
+                || state.topics.iter().any(|known| known == topic))
     }
 
     /// How long there have been attempts without a success.
     pub(super) fn unsuccessful_for(&self) -> Duration {
-        self.first_attempt.elapsed(self.started).unwrap_or_default()
+        self.first_attempt.elapsed(&self.clock).unwrap_or_default()
     }
 
     /// How long statistics have been missing; they need not be switched on.
     pub(super) fn statistics_silent_for(&self) -> Duration {
         self.last_statistics
-            .elapsed(self.started)
+            .elapsed(&self.clock)
             .unwrap_or_default()
     }
 
@@ -238,7 +364,8 @@ impl Watch {
         let complaint = match error.rdkafka_error_code() {
             Some(Code::Authentication) => format!("{AUTHENTICATION_FAILED}{reason}"),
             // Says nothing that the probe does not, and says it for ever (librdkafka#5546).
-            Some(Code::AllBrokersDown) => return,
+            // A fatal error is the supervisor's.
+            Some(Code::AllBrokersDown | Code::Fatal) => return,
             _ => reason.to_owned(),
         };
         let mut state = self.state();
@@ -260,44 +387,113 @@ impl Watch {
     }
 
     /// Judges the cluster from what was seen, and asks it where nothing was.
-    pub(super) fn look<C: rdkafka::ClientContext>(&self, client: &Client<C>) -> Health {
-        let is_fresh = self.is_fresh();
-        let is_probed = self
-            .last_probe
-            .elapsed(self.started)
-            .is_some_and(|elapsed| elapsed < INTERVAL_UP);
+    pub(super) fn look(&self, cluster: &impl Cluster) -> Health {
         let must_ask = self.must_ask.swap(false, Ordering::AcqRel);
-        let health = match (self.health(), is_fresh, is_probed) {
-            (up @ Health::Up { .. }, true, _) | (up @ Health::Up { .. }, false, true)
-                if !must_ask =>
-            {
-                up
-            }
-            (Health::Down(_) | Health::Starting, true, _) if !must_ask => Health::Up {
-                missing: Vec::new(),
-            },
-            (known, ..) => {
-                self.last_probe.set(self.started);
-                let probed = probe(client, &self.topics(), PROBE_TIMEOUT);
-                if probed.is_ok() && self.is_silent() {
-                    // What was refused during the silence says nothing of the producer.
-                    self.first_attempt.clear();
-                }
-                let is_fresh = self.is_fresh();
-                self.set_silent(probed.is_err() && !is_fresh);
-                match probed {
-                    Ok(probed) => probed,
-                    Err(_) if is_fresh => known,
-                    Err(why) => Health::Down(why),
-                }
-            }
-        };
+        if must_ask || self.is_survey_due() {
+            self.ask(cluster);
+        }
+        self.forget_old_denials();
+        let health = self.judged();
         self.change_to(health)
+    }
+
+    fn is_survey_due(&self) -> bool {
+        let is_fresh = self.is_fresh();
+        let mut state = self.state();
+        if state.reach != Reach::Reached {
+            if is_fresh {
+                // Known to be up; which topics it lacks is asked the next time.
+                state.reach = Reach::Reached;
+                state.faults.clear();
+                self.must_ask.store(true, Ordering::Release);
+            }
+            return !is_fresh;
+        }
+        let took = Duration::from_millis(self.probe_took.load(Ordering::Relaxed));
+        let interval = INTERVAL_UP.max(took.saturating_mul(SURVEY_SHARE));
+        let is_recent = self
+            .last_probe
+            .elapsed(&self.clock)
+            .is_some_and(|elapsed| elapsed < interval);
+        !is_recent && (!is_fresh || !state.faults.is_empty() || !state.denied.is_empty())
+    }
+
+    fn ask(&self, cluster: &impl Cluster) {
+        let began = self.clock.millis();
+        self.last_probe.set(&self.clock);
+        let surveyed = survey(cluster, &self.topics());
+        let took = self.clock.millis().saturating_sub(began);
+        self.probe_took.store(took, Ordering::Relaxed);
+        if surveyed.is_ok() && self.is_silent() {
+            // What was refused during the silence says nothing of the producer.
+            self.first_attempt.clear();
+        }
+        let is_fresh = self.is_fresh();
+        self.set_silent(surveyed.is_err() && !is_fresh);
+        let mut state = self.state();
+        match surveyed {
+            Ok(Surveyed::Whole(faults)) => {
+                state.reach = Reach::Reached;
+                state.faults = faults;
+            }
+            // It is slow, not away. What was known of the others stays known.
+            Ok(Surveyed::Part(faults)) => {
+                state.reach = Reach::Reached;
+                state.faults.extend(faults);
+            }
+            Err(_) if is_fresh => {}
+            Err(why) => state.reach = Reach::Lost(why),
+        }
+    }
+
+    fn forget_old_denials(&self) {
+        if !self.has_denied.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.clock.millis();
+        let mut state = self.state();
+        let is_recent = |at: u64| Duration::from_millis(now.saturating_sub(at)) < DENIED;
+        state.denied.retain(|_, at| is_recent(*at));
+        self.has_denied
+            .store(!state.denied.is_empty(), Ordering::Relaxed);
+    }
+
+    /// What all that is known comes to.
+    fn judged(&self) -> Health {
+        let state = self.state();
+        if let Some(why) = &state.denial {
+            return Health::Down(why.clone());
+        }
+        match &state.reach {
+            Reach::Starting => return Health::Starting,
+            Reach::Lost(why) => return Health::Down(why.clone()),
+            Reach::Reached => {}
+        }
+        let mut missing = self.advice.of_faults(&state.faults);
+        let denied: Vec<&str> = state
+            .denied
+            .keys()
+            .map(String::as_str)
+            .filter(|topic| !state.faults.contains_key(*topic))
+            .collect();
+        if !denied.is_empty() {
+            missing.push(format!(
+                "the broker refused events to {}: the user may not write there and needs Write on {}",
+                listed(&denied),
+                noun(denied.len())
+            ));
+        }
+        let is_unusable =
+            |topic: &String| state.faults.contains_key(topic) || state.denied.contains_key(topic);
+        if !state.topics.is_empty() && state.topics.iter().all(is_unusable) {
+            return Health::Down(missing.join("; "));
+        }
+        Health::Up { missing }
     }
 
     fn is_fresh(&self) -> bool {
         self.last_success
-            .elapsed(self.started)
+            .elapsed(&self.clock)
             .is_some_and(|elapsed| elapsed < FRESH)
     }
 
@@ -315,11 +511,11 @@ impl Watch {
                 tracing::info!(broker = self.name, "broker is up");
             }
             Health::Up { missing } => {
-                let missing = missing.join(", ");
+                let missing = missing.join("; ");
                 tracing::warn!(
                     broker = self.name,
                     missing,
-                    "broker is up, but lacks topics"
+                    "broker is up, but not every topic can be published to"
                 );
             }
             Health::Starting | Health::Refusing { .. } => {}
@@ -345,61 +541,259 @@ impl Watch {
     }
 }
 
-/// Whether the cluster answers and has a leader for one of the topics.
-pub(super) fn has_leaders_for_some<C: rdkafka::ClientContext>(
-    client: &Client<C>,
-    topics: &[String],
-    timeout: Duration,
-) -> bool {
-    matches!(probe(client, topics, timeout), Ok(Health::Up { .. }))
+impl Advice {
+    /// What is wrong with topics and what to do about it, in a sentence for each kind of fault.
+    pub(super) fn of_faults(&self, faults: &BTreeMap<String, Fault>) -> Vec<String> {
+        let with = |kind: &Fault| -> Vec<&str> {
+            let of_kind = faults.iter().filter(|(_, fault)| *fault == kind);
+            of_kind.map(|(topic, _)| topic.as_str()).collect()
+        };
+        let mut kinds: Vec<&Fault> = faults.values().collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+            .into_iter()
+            .map(|kind| {
+                let topics = with(kind);
+                let (names, are) = (listed(&topics), noun(topics.len()));
+                match kind {
+                    Fault::Absent => self.on_absent(&topics),
+                    Fault::Leaderless => format!("no leader for {names}"),
+                    Fault::Hidden => format!(
+                        "the user may not see {names}: it needs Write (or Describe) on {are}"
+                    ),
+                    Fault::Other(why) => format!("{names}: {why}"),
+                }
+            })
+            .collect()
+    }
+
+    fn on_absent(&self, topics: &[&str]) -> String {
+        let (names, first) = (listed(topics), topics.first().copied().unwrap_or("TOPIC"));
+        let does = if topics.len() == 1 { "does" } else { "do" };
+        if self.creates {
+            return format!(
+                "{names} {does} not exist, and the cluster creates no topics though allow.auto.create.topics is set; create {} with `kafka-topics --bootstrap-server {} --create --topic {first}`",
+                noun(topics.len()),
+                self.first_server()
+            );
+        }
+        format!(
+            "{names} {does} not exist, and the bridge creates no topics: create {} with `kafka-topics --bootstrap-server {} --create --topic {first}`, or set options = {{ \"allow.auto.create.topics\" = \"true\" }} where the cluster may create topics by itself",
+            noun(topics.len()),
+            self.first_server()
+        )
+    }
+
+    fn first_server(&self) -> &str {
+        self.servers.split(',').next().unwrap_or_default().trim()
+    }
 }
 
-/// Asks the cluster for the topics: it is up when it answers and has a leader for at least one of them. An error is that it
-/// does not answer.
-fn probe<C: rdkafka::ClientContext>(
-    client: &Client<C>,
-    topics: &[String],
-    timeout: Duration,
-) -> Result<Health, String> {
-    let silent = |error: KafkaError| format!("no answer: {}", code(&error));
-    let deadline = Instant::now() + timeout;
-    let mut missing = Vec::new();
-    for topic in topics {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if !has_leaders(client, topic, left).map_err(silent)? {
-            missing.push(topic.clone());
+/// `topic a`, or `topics a, b and 3 more`.
+fn listed(topics: &[&str]) -> String {
+    let named = topics.get(..MOST_NAMED).unwrap_or(topics);
+    let mut list = format!(
+        "{} {}",
+        if topics.len() == 1 { "topic" } else { "topics" },
+        named.join(", ")
+    );
+    if let Some(more) = topics
+        .len()
+        .checked_sub(MOST_NAMED)
+        .filter(|more| *more > 0)
+    {
+        list.push_str(&format!(" and {more} more"));
+    }
+    list
+}
+
+fn noun(count: usize) -> &'static str {
+    if count == 1 { "it" } else { "each of them" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Answers as it is told to, and counts how often it is asked.
+    #[derive(Default)]
+    struct Fake {
+        faults: RefCell<HashMap<String, Fault>>,
+        is_away: Cell<bool>,
+        asked: Cell<usize>,
+    }
+
+    impl Cluster for Fake {
+        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, String> {
+            self.asked.set(self.asked.get() + 1);
+            if self.is_away.get() {
+                return Err("no answer".to_owned());
+            }
+            Ok(self.faults.borrow().get(name).cloned())
+        }
+
+        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
+            Err("not asked here".to_owned())
         }
     }
-    if topics.is_empty() {
-        client.fetch_metadata(None, timeout).map_err(silent)?;
-    } else if missing.len() == topics.len() {
-        return Ok(Health::Down(format!(
-            "no leader for {}",
-            missing.join(", ")
-        )));
+
+    /// A watch whose time passes only when it is told to.
+    fn watch(topics: &[&str]) -> (Watch, Arc<AtomicU64>, Fake) {
+        let time = Arc::new(AtomicU64::new(1));
+        let advice = Advice {
+            servers: "k-1:9092,k-2:9092".to_owned(),
+            creates: false,
+        };
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let watch = Watch::with_clock("main", topics, advice, Clock::Paused(Arc::clone(&time)));
+        (watch, time, Fake::default())
     }
-    Ok(Health::Up { missing })
-}
 
-fn has_leaders<C: rdkafka::ClientContext>(
-    client: &Client<C>,
-    topic: &str,
-    timeout: Duration,
-) -> Result<bool, KafkaError> {
-    let metadata = client.fetch_metadata(Some(topic), timeout)?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    Ok(found.is_some_and(|found| {
-        let mut partitions = found.partitions().iter();
-        found
-            .error()
-            .is_none_or(|error| error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
-            && !found.partitions().is_empty()
-            && partitions.all(|partition| partition.leader() >= 0)
-    }))
-}
+    fn pass(time: &AtomicU64, duration: Duration) {
+        let millis = u64::try_from(duration.as_millis()).unwrap();
+        time.fetch_add(millis, Ordering::Relaxed);
+    }
 
-fn code(error: &KafkaError) -> String {
-    error
-        .rdkafka_error_code()
-        .map_or_else(|| error.to_string(), |code| code.to_string())
+    fn up() -> Health {
+        Health::Up {
+            missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_idle_cluster_is_asked_now_and_then_and_a_busy_one_hardly() {
+        let (watch, time, cluster) = watch(&["a"]);
+        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(cluster.asked.get(), 1, "it was asked a moment ago");
+        pass(&time, INTERVAL_UP);
+        watch.look(&cluster);
+        assert_eq!(cluster.asked.get(), 2);
+        for _ in 0..10 {
+            pass(&time, INTERVAL_UP);
+            watch.note_success();
+            assert_eq!(watch.look(&cluster), up());
+        }
+        assert_eq!(cluster.asked.get(), 2, "acknowledgements say it all");
+    }
+
+    #[test]
+    fn silence_is_down_until_something_answers() {
+        let (watch, time, cluster) = watch(&["a"]);
+        cluster.is_away.set(true);
+        assert!(matches!(watch.look(&cluster), Health::Down(_)));
+        assert!(watch.is_silent() && watch.is_down_for("a") && watch.is_down_for("unknown"));
+        assert!(matches!(watch.silence(), Some((Reason::Disconnected, _))));
+        cluster.is_away.set(false);
+        pass(&time, INTERVAL);
+        assert_eq!(watch.look(&cluster), up());
+        assert!(watch.silence().is_none() && !watch.is_down_for("a"));
+        // An acknowledgement a moment ago outweighs a question without an answer.
+        watch.note_success();
+        cluster.is_away.set(true);
+        watch.set_topics(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(watch.look(&cluster), up());
+        pass(&time, FRESH + INTERVAL_UP);
+        assert!(matches!(watch.look(&cluster), Health::Down(_)));
+        watch.note_success();
+        assert_eq!(watch.look(&cluster), up());
+    }
+
+    #[test]
+    fn missing_topics_are_named_with_what_to_do_and_found_when_they_are_there() {
+        let (watch, time, cluster) = watch(&["a", "b"]);
+        let absent = |topic: &str| (topic.to_owned(), Fault::Absent);
+        *cluster.faults.borrow_mut() = [absent("a"), absent("b")].into();
+        let Health::Down(why) = watch.look(&cluster) else {
+            panic!("nothing can be published to")
+        };
+        for text in [
+            "topics a, b do not exist",
+            "kafka-topics --bootstrap-server k-1:9092 --create --topic a",
+            "allow.auto.create.topics",
+        ] {
+            assert!(why.contains(text), "{text}: {why}");
+        }
+        cluster.faults.borrow_mut().remove("a");
+        pass(&time, INTERVAL_UP);
+        let Health::Up { missing } = watch.look(&cluster) else {
+            panic!("one is there")
+        };
+        assert!(
+            missing.concat().contains("topic b does not exist"),
+            "{missing:?}"
+        );
+        // Under load as well.
+        cluster.faults.borrow_mut().clear();
+        pass(&time, INTERVAL_UP);
+        watch.note_success();
+        assert_eq!(watch.look(&cluster), up());
+    }
+
+    #[test]
+    fn a_refused_topic_is_told_of_for_a_while_and_does_not_speak_against_the_producer() {
+        let (watch, time, cluster) = watch(&["a", "b"]);
+        watch.look(&cluster);
+        watch.note_attempt();
+        pass(&time, Duration::from_secs(60));
+        watch.note_denied("a");
+        assert_eq!(watch.unsuccessful_for(), Duration::ZERO);
+        let Health::Up { missing } = watch.look(&cluster) else {
+            panic!("the other topic takes events")
+        };
+        assert!(missing.concat().contains("needs Write"), "{missing:?}");
+        watch.note_denied("b");
+        assert!(matches!(watch.look(&cluster), Health::Down(why) if why.contains("a, b")));
+        assert!(watch.silence().is_none(), "the next event may try");
+        watch.note_stored("a");
+        assert!(matches!(watch.look(&cluster), Health::Up { .. }));
+        pass(&time, DENIED);
+        assert_eq!(watch.look(&cluster), up());
+    }
+
+    #[test]
+    fn what_is_remembered_of_refused_topics_is_bounded() {
+        let (watch, _, cluster) = watch(&[]);
+        for number in 0..10 * MOST_REMEMBERED {
+            watch.note_denied(&format!("topic-{number}"));
+            watch.note_failure(&format!("topic-{number}"));
+        }
+        assert_eq!(watch.state().denied.len(), MOST_REMEMBERED);
+        assert_eq!(watch.failing().len(), MOST_REMEMBERED);
+        let names: Vec<String> = (0..100).map(|number| format!("t{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(
+            listed(&names).ends_with("and 92 more"),
+            "{}",
+            listed(&names)
+        );
+        drop(cluster);
+    }
+
+    #[test]
+    fn a_cluster_that_refuses_everything_is_down_for_want_of_rights() {
+        let (watch, _, cluster) = watch(&["a"]);
+        watch.look(&cluster);
+        watch.set_denial(Some("needs Write".to_owned()));
+        assert_eq!(watch.health(), Health::Down("needs Write".to_owned()));
+        assert!(matches!(watch.silence(), Some((Reason::Authorization, _))));
+        assert!(watch.is_down_for("a") && watch.is_down_for("unknown"));
+        watch.set_denial(None);
+        assert_eq!(watch.health(), up());
+    }
+
+    #[test]
+    fn only_topics_that_failed_since_the_last_success_count_against_the_producer() {
+        let (watch, time, _) = watch(&["a", "b"]);
+        watch.note_failure("a");
+        pass(&time, INTERVAL);
+        watch.note_success();
+        pass(&time, INTERVAL);
+        watch.note_failure("b");
+        assert_eq!(watch.failing(), ["b"]);
+    }
 }

@@ -5,14 +5,19 @@
 
 mod durability;
 mod health;
+mod metadata;
 mod names;
+mod options;
 mod outcome;
 mod producers;
+mod reach;
 mod replay;
+mod rights;
 mod settings;
 mod status;
 mod subscription;
 mod supervisor;
+mod trial;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -32,7 +37,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::durability::Attention;
-use super::outcome::{Outcome, Reason};
+use super::outcome::{NotStored, Outcome, Reason, Unknown};
 use super::waiters::{Ticket, Waiter, Waiters};
 use super::{Health, Kind, Limits, Message, StartError};
 use crate::metrics::BrokerMetrics;
@@ -42,6 +47,7 @@ use supervisor::Supervisor;
 
 pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use names::{check_topic, check_value};
+pub(in crate::brokers) use reach::reach;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
@@ -75,7 +81,7 @@ impl Kafka {
         metrics: Arc<BrokerMetrics>,
     ) -> Result<Self, StartError> {
         let waiters = Waiters::new(limits.max_in_flight);
-        let watch = Arc::new(Watch::new(name, topics));
+        let watch = Arc::new(Watch::new(name, topics, settings.advice()));
         let reports = Reports {
             waiters: Arc::clone(&waiters),
             watch: Arc::clone(&watch),
@@ -93,13 +99,68 @@ impl Kafka {
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
         let reported = match self.produce(message, deadline, Company::Anyone) {
             Err(outcome) => return outcome,
-            Ok(waiter) => report(waiter).await,
+            Ok(waiter) => self.report(waiter, message).await,
         };
         if matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
             // Rare, and its future is larger than the usual one.
             Box::pin(self.publish_alone(message, deadline)).await
         } else {
             reported
+        }
+    }
+
+    /// Waits for a message's delivery report.
+    async fn report(&self, waiter: Waiter, message: &Message) -> Outcome {
+        match waiter.await {
+            Some(stored @ Outcome::Stored(_)) => {
+                self.watch.note_stored(&message.destination);
+                stored
+            }
+            Some(outcome) => self.note_unstored(message, outcome),
+            None => {
+                self.watch.note_failure(&message.destination);
+                Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
+            }
+        }
+    }
+
+    /// Remembers what an outcome says of the topic and of the producers, and says it in words.
+    fn note_unstored(&self, message: &Message, outcome: Outcome) -> Outcome {
+        let topic = &message.destination;
+        match outcome {
+            Outcome::NotStored(NotStored { reason, detail }) => {
+                let (reason, detail) = self.cause(reason, detail);
+                match reason {
+                    Reason::Authorization => self.watch.note_denied(topic),
+                    Reason::TooLarge => self.watch.note_answer(),
+                    _ => self.watch.note_failure(topic),
+                }
+                Outcome::not_stored(reason, outcome::explain(reason, detail))
+            }
+            Outcome::Unknown(Unknown { reason, detail }) => {
+                self.watch.note_failure(topic);
+                let (reason, detail) = self.cause(reason, detail);
+                Outcome::unknown(reason, detail)
+            }
+            stored @ Outcome::Stored(_) => stored,
+        }
+    }
+
+    /// What has ended the producers, where they have ended.
+    fn cause(&self, reason: Reason, detail: String) -> (Reason, String) {
+        if reason != Reason::Fatal {
+            return (reason, detail);
+        }
+        let producers = self.supervisor.producers();
+        match producers
+            .as_ref()
+            .and_then(|producers| producers.fatal_error())
+        {
+            Some((code, what)) if outcome::is_denial(code) => {
+                self.watch.look_now();
+                (Reason::Authorization, what)
+            }
+            _ => (reason, detail),
         }
     }
 
@@ -119,7 +180,7 @@ impl Kafka {
         }
         match self.produce(message, deadline, Company::Nobody) {
             Err(outcome) => outcome,
-            Ok(waiter) => report(waiter).await,
+            Ok(waiter) => self.report(waiter, message).await,
         }
     }
 
@@ -162,7 +223,7 @@ impl Kafka {
         match producer.send(record) {
             Ok(()) => Ok(waiter),
             Err((error, _)) => {
-                let outcome = outcome::of_produce_error(&error);
+                let outcome = self.note_unstored(message, outcome::of_produce_error(&error));
                 if matches!(&outcome, Outcome::NotStored(not) if not.reason == Reason::Fatal) {
                     self.watch.look_now();
                 }
@@ -239,13 +300,6 @@ impl Drop for Kafka {
         self.watch.stop();
         self.supervisor.retire();
     }
-}
-
-/// Waits for a message's delivery report.
-async fn report(waiter: Waiter) -> Outcome {
-    waiter.await.unwrap_or_else(|| {
-        Outcome::unknown(Reason::TimedOut, "no delivery report before the deadline")
-    })
 }
 
 /// A ticket as librdkafka carries it: a pointer-sized number.

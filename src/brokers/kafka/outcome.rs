@@ -28,6 +28,36 @@ pub(super) fn of_produce_error(error: &KafkaError) -> Outcome {
     Outcome::not_stored(reason(error), error.to_string())
 }
 
+/// Whether a fatal error is about rights: only an administrator can cure it.
+pub(super) fn is_denial(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+    )
+}
+
+/// A fatal error about rights, in words for the operator.
+pub(super) fn denial(what: &str) -> String {
+    format!(
+        "the user may not write: it needs Write on the topics (before Kafka 3.0, IdempotentWrite on the cluster as well) ({what})"
+    )
+}
+
+/// The detail of a refusal in words for the operator, where librdkafka's own do not help.
+pub(super) fn explain(reason: Reason, detail: String) -> String {
+    match reason {
+        Reason::UnknownTopic => {
+            format!("the topic does not exist, and the bridge creates none ({detail})")
+        }
+        Reason::Authorization => {
+            format!("the user may not write to the topic: it needs Write on it ({detail})")
+        }
+        _ => detail,
+    }
+}
+
 fn reason(error: &KafkaError) -> Reason {
     match error.rdkafka_error_code() {
         Some(

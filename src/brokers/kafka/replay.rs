@@ -9,20 +9,17 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::subscription::delivered;
-use super::{Settings, describe};
+use super::{Settings, describe, rights};
 use crate::brokers::{Delivered, ReplayError};
 
 /// How long the cluster may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait for an error that has been queued already.
-const CAUSE_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// A topic that is being replayed.
 pub struct Replay {
     consumer: StreamConsumer,
     topic: String,
-    partitions: usize,
+    group: String,
     unfinished: HashSet<i32>,
     remaining: u64,
 }
@@ -40,50 +37,41 @@ impl Replay {
             group.push('/');
             group.push_str(selection);
         }
-        let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic, &group));
+        let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic, group));
         starting
             .await
-            .unwrap_or_else(|error| Err(ReplayError(error.to_string())))
+            .unwrap_or_else(|error| Err(error.to_string()))
+            .map_err(ReplayError)
     }
 
-    fn assign(settings: &Settings, topic: String, group: &str) -> Result<Self, ReplayError> {
-        let fail = |error: KafkaError| explain(&error, &topic);
+    fn assign(settings: &Settings, topic: String, group: String) -> Result<Self, String> {
         let mut config = settings.consumer_config(true);
-        config.set("group.id", group);
+        config.set("group.id", &group);
         config.set("enable.partition.eof", "true");
-        let consumer: StreamConsumer = config.create().map_err(fail)?;
-        let metadata = consumer
-            .fetch_metadata(Some(&topic), TIMEOUT)
-            .map_err(fail)?;
+        let consumer: StreamConsumer = config.create().map_err(|error| describe(&error))?;
         let mut partitions = TopicPartitionList::new();
-        for found in metadata
-            .topics()
-            .iter()
-            .filter(|found| found.name() == topic)
-        {
-            for partition in found.partitions() {
-                partitions.add_partition(&topic, partition.id());
-            }
-            // A topic that can't be read is not an empty one.
-            if let Some(error) = found.error() {
-                return Err(fail(KafkaError::MetadataFetch(error.into())));
-            }
+        for partition in rights::partitions(&consumer, &topic, TIMEOUT)? {
+            partitions.add_partition(&topic, partition);
         }
-        if partitions.count() == 0 {
-            return Err(ReplayError(format!("the topic {topic} does not exist")));
-        }
+        let explain = |error: &KafkaError| {
+            rights::explain(error, &format!("the topic {topic}"), Some(&group))
+        };
         let committed = consumer
             .committed_offsets(partitions, TIMEOUT)
-            .map_err(|error| fail(cause(&consumer, error)))?;
+            .map_err(|error| {
+                // A refused group shows as a time-out; the reason waits to be read.
+                let reason = rights::pending_error(&consumer);
+                explain(&reason.unwrap_or(error))
+            })?;
         let mut assignment = TopicPartitionList::new();
         let mut unfinished = HashSet::new();
         let mut remaining = 0;
         for element in committed.elements() {
             // Without the position everything would be moved once more.
-            element.error().map_err(fail)?;
+            element.error().map_err(|error| explain(&error))?;
             let (start, end) = consumer
                 .fetch_watermarks(&topic, element.partition(), TIMEOUT)
-                .map_err(fail)?;
+                .map_err(|error| explain(&error))?;
             let from = match element.offset() {
                 Offset::Offset(offset) => offset.max(start),
                 _ => start,
@@ -91,16 +79,18 @@ impl Replay {
             if from < end {
                 assignment
                     .add_partition_offset(&topic, element.partition(), Offset::Offset(from))
-                    .map_err(fail)?;
+                    .map_err(|error| describe(&error))?;
                 unfinished.insert(element.partition());
                 remaining += u64::try_from(end - from).unwrap_or_default();
             }
         }
-        consumer.assign(&assignment).map_err(fail)?;
+        consumer
+            .assign(&assignment)
+            .map_err(|error| describe(&error))?;
         Ok(Self {
             consumer,
             topic,
-            partitions: committed.count(),
+            group,
             unfinished,
             remaining,
         })
@@ -117,7 +107,7 @@ impl Replay {
                 Err(KafkaError::PartitionEOF(partition)) => {
                     self.unfinished.remove(&partition);
                 }
-                Err(error) => return Err(explain(&error, &self.topic)),
+                Err(error) => return Err(self.explain(&error)),
             }
         }
         Ok(None)
@@ -134,37 +124,11 @@ impl Replay {
         let committed = moved.and_then(|()| {
             tokio::task::block_in_place(|| self.consumer.commit(&position, CommitMode::Sync))
         });
-        committed.map_err(|error| explain(&error, &self.topic))
+        committed.map_err(|error| self.explain(&error))
     }
-}
 
-/// Why there was no answer about a group: librdkafka looks for its coordinator in the background, and tells only the queue of
-/// messages that this is refused.
-fn cause(consumer: &StreamConsumer, error: KafkaError) -> KafkaError {
-    if error.rdkafka_error_code() != Some(Code::OperationTimedOut) {
-        return error;
+    fn explain(&self, error: &KafkaError) -> ReplayError {
+        let topic = format!("the topic {}", self.topic);
+        ReplayError(rights::explain(error, &topic, Some(&self.group)))
     }
-    let queued = tokio::runtime::Handle::current()
-        .block_on(async { tokio::time::timeout(CAUSE_TIMEOUT, consumer.recv()).await });
-    match queued {
-        Ok(Err(cause)) => cause,
-        Ok(Ok(_)) | Err(_) => error,
-    }
-}
-
-/// An error, with the right that is missing where that is the cause.
-fn explain(error: &KafkaError, topic: &str) -> ReplayError {
-    let what = describe(error);
-    ReplayError(match error.rdkafka_error_code() {
-        Some(Code::GroupAuthorizationFailed) => format!(
-            "the user may not use the group hookbridge-replay-{topic}; grant it Read on the group ({what})"
-        ),
-        Some(Code::TopicAuthorizationFailed) => {
-            format!("the user may not read the topic {topic}; grant it Read on the topic ({what})")
-        }
-        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
-            format!("the topic {topic} does not exist")
-        }
-        _ => what,
-    })
 }

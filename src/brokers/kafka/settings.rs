@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::BaseProducer;
 use zeroize::Zeroizing;
 
+use super::health::Advice;
+use super::options;
 use crate::brokers::{Kind, Limits};
 use crate::config::Section;
 
@@ -16,6 +20,9 @@ const MARGIN: Duration = Duration::from_millis(1200);
 
 /// The longest between two attempts to connect, in milliseconds: less than [`MARGIN`].
 const RECONNECT_MAX_MS: &str = "1000";
+
+/// The time before the first attempt to connect again, in milliseconds.
+const RECONNECT_MS: &str = "1000";
 
 /// How long the patient producer waits for more, in milliseconds. librdkafka counts in whole ones.
 const PATIENCE_MS: &str = "1";
@@ -28,30 +35,6 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The largest `message.max.bytes` that librdkafka takes (`CONFIGURATION.md`).
 const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
-
-/// Properties that the promise rests on, and why they can't be set.
-const FIXED: [(&[&str], &str); 5] = [
-    (
-        &["acks", "request.required.acks"],
-        "a 2xx means that all in-sync replicas have the event, so it is `all`",
-    ),
-    (
-        &["message.timeout.ms", "delivery.timeout.ms"],
-        "it follows from `publish_timeout`, so that the client's answer comes before the sender's",
-    ),
-    (
-        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
-        "it follows from `max_in_flight` and `max_in_flight_bytes`, which answer 503 before the queue is full",
-    ),
-    (
-        &["delivery.report.only.error", "dr_cb", "dr_msg_cb"],
-        "without reports of success no event could be acknowledged",
-    ),
-    (
-        &["bootstrap.servers", "metadata.broker.list"],
-        "it is `bootstrap_servers`, beside `options`",
-    ),
-];
 
 /// A Kafka cluster, and how to reach it.
 #[derive(Clone, PartialEq)]
@@ -73,38 +56,86 @@ impl std::fmt::Debug for Settings {
 
 impl Settings {
     pub(in crate::brokers) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let bootstrap_servers = section.required_text("bootstrap_servers", "\"localhost:9092\"");
+        let bootstrap_servers = if section.is_list("bootstrap_servers") {
+            section.texts("bootstrap_servers");
+            section.problem_at(
+                "bootstrap_servers",
+                "it is one text with commas in it; write for example \"kafka-1:9092,kafka-2:9092\"",
+            );
+            None
+        } else {
+            section.required_text("bootstrap_servers", "\"localhost:9092\"")
+        };
+        if let Some(servers) = &bootstrap_servers
+            && let Err(what) = options::check_servers(servers)
+        {
+            section.problem_at("bootstrap_servers", what);
+        }
         let options = section.secret_map("options");
+        let mut is_refused = false;
         for (name, value) in &options {
-            let fixed = FIXED
-                .iter()
-                .find(|(names, _)| names.contains(&name.as_str()));
-            if let Some((_, reason)) = fixed {
-                section.problem_at(
-                    &format!("options.{name}"),
-                    format!("{name} can't be set: {reason}"),
-                );
-            } else if let Err(error) = ClientConfig::new()
-                .set(name.as_str(), value.as_str())
-                .create_native_config()
-            {
-                // The error's own words would contain the value, which may be a secret.
-                let is_unknown = error.to_string().contains("No such configuration property");
-                let what = if is_unknown {
-                    "is no property of librdkafka"
-                } else {
-                    "has a value that librdkafka does not take"
-                };
-                section.problem_at(
-                    &format!("options.{name}"),
-                    format!("{name} {what} (see its CONFIGURATION.md)"),
-                );
+            if let Some(what) = options::problem(name, value) {
+                is_refused = true;
+                section.problem_at(&format!("options.{name}"), what);
             }
+        }
+        if !is_refused {
+            options::warn(section, &options);
         }
         Some(Self {
             bootstrap_servers: bootstrap_servers?,
             options,
         })
+    }
+
+    /// Creates the clients that `run` and `tail` would create, and drops them. They know no server, so they connect to none.
+    ///
+    /// # Errors
+    /// Why librdkafka does not take the options together, and the option to point at.
+    pub(in crate::brokers) fn try_clients(
+        &self,
+        limits: Limits,
+    ) -> Result<(), (Option<&str>, String)> {
+        let producers = std::iter::once(self.producer_config(limits))
+            .chain(self.patient_producer_config(limits));
+        let offline = |mut config: ClientConfig| {
+            config.remove("bootstrap.servers");
+            config
+        };
+        let tried = producers
+            .map(|config| offline(config).create::<BaseProducer>().map(drop))
+            .fold(Ok(()), Result::and);
+        let consumer = || offline(self.consumer_config(false)).create::<BaseConsumer>();
+        tried
+            .and_then(|()| consumer().map(drop))
+            .map_err(|error| options::conflict(&self.options, &error))
+    }
+
+    /// How often the client says that it lives, where the user has switched that on.
+    pub(super) fn statistics_interval(&self) -> Option<Duration> {
+        let mut options = self.options.iter();
+        let (_, interval) = options.find(|(name, _)| name == "statistics.interval.ms")?;
+        let interval = interval.trim().parse().ok()?;
+        Some(Duration::from_millis(interval)).filter(|interval| !interval.is_zero())
+    }
+
+    /// What a message needs to say how to create topics.
+    pub(super) fn advice(&self) -> Advice {
+        let creates = self.options.iter().any(|(name, value)| {
+            name == "allow.auto.create.topics"
+                && ["true", "t", "1"].contains(&value.trim().to_ascii_lowercase().as_str())
+        });
+        Advice {
+            servers: self.bootstrap_servers.clone(),
+            creates,
+        }
+    }
+
+    /// Whether the cluster knows who the bridge is, so that it may refuse what others may do.
+    pub(super) fn has_identity(&self) -> bool {
+        let identities = ["sasl.", "ssl.key.", "ssl.certificate.", "ssl.keystore."];
+        let mut names = self.options.iter().map(|(name, _)| name);
+        names.any(|name| identities.iter().any(|start| name.starts_with(start)))
     }
 
     pub(in crate::brokers) fn bootstrap_servers(&self) -> &str {
@@ -134,9 +165,10 @@ impl Settings {
         config.set("socket.timeout.ms", "10000");
         config.set("socket.connection.setup.timeout.ms", "5000");
         config.set("socket.keepalive.enable", "true");
-        // Doubled with each attempt. Half of it is also the least time between the connections that are made for want of one,
-        // which is most of what a start takes.
-        config.set("reconnect.backoff.ms", "20");
+        // Half of it is the least time between the connections that a client makes while it has none, whatever they fail
+        // for: after a failed TLS handshake nothing else slows it down. A client that has found its servers lets the first
+        // connection go, and waits as long once.
+        config.set("reconnect.backoff.ms", RECONNECT_MS);
         config.set("reconnect.backoff.max.ms", RECONNECT_MAX_MS);
         config.set("enable.metrics.push", "false");
         config.set("log.connection.close", "false");
@@ -203,6 +235,7 @@ impl Settings {
         self.set_options(&mut config);
         config.set("group.id", "hookbridge-tail");
         config.set("enable.auto.commit", "false");
+        config.set("enable.partition.eof", "false");
         config.set(
             "auto.offset.reset",
             if from_start { "earliest" } else { "latest" },
@@ -211,6 +244,13 @@ impl Settings {
     }
 
     fn set_options(&self, config: &mut ClientConfig) {
+        // A user who only shortens the longest pause need not know the first one.
+        let mut options = self.options.iter();
+        if let Some((_, most)) = options.find(|(name, _)| name == "reconnect.backoff.max.ms")
+            && most.trim().parse::<u32>().is_ok_and(|most| most < 1000)
+        {
+            config.set("reconnect.backoff.ms", most.trim());
+        }
         for (name, value) in &self.options {
             config.set(name.as_str(), value.as_str());
         }

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Settings, describe};
+use super::{Settings, describe, rights};
 use crate::brokers::{Delivered, From, SubscribeError};
 
 /// How long the cluster may take to say where the topics' partitions are.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// librdkafka asks for the group's coordinator, although nothing is committed.
+const GROUP: &str = "hookbridge-tail";
 
 /// Messages of some topics.
 pub struct Subscription(StreamConsumer);
@@ -33,23 +36,8 @@ impl Subscription {
         let message = self.0.recv().await;
         message
             .map(|message| delivered(&message))
-            .map_err(|error| explain(&error))
+            .map_err(|error| SubscribeError(rights::explain(&error, "the topics", Some(GROUP))))
     }
-}
-
-/// An error, with the right that is missing where that is the cause.
-fn explain(error: &KafkaError) -> SubscribeError {
-    let what = describe(error);
-    SubscribeError(match error.rdkafka_error_code() {
-        Some(Code::TopicAuthorizationFailed) => {
-            format!("the user may not read the topic; grant it Read on the topic ({what})")
-        }
-        // librdkafka asks for the group's coordinator, although nothing is committed.
-        Some(Code::GroupAuthorizationFailed) => format!(
-            "the user may not use the group hookbridge-tail; grant it Read on the group ({what})"
-        ),
-        _ => what,
-    })
 }
 
 pub(super) fn delivered(message: &BorrowedMessage<'_>) -> Delivered {
@@ -77,49 +65,38 @@ fn assign(
     topics: &[String],
     from: From,
 ) -> Result<Subscription, SubscribeError> {
-    let fail = explain;
+    let fail = |error: &KafkaError, topic: &str| {
+        SubscribeError(rights::explain(
+            error,
+            &format!("the topic {topic}"),
+            Some(GROUP),
+        ))
+    };
     let consumer: StreamConsumer = settings
         .consumer_config(from == From::Start)
         .create()
-        .map_err(|error| fail(&error))?;
+        .map_err(|error| SubscribeError(describe(&error)))?;
     let mut assignment = TopicPartitionList::new();
     for topic in topics {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), TIMEOUT)
-            .map_err(|error| fail(&error))?;
-        let partitions = metadata
-            .topics()
-            .iter()
-            .filter(|found| found.name() == topic)
-            .flat_map(|found| found.partitions());
-        let before = assignment.count();
+        let partitions = rights::partitions(&consumer, topic, TIMEOUT).map_err(SubscribeError)?;
         for partition in partitions {
             let offset = match from {
                 From::Start => Offset::Beginning,
                 // The end as a number: "the end" would be looked up later, after messages that should be seen.
                 From::Now => {
                     let (_, end) = consumer
-                        .fetch_watermarks(topic, partition.id(), TIMEOUT)
-                        .map_err(|error| fail(&error))?;
+                        .fetch_watermarks(topic, partition, TIMEOUT)
+                        .map_err(|error| fail(&error, topic))?;
                     Offset::Offset(end)
                 }
             };
             assignment
-                .add_partition_offset(topic, partition.id(), offset)
-                .map_err(|error| fail(&error))?;
-        }
-        let refused = metadata
-            .topics()
-            .iter()
-            .filter_map(|found| found.error())
-            .find(|error| Code::from(*error) == Code::TopicAuthorizationFailed);
-        if let Some(refused) = refused {
-            return Err(fail(&KafkaError::MetadataFetch(refused.into())));
-        }
-        if assignment.count() == before {
-            return Err(SubscribeError(format!("the topic {topic} does not exist")));
+                .add_partition_offset(topic, partition, offset)
+                .map_err(|error| fail(&error, topic))?;
         }
     }
-    consumer.assign(&assignment).map_err(|error| fail(&error))?;
+    consumer
+        .assign(&assignment)
+        .map_err(|error| SubscribeError(describe(&error)))?;
     Ok(Subscription(consumer))
 }

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwapOption, Guard};
 use rdkafka::producer::{BaseProducer, Producer as _};
 
-use super::health::{INTERVAL, has_leaders_for_some};
+use super::health::INTERVAL;
+use super::metadata::Cluster as _;
+use super::outcome;
 use super::producers::Producers;
+use super::trial::{Trial, Verdict};
 use super::{Reports, Settings, describe};
 use crate::brokers::outcome::Restart;
 use crate::brokers::{Health, Limits, StartError};
@@ -21,11 +24,17 @@ const MOST_BACKOFF: Duration = Duration::from_secs(30);
 /// Attempts but no success for so long, although the cluster answers others.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// Three intervals without statistics: the client's main or polling thread is gone.
-const SILENT: Duration = Duration::from_secs(15);
+/// So many intervals without statistics: the client's main or polling thread is gone.
+const SILENT_INTERVALS: u32 = 3;
+
+/// How long a trial producer may take to learn whether it may write.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a fresh client may take to look at the cluster.
 const SECOND_LOOK: Duration = Duration::from_secs(5);
+
+/// The most topics that a fresh client is asked about.
+const MOST_TOPICS: usize = 4;
 
 /// The longest that replaced producers are kept for what they still have under way.
 const FAREWELL: Duration = Duration::from_secs(60);
@@ -91,10 +100,24 @@ impl Supervisor {
         let watch = &self.reports.watch;
         let mut backoff = LEAST_BACKOFF;
         let mut last_restart: Option<Instant> = None;
+        let mut trials = Trials::default();
         loop {
             let Some(producers) = self.producers.load_full() else {
                 return;
             };
+            if let Some(denial) = denial(&producers) {
+                watch.set_denial(Some(denial));
+                if trials.is_due() && self.may_write() {
+                    tracing::info!(broker = watch.name(), "the cluster lets the user write now");
+                    self.replace(producers, Restart::Fatal);
+                    watch.set_denial(None);
+                }
+                if watch.wait(INTERVAL) {
+                    return;
+                }
+                continue;
+            }
+            trials = Trials::default();
             let broken = self.broken(&producers);
             let may_restart = last_restart.is_none_or(|last| last.elapsed() >= backoff);
             match broken {
@@ -131,7 +154,10 @@ impl Supervisor {
         if let Some((code, what)) = producers.fatal_error() {
             return Some((Restart::Fatal, format!("{code}: {what}")));
         }
-        if watch.statistics_silent_for() > SILENT {
+        let interval = self.settings.statistics_interval();
+        if interval.is_some_and(|interval| {
+            watch.statistics_silent_for() > interval.saturating_mul(SILENT_INTERVALS)
+        }) {
             return Some((
                 Restart::Unresponsive,
                 "the client's threads say nothing any more".to_owned(),
@@ -148,12 +174,23 @@ impl Supervisor {
         None
     }
 
-    /// Whether a client that knows nothing of the past finds leaders.
+    /// Whether a client that knows nothing of the past finds leaders for a topic that events failed for.
     fn cluster_answers(&self) -> bool {
         let client: Result<BaseProducer, _> = self.settings.consumer_config(false).create();
-        client.is_ok_and(|client| {
-            has_leaders_for_some(client.client(), &self.reports.watch.topics(), SECOND_LOOK)
-        })
+        let Ok(client) = client else { return false };
+        let watch = &self.reports.watch;
+        let topics = watch.failing();
+        if topics.is_empty() {
+            return client.client().fetch_metadata(None, SECOND_LOOK).is_ok();
+        }
+        let mut topics = topics.iter().take(MOST_TOPICS);
+        topics.any(|topic| matches!(client.client().topic(topic, SECOND_LOOK), Ok(None)))
+    }
+
+    /// Whether a new producer would be allowed to write.
+    fn may_write(&self) -> bool {
+        let trial = Trial::start(&self.settings, self.limits);
+        trial.is_ok_and(|trial| matches!(trial.verdict(TRIAL_TIMEOUT), Verdict::Allowed))
     }
 
     fn replace(&self, old: Arc<Producers>, reason: Restart) {
@@ -176,6 +213,29 @@ impl Supervisor {
             ),
         }
     }
+}
+
+/// When a producer that the cluster has refused for good is worth another try.
+#[derive(Debug, Default)]
+struct Trials(Option<(Instant, Duration)>);
+
+impl Trials {
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let pause = match self.0 {
+            Some((last, pause)) if now.duration_since(last) < pause => return false,
+            Some((_, pause)) => (pause * 2).min(MOST_BACKOFF),
+            None => LEAST_BACKOFF,
+        };
+        self.0 = Some((now, pause));
+        true
+    }
+}
+
+/// Why the cluster has refused the producers for good, where rights are the reason: new ones would fare the same.
+fn denial(producers: &Producers) -> Option<String> {
+    let (code, what) = producers.fatal_error()?;
+    outcome::is_denial(code).then(|| outcome::denial(&what))
 }
 
 /// Flushes and drops producers on a plain thread, when nobody else holds them.

@@ -187,7 +187,13 @@ impl Subjects {
         let mut missing: Vec<String> = state.unusable.keys().cloned().collect();
         missing.sort();
         if !state.are_all {
-            return Health::Up { missing };
+            let said = missing.iter().filter_map(|subject| {
+                let unusable = state.unusable.get(subject)?;
+                Some(format!("{subject}: {}", unusable.why))
+            });
+            return Health::Up {
+                missing: said.collect(),
+            };
         }
         let mut reasons: Vec<&str> = state
             .unusable
@@ -241,7 +247,7 @@ mod tests {
         assert_eq!(subjects.health(Health::Starting), Health::Starting);
         findings.extend([Finding::inspected("c")]);
         subjects.note_findings(&mut findings);
-        let missing = vec!["a".to_owned(), "b".to_owned()];
+        let missing = vec!["a: no stream".to_owned(), "b: no stream".to_owned()];
         assert_eq!(subjects.health(up()), Health::Up { missing });
         subjects.forget();
         assert_eq!(subjects.health(up()), up());

@@ -21,6 +21,7 @@ pub(crate) enum Resource {
 pub(crate) enum Operation {
     Read = 3,
     Write = 4,
+    Describe = 8,
     DescribeConfigs = 10,
 }
 

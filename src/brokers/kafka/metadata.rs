@@ -1,0 +1,302 @@
+//! What the cluster says of its topics.
+//!
+//! librdkafka asks for one topic, or for all of the cluster's; rdkafka has no request for a list. A few topics are asked for one
+//! by one, which is cheap for any cluster. Where there are many, or answers are slow, one request for all takes their place:
+//! it costs a large cluster some megabytes, so [`Watch`](super::health::Watch) makes it seldom.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::types::RDKafkaRespErr as Response;
+
+/// The most topics that are asked for one by one.
+const MOST_ONE_BY_ONE: usize = 16;
+/// Answers are slow when so much time has passed and not every topic has been asked for.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long the answer about one topic may take.
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the answer about all topics may take.
+const ALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of the topics that are not among all of them, as many are asked for by name: a topic that the user may not see is left
+/// out of the list, and a topic is created only where it is asked for.
+const MOST_NAMED: usize = 8;
+
+/// Why a topic can't be published to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// It does not exist, as far as the user can see.
+    Absent,
+    /// A partition has no leader.
+    Leaderless,
+    /// The user may not see it.
+    Hidden,
+    /// In Kafka's words.
+    Other(String),
+}
+
+/// What a survey found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Surveyed {
+    /// Every topic was found, but for these.
+    Whole(BTreeMap<String, Fault>),
+    /// The cluster answers, but not in time about all of them. These are known to be unusable.
+    Part(BTreeMap<String, Fault>),
+}
+
+/// Whom a survey asks. An error is that nothing answered.
+pub(super) trait Cluster {
+    /// What is wrong with one topic.
+    fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String>;
+
+    /// What is wrong with each topic of the cluster that the user may see.
+    fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String>;
+
+    /// For how long a survey has lasted that began then.
+    fn elapsed(&self, began: Instant) -> Duration {
+        began.elapsed()
+    }
+}
+
+impl<C: ClientContext> Cluster for Client<C> {
+    fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String> {
+        let metadata = self
+            .fetch_metadata(Some(name), timeout)
+            .map_err(|error| silence(&error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == name);
+        Ok(found.map_or(Some(Fault::Absent), fault))
+    }
+
+    fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
+        let metadata = self
+            .fetch_metadata(None, timeout)
+            .map_err(|error| silence(&error))?;
+        let topics = metadata.topics().iter();
+        Ok(topics
+            .map(|topic| (topic.name().to_owned(), fault(topic)))
+            .collect())
+    }
+}
+
+/// What is wrong with each of the topics.
+///
+/// # Errors
+/// Nothing of the cluster answers, in words for the operator.
+pub(super) fn survey(cluster: &impl Cluster, topics: &[String]) -> Result<Surveyed, String> {
+    let began = Instant::now();
+    let mut faults = BTreeMap::new();
+    // The first answer, which is small, tells a slow cluster from a silent one.
+    let by_name = if topics.len() > MOST_ONE_BY_ONE {
+        1
+    } else {
+        topics.len()
+    };
+    let mut asked = 0;
+    for topic in topics.iter().take(by_name) {
+        if cluster.elapsed(began) >= SLOW {
+            break;
+        }
+        if let Some(fault) = cluster.topic(topic, TOPIC_TIMEOUT)? {
+            faults.insert(topic.clone(), fault);
+        }
+        asked += 1;
+    }
+    let rest = topics.get(asked..).unwrap_or_default();
+    if rest.is_empty() && asked > 0 {
+        return Ok(Surveyed::Whole(faults));
+    }
+    let all = match cluster.all(ALL_TIMEOUT) {
+        Ok(all) => all,
+        Err(why) if asked == 0 => return Err(why),
+        // All of it may be more than the connection carries in time.
+        Err(_) => return Ok(Surveyed::Part(faults)),
+    };
+    let mut unseen = Vec::new();
+    for topic in rest {
+        match all.get(topic) {
+            None => unseen.push(topic),
+            Some(None) => {}
+            Some(Some(fault)) => {
+                faults.insert(topic.clone(), fault.clone());
+            }
+        }
+    }
+    for (asked, topic) in unseen.into_iter().enumerate() {
+        let fault = if asked < MOST_NAMED {
+            // Whatever it says, the cluster has just answered.
+            cluster
+                .topic(topic, TOPIC_TIMEOUT)
+                .unwrap_or(Some(Fault::Absent))
+        } else {
+            Some(Fault::Absent)
+        };
+        if let Some(fault) = fault {
+            faults.insert(topic.clone(), fault);
+        }
+    }
+    Ok(Surveyed::Whole(faults))
+}
+
+fn fault(topic: &MetadataTopic) -> Option<Fault> {
+    let error = topic
+        .error()
+        .unwrap_or(Response::RD_KAFKA_RESP_ERR_NO_ERROR);
+    match error {
+        Response::RD_KAFKA_RESP_ERR_NO_ERROR => {
+            let mut partitions = topic.partitions().iter();
+            if topic.partitions().is_empty() {
+                Some(Fault::Absent)
+            } else {
+                (!partitions.all(|partition| partition.leader() >= 0)).then_some(Fault::Leaderless)
+            }
+        }
+        Response::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE => Some(Fault::Leaderless),
+        Response::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+        | Response::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC => Some(Fault::Absent),
+        Response::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => Some(Fault::Hidden),
+        other => Some(Fault::Other(RDKafkaErrorCode::from(other).to_string())),
+    }
+}
+
+fn silence(error: &KafkaError) -> String {
+    let code = error.rdkafka_error_code();
+    let code = code.map_or_else(|| error.to_string(), |code| code.to_string());
+    format!("no answer: {code}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// A cluster of as many topics, whose every answer takes a time.
+    struct Fake {
+        topics: HashMap<String, Option<Fault>>,
+        hidden: Vec<String>,
+        takes: Duration,
+        all_takes: Duration,
+        now: Cell<Duration>,
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl Fake {
+        fn with(topics: usize, takes: Duration) -> Self {
+            Self {
+                topics: names(topics).into_iter().map(|name| (name, None)).collect(),
+                hidden: Vec::new(),
+                takes,
+                all_takes: takes,
+                now: Cell::default(),
+                asked: RefCell::default(),
+            }
+        }
+
+        fn wait(&self, takes: Duration, timeout: Duration) -> Result<(), String> {
+            self.now.set(self.now.get() + takes.min(timeout));
+            (takes <= timeout)
+                .then_some(())
+                .ok_or("no answer".to_owned())
+        }
+    }
+
+    impl Cluster for Fake {
+        fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String> {
+            self.asked.borrow_mut().push(name.to_owned());
+            self.wait(self.takes, timeout)?;
+            if self.hidden.iter().any(|hidden| hidden == name) {
+                return Ok(Some(Fault::Hidden));
+            }
+            Ok(self
+                .topics
+                .get(name)
+                .cloned()
+                .unwrap_or(Some(Fault::Absent)))
+        }
+
+        fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
+            self.asked.borrow_mut().push("*".to_owned());
+            self.wait(self.all_takes, timeout)?;
+            Ok(self.topics.clone())
+        }
+
+        fn elapsed(&self, _began: Instant) -> Duration {
+            self.now.get()
+        }
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|number| format!("topic-{number}")).collect()
+    }
+
+    fn nothing_wrong() -> Result<Surveyed, String> {
+        Ok(Surveyed::Whole(BTreeMap::new()))
+    }
+
+    #[test]
+    fn ten_thousand_topics_take_two_requests() {
+        let cluster = Fake::with(10_000, Duration::from_millis(5));
+        assert_eq!(survey(&cluster, &names(10_000)), nothing_wrong());
+        assert_eq!(*cluster.asked.borrow(), ["topic-0", "*"]);
+    }
+
+    #[test]
+    fn a_few_topics_are_asked_for_by_name_and_cost_the_same_however_large_the_cluster() {
+        let cluster = Fake::with(10_000, Duration::from_millis(5));
+        assert_eq!(survey(&cluster, &names(MOST_ONE_BY_ONE)), nothing_wrong());
+        assert_eq!(*cluster.asked.borrow(), names(MOST_ONE_BY_ONE));
+    }
+
+    #[test]
+    fn slow_answers_are_answers() {
+        let cluster = Fake::with(20, Duration::from_millis(2900));
+        assert_eq!(survey(&cluster, &names(10)), nothing_wrong());
+        assert_eq!(*cluster.asked.borrow(), ["topic-0", "*"]);
+        // All of it takes longer than anyone waits; one topic does not.
+        for topics in [10, 20] {
+            let mut cluster = Fake::with(20, Duration::from_millis(2900));
+            cluster.all_takes = ALL_TIMEOUT * 2;
+            let part = Ok(Surveyed::Part(BTreeMap::new()));
+            assert_eq!(survey(&cluster, &names(topics)), part);
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_answers_nothing_is_silent() {
+        for topics in [0, 1, 10, 1000] {
+            let cluster = Fake::with(1000, Duration::from_secs(60));
+            assert!(survey(&cluster, &names(topics)).is_err(), "{topics}");
+            assert!(cluster.now.get() <= ALL_TIMEOUT + TOPIC_TIMEOUT);
+        }
+    }
+
+    #[test]
+    fn what_is_not_among_all_topics_is_asked_for_by_name_within_a_bound() {
+        let mut cluster = Fake::with(50, Duration::from_millis(1));
+        cluster.topics.remove("topic-3");
+        cluster.topics.remove("topic-4");
+        cluster
+            .topics
+            .insert("topic-5".to_owned(), Some(Fault::Leaderless));
+        cluster.hidden.push("topic-3".to_owned());
+        let expected = [
+            ("topic-3", Fault::Hidden),
+            ("topic-4", Fault::Absent),
+            ("topic-5", Fault::Leaderless),
+        ];
+        let expected = expected.map(|(topic, fault)| (topic.to_owned(), fault));
+        assert_eq!(
+            survey(&cluster, &names(50)),
+            Ok(Surveyed::Whole(expected.into()))
+        );
+        let cluster = Fake::with(0, Duration::from_millis(1));
+        let Ok(Surveyed::Whole(faults)) = survey(&cluster, &names(5000)) else {
+            panic!("it answers")
+        };
+        assert_eq!(faults.len(), 5000);
+        assert_eq!(cluster.asked.borrow().len(), 2 + MOST_NAMED);
+    }
+}

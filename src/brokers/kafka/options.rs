@@ -1,0 +1,543 @@
+//! librdkafka's properties as `options`: which of them the promise rules out, which this build lacks, and what a value may be.
+//!
+//! The lists follow `CONFIGURATION.md` of librdkafka 2.12 from top to bottom. What is not listed passes through.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use zeroize::Zeroizing;
+
+use crate::config::Section;
+
+/// Properties that can't be set, and why.
+const REFUSED: [(&[&str], &str); 14] = [
+    (
+        &["acks", "request.required.acks"],
+        "a 2xx means that all in-sync replicas have the event, so it is `all`",
+    ),
+    (
+        &["message.timeout.ms", "delivery.timeout.ms"],
+        "it follows from `publish_timeout`, so that the client's answer comes before the sender's",
+    ),
+    (
+        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
+        "it follows from `max_in_flight` and `max_in_flight_bytes`, which answer 503 before the queue is full",
+    ),
+    (
+        &[
+            "delivery.report.only.error",
+            "dr_cb",
+            "dr_msg_cb",
+            "enabled_events",
+        ],
+        "without reports of success no event could be acknowledged",
+    ),
+    (
+        &["bootstrap.servers", "metadata.broker.list"],
+        "it is `bootstrap_servers`, beside `options`",
+    ),
+    (
+        &["transactional.id"],
+        "each event is acknowledged on its own; outside of a transaction such a producer refuses every one",
+    ),
+    (
+        &["enable.gapless.guarantee"],
+        "one refused event would end the producer, and every event in flight with it",
+    ),
+    (
+        &["topic.blacklist"],
+        "the client would not see the topics that events go to",
+    ),
+    (
+        &["api.version.fallback.ms", "broker.version.fallback"],
+        "protocol versions before Kafka 0.10 have neither headers nor idempotence; brokers say which versions they speak",
+    ),
+    (
+        &["internal.termination.signal"],
+        "the client would send signals to the bridge's own threads",
+    ),
+    (
+        &["plugin.library.paths"],
+        "a plugin can change what is published or acknowledged; plugins are not in this build",
+    ),
+    (
+        &["enable.sasl.oauthbearer.unsecure.jwt"],
+        "its tokens are not signed; OAUTHBEARER is not in this build",
+    ),
+    (
+        &["msg_order_cmp"],
+        "events with one key would not keep their order",
+    ),
+    (
+        &["group.id", "group.instance.id"],
+        "`tail` and `replay` have groups of their own, so that one does not move the other's position",
+    ),
+];
+
+/// Values that can't be set although the property can.
+const REFUSED_VALUES: [(&str, &[&str], &str); 2] = [
+    (
+        "api.version.request",
+        &["false", "f", "0"],
+        "the client would speak a protocol version that has neither headers nor idempotence; leave it out",
+    ),
+    (
+        "queuing.strategy",
+        &["lifo"],
+        "events with one key would not keep their order; leave it out",
+    ),
+];
+
+/// Families of properties that can't be set: how their names begin, and why.
+const REFUSED_FAMILIES: [(&str, &str); 2] = [
+    (
+        "test.mock.",
+        "it replaces the cluster by one in memory, which acknowledges events and stores nothing",
+    ),
+    ("ut_", "it is for librdkafka's own tests"),
+];
+
+/// Families of properties that need what this build does not have.
+const NOT_BUILT: [(&str, &str); 3] = [
+    ("sasl.kerberos.", KERBEROS),
+    ("sasl.oauthbearer.", OAUTHBEARER),
+    ("https.ca.", OAUTHBEARER),
+];
+
+const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, or a client certificate";
+const OAUTHBEARER: &str = "OAUTHBEARER (OIDC) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, or a client certificate";
+
+const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
+
+/// The words that a property takes, where it takes words.
+const WORDS: [(&[&str], &str); 11] = [
+    (
+        &["compression.type", "compression.codec"],
+        "none, gzip, snappy, lz4 or zstd",
+    ),
+    (
+        &["security.protocol"],
+        "plaintext, ssl, sasl_plaintext or sasl_ssl",
+    ),
+    (&MECHANISM, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
+    (&["ssl.endpoint.identification.algorithm"], "https or none"),
+    (&["broker.address.family"], "any, v4 or v6"),
+    (
+        &["client.dns.lookup"],
+        "use_all_dns_ips or resolve_canonical_bootstrap_servers_only",
+    ),
+    (&["metadata.recovery.strategy"], "rebootstrap or none"),
+    (
+        &["partitioner"],
+        "murmur2_random (the Java client's), murmur2, consistent_random, consistent, fnv1a_random, fnv1a or random",
+    ),
+    (&["isolation.level"], "read_committed or read_uncommitted"),
+    (&["group.protocol"], "classic or consumer"),
+    (
+        &["debug"],
+        "generic, broker, topic, metadata, feature, queue, msg, protocol, cgrp, security, fetch, interceptor, plugin, consumer, admin, eos, assignor, conf, telemetry or all, with commas between them",
+    ),
+];
+
+/// How the names of properties end whose values are numbers. librdkafka takes "5s" for 5.
+const NUMERIC: [&str; 6] = [
+    ".ms",
+    ".bytes",
+    ".kbytes",
+    ".messages",
+    ".seconds",
+    "retries",
+];
+
+pub(super) type Options = [(String, Zeroizing<String>)];
+
+/// Why an option can't be taken; it never contains the value, which may be a secret.
+pub(super) fn problem(name: &str, value: &str) -> Option<String> {
+    if let Some(reason) = refusal(name, value) {
+        return Some(format!("{name} can't be set: {reason}"));
+    }
+    if let Some(reason) = not_built(name, value) {
+        return Some(format!("{name}: {reason}"));
+    }
+    let is_numeric = NUMERIC.iter().any(|end| name.ends_with(end));
+    if is_numeric && value.trim().parse::<f64>().is_err() {
+        return Some(format!(
+            "{name} has a value that is not a plain number; write one without a unit, for example 1000"
+        ));
+    }
+    let refused = ClientConfig::new()
+        .set(name, value)
+        .create_native_config()
+        .err()?;
+    let KafkaError::ClientConfig(_, description, ..) = refused else {
+        return Some(format!("{name} is not taken by librdkafka"));
+    };
+    let words = WORDS.iter().find(|(names, _)| names.contains(&name));
+    let range = description
+        .split_once("outside allowed range ")
+        .map(|(_, range)| range.trim());
+    let what = if description.contains("No such configuration property") {
+        "is no property of librdkafka (see its CONFIGURATION.md)".to_owned()
+    } else if let Some((_, why)) = description.split_once("not supported in this build: ") {
+        format!("is not in this build of librdkafka ({})", why.trim())
+    } else if description.contains("dedicated") || description.contains("not settable") {
+        "is set by programs only, not as text; leave it out".to_owned()
+    } else if let Some((_, words)) = words {
+        format!("has a value that librdkafka does not take; write {words}")
+    } else if let Some(range) = range {
+        format!("has a value out of bounds; write a number in {range}")
+    } else if description.contains("Expected bool") {
+        "is neither true nor false; write one of them".to_owned()
+    } else {
+        "has a value that librdkafka does not take (see its CONFIGURATION.md)".to_owned()
+    };
+    Some(format!("{name} {what}"))
+}
+
+fn refusal(name: &str, value: &str) -> Option<&'static str> {
+    let property = REFUSED.iter().find(|(names, _)| names.contains(&name));
+    let family = || {
+        REFUSED_FAMILIES
+            .iter()
+            .find(|(start, _)| name.starts_with(start))
+    };
+    let refused_value = || {
+        let is_refused = |refused: &&str| refused.eq_ignore_ascii_case(value.trim());
+        let mut values = REFUSED_VALUES.iter();
+        values.find(|(refused, values, _)| *refused == name && values.iter().any(is_refused))
+    };
+    property
+        .map(|(_, reason)| *reason)
+        .or_else(|| family().map(|(_, reason)| *reason))
+        .or_else(|| refused_value().map(|(_, _, reason)| *reason))
+}
+
+fn not_built(name: &str, value: &str) -> Option<&'static str> {
+    if MECHANISM.contains(&name) {
+        return match value.trim().to_ascii_uppercase().as_str() {
+            "GSSAPI" => Some(KERBEROS),
+            "OAUTHBEARER" => Some(OAUTHBEARER),
+            _ => None,
+        };
+    }
+    let family = NOT_BUILT.iter().find(|(start, _)| name.starts_with(start));
+    family.map(|(_, reason)| *reason)
+}
+
+/// Why librdkafka does not take the options together, and the option to point at where the reason names one.
+pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> (Option<&'o str>, String) {
+    let why = super::describe(error);
+    if why.contains("No provider for SASL mechanism GSSAPI") {
+        let key = option_named("security.protocol", options);
+        return (
+            key,
+            format!("sasl.mechanism is missing: librdkafka's default is GSSAPI, and {KERBEROS}"),
+        );
+    }
+    // librdkafka names the properties, often by the alias that the user did not choose.
+    let aliases = [
+        ("max.in.flight", "max.in.flight.requests.per.connection"),
+        ("linger.ms", "queue.buffering.max.ms"),
+        ("retries", "message.send.max.retries"),
+    ];
+    let is_named = |name: &str| {
+        let other = aliases.iter().find(|(_, alias)| *alias == name);
+        why.contains(name) || other.is_some_and(|(alias, _)| why.contains(alias))
+    };
+    let named = options
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| is_named(name))
+        .max_by_key(|name| name.len());
+    (
+        named,
+        format!("librdkafka refuses these options: {}", why.trim()),
+    )
+}
+
+fn option_named<'o>(name: &str, options: &'o Options) -> Option<&'o str> {
+    let mut names = options.iter().map(|(name, _)| name.as_str());
+    names.find(|known| *known == name)
+}
+
+/// Warns of options that work, and that few people want.
+pub(super) fn warn(section: &Section<'_>, options: &Options) {
+    let value = |name: &str| {
+        let mut all = options.iter();
+        let found = all.find(|(known, _)| known == name);
+        found.map(|(_, value)| value.trim().to_ascii_lowercase())
+    };
+    let warn = |name: &str, what: String| section.warn_at(&format!("options.{name}"), what);
+    let protocol = value("security.protocol").unwrap_or_else(|| "plaintext".to_owned());
+    let (has_tls, has_login) = (protocol.ends_with("ssl"), protocol.starts_with("sasl"));
+    if matches!(
+        value("enable.ssl.certificate.verification").as_deref(),
+        Some("false" | "f" | "0")
+    ) {
+        warn(
+            "enable.ssl.certificate.verification",
+            "the broker's certificate is not verified: anyone on the way can pose as the broker, read the events and acknowledge them; name the authority with ssl.ca.location instead".to_owned(),
+        );
+    }
+    if value("ssl.endpoint.identification.algorithm").as_deref() == Some("none") {
+        warn(
+            "ssl.endpoint.identification.algorithm",
+            "the name in the broker's certificate is not verified: any certificate of a trusted authority passes; leave it out".to_owned(),
+        );
+    }
+    for name in ["ssl.engine.location", "ssl.providers"] {
+        if value(name).is_some() {
+            warn(
+                name,
+                format!(
+                    "{name} loads a library into the bridge, which then has its secrets; make sure that nobody else can write it"
+                ),
+            );
+        }
+    }
+    if protocol == "sasl_plaintext" {
+        let mechanism = MECHANISM.iter().find_map(|name| value(name));
+        let what = match mechanism.as_deref() {
+            Some("plain") => {
+                "the password crosses the network in clear text, and events are not encrypted; use sasl_ssl"
+            }
+            _ => "neither the login nor the events are encrypted; use sasl_ssl",
+        };
+        warn("security.protocol", what.to_owned());
+    }
+    let unused = |family: &str| {
+        let mut names = options.iter().map(|(name, _)| name.as_str());
+        names.find(|name| name.starts_with(family))
+    };
+    if let Some(name) = unused("sasl.").filter(|_| !has_login) {
+        let with_login = if has_tls {
+            "sasl_ssl"
+        } else {
+            "sasl_ssl (or sasl_plaintext)"
+        };
+        warn(
+            name,
+            format!(
+                "{name} has no effect: security.protocol is {protocol}; set it to {with_login}"
+            ),
+        );
+    }
+    if let Some(name) = unused("ssl.").filter(|_| !has_tls) {
+        let with_tls = if has_login { "sasl_ssl" } else { "ssl" };
+        warn(
+            name,
+            format!("{name} has no effect: security.protocol is {protocol}; set it to {with_tls}"),
+        );
+    }
+    for name in ["ssl.key.location", "ssl.keystore.location"] {
+        let Some((_, file)) = options.iter().find(|(known, _)| known == name) else {
+            continue;
+        };
+        let mode = std::fs::metadata(file.as_str()).map(|metadata| metadata.permissions().mode());
+        if let Ok(mode) = mode
+            && mode & 0o077 != 0
+        {
+            warn(
+                name,
+                format!(
+                    "{} can be read by others (mode {:03o}); use mode 0400 or 0600",
+                    file.as_str(),
+                    mode & 0o777
+                ),
+            );
+        }
+    }
+}
+
+/// What is wrong with `bootstrap_servers`, and what to write.
+pub(super) fn check_servers(servers: &str) -> Result<(), String> {
+    const EXAMPLE: &str = "write for example \"kafka-1:9092,kafka-2:9092\"";
+    if servers.contains('@') {
+        // The value may be a password.
+        return Err("a user and password do not belong here; write \"host:9092\", and set sasl.username and sasl.password under `options`".to_owned());
+    }
+    if servers.trim_matches([',', ' ']).is_empty() {
+        return Err(format!("it names no server; {EXAMPLE}"));
+    }
+    let entries = servers.split(',').map(str::trim);
+    let mut named = entries.filter(|entry| !entry.is_empty()).zip(1..);
+    named.try_for_each(|(entry, number)| {
+        // By its number: what a variable filled in may be no server but a secret.
+        let refuse = |what: &str| Err(format!("server {number} {what}; {EXAMPLE}"));
+        let address = match entry.split_once("://") {
+            None => entry,
+            Some((protocol, address))
+                if ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
+                    .contains(&protocol.to_ascii_lowercase().as_str()) =>
+            {
+                address
+            }
+            Some(_) => return refuse("is a URL; Kafka's brokers have a host and a port only"),
+        };
+        if address.contains(';') {
+            return refuse("contains a semicolon; servers are separated by commas");
+        }
+        if address.contains(char::is_whitespace) {
+            return refuse("contains a space; servers are separated by commas");
+        }
+        if address.contains('/') {
+            return refuse("contains a path; Kafka's brokers have a host and a port only");
+        }
+        let (host, port) = match address.strip_prefix('[') {
+            Some(rest) => match rest.split_once(']') {
+                None => return refuse("lacks the closing bracket of its IPv6 address"),
+                Some((host, "")) => (host, None),
+                Some((host, port)) => match port.strip_prefix(':') {
+                    None => return refuse("has something other than a port after its address"),
+                    port => (host, port),
+                },
+            },
+            None => match address.split_once(':') {
+                Some((_, port)) if port.contains(':') => {
+                    return refuse(
+                        "is ambiguous: an IPv6 address stands in brackets, as in [::1]:9092",
+                    );
+                }
+                Some((host, port)) => (host, Some(port)),
+                None => (address, None),
+            },
+        };
+        if host.is_empty() {
+            return refuse("lacks its host");
+        }
+        match port.map(str::parse::<u16>) {
+            None => Ok(()),
+            Some(Ok(port)) if port > 0 => Ok(()),
+            Some(_) => refuse("has a port that is not a number from 1 to 65535"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_hosts_with_ports_and_anything_else_is_refused_with_what_to_write() {
+        for good in [
+            "k",
+            "k:9092",
+            "k-1:9092,k-2:9092",
+            "k-1:9092, k-2:9092",
+            "k:9092,",
+            "[::1]:9092",
+            "[::1]",
+            "10.0.0.1:1",
+            "SASL_SSL://k:9092",
+        ] {
+            assert_eq!(check_servers(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            ",",
+            "http://k:9092",
+            "kafka://k:9092",
+            ":9092",
+            ":abc",
+            "k:abc",
+            "k:",
+            "k:0",
+            "k:99999",
+            "k:-1",
+            ";",
+            "a:1;b:2",
+            "a:1 b:2",
+            "k:9092/path",
+            "::1",
+            "::1:9092",
+            "[::1",
+            "[::1]x",
+        ] {
+            let refused = check_servers(bad).unwrap_err();
+            assert!(refused.contains("kafka-1:9092"), "{bad:?}: {refused}");
+        }
+        let refused = check_servers("bridge:hunter2@k:9092").unwrap_err();
+        assert!(!refused.contains("hunter2"), "{refused}");
+        assert!(refused.contains("sasl.password"), "{refused}");
+    }
+
+    #[test]
+    fn what_would_undo_the_promise_can_not_be_set() {
+        for (name, value) in [
+            ("transactional.id", "t"),
+            ("test.mock.num.brokers", "3"),
+            ("test.mock.broker.rtt", "1"),
+            ("api.version.request", "false"),
+            ("api.version.request", "0"),
+            ("api.version.fallback.ms", "1000"),
+            ("broker.version.fallback", "0.9.0"),
+            ("enable.gapless.guarantee", "true"),
+            ("queuing.strategy", "lifo"),
+            ("topic.blacklist", ".*"),
+            ("internal.termination.signal", "15"),
+            ("enabled_events", "0"),
+            ("plugin.library.paths", "/tmp/x.so"),
+        ] {
+            let problem = problem(name, value).unwrap_or_default();
+            assert!(problem.starts_with(name), "{name}: {problem}");
+            assert!(problem.contains("can't be set"), "{name}: {problem}");
+        }
+        assert_eq!(problem("api.version.request", "true"), None);
+        assert_eq!(problem("queuing.strategy", "fifo"), None);
+    }
+
+    #[test]
+    fn what_is_not_in_this_build_is_said_to_be_so() {
+        for (name, value) in [
+            ("sasl.mechanism", "GSSAPI"),
+            ("sasl.mechanisms", "gssapi"),
+            ("sasl.mechanism", "OAUTHBEARER"),
+            ("sasl.oauthbearer.method", "oidc"),
+            ("sasl.oauthbearer.client.id", "x"),
+            ("sasl.oauthbearer.token.endpoint.url", "https://x"),
+            ("https.ca.location", "/x"),
+            ("sasl.kerberos.keytab", "/x"),
+            ("ssl.ca.certificate.stores", "Root"),
+            ("plugin.library.paths", "x"),
+        ] {
+            let problem = problem(name, value).unwrap_or_default();
+            assert!(problem.contains("not in this build"), "{name}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_answered_with_what_may_be_written_and_never_shown() {
+        for (name, value, expected) in [
+            ("compression.type", "hunter2", "lz4"),
+            ("compression.codec", "hunter2", "zstd"),
+            ("security.protocol", "hunter2", "sasl_ssl"),
+            ("sasl.mechanism", "hunter2,hunter3", "SCRAM-SHA-512"),
+            ("partitioner", "hunter2", "murmur2_random"),
+            ("client.dns.lookup", "hunter2", "use_all_dns_ips"),
+            ("socket.keepalive.enable", "hunter2", "true"),
+            ("reconnect.backoff.ms", "hunter2", "number"),
+            ("linger.ms", "5s", "without a unit"),
+            ("retries", "three", "number"),
+            ("log_level", "99", "0..7"),
+            ("socket.timeout.ms", "1", "10..300000"),
+            ("error_cb", "hunter2", "leave it out"),
+            ("opaque", "hunter2", "leave it out"),
+        ] {
+            let problem = problem(name, value).unwrap_or_default();
+            assert!(problem.contains(expected), "{name}: {problem}");
+            assert!(!problem.contains("hunter"), "{name}: {problem}");
+        }
+        for (name, value) in [
+            ("compression.type", "lz4"),
+            ("compression.type", "zstd"),
+            ("linger.ms", "0.5"),
+            ("linger.ms", "5"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("ssl.ca.location", "/x"),
+        ] {
+            assert_eq!(problem(name, value), None);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! `check --connect`: reaches the cluster step by step as `run` would, and says which step failed.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::metadata::{Cluster as _, Fault, Surveyed, survey};
+use super::trial::{Trial, Verdict};
+use super::{Settings, describe};
+use crate::brokers::Limits;
+use crate::brokers::durability::{Finding, Verdict as Durability};
+
+/// How long a connection to any broker may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(7);
+/// The time after which a complaint about every server is taken for the cause.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long one question may take while there is no connection.
+const ASK_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long the right to write may take to show.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that all of it may take.
+const TIMEOUT: Duration = Duration::from_millis(9500);
+
+/// Reaches the cluster, and finds out whether it may be written to.
+///
+/// # Errors
+/// The step that failed.
+pub(in crate::brokers) async fn reach(
+    settings: &Settings,
+    topics: &[String],
+    limits: Limits,
+) -> Result<Vec<Finding>, String> {
+    let (settings, topics) = (settings.clone(), topics.to_owned());
+    let reaching = tokio::task::spawn_blocking(move || blocking(&settings, &topics, limits));
+    match tokio::time::timeout(TIMEOUT, reaching).await {
+        Ok(reached) => reached.unwrap_or_else(|error| Err(error.to_string())),
+        Err(_) => Err(format!("the cluster did not answer within {TIMEOUT:?}")),
+    }
+}
+
+fn blocking(
+    settings: &Settings,
+    topics: &[String],
+    limits: Limits,
+) -> Result<Vec<Finding>, String> {
+    let trial = Trial::start(settings, limits).map_err(|error| describe(&error))?;
+    connect(&trial, topics)?;
+    let faults = match survey(trial.client(), topics)? {
+        Surveyed::Whole(faults) | Surveyed::Part(faults) => faults,
+    };
+    let mut findings: Vec<Finding> = faults
+        .into_iter()
+        .filter(|(_, fault)| *fault == Fault::Hidden)
+        .map(|(topic, _)| {
+            finding(
+                &topic,
+                Durability::Unusable(
+                    "the user may not see the topic: it needs Write (or Describe) on it".to_owned(),
+                ),
+            )
+        })
+        .collect();
+    let is_hidden = |topic: &&String| findings.iter().any(|found| found.destination == **topic);
+    let seen: Vec<&String> = topics.iter().filter(|topic| !is_hidden(topic)).collect();
+    let verdict = match trial.verdict(WRITE_TIMEOUT) {
+        Verdict::Denied(why) => Durability::Unusable(why),
+        Verdict::Allowed if settings.has_identity() => Durability::Unknown(
+            "the user may write to some topic; whether to this one can't be asked without writing to it, so the first event will tell".to_owned(),
+        ),
+        Verdict::Allowed => return Ok(findings),
+        Verdict::Unknown => {
+            if let Some(why) = cause(&trial.complaints()) {
+                return Err(format!(
+                    "the bootstrap server answers, but the brokers that it names do not: {why}"
+                ));
+            }
+            Durability::Unknown(
+                "whether the user may write there could not be found out".to_owned(),
+            )
+        }
+    };
+    findings.extend(
+        seen.into_iter()
+            .map(|topic| finding(topic, verdict.clone())),
+    );
+    Ok(findings)
+}
+
+fn finding(topic: &str, verdict: Durability) -> Finding {
+    Finding {
+        destination: topic.to_owned(),
+        check: "write",
+        verdict,
+    }
+}
+
+/// Waits until a broker answers.
+fn connect(trial: &Trial, topics: &[String]) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let answer = match topics.first() {
+            Some(topic) => trial.client().topic(topic, ASK_TIMEOUT).map(drop),
+            None => trial.client().all(ASK_TIMEOUT).map(drop),
+        };
+        let Err(silence) = answer else { return Ok(()) };
+        trial.listen();
+        let complaints = trial.complaints();
+        let are_all_down = complaints
+            .iter()
+            .any(|(code, _)| *code == Code::AllBrokersDown);
+        let is_certain = are_all_down && began.elapsed() >= PATIENCE;
+        if is_certain || began.elapsed() >= CONNECT_TIMEOUT {
+            return Err(cause(&complaints).unwrap_or(silence));
+        }
+    }
+}
+
+/// What the complaints come to: the step that got furthest is the one to mend.
+fn cause(complaints: &[(Code, String)]) -> Option<String> {
+    let mut steps: Vec<(Step, &str)> = complaints
+        .iter()
+        .filter_map(|(code, reason)| Some((step(*code, reason)?, reason.as_str())))
+        .collect();
+    steps.sort_by_key(|(step, _)| *step);
+    let (step, reason) = steps.last()?;
+    Some(format!("{}: {reason}", step.name()))
+}
+
+/// The steps to a cluster, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Name,
+    Tcp,
+    /// Connected to something that is not Kafka, or not as it wants to be spoken to.
+    Protocol,
+    Http,
+    TlsExpected,
+    Tls,
+    PlainExpected,
+    Authentication,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Name => "name resolution failed",
+            Self::Tcp => "no TCP connection",
+            Self::Protocol => "connected, but no Kafka answers there",
+            Self::Http => "an HTTP server answers there, not Kafka",
+            Self::TlsExpected => {
+                "the port may want TLS (security.protocol = \"ssl\" or \"sasl_ssl\")"
+            }
+            Self::Tls => "TLS failed",
+            Self::PlainExpected => {
+                "TLS failed: the port does not speak it (security.protocol = \"plaintext\" or \"sasl_plaintext\")"
+            }
+            Self::Authentication => "authentication failed",
+        }
+    }
+}
+
+/// How far a connection got that failed like this; none where it says nothing of the step.
+fn step(code: Code, reason: &str) -> Option<Step> {
+    let says = |what: &str| reason.contains(what);
+    let step = match code {
+        Code::AllBrokersDown | Code::Fatal => return None,
+        Code::Resolve => Step::Name,
+        _ if says("Failed to resolve") => Step::Name,
+        Code::Authentication | Code::SaslAuthenticationFailed => Step::Authentication,
+        Code::SSL if says("PLAINTEXT") || says("wrong version number") => Step::PlainExpected,
+        Code::SSL => Step::Tls,
+        // The first bytes of "HTTP" as a length.
+        _ if says("1213486160") => Step::Http,
+        // A TLS alert's first bytes (0x150303..) as a length.
+        _ if says("connecting to a SSL listener") || says("response size 35251") => {
+            Step::TlsExpected
+        }
+        _ if says("PLAINTEXT broker listener") => Step::PlainExpected,
+        _ if says("in state CONNECT") || says("Connect to ") => Step::Tcp,
+        _ if says("SSL_HANDSHAKE") => Step::Tls,
+        _ if says("AUTH") || says("SASL") => Step::Authentication,
+        _ => Step::Protocol,
+    };
+    Some(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_that_got_furthest_is_the_cause() {
+        let complaints = [
+            (
+                Code::BrokerTransportFailure,
+                "a:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)",
+            ),
+            (
+                Code::Authentication,
+                "b:1/bootstrap: SASL authentication error: Authentication failed",
+            ),
+            (
+                Code::Resolve,
+                "c:1/bootstrap: Failed to resolve 'c:1': Name or service not known",
+            ),
+            (Code::AllBrokersDown, "3/3 brokers are down"),
+        ];
+        let complaints = complaints.map(|(code, reason)| (code, reason.to_owned()));
+        let why = cause(&complaints).unwrap();
+        assert!(why.starts_with("authentication failed: b:1"), "{why}");
+        assert_eq!(cause(&complaints[3..]), None);
+    }
+
+    #[test]
+    fn librdkafkas_words_tell_the_steps_apart() {
+        for (code, reason, expected) in [
+            (Code::Resolve, "Failed to resolve 'x:9092'", Step::Name),
+            (
+                Code::BrokerTransportFailure,
+                "Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)",
+                Step::Tcp,
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "Connection setup timed out in state CONNECT",
+                Step::Tcp,
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "Connection setup timed out in state APIVERSION_QUERY",
+                Step::Protocol,
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "Connection setup timed out in state SSL_HANDSHAKE",
+                Step::Tls,
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "Disconnected: connection closing during ApiVersion request (connecting to a SSL listener?)",
+                Step::TlsExpected,
+            ),
+            (
+                Code::SSL,
+                "SSL handshake failed: error:0A00010B:SSL routines::wrong version number: (connecting to a PLAINTEXT broker listener?)",
+                Step::PlainExpected,
+            ),
+            (
+                Code::SSL,
+                "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed",
+                Step::Tls,
+            ),
+            (
+                Code::BadMessage,
+                "Receive failed: Invalid response size 1213486160",
+                Step::Http,
+            ),
+            (
+                Code::Authentication,
+                "SASL authentication error",
+                Step::Authentication,
+            ),
+        ] {
+            assert_eq!(step(code, reason), Some(expected), "{reason}");
+        }
+    }
+}
