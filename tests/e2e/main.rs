@@ -65,3 +65,9 @@ mod http2;
 
 // TLS on the public listener.
 mod tls;
+
+// HTTP as its RFCs have it.
+mod protocol;
+
+// What unverified senders can not take from the others.
+mod admission;
