@@ -207,7 +207,7 @@ fn f41_large_bodies_in_little_memory_are_overloaded_and_the_process_lives() {
     };
     // On a busy machine the first byte of a connection may come late, and its body slowly.
     let budget = format!(
-        "header_timeout = \"10m\"\nmax_in_flight_bytes = \"{}KiB\"",
+        "header_timeout = \"10m\"\nbody_timeout = \"10m\"\nmax_in_flight_bytes = \"{}KiB\"",
         PLACES * BODY / 1024
     );
     let mut trial = Trial::new(20, &budget, &behind.rest);
