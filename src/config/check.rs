@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
@@ -213,6 +214,7 @@ fn read_http(mut section: Section<'_>) -> (Option<Http>, Defaults) {
         max_connection_age: section.duration("max_connection_age", 300 * SECOND, SECOND, 24 * HOUR),
         drain_delay: section.duration("drain_delay", Duration::ZERO, Duration::ZERO, HOUR),
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
+        trusted_proxies: read_networks(&mut section, "trusted_proxies"),
         http2,
         tls: section.section("tls").and_then(|tls| read_tls(tls, http2)),
     };
@@ -230,6 +232,27 @@ fn read_http(mut section: Section<'_>) -> (Option<Http>, Defaults) {
     }
     section.finish();
     (Some(http), defaults)
+}
+
+/// Networks; a lone address is a network of one.
+fn read_networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
+    let texts = section.texts(key).unwrap_or_default();
+    let mut networks = Vec::new();
+    for text in texts {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        match text.parse::<IpNet>().ok().or_else(address) {
+            Some(network) if network.prefix_len() == 0 => section.problem_at(
+                key,
+                format!("{text:?} is every address, so that any sender could claim any address; list your proxies"),
+            ),
+            Some(network) => networks.push(network),
+            None => section.problem_at(
+                key,
+                format!("{text:?} is not a network; write for example \"10.0.0.0/8\", \"192.0.2.7\" or \"2001:db8::/32\""),
+            ),
+        }
+    }
+    networks
 }
 
 fn read_admin(mut section: Section<'_>) -> Option<Admin> {

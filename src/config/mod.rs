@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use http::{HeaderName, StatusCode};
+use ipnet::IpNet;
 
 use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::json::Schema;
@@ -73,6 +74,8 @@ pub struct Http {
     pub drain_delay: Duration,
     /// How long a shutdown may take.
     pub shutdown_timeout: Duration,
+    /// The proxies that may say whose request they pass on.
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether HTTP/2 is spoken too.
     pub http2: bool,
     /// TLS, where the listener speaks it.

@@ -211,11 +211,31 @@ fn keys_that_wait_for_later_versions_are_unknown() {
             "{line}: {problems:?}"
         );
     }
-    for line in [
-        "[http]\ntrusted_proxies = [\"10.0.0.0/8\"]",
-        "[tracing]\nx = 1",
+    assert!(problems("[tracing]\nx = 1")[0].contains("unknown key"));
+}
+
+#[test]
+fn trusted_proxies_are_networks_or_addresses_but_not_everyone() {
+    let text = "[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\", \"2001:db8::/32\"]\n";
+    let config = load(&format!("{text}{LEAST}")).unwrap();
+    let networks: Vec<_> = config
+        .http
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]);
+    for (bad, why) in [
+        ("10.0.0.0/33", "is not a network"),
+        ("proxy", "is not a network"),
+        ("0.0.0.0/0", "is every address"),
+        ("::/0", "is every address"),
     ] {
-        assert!(problems(line)[0].contains("unknown key"), "{line}");
+        let problems = problems(&format!("[http]\ntrusted_proxies = [\"{bad}\"]"));
+        assert!(
+            problems.len() == 1 && problems[0].contains(why),
+            "{bad}: {problems:?}"
+        );
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::Abortable;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use http_body_util::Full;
@@ -22,14 +23,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use rustix::process::{Resource, getrlimit};
 use time::macros::format_description;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::socket::{Activity, Socket, TimeLimits};
-use super::tls::{Stream, may_speak_http2, shake_hands};
+use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
+use super::strangers::{Stranger, Strangers};
+use super::tls::{Stream, may_speak_http2, shake_hands, tcp};
 use crate::config::Http;
 use crate::live::Live;
 use crate::telemetry::Gate;
@@ -45,6 +47,9 @@ const MAX_STREAMS: u32 = 200;
 
 /// How often an HTTP/2 connection is asked whether anyone is there, and how long that may take.
 const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// How long the reset of a sender that is gone may take to reach us.
+const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After the system had no socket or no memory for a connection.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -62,6 +67,7 @@ pub(crate) async fn serve(
 ) {
     let (failures, shortages) = (Gate::default(), Gate::default());
     let mut count = 0_u64;
+    let strangers = Arc::<Strangers>::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -83,26 +89,29 @@ pub(crate) async fn serve(
         };
         let bridge = live.current();
         let process = Arc::clone(bridge.process());
-        if connections.len() >= bridge.config().http.max_connections {
-            process.metrics().connections_rejected.inc();
-            continue;
+        let is_short = is_reserved(&stream);
+        if is_short && let Some(suppressed) = shortages.pass() {
+            tracing::warn!(
+                suppressed,
+                "few file descriptors are left, so connections are closed for new ones; raise their limit (LimitNOFILE), or lower max_connections"
+            );
         }
-        if is_reserved(&stream) {
+        if is_short || connections.len() >= bridge.config().http.max_connections {
             process.metrics().connections_rejected.inc();
-            if let Some(suppressed) = shortages.pass() {
-                tracing::warn!(
-                    suppressed,
-                    "a connection was closed because few file descriptors are left; raise their limit (LimitNOFILE), or lower max_connections"
-                );
+            // Whoever has brought a verified event stays, and the oldest of the others makes room.
+            if !strangers.end_oldest() {
+                continue;
             }
-            continue;
+            tokio::task::yield_now().await;
         }
+        let (stranger, ending) = strangers.enter();
         count = count.wrapping_add(1);
         let (live, stop) = (Arc::clone(&live), stop.clone());
         let open = Open::new(&process.metrics().connections);
         connections.spawn(async move {
             let _until_it_ends = open;
-            if let Err(error) = connection(stream, peer, &live, &stop, count).await {
+            let connection = connection(stream, peer, stranger, &live, &stop, count);
+            if let Ok(Err(error)) = Abortable::new(connection, ending).await {
                 tracing::debug!(error = %error, "a connection ended early");
             }
         });
@@ -147,6 +156,7 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
+    stranger: Stranger,
     live: &Arc<Live>,
     stop: &CancellationToken,
     count: u64,
@@ -156,6 +166,7 @@ async fn connection(
     let Http {
         header_timeout,
         idle_timeout,
+        body_timeout,
         max_connection_age,
         http2,
         ..
@@ -177,13 +188,14 @@ async fn connection(
     };
     let http2 = http2 && may_speak_http2(&stream);
     let aged_at = Instant::now() + spread(max_connection_age, count);
-    let activity = Arc::new(Activity::new(aged_at));
+    let activity = Arc::new(Activity::new(peer.ip(), aged_at, stranger));
     let mut socket = Socket::new(
         stream,
         Arc::clone(&activity),
         TimeLimits {
             header: header_timeout,
             idle: idle_timeout,
+            linger: body_timeout,
         },
     );
     let is_http2 = http2
@@ -210,6 +222,8 @@ async fn live_http1(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        // The sender may end its side after its request. The socket notices one that is gone.
+        .half_close(true)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES);
     loop {
@@ -240,17 +254,47 @@ async fn live_http1(
                     socket.write_all(uri_too_long()?.as_bytes()).await?;
                     return Ok(socket.shutdown().await?);
                 }
-                Some(ended) => return Ok(ended?),
+                Some(ended) => {
+                    let socket = connection.into_parts().io.into_inner();
+                    if socket.is_half_closed() {
+                        note_if_gone(socket.get_ref(), ended.is_err(), live).await;
+                    }
+                    return Ok(ended?);
+                }
                 None => {}
             },
             () = stop.cancelled() => {
                 Pin::new(&mut connection).graceful_shutdown();
-                return Ok(connection.await?);
+                return finish(connection, live).await;
             }
         }
         let parts = connection.into_parts();
         socket = parts.io.into_inner();
         socket.put_back(&parts.read_buf);
+    }
+}
+
+/// Waits for the last answers of a connection that takes no further request, for no longer than they may take.
+async fn finish(connection: impl Future<Output = Result<(), hyper::Error>>, live: &Live) -> Ended {
+    let longest = {
+        let bridge = live.current();
+        let http = &bridge.config().http;
+        http.header_timeout + bridge.config().longest_request() + WRITE_TIMEOUT + http.body_timeout
+    };
+    Ok(tokio::time::timeout(longest, connection).await??)
+}
+
+/// A sender that ended its side with its request in flight either waited for the answer, or was gone: its system then resets
+/// the connection as soon as the answer reaches it.
+async fn note_if_gone(stream: &Stream, has_failed: bool, live: &Live) {
+    let stream = tcp(stream);
+    let is_reset = async {
+        let failed = tokio::time::timeout(RESET_TIMEOUT, stream.ready(Interest::ERROR)).await;
+        failed.is_ok() && !matches!(stream.take_error(), Ok(None))
+    };
+    if has_failed || is_reset.await {
+        let bridge = live.current();
+        bridge.process().metrics().client_disconnects.inc();
     }
 }
 
@@ -290,21 +334,21 @@ async fn live_http2(
         () = tokio::time::sleep_until(aged_at) => {}
     }
     connection.as_mut().graceful_shutdown();
-    Ok(connection.await?)
+    finish(connection, live).await
 }
 
 fn respond(
     live: &Live,
-    activity: &Activity,
+    activity: &Arc<Activity>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
-    let busy = activity.begin();
     let is_http2 = request.version() == Version::HTTP_2;
     let has_body = !request.body().is_end_stream();
+    let busy = activity.begin(has_body);
     let bridge = live.current();
     // An idle connection must not be closed under its sender's next request: the answer closes an aged one.
     let must_close = bridge.process().is_draining() || activity.is_aged();
-    super::handle(bridge, request).map(move |mut response| {
+    super::handle(bridge, request, activity).map(move |mut response| {
         let _until_here = busy;
         // An answer that leaves a body unread asks to close.
         let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;

@@ -1,7 +1,9 @@
 //! Step 8: the only maker of responses. A 2xx needs a [`Receipt`], save where the operator said "ignore".
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -16,6 +18,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Names a request in its answer and in the log. It is random: a counter would tell every sender how many requests there are.
@@ -150,6 +153,11 @@ pub(super) fn answer(
     response
 }
 
+/// Marks an answer that leaves the request's body unread: the connection cannot be used again.
+pub(super) fn close_after(response: &mut Response<Full<Bytes>>) {
+    response.headers_mut().insert(CONNECTION, CLOSE);
+}
+
 fn success(status: Status, code: StatusCode, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
     let body = match code {
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Vec::new(),
@@ -187,6 +195,10 @@ fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes
     }
     if let Refusal::MethodNotAllowed { allow } = refusal {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if *refusal == Refusal::UnsupportedCoding {
+        // RFC 9110 section 12.5.3; for a media type it must not be there.
+        headers.insert(ACCEPT_ENCODING, IDENTITY);
     }
     if refusal.leaves_body_unread() {
         headers.insert(CONNECTION, CLOSE);

@@ -1,11 +1,14 @@
 //! An event's way, one file a step, in this order. [`handle`] is all of it on a page.
 
-// 1: the connection and its clocks, a place among those under way, the request
+// 1: the connection and its clocks, the request, and what may be in flight of it
 pub(crate) mod accept;
+mod client;
 mod socket;
+mod strangers;
 mod tls;
 
 mod permits;
+mod unverified;
 
 mod receive;
 
@@ -61,6 +64,7 @@ use duplicates::{Entered, Fingerprint};
 use parse::Parsed;
 use publish::Use;
 use route::Routed;
+use socket::Activity;
 
 /// What is to become of an authentic event: steps 3 to 6, without any I/O.
 #[derive(Debug)]
@@ -122,18 +126,21 @@ pub struct Addressed {
 ///
 /// Here and in [`finish`] nothing that is done with is carried over a wait: what a future keeps is copied when it is made,
 /// and takes room in the processor's caches for as long as the broker takes.
-pub(crate) fn handle(
+fn handle(
     bridge: Arc<Bridge>,
     request: Request<Incoming>,
+    connection: &Arc<Activity>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let started = Instant::now();
     let request_id = RequestId::random();
-    let admitted = catch_unwind(AssertUnwindSafe(|| receive::admit(&bridge, &request)))
-        .unwrap_or_else(|_panic| Err(panicked()));
+    let admitted = catch_unwind(AssertUnwindSafe(|| {
+        receive::admit(&bridge, &request, connection)
+    }))
+    .unwrap_or_else(|_panic| Err(panicked()));
     let (head, body) = request.into_parts();
     let headers = head.headers;
     async move {
-        let receiving = receive::receive(&bridge, admitted, headers, body);
+        let receiving = receive::receive(&bridge, admitted, headers, body, connection);
         let received = AssertUnwindSafe(receiving).catch_unwind().await;
         match received.unwrap_or_else(|_panic| Err(panicked())) {
             // From here on the work goes on when the sender hangs up.
@@ -143,7 +150,13 @@ pub(crate) fn handle(
                     bridge: Arc::clone(&bridge),
                     source,
                     request_id,
-                    work: Box::pin(finish(bridge, received, request_id, started)),
+                    work: Box::pin(finish(
+                        bridge,
+                        received,
+                        connection.if_stranger(),
+                        request_id,
+                        started,
+                    )),
                 }))
                 .await
             }
@@ -153,6 +166,8 @@ pub(crate) fn handle(
                 let mut response = answer(&Err(refused.refusal), source, None, request_id);
                 if refused.is_read {
                     response.headers_mut().remove(CONNECTION);
+                } else if refused.is_unread {
+                    answer::close_after(&mut response);
                 }
                 response
             }
@@ -164,12 +179,14 @@ pub(crate) fn handle(
 fn finish(
     bridge: Arc<Bridge>,
     received: Received,
+    stranger: Option<Arc<Activity>>,
     request_id: RequestId,
     started: Instant,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
     async move {
-        let decided = verify_and_decide(&bridge, received);
+        let decided = verify_and_decide(&bridge, received, stranger.as_deref());
+        drop(stranger);
         let result = match &decided {
             Ok((decision, _place)) => carry_out(&bridge, &source, decision).await,
             Err(refusal) => Err(refusal.clone()),
@@ -184,20 +201,32 @@ fn finish(
         if let Err(refusal) = &result {
             bridge.note_refusal(Some(&source), refusal, request_id, event_id);
         }
-        answer(&result, Some(&source), event_id, request_id)
+        let mut response = answer(&result, Some(&source), event_id, request_id);
+        if result.is_err() {
+            // Whatever the refusal, the whole body was read.
+            response.headers_mut().remove(CONNECTION);
+        }
+        response
     }
 }
 
-/// Steps 2 to 6. What is left of the request is its place among those under way.
+/// Steps 2 to 6. Only a verified event takes a place among those in flight, which is all that is left of the request.
 fn verify_and_decide(
     bridge: &Bridge,
     received: Received,
-) -> Result<(Decision, Option<Permit>), Refusal> {
+    stranger: Option<&Activity>,
+) -> Result<(Decision, Permit), Refusal> {
     let received_at = received.at();
     let verified = verify(received, received_at)?;
-    bridge.note_verified(verified.source(), verified.secret_index());
-    let decision = decide(&verified);
-    Ok((decision, verified.into_place()))
+    if let Some(stranger) = stranger {
+        stranger.become_known();
+    }
+    let source = verified.source();
+    bridge.note_verified(source, verified.secret_index());
+    let bytes = verified.request().body().len();
+    let permit = bridge.permits().take(source.index, bytes);
+    let permit = permit.ok_or(Refusal::Overloaded)?;
+    Ok((decide(&verified), permit))
 }
 
 /// Steps 3 to 6: what is to become of an authentic event. Pure, so that `hookbridge explain` says what `run` would do.
@@ -292,6 +321,7 @@ fn panicked() -> receive::Refused {
         source: None,
         refusal: Refusal::PublishTimeout,
         is_read: false,
+        is_unread: true,
     }
 }
 

@@ -1,7 +1,10 @@
-//! How many events, and how many bytes of them, may be under way: what is over is refused before its body is read.
+//! How many verified events, and how many bytes of them, may be in flight. What has not been verified yet
+//! takes none of this: it makes room ([`Unverified`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::unverified::Unverified;
 
 /// The places that there are.
 #[derive(Debug)]
@@ -10,6 +13,7 @@ pub struct Permits {
     bytes: Budget,
     /// By source.
     sources: Vec<Budget>,
+    unverified: Unverified,
 }
 
 /// An amount that may be taken, up to a limit.
@@ -47,6 +51,11 @@ impl Budget {
             .is_ok()
     }
 
+    fn has_room_for(&self, amount: usize) -> bool {
+        let wanted = self.taken().checked_add(amount);
+        wanted.is_some_and(|wanted| wanted <= self.limit)
+    }
+
     fn give_back(&self, amount: usize) {
         self.taken.fetch_sub(amount, Ordering::AcqRel);
     }
@@ -65,10 +74,13 @@ impl Permits {
         max_by_source: impl IntoIterator<Item = usize>,
     ) -> Arc<Self> {
         let sources = max_by_source.into_iter().map(Budget::new).collect();
+        let bytes = Budget::new(max_bytes);
+        let unverified = Unverified::new(max_events, max_bytes, Arc::clone(&bytes.taken));
         Arc::new(Self {
             events: Budget::new(max_events),
-            bytes: Budget::new(max_bytes),
+            bytes,
             sources,
+            unverified,
         })
     }
 
@@ -89,6 +101,7 @@ impl Permits {
             events: self.events.with_limit(max_events),
             bytes: self.bytes.with_limit(max_bytes),
             sources: sources.into_iter().map(of_source).collect(),
+            unverified: self.unverified.with_limits(max_events, max_bytes),
         })
     }
 
@@ -108,6 +121,7 @@ impl Permits {
             self.events.give_back(1);
             return None;
         }
+        self.unverified.give_way();
         Some(Permit {
             permits: Arc::clone(self),
             source,
@@ -115,7 +129,20 @@ impl Permits {
         })
     }
 
-    /// How many events are under way.
+    /// Whether [`Permits::take`] would succeed now: what there is no room for need not be read.
+    pub(super) fn has_room_for(&self, source: usize, bytes: usize) -> bool {
+        let of_source = self.sources.get(source);
+        of_source.is_some_and(|of_source| of_source.has_room_for(1))
+            && self.events.has_room_for(1)
+            && self.bytes.has_room_for(bytes)
+    }
+
+    /// The budget of bodies that are not verified yet.
+    pub(super) fn unverified(&self) -> &Unverified {
+        &self.unverified
+    }
+
+    /// How many events are in flight.
     #[must_use]
     pub fn events_taken(&self) -> usize {
         self.events.taken()
@@ -134,15 +161,6 @@ pub struct Permit {
     permits: Arc<Permits>,
     source: usize,
     bytes: usize,
-}
-
-impl Permit {
-    /// Gives back the bytes that the body turned out not to need.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let surplus = self.bytes.saturating_sub(bytes);
-        self.permits.bytes.give_back(surplus);
-        self.bytes -= surplus;
-    }
 }
 
 impl Drop for Permit {
@@ -256,9 +274,11 @@ mod tests {
             for (source, bytes, gives_back) in steps {
                 if gives_back && !held.is_empty() {
                     held.remove(bytes % held.len());
-                } else if let Some(mut permit) = permits.take(source, bytes) {
-                    permit.shrink_to(bytes / 2);
-                    held.push((permit, bytes.min(bytes / 2)));
+                } else {
+                    let has_room = permits.has_room_for(source, bytes);
+                    let permit = permits.take(source, bytes);
+                    prop_assert_eq!(has_room, permit.is_some());
+                    held.extend(permit.map(|permit| (permit, bytes)));
                 }
                 prop_assert_eq!(permits.events_taken(), held.len());
                 prop_assert_eq!(permits.bytes_taken(), held.iter().map(|(_, bytes)| bytes).sum::<usize>());

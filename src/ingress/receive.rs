@@ -1,30 +1,33 @@
-//! Step 1, the request: what its head alone can refuse, a place for it, and its body within bounds.
+//! Step 1, the request: what its head alone can refuse, and its body within bounds.
 //!
-//! The order is that of cost: nothing of the body is read before everything that the head says has been judged.
+//! The order is that of cost, and no request takes a verified event's room: until it is verified, a body that must be waited
+//! for is accounted by the bytes that have arrived, and makes room when there is none ([`super::unverified`]).
 
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
 
-use super::permits::Permit;
+use super::client::client_address;
 use super::refusal::Refusal;
+use super::socket::Activity;
+use super::verify::verify_head;
 use crate::bridge::Bridge;
 use crate::config::Source;
 
-/// A request that is there as a whole, and its place among those that are under way.
+/// A request that has arrived as a whole.
 #[derive(Debug)]
 pub struct Received {
     source: Arc<Source>,
     headers: HeaderMap,
     body: Bytes,
     at: SystemTime,
-    place: Option<Permit>,
 }
 
 impl Received {
@@ -41,7 +44,6 @@ impl Received {
             headers,
             body,
             at,
-            place: None,
         }
     }
 
@@ -63,10 +65,6 @@ impl Received {
         &self.body
     }
 
-    pub(super) fn into_place(self) -> Option<Permit> {
-        self.place
-    }
-
     /// When it was received.
     #[must_use]
     pub fn at(&self) -> SystemTime {
@@ -79,12 +77,18 @@ impl Received {
 const SMALL_BODY: u64 = 16 * 1024;
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// After this a body must have come at the least rate, in bytes a second, on average.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+const LEAST_RATE: u32 = 1024;
+
 /// A refusal, and the source that it concerns.
 pub(super) struct Refused {
     pub(super) source: Option<Arc<Source>>,
     pub(super) refusal: Refusal,
     /// The whole body has been read, whatever the refusal says.
     pub(super) is_read: bool,
+    /// The refusal is the head's: the body has not been read, whatever the refusal says.
+    pub(super) is_unread: bool,
 }
 
 impl Refused {
@@ -93,27 +97,35 @@ impl Refused {
             source: source.cloned(),
             refusal,
             is_read: false,
+            is_unread: false,
         }
     }
 }
 
-/// A request whose head was taken, and its place among those that are under way.
+/// A request whose head was taken.
 pub(super) struct Admitted {
     source: Arc<Source>,
-    permit: Permit,
 }
 
 /// What the head alone can refuse.
-pub(super) fn admit(bridge: &Bridge, request: &Request<Incoming>) -> Result<Admitted, Refused> {
+pub(super) fn admit(
+    bridge: &Bridge,
+    request: &Request<Incoming>,
+    connection: &Activity,
+) -> Result<Admitted, Refused> {
+    let refusal = check_message(request, connection);
+    refusal.map_err(|refusal| Refused::new(None, refusal))?;
     if bridge.process().is_closing() {
         return Err(Refused::new(None, Refusal::ShuttingDown));
     }
     let source = find_source(bridge, request)?;
     let refused = |refusal| Refused::new(Some(&source), refusal);
-    let reserved = check_head(&source, request).map_err(refused)?;
-    let permit = bridge.permits().take(source.index, reserved);
-    let permit = permit.ok_or_else(|| refused(Refusal::Overloaded))?;
-    Ok(Admitted { source, permit })
+    let declared = check_head(&source, request).map_err(refused)?;
+    // A place is taken once the event is verified. What could not get one then need not be read.
+    if !bridge.permits().has_room_for(source.index, declared) {
+        return Err(refused(Refusal::Overloaded));
+    }
+    Ok(Admitted { source })
 }
 
 /// The rest of the request.
@@ -122,9 +134,10 @@ pub(super) async fn receive(
     admitted: Result<Admitted, Refused>,
     headers: HeaderMap,
     body: Incoming,
+    connection: &Activity,
 ) -> Result<Received, Refused> {
-    let Admitted { source, mut permit } = match admitted {
-        Ok(admitted) => admitted,
+    let source = match admitted {
+        Ok(Admitted { source }) => source,
         Err(refused) if refused.refusal == Refusal::Overloaded => {
             return Err(Refused {
                 is_read: read_away(body).await,
@@ -133,24 +146,171 @@ pub(super) async fn receive(
         }
         Err(refused) => return Err(refused),
     };
-    let limit = bridge.config().http.body_timeout;
-    let mut reading = std::pin::pin!(read_body(body, source.max_body));
-    // Most bodies come with their heads, and need no clock.
-    let body = match futures_util::poll!(reading.as_mut()) {
-        Poll::Ready(read) => read,
-        Poll::Pending => tokio::time::timeout(limit, reading)
+    let mut reader = Reader::new(body, source.max_body);
+    // A sender that asks whether it may send the body must not be told to before its head is checked.
+    let asks_first = headers.contains_key(EXPECT);
+    // Most bodies come with their heads, and need neither a clock nor a place.
+    let at_hand = poll_at_hand(&mut reader, asks_first).await;
+    let read = match at_hand {
+        Poll::Ready(read) => read.map_err(|refusal| Refused::new(Some(&source), refusal)),
+        // Large, and rare.
+        Poll::Pending => {
+            Box::pin(wait_for_body(
+                bridge,
+                &source,
+                &headers,
+                &mut reader,
+                connection,
+            ))
             .await
-            .unwrap_or(Err(Refusal::RequestTimeout { limit })),
+        }
     };
-    let body = body.map_err(|refusal| Refused::new(Some(&source), refusal))?;
-    permit.shrink_to(body.len());
+    read?;
+    connection.note_body_read();
     Ok(Received {
         source,
         headers,
-        body,
+        body: reader.into_body(),
         at: SystemTime::now(),
-        place: Some(permit),
     })
+}
+
+/// Reads what is there already.
+async fn poll_at_hand(reader: &mut Reader, asks_first: bool) -> Poll<Result<(), Refusal>> {
+    if asks_first {
+        return Poll::Pending;
+    }
+    let reading = std::pin::pin!(reader.read_to_end());
+    futures_util::poll!(reading)
+}
+
+/// Waits for the rest of a body that nobody has vouched for.
+async fn wait_for_body(
+    bridge: &Bridge,
+    source: &Arc<Source>,
+    headers: &HeaderMap,
+    reader: &mut Reader,
+    connection: &Activity,
+) -> Result<(), Refused> {
+    let refused = |refusal| Refused::new(Some(source), refusal);
+    verify_head(source, headers, SystemTime::now()).map_err(|refusal| Refused {
+        is_unread: true,
+        ..refused(refusal)
+    })?;
+    let http = &bridge.config().http;
+    let peer = client_address(connection.peer(), headers, &http.trusted_proxies);
+    let unverified = bridge.permits().unverified();
+    let arriving = unverified.enter(source.index, peer, source.max_body);
+    let started = Instant::now();
+    loop {
+        arriving.holds(reader.held());
+        let limit = http.body_timeout.min(time_for(reader.length));
+        let read = tokio::select! {
+            biased;
+            () = arriving.ended() => Err(Refusal::Overloaded),
+            read = tokio::time::timeout_at(started + limit, reader.read_frame()) => {
+                read.unwrap_or(Err(Refusal::RequestTimeout { limit: http.body_timeout }))
+            }
+        };
+        if read.map_err(refused)? {
+            return Ok(());
+        }
+    }
+}
+
+/// How long a body may have taken when this much of it has come.
+fn time_for(bytes: usize) -> Duration {
+    let seconds = u32::try_from(bytes).unwrap_or(u32::MAX) / LEAST_RATE;
+    RATE_GRACE + Duration::from_secs(seconds.into())
+}
+
+/// What HTTP forbids (RFC 9112 section 3.2, RFC 9113 section 8.3.1) and hyper lets pass.
+fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(), Refusal> {
+    let bad = |detail| Err(Refusal::BadRequest(detail));
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return bad("there is more than one Host header");
+    }
+    let host = host.map(http::HeaderValue::as_bytes);
+    if host.is_some_and(|host| !is_host(host)) {
+        return bad("the Host header is not a host with an optional port");
+    }
+    let version = request.version();
+    let uri = request.uri();
+    match (host, uri.authority()) {
+        (Some(_), None) => {}
+        (None, None) if version == Version::HTTP_10 => {}
+        (None, None) => return bad("there is no Host header"),
+        (None, Some(_)) if version != Version::HTTP_11 => {}
+        (None, Some(_)) => return bad("there is no Host header"),
+        (Some(host), Some(authority)) => {
+            if !is_same_host(host, authority.as_str().as_bytes(), uri.scheme_str()) {
+                return bad("the request target names another host than the Host header");
+            }
+        }
+    }
+    if connection.take_fragment() {
+        return bad("the request target has a fragment");
+    }
+    // A length that is known means that there is no transfer coding.
+    if version != Version::HTTP_2 && request.body().size_hint().exact().is_none() {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let coding = codings.next();
+        let is_chunked = coding.is_none_or(|coding| {
+            coding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"chunked")
+        });
+        if !is_chunked || codings.next().is_some() {
+            return bad("the only transfer coding is `chunked`, once");
+        }
+    }
+    Ok(())
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), which may be empty.
+fn is_host(value: &[u8]) -> bool {
+    let (host, port) = split_port(value);
+    let is_literal = |inner: &[u8]| {
+        let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'v');
+        !inner.is_empty() && inner.iter().all(is_part)
+    };
+    // Unreserved characters, percent-encoded ones and sub-delimiters, but the comma: it joins what came twice.
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
+    let bracketed = host.strip_prefix(b"[");
+    port.iter().all(u8::is_ascii_digit)
+        && port.len() <= 5
+        && match bracketed {
+            Some(inner) => inner.strip_suffix(b"]").is_some_and(is_literal),
+            None => host.iter().all(is_name),
+        }
+}
+
+/// A host, and its port without the colon.
+fn split_port(value: &[u8]) -> (&[u8], &[u8]) {
+    let colon = value.iter().rposition(|byte| *byte == b':');
+    let bracket = value.iter().rposition(|byte| *byte == b']');
+    match colon.and_then(|colon| value.split_at_checked(colon)) {
+        Some((host, port)) if colon > bracket => (host, port.strip_prefix(b":").unwrap_or(port)),
+        _ => (value, b""),
+    }
+}
+
+fn is_same_host(host: &[u8], authority: &[u8], scheme: Option<&str>) -> bool {
+    let default_port: &[u8] = match scheme {
+        Some("http") => b"80",
+        Some("https") => b"443",
+        // Not a web request.
+        Some(_) => return false,
+        None => b"",
+    };
+    let (host, port) = split_port(host);
+    let (other_host, other_port) = split_port(authority);
+    let or_default = |port| if port == b"" { default_port } else { port };
+    host.eq_ignore_ascii_case(other_host) && or_default(port) == or_default(other_port)
 }
 
 /// Paths are compared as they were sent: no decoding, no normalisation, no other case.
@@ -168,20 +328,20 @@ fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Sourc
     })
 }
 
-/// What the head alone can refuse. Returns how many bytes the body may have.
+/// What the head alone can refuse. Returns the body's length as far as it is known.
 fn check_head(source: &Source, request: &Request<Incoming>) -> Result<usize, Refusal> {
     if request.method() != Method::POST {
         return Err(Refusal::MethodNotAllowed { allow: "POST" });
     }
     let limit_bytes = source.max_body;
     let declared = request.body().size_hint().exact();
-    let reserved = match declared.map(usize::try_from) {
+    let declared = match declared.map(usize::try_from) {
         Some(Ok(declared)) if declared <= limit_bytes => declared,
         Some(_) => return Err(Refusal::BodyTooLarge { limit_bytes }),
-        None => limit_bytes,
+        None => 0,
     };
     check_content_type(source, request.headers())?;
-    Ok(reserved)
+    Ok(declared)
 }
 
 fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -201,14 +361,15 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
             format!("the content type must be {}", accepted.join(" or ")).into(),
         ));
     }
-    let is_encoded = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    // An empty list is no coding.
+    let lines = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let is_encoded = codings.any(|coding| {
+        let coding = coding.trim_ascii();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")
+    });
     if is_encoded {
-        return Err(Refusal::UnsupportedMediaType(
-            "encoded bodies are not taken".into(),
-        ));
+        return Err(Refusal::UnsupportedCoding);
     }
     Ok(())
 }
@@ -234,35 +395,138 @@ async fn read_away(mut body: Incoming) -> bool {
     read.unwrap_or(false)
 }
 
-/// Reads a body of at most so many bytes, in one piece where it came in one. What is held of it is never more than the
-/// bytes that were reserved for it: buffers that grow as they like may be twice as large.
-async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Refusal> {
-    let declared = body.size_hint().exact();
-    let declared = declared.and_then(|declared| usize::try_from(declared).ok());
-    let mut first = None;
-    let mut whole = Vec::new();
-    let mut length = 0_usize;
-    while let Some(frame) = body.frame().await {
+/// Reads a body of at most so many bytes, in one piece where it came in one.
+struct Reader {
+    body: Incoming,
+    limit_bytes: usize,
+    declared: Option<usize>,
+    first: Option<Bytes>,
+    whole: Vec<u8>,
+    /// How many bytes have come.
+    length: usize,
+}
+
+impl Reader {
+    fn new(body: Incoming, limit_bytes: usize) -> Self {
+        let declared = body.size_hint().exact();
+        Self {
+            declared: declared.and_then(|declared| usize::try_from(declared).ok()),
+            body,
+            limit_bytes,
+            first: None,
+            whole: Vec::new(),
+            length: 0,
+        }
+    }
+
+    async fn read_to_end(&mut self) -> Result<(), Refusal> {
+        while !self.read_frame().await? {}
+        Ok(())
+    }
+
+    /// Reads one frame; true at the end. To drop the future loses nothing.
+    async fn read_frame(&mut self) -> Result<bool, Refusal> {
+        let Some(frame) = self.body.frame().await else {
+            return Ok(true);
+        };
         // Trailers mean nothing here.
         let Ok(data) = frame.map_err(|_| Refusal::BrokenOff)?.into_data() else {
-            continue;
+            return Ok(false);
         };
-        length = length.saturating_add(data.len());
-        if length > limit_bytes {
-            return Err(Refusal::BodyTooLarge { limit_bytes });
+        let length = self.length.saturating_add(data.len());
+        if length > self.limit_bytes {
+            return Err(Refusal::BodyTooLarge {
+                limit_bytes: self.limit_bytes,
+            });
         }
-        if first.is_none() && whole.is_empty() {
-            first = Some(data);
-            continue;
+        self.length = length;
+        if self.first.is_none() && self.whole.is_empty() {
+            self.first = Some(data);
+            return Ok(false);
         }
-        if whole.capacity() < length {
-            let wanted = declared.unwrap_or_else(|| length.saturating_mul(2));
-            whole.reserve_exact(wanted.clamp(length, limit_bytes) - whole.len());
+        if self.whole.capacity() < length {
+            let wanted = capacity_for(length, self.declared, self.limit_bytes);
+            self.whole.reserve_exact(wanted - self.whole.len());
         }
-        if let Some(first) = first.take() {
-            whole.extend_from_slice(&first);
+        if let Some(first) = self.first.take() {
+            self.whole.extend_from_slice(&first);
         }
-        whole.extend_from_slice(&data);
+        self.whole.extend_from_slice(&data);
+        Ok(false)
     }
-    Ok(first.unwrap_or_else(|| Bytes::from(whole.into_boxed_slice())))
+
+    /// How many bytes the body takes now.
+    fn held(&self) -> usize {
+        self.whole.capacity().max(self.length)
+    }
+
+    fn into_body(self) -> Bytes {
+        self.first
+            .unwrap_or_else(|| Bytes::from(self.whole.into_boxed_slice()))
+    }
+}
+
+/// What is kept for a body of which `length` bytes have come: never more than a small multiple of them, whatever its head
+/// declares. A declared length is trusted further, since the copying then ends where it says.
+fn capacity_for(length: usize, declared: Option<usize>, limit_bytes: usize) -> usize {
+    let wanted = match declared {
+        Some(declared) => length.saturating_mul(4).min(declared),
+        None => length.saturating_mul(2),
+    };
+    wanted.min(limit_bytes).max(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_an_optional_port() {
+        for good in [
+            "",
+            "x",
+            "hooks.example.com",
+            "hooks.example.com:8080",
+            "127.0.0.1:1",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "a_b",
+            "x:",
+            "%C3%A9",
+        ] {
+            assert!(is_host(good.as_bytes()), "{good:?}");
+        }
+        for bad in [
+            "a b", "a,b", "a/b", "user@x", "x:y", "x:123456", "::1", "[::1", "[]", "[g::]", "a\"b",
+            "x#y", "\u{e9}", "x:1:2",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_the_same_without_case_and_with_their_default_ports() {
+        let same = |host: &str, authority: &str, scheme| {
+            is_same_host(host.as_bytes(), authority.as_bytes(), scheme)
+        };
+        assert!(same("Hooks.example.com", "hooks.EXAMPLE.com", Some("http")));
+        assert!(same("x", "x:80", Some("http")) && same("x:443", "x", Some("https")));
+        assert!(!same("x", "y", Some("http")) && !same("x", "x:8080", Some("http")));
+        assert!(!same("x", "user@x", Some("http")) && !same("x", "x", Some("ftp")));
+    }
+
+    #[test]
+    fn a_body_has_at_least_a_kibibyte_a_second_after_the_grace() {
+        assert_eq!(time_for(0), RATE_GRACE);
+        assert_eq!(time_for(10 * 1024), RATE_GRACE + Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_kept_for_a_body_follows_what_has_come() {
+        let mib = 1024 * 1024;
+        assert_eq!(capacity_for(100, Some(mib), mib), 400);
+        assert_eq!(capacity_for(mib / 2, Some(mib), mib), mib);
+        assert_eq!(capacity_for(100, None, mib), 200);
+        assert_eq!(capacity_for(mib - 1, None, mib), mib);
+    }
 }

@@ -12,6 +12,8 @@ pub use crate::json::Violation;
 /// A 4xx is a statement that will be just as true of every retry; whatever time or an operator could cure is 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// A request that HTTP forbids, though the HTTP library takes it.
+    BadRequest(&'static str),
     /// The body is not JSON, or two readers could read it differently.
     InvalidJson(String),
     /// The body is not UTF-8.
@@ -43,8 +45,10 @@ pub enum Refusal {
         /// The largest body.
         limit_bytes: usize,
     },
-    /// Not a content type or encoding that the source takes.
+    /// Not a content type that the source takes.
     UnsupportedMediaType(Cow<'static, str>),
+    /// Not a content coding that the source takes.
+    UnsupportedCoding,
     /// Well-formed, but not an event that the source takes.
     InvalidEvent(Vec<Violation>),
     /// An event without an id.
@@ -73,7 +77,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code there is, for metrics.
-    pub const CODES: [&'static str; 20] = [
+    pub const CODES: [&'static str; 21] = [
+        "bad_request",
         "invalid_json",
         "invalid_encoding",
         "missing_signature",
@@ -109,9 +114,10 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidJson(_) | Self::InvalidEncoding(_) | Self::BrokenOff => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadRequest(_)
+            | Self::InvalidJson(_)
+            | Self::InvalidEncoding(_)
+            | Self::BrokenOff => StatusCode::BAD_REQUEST,
             Self::MissingSignature
             | Self::InvalidSignature
             | Self::StaleTimestamp
@@ -120,7 +126,9 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::InvalidEvent(_)
             | Self::MissingEventId
             | Self::MissingEventType
@@ -136,6 +144,7 @@ impl Refusal {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::BadRequest(_) => "bad_request",
             Self::InvalidJson(_) => "invalid_json",
             Self::InvalidEncoding(_) => "invalid_encoding",
             Self::MissingSignature => "missing_signature",
@@ -147,7 +156,7 @@ impl Refusal {
             Self::RequestTimeout { .. } => "request_timeout",
             Self::BrokenOff => "broken_off",
             Self::BodyTooLarge { .. } => "body_too_large",
-            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => "unsupported_media_type",
             Self::InvalidEvent(_) => "invalid_event",
             Self::MissingEventId => "missing_event_id",
             Self::MissingEventType => "missing_event_type",
@@ -166,7 +175,8 @@ impl Refusal {
             Self::BrokerUnavailable { retry_after, .. } => Some(*retry_after),
             Self::Overloaded | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::PublishTimeout => Some(Duration::from_secs(5)),
-            Self::InvalidJson(_)
+            Self::BadRequest(_)
+            | Self::InvalidJson(_)
             | Self::InvalidEncoding(_)
             | Self::MissingSignature
             | Self::InvalidSignature
@@ -178,6 +188,7 @@ impl Refusal {
             | Self::BrokenOff
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType(_)
+            | Self::UnsupportedCoding
             | Self::InvalidEvent(_)
             | Self::MissingEventId
             | Self::MissingEventType
@@ -189,12 +200,14 @@ impl Refusal {
     #[must_use]
     pub const fn leaves_body_unread(&self) -> bool {
         match self {
-            Self::UnknownPath
+            Self::BadRequest(_)
+            | Self::UnknownPath
             | Self::MethodNotAllowed { .. }
             | Self::RequestTimeout { .. }
             | Self::BrokenOff
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType(_)
+            | Self::UnsupportedCoding
             | Self::Overloaded
             | Self::ShuttingDown => true,
             Self::InvalidJson(_)
@@ -216,15 +229,16 @@ impl Refusal {
     #[must_use]
     pub fn detail(&self) -> Cow<'static, str> {
         match self {
+            Self::BadRequest(detail) => (*detail).into(),
             Self::InvalidJson(detail) | Self::InvalidEncoding(detail) => Cow::Owned(detail.clone()),
             Self::MissingSignature => "the request lacks a header that the signature needs".into(),
             Self::InvalidSignature => "the signature does not match the request".into(),
-            Self::StaleTimestamp => "the signed timestamp is too far from the present".into(),
+            Self::StaleTimestamp => "the timestamp is too far from the present".into(),
             Self::Unauthorized => "the sender is not authorized".into(),
             Self::UnknownPath => "no source has this path".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}").into(),
             Self::RequestTimeout { limit } => format!(
-                "the body did not arrive within {}",
+                "the body is too slow: it must arrive within {}, and at no less than 1 KiB/s after the first 5 s",
                 humantime::format_duration(*limit)
             )
             .into(),
@@ -233,6 +247,7 @@ impl Refusal {
                 format!("the body is larger than {limit_bytes} bytes").into()
             }
             Self::UnsupportedMediaType(detail) => detail.clone(),
+            Self::UnsupportedCoding => "encoded bodies are not accepted; send the body without Content-Encoding".into(),
             Self::InvalidEvent(violations) => match violations.first() {
                 Some(first) if first.pointer.is_empty() => {
                     format!("the event {}", first.reason).into()
@@ -267,6 +282,7 @@ mod tests {
     fn all() -> Vec<Refusal> {
         let some = || "x".to_owned();
         vec![
+            Refusal::BadRequest("x"),
             Refusal::InvalidJson(some()),
             Refusal::InvalidEncoding(some()),
             Refusal::MissingSignature,
@@ -281,6 +297,7 @@ mod tests {
             Refusal::BrokenOff,
             Refusal::BodyTooLarge { limit_bytes: 1 },
             Refusal::UnsupportedMediaType("x".into()),
+            Refusal::UnsupportedCoding,
             Refusal::invalid_event("/a", "x"),
             Refusal::MissingEventId,
             Refusal::MissingEventType,
@@ -297,7 +314,9 @@ mod tests {
 
     #[test]
     fn every_code_is_listed_once_in_the_order_of_the_table() {
-        let codes: Vec<_> = all().iter().map(Refusal::code).collect();
+        let mut codes: Vec<_> = all().iter().map(Refusal::code).collect();
+        // Both of the reasons for 415 have the same code.
+        codes.dedup();
         assert_eq!(codes, Refusal::CODES);
     }
 

@@ -6,6 +6,7 @@
 
 use std::future::Future as _;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,16 +17,19 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long an answer may wait for its sender to take it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+use super::strangers::Stranger;
 
-/// After so long between requests a connection is at rest, and keeps no buffers.
+/// How long an answer may wait for its sender to take it.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After this long between requests a connection is at rest, and keeps no buffers.
 const REST: Duration = Duration::from_secs(1);
 
-/// After an answer that left a body unread: how long, and how much of it, is read so that the sender gets to see the
-/// answer instead of a reset (RFC 9112 section 9.6).
-const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// After an answer that left a body unread, the rest of it is read and dropped for as long as a body may take, so that the
+/// sender sees the answer instead of a reset (RFC 9112 section 9.6): proxies that buffer write all of a body before they read.
+/// It ends earlier when the sender pauses this long, or has sent as much as the largest `max_body` that there can be.
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The longest request line, in bytes: of the head's 32 KiB, what is left for its headers is theirs.
 const MAX_REQUEST_LINE: usize = 16 * 1024;
@@ -33,7 +37,13 @@ const MAX_REQUEST_LINE: usize = 16 * 1024;
 /// What the requests of one connection and its socket tell each other.
 #[derive(Debug)]
 pub(super) struct Activity {
+    peer: IpAddr,
     aged_at: Instant,
+    stranger: Stranger,
+    is_known: AtomicBool,
+    /// The body of the request in flight is still being read. Of no meaning to HTTP/2, which has many requests at a time.
+    is_reading_body: AtomicBool,
+    has_fragment: AtomicBool,
     in_flight: AtomicUsize,
     ended: AtomicUsize,
     left_body: AtomicBool,
@@ -42,9 +52,14 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(aged_at: Instant) -> Self {
+    pub(super) fn new(peer: IpAddr, aged_at: Instant, stranger: Stranger) -> Self {
         Self {
+            peer,
             aged_at,
+            stranger,
+            is_known: AtomicBool::new(false),
+            is_reading_body: AtomicBool::new(false),
+            has_fragment: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             left_body: AtomicBool::new(false),
@@ -53,10 +68,41 @@ impl Activity {
         }
     }
 
+    /// The other side of the connection.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// Notes that a request is being handled, until the guard is dropped.
-    pub(super) fn begin(&self) -> Busy<'_> {
+    pub(super) fn begin(&self, has_body: bool) -> Busy<'_> {
+        self.is_reading_body.store(has_body, Ordering::Release);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         Busy(self)
+    }
+
+    /// The request's body has been read to its end.
+    pub(super) fn note_body_read(&self) {
+        self.is_reading_body.store(false, Ordering::Release);
+    }
+
+    /// The connection, while it has not brought a verified event.
+    pub(super) fn if_stranger(self: &Arc<Self>) -> Option<Arc<Self>> {
+        let is_known = self.is_known.load(Ordering::Relaxed);
+        (!is_known).then(|| Arc::clone(self))
+    }
+
+    /// The connection has brought a verified event.
+    pub(super) fn become_known(&self) {
+        if !self.is_known.swap(true, Ordering::Relaxed) {
+            self.stranger.become_known();
+        }
+    }
+
+    /// Whether the request line that was read last has a fragment, which hyper drops without a word. A request that follows
+    /// another one in the same packet is not looked at.
+    pub(super) fn take_fragment(&self) -> bool {
+        self.has_fragment.load(Ordering::Relaxed)
+            && self.has_fragment.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the connection has grown so old that its next answer is to be the last.
@@ -96,12 +142,16 @@ impl Drop for Busy<'_> {
 pub(super) struct TimeLimits {
     pub(super) header: Duration,
     pub(super) idle: Duration,
+    /// How long an unread body is read on.
+    pub(super) linger: Duration,
 }
 
 /// What is being waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    /// The first byte of a head, since then.
+    /// The connection's first byte, since then.
+    Opening(Instant),
+    /// The first byte of another head, since then.
     Idle(Instant),
     /// The rest of it, since its first byte.
     Head(Instant),
@@ -115,7 +165,6 @@ pub(super) struct Socket<S> {
     read_ahead: BytesMut,
     activity: Arc<Activity>,
     limits: TimeLimits,
-    /// HTTP/2 has frames between requests: only silence counts.
     is_http2: bool,
     waiting: Waiting,
     /// How much there is of a request line that has not ended.
@@ -126,6 +175,12 @@ pub(super) struct Socket<S> {
     write_clock: Clock,
     lingered: usize,
     linger_since: Option<Instant>,
+    /// When a byte of the unread body came last.
+    linger_last: Option<Instant>,
+    /// The sender ended its side while its request was in flight.
+    is_half_closed: bool,
+    /// Something was read ahead that hyper must be woken for.
+    is_wake_due: bool,
 }
 
 /// A timer that is moved only when it is waited for, and only forward in time when it has run out: on a connection that
@@ -164,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             activity,
             limits,
             is_http2: false,
-            waiting: Waiting::Idle(Instant::now()),
+            waiting: Waiting::Opening(Instant::now()),
             line: None,
             ended_seen: 0,
             read_clock: Clock::new(),
@@ -172,6 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             write_clock: Clock::new(),
             lingered: 0,
             linger_since: None,
+            linger_last: None,
+            is_half_closed: false,
+            is_wake_due: false,
         }
     }
 
@@ -207,6 +265,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(!self.read_ahead.is_empty())
     }
 
+    /// Whether the sender ended its side while its request was in flight: it may wait for the answer, or be gone.
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.is_half_closed
+    }
+
+    pub(super) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
     /// Bytes that were read and not used come before all others. They are the beginning of a head.
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
@@ -223,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         self.see_ended();
         let (deadline, what) = match self.waiting {
+            Waiting::Opening(since) => (since + self.limits.header, "the sender did not begin"),
             Waiting::Idle(since) => {
                 let may_rest = self.write_since.is_none() && !self.is_http2;
                 if may_rest && !self.activity.is_at_rest() {
@@ -249,11 +317,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn note_read(&mut self, bytes: &[u8]) {
         self.activity.is_at_rest.store(false, Ordering::Release);
         self.see_ended();
-        if matches!(self.waiting, Waiting::Idle(_)) && !self.is_http2 {
+        if !matches!(self.waiting, Waiting::Head(_)) && !self.is_http2 {
             self.line = Some(0);
         }
         if let Some(length) = self.line {
             let end = bytes.iter().position(|byte| *byte == b'\n');
+            let line = bytes.get(..end.unwrap_or(bytes.len()));
+            if line.is_some_and(|line| line.contains(&b'#')) {
+                self.activity.has_fragment.store(true, Ordering::Relaxed);
+            }
             let length = length.saturating_add(end.unwrap_or(bytes.len()));
             if length > MAX_REQUEST_LINE {
                 self.activity
@@ -263,8 +335,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.line = end.is_none().then_some(length);
         }
         self.waiting = match self.waiting {
-            Waiting::Idle(_) if !self.is_http2 => Waiting::Head(Instant::now()),
-            Waiting::Idle(_) => Waiting::Idle(Instant::now()),
+            // HTTP/2 has frames between requests: none of them is a request.
+            Waiting::Idle(since) if self.is_http2 => Waiting::Idle(since),
+            Waiting::Opening(_) | Waiting::Idle(_) => Waiting::Head(Instant::now()),
             Waiting::Head(since) => Waiting::Head(since),
         };
     }
@@ -283,18 +356,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(Err(timed_out("the answer was not taken")))
     }
 
-    /// Reads on for a little while after the last answer.
+    /// hyper does not read while a request is in flight, since its sender may have ended its side (RFC 9112 section 9.6). One
+    /// that is gone with a reset is noticed here. Between a body's bytes hyper reads by itself.
+    fn look_after_sender(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.activity.in_flight.load(Ordering::Acquire) == 0 {
+            if std::mem::take(&mut self.is_wake_due) {
+                context.waker().wake_by_ref();
+            }
+            return Ok(());
+        }
+        let may_look = !self.is_http2
+            && !self.is_half_closed
+            && self.read_ahead.is_empty()
+            && !self.activity.is_reading_body.load(Ordering::Acquire);
+        if !may_look {
+            return Ok(());
+        }
+        let mut byte = [0; 1];
+        let mut buffer = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => self.is_half_closed = true,
+            Poll::Ready(Ok(())) => self.read_ahead.extend_from_slice(buffer.filled()),
+        }
+        self.is_wake_due = true;
+        Ok(())
+    }
+
+    /// Reads on for a while after the last answer.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let since = *self.linger_since.get_or_insert_with(Instant::now);
+        let mut last = *self.linger_last.get_or_insert(since);
         let mut scratch = [0; 8192];
         while self.lingered < LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.lingered += buffer.filled().len()
+                    self.lingered += buffer.filled().len();
+                    last = Instant::now();
+                    self.linger_last = Some(last);
                 }
                 Poll::Ready(_) => break,
-                Poll::Pending => return self.read_clock.poll(since + LINGER_TIME, context),
+                Poll::Pending => {
+                    let deadline = (since + self.limits.linger).min(last + LINGER_PAUSE);
+                    return self.read_clock.poll(deadline, context);
+                }
+            }
+            if since + self.limits.linger <= last {
+                break;
             }
         }
         Poll::Ready(())
@@ -358,6 +468,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
         ready!(self.poll_progress(context, flushed))?;
+        self.look_after_sender(context)?;
         // After an answer hyper need not read again before there is something to read: the clock is not to wait for that.
         match self.poll_overdue(context) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
@@ -380,6 +491,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::strangers::Strangers;
     use super::*;
     use tokio::io::AsyncWriteExt as _;
 
@@ -389,10 +501,14 @@ mod tests {
         Arc<Activity>,
     ) {
         let (ours, theirs) = tokio::io::duplex(1024);
-        let activity = Arc::new(Activity::new(Instant::now() + Duration::from_secs(3600)));
+        let (stranger, _) = Arc::<Strangers>::default().enter();
+        let aged_at = Instant::now() + Duration::from_secs(3600);
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let activity = Arc::new(Activity::new(peer, aged_at, stranger));
         let limits = TimeLimits {
             header: Duration::from_secs(5),
             idle: Duration::from_secs(75),
+            linger: Duration::from_secs(10),
         };
         (
             Socket::new(ours, Arc::clone(&activity), limits),
@@ -407,7 +523,7 @@ mod tests {
         theirs.write_all(b"x").await.unwrap();
         assert!(socket.wait_for_byte().await.unwrap());
         assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 1);
-        let busy = activity.begin();
+        let busy = activity.begin(false);
         // hyper looks for the sender's end meanwhile, and the head's clock runs out.
         let mut byte = [0; 1];
         let meanwhile = tokio::time::timeout(Duration::from_secs(9), socket.read(&mut byte));
@@ -445,12 +561,99 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_ends_after_the_idle_time() {
+    async fn a_sender_that_never_begins_has_the_time_of_a_head() {
         let (mut socket, _theirs, _) = pair();
         assert_eq!(
             read_until_error(&mut socket).await,
-            (0, Duration::from_secs(75))
+            (0, Duration::from_secs(5))
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unread_body_is_read_on_until_it_pauses_or_its_time_is_up() {
+        let (mut socket, mut theirs, activity) = pair();
+        activity.note_unread_body();
+        let started = Instant::now();
+        socket.shutdown().await.unwrap();
+        assert_eq!(started.elapsed(), LINGER_PAUSE);
+        drop(socket);
+
+        let (mut socket, mut dripping, activity) = pair();
+        activity.note_unread_body();
+        let drip = tokio::spawn(async move {
+            let mut written = 0;
+            while dripping.write_all(&[0; 1000]).await.is_ok() {
+                written += 1000;
+                tokio::time::sleep_until(Instant::now() + Duration::from_millis(900)).await;
+            }
+            written
+        });
+        let started = Instant::now();
+        socket.shutdown().await.unwrap();
+        assert_eq!(started.elapsed(), socket.limits.linger);
+        drop(socket);
+        assert!(drip.await.unwrap() >= 11_000);
+        assert!(theirs.write_all(b"x").await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_ends_its_side_is_still_answered_and_hyper_is_woken_to_see_the_end() {
+        let (mut socket, mut theirs, activity) = pair();
+        theirs.write_all(b"request").await.unwrap();
+        assert_eq!(socket.read(&mut [0; 16]).await.unwrap(), 7);
+        let busy = activity.begin(true);
+        theirs.shutdown().await.unwrap();
+        socket.flush().await.unwrap();
+        assert!(!socket.is_half_closed(), "its body's end would be hidden");
+        activity.note_body_read();
+        socket.flush().await.unwrap();
+        assert!(socket.is_half_closed());
+        drop(busy);
+        let waker = futures_util::task::noop_waker();
+        assert!(socket.is_wake_due);
+        let flushed = Pin::new(&mut socket).poll_flush(&mut Context::from_waker(&waker));
+        assert!(flushed.is_ready() && !socket.is_wake_due);
+        socket.write_all(b"answer").await.unwrap();
+        assert_eq!(socket.read(&mut [0; 16]).await.unwrap(), 0);
+        let mut answer = [0; 6];
+        theirs.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_a_request_in_flight_is_read_again() {
+        let (mut socket, mut theirs, activity) = pair();
+        let busy = activity.begin(false);
+        theirs.write_all(b"POST").await.unwrap();
+        socket.flush().await.unwrap();
+        socket.flush().await.unwrap();
+        drop(busy);
+        let mut bytes = [0; 16];
+        let first = socket.read(&mut bytes).await.unwrap();
+        let rest = socket.read(&mut bytes[first..]).await.unwrap();
+        assert_eq!(&bytes[..first + rest], b"POST");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_without_a_request_do_not_prolong_an_idle_http_2_connection() {
+        let (mut socket, mut theirs, activity) = pair();
+        theirs
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(socket.sniff_http2().await.unwrap());
+        drop(activity.begin(true));
+        let dripping = tokio::spawn(async move {
+            while theirs.write_all(b"ping").await.is_ok() {
+                tokio::time::sleep_until(Instant::now() + Duration::from_secs(1)).await;
+            }
+        });
+        assert_eq!(
+            read_until_error(&mut socket).await.1,
+            Duration::from_secs(75)
+        );
+        drop(socket);
+        dripping.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -478,7 +681,7 @@ mod tests {
         theirs.write_all(b"head").await.unwrap();
         let mut buffer = [0; 16];
         assert_eq!(socket.read(&mut buffer).await.unwrap(), 4);
-        let busy = activity.begin();
+        let busy = activity.begin(false);
         let waited =
             tokio::time::timeout(Duration::from_secs(3600), socket.read(&mut buffer)).await;
         assert!(
@@ -495,7 +698,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_rests_between_requests_until_a_byte_comes() {
         let (mut socket, mut theirs, activity) = pair();
-        let busy = activity.begin();
+        let busy = activity.begin(false);
         let mut buffer = [0; 16];
         let silent = |for_seconds| Duration::from_secs(for_seconds);
         let waited = tokio::time::timeout(silent(3600), socket.read(&mut buffer)).await;
@@ -519,6 +722,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_does_not_rest_while_an_answer_is_not_taken() {
         let (mut socket, _theirs, activity) = pair();
+        drop(activity.begin(false));
         let for_seconds = |seconds| Duration::from_secs(seconds);
         let written = tokio::time::timeout(for_seconds(1), socket.write_all(&[0; 4096])).await;
         assert!(written.is_err(), "there is no room for it");

@@ -31,6 +31,14 @@ pub(super) async fn shake_hands(stream: TcpStream, peer: SocketAddr, tls: &Tls) 
     }
 }
 
+/// The socket below it.
+pub(super) fn tcp(stream: &Stream) -> &TcpStream {
+    match stream {
+        Stream::Left(stream) => stream,
+        Stream::Right(stream) => stream.get_ref().0,
+    }
+}
+
 /// With TLS, HTTP/2 is agreed on in the handshake (RFC 9113 section 3.2); without, only what is sent tells.
 pub(super) fn may_speak_http2(stream: &Stream) -> bool {
     match stream {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::permits::Permit;
+use http::HeaderMap;
+
 use super::receive::Received;
 use super::refusal::Refusal;
 use crate::config::Source;
@@ -43,11 +44,6 @@ impl Verified {
         &self.received
     }
 
-    /// Its place among the requests under way, which is all that is kept of it.
-    pub(super) fn into_place(self) -> Option<Permit> {
-        self.received.into_place()
-    }
-
     /// The source it was sent to.
     #[must_use]
     pub fn source(&self) -> &Arc<Source> {
@@ -69,8 +65,23 @@ pub fn verify(received: Received, now: SystemTime) -> Result<Verified, Refusal> 
             received,
             secret_index,
         }),
-        Err(Unverified::MissingSignature) => Err(Refusal::MissingSignature),
-        Err(Unverified::InvalidSignature) => Err(Refusal::InvalidSignature),
-        Err(Unverified::StaleTimestamp) => Err(Refusal::StaleTimestamp),
+        Err(unverified) => Err(refuse(unverified)),
+    }
+}
+
+/// Refuses what its head alone gives away, before its body is waited for.
+pub(super) fn verify_head(
+    source: &Source,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Result<(), Refusal> {
+    source.verifier.check_head(headers, now).map_err(refuse)
+}
+
+fn refuse(unverified: Unverified) -> Refusal {
+    match unverified {
+        Unverified::MissingSignature => Refusal::MissingSignature,
+        Unverified::InvalidSignature => Refusal::InvalidSignature,
+        Unverified::StaleTimestamp => Refusal::StaleTimestamp,
     }
 }

@@ -100,6 +100,16 @@ pub struct VerifierSettings {
 
 /// Judges whether a request is the provider's.
 pub trait Verifier: Send + Sync {
+    /// Refuses what the head alone gives away: headers of the scheme that are absent or malformed, a signed time too far from
+    /// ours. It must be cheap, and refuse nothing that [`Verifier::verify`] would take. A scheme whose signature is not in
+    /// the headers has nothing to check here.
+    ///
+    /// # Errors
+    /// Why no body could make it the provider's.
+    fn check_head(&self, _headers: &HeaderMap, _now: SystemTime) -> Result<(), Unverified> {
+        Ok(())
+    }
+
     /// Says which of the configured secrets signed the request, counted from 0.
     ///
     /// # Errors

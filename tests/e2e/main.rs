@@ -95,3 +95,9 @@ mod tls;
 
 // What an authentic event can cost, and what its text can do.
 mod validation;
+
+// HTTP as its RFCs have it.
+mod protocol;
+
+// What unverified senders can not take from the others.
+mod admission;

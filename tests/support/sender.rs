@@ -313,6 +313,10 @@ impl<W: Wire> Connection<W> {
         self.reader.get_ref()
     }
 
+    pub(crate) fn wire_mut(&mut self) -> &mut W {
+        self.reader.get_mut()
+    }
+
     /// Sends a request and reads its answer, also when the answer comes before all of the body could be sent.
     pub(crate) fn send(&mut self, request: &Request) -> io::Result<Answer> {
         let written = self.write(&request.bytes());

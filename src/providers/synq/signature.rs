@@ -31,13 +31,15 @@ impl Signature {
     }
 }
 
-impl Verifier for Signature {
-    fn verify(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        now: SystemTime,
-    ) -> Result<usize, Unverified> {
+/// What the headers say: the time as it was signed, and the digests that may be the signature.
+struct Head<'h> {
+    timestamp: &'h [u8],
+    candidates: Vec<Digest>,
+}
+
+impl Signature {
+    /// A request whose headers no body could make right is refused without a digest of the body.
+    fn head<'h>(&self, headers: &'h HeaderMap, now: SystemTime) -> Result<Head<'h>, Unverified> {
         if !headers.contains_key(SIGNATURE) {
             return Err(Unverified::MissingSignature);
         }
@@ -48,15 +50,39 @@ impl Verifier for Signature {
             return Err(Unverified::InvalidSignature);
         }
         let timestamp = timestamp.as_bytes();
-        // The signature comes first: what an unsigned timestamp says means nothing.
-        let signer = hmac::signer(&self.keys, &[timestamp, b".", body], &candidates(headers));
-        let signer = signer.ok_or(Unverified::InvalidSignature)?;
+        let candidates = candidates(headers);
+        if candidates.is_empty() {
+            return Err(Unverified::InvalidSignature);
+        }
         match self.tolerance {
             Some(tolerance) if !is_near(timestamp, now, tolerance) => {
                 Err(Unverified::StaleTimestamp)
             }
-            _ => Ok(signer),
+            _ => Ok(Head {
+                timestamp,
+                candidates,
+            }),
         }
+    }
+}
+
+impl Verifier for Signature {
+    fn check_head(&self, headers: &HeaderMap, now: SystemTime) -> Result<(), Unverified> {
+        self.head(headers, now).map(drop)
+    }
+
+    fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Result<usize, Unverified> {
+        let Head {
+            timestamp,
+            candidates,
+        } = self.head(headers, now)?;
+        let signer = hmac::signer(&self.keys, &[timestamp, b".", body], &candidates);
+        signer.ok_or(Unverified::InvalidSignature)
     }
 }
 
@@ -217,11 +243,40 @@ mod tests {
             verify(&[(t, &timestamp), (s, &signature)], NOW - 2101),
             Err(Unverified::StaleTimestamp)
         );
-        // A wrong signature is told before a stale time.
+        // A malformed signature is reported before a stale time.
         assert_eq!(
             verify(&[(t, &timestamp), (s, "v1=00")], NOW + 9999),
             Err(Unverified::InvalidSignature)
         );
+    }
+
+    #[test]
+    fn the_head_alone_gives_away_what_no_body_could_make_right() {
+        let (timestamp, signature) = signed();
+        let (t, s) = ("x-coalesce-timestamp", "x-coalesce-signature");
+        let check = |lines: &[(&'static str, &str)], now| {
+            verifier(&["whs_example"]).check_head(&headers(lines), at(now))
+        };
+        assert_eq!(check(&[], NOW), Err(Unverified::MissingSignature));
+        assert_eq!(
+            check(&[(s, &signature)], NOW),
+            Err(Unverified::MissingSignature)
+        );
+        for malformed in ["", "v1=00", &signature[3..], "v2=abc"] {
+            assert_eq!(
+                check(&[(t, &timestamp), (s, malformed)], NOW),
+                Err(Unverified::InvalidSignature),
+                "{malformed}"
+            );
+        }
+        assert_eq!(
+            check(&[(t, &timestamp), (s, &signature)], NOW + 2101),
+            Err(Unverified::StaleTimestamp)
+        );
+        let forged = format!("v1={}", "0".repeat(64));
+        for well_formed in [&signature, &forged] {
+            assert_eq!(check(&[(t, &timestamp), (s, well_formed)], NOW), Ok(()));
+        }
     }
 
     #[test]

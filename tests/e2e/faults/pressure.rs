@@ -205,7 +205,11 @@ fn f41_large_bodies_in_little_memory_are_overloaded_and_the_process_lives() {
     let Some(behind) = behind_kafka("f41") else {
         return;
     };
-    let budget = format!("max_in_flight_bytes = \"{}KiB\"", PLACES * BODY / 1024);
+    // On a busy machine the first byte of a connection may come late, and its body slowly.
+    let budget = format!(
+        "header_timeout = \"10m\"\nbody_timeout = \"10m\"\nmax_in_flight_bytes = \"{}KiB\"",
+        PLACES * BODY / 1024
+    );
     let mut trial = Trial::new(20, &budget, &behind.rest);
     trial.bridge.wait_ready();
     assert_eq!(trial.deliver_new().status, 200);
@@ -362,7 +366,9 @@ fn f49_a_flood_of_connections_is_closed_and_those_that_were_there_are_served() {
     wait::until("the surplus is counted", PATIENCE, || {
         counted("hookbridge_connections_rejected_total") == 400.0
     });
-    assert_eq!(counted("hookbridge_connections"), 200.0);
+    wait::until("those that made room are gone", PATIENCE, || {
+        counted("hookbridge_connections") == 200.0
+    });
     let asked = Instant::now();
     assert_eq!(bridge.admin("/healthz").status, 200);
     println!("F49: the admin listener answers in {:?}", asked.elapsed());
@@ -421,7 +427,7 @@ fn memory_stays_under_its_figure(broker: &str, behind: &Behind) {
         return;
     }
     let http = format!(
-        "max_connections = {}\nmax_in_flight = {PLACES}\nmax_in_flight_bytes = \"{}KiB\"",
+        "header_timeout = \"10m\"\nmax_connections = {}\nmax_in_flight = {PLACES}\nmax_in_flight_bytes = \"{}KiB\"",
         count + 100,
         BYTES / 1024
     );
@@ -500,7 +506,8 @@ fn memory_of_a_connection_stays_under_its_share_whatever_was_sent_on_it() {
     let Some(behind) = behind_nats("memory") else {
         return;
     };
-    let trial = Trial::ready(30, &behind.rest);
+    let trial = Trial::new(30, "header_timeout = \"10m\"", &behind.rest);
+    trial.bridge.wait_ready();
     assert_eq!(trial.deliver_new().status, 200);
     let before = trial.bridge.usage();
     let each = |what: &str| {

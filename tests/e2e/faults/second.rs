@@ -116,12 +116,13 @@ fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
         + &kafka_broker("edge", &kafka.address)
         + &synq_source("")
         + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
-    let mut trial = Trial::new(publish_timeout, "", &rest);
+    // On a busy machine the first byte of a connection may come late.
+    let mut trial = Trial::new(publish_timeout, "header_timeout = \"10m\"", &rest);
     wait::until("both brokers are up", PATIENCE, || {
         trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
     });
-    let connections = crowd::open(trial.bridge.public, COUNT);
     let events = crowd::prepare(COUNT, || events::ping_of_size(40_000));
+    let connections = crowd::open(trial.bridge.public, COUNT);
     proxy.set(Mode::Freeze);
     let checker = Arc::<Checker>::default();
     let sending = crowd::deliver(connections, events, &checker);

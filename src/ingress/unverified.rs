@@ -1,0 +1,471 @@
+//! Bodies that are still arriving and that nobody has vouched for. They may use what verified events leave of
+//! `max_in_flight_bytes`, and make room when verified events want it: the slowest of them are ended.
+//!
+//! Most events arrive in one piece with their head and never come here.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A body that began less than this ago has no rate yet: it is ended only when no older one is left, the oldest first.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// When a limit is reached, this fraction of it is freed in one go: the search for the slowest looks at all of them.
+const FREED: usize = 8;
+
+/// How many bodies may be arriving, and how many bytes of them may be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Usage {
+    bodies: usize,
+    bytes: usize,
+}
+
+impl Usage {
+    const NONE: Self = Self {
+        bodies: 0,
+        bytes: 0,
+    };
+
+    fn exceeds(self, limit: Self) -> bool {
+        self.bodies > limit.bodies || self.bytes > limit.bytes
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.bodies += 1;
+        self.bytes += bytes;
+    }
+
+    fn subtract(&mut self, bytes: usize) {
+        self.bodies = self.bodies.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// What is left of a limit after a fraction of it was freed.
+    fn lowered(self) -> Self {
+        Self {
+            bodies: self.bodies - self.bodies / FREED,
+            bytes: self.bytes - self.bytes / FREED,
+        }
+    }
+}
+
+/// The budget. A reload changes its limits and keeps its books.
+#[derive(Debug, Clone)]
+pub(super) struct Unverified {
+    books: Arc<Mutex<Books>>,
+    /// What the books have as their total, to be read without a lock.
+    held: Arc<AtomicUsize>,
+    /// The bytes of verified events.
+    verified: Arc<AtomicUsize>,
+    limit: Usage,
+}
+
+#[derive(Debug)]
+struct Books {
+    bodies: HashMap<u64, Body>,
+    next: u64,
+    total: Usage,
+    peers: HashMap<IpAddr, Usage>,
+    sources: HashMap<usize, Usage>,
+}
+
+#[derive(Debug)]
+struct Body {
+    peer: IpAddr,
+    source: usize,
+    since: Instant,
+    bytes: usize,
+    ended: Arc<Notify>,
+}
+
+/// Which bodies a limit is about.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    Peer(IpAddr),
+    Source(usize),
+    All,
+}
+
+impl Scope {
+    fn has(self, body: &Body) -> bool {
+        match self {
+            Self::Peer(peer) => body.peer == peer,
+            Self::Source(source) => body.source == source,
+            Self::All => true,
+        }
+    }
+}
+
+impl Unverified {
+    /// `verified` counts the bytes of verified events, which come out of the same `max_bytes`.
+    pub(super) fn new(max_bodies: usize, max_bytes: usize, verified: Arc<AtomicUsize>) -> Self {
+        Self {
+            books: Arc::new(Mutex::new(Books {
+                bodies: HashMap::new(),
+                next: 0,
+                total: Usage::NONE,
+                peers: HashMap::new(),
+                sources: HashMap::new(),
+            })),
+            held: Arc::default(),
+            verified,
+            limit: Usage {
+                bodies: max_bodies,
+                bytes: max_bytes,
+            },
+        }
+    }
+
+    pub(super) fn with_limits(&self, max_bodies: usize, max_bytes: usize) -> Self {
+        Self {
+            limit: Usage {
+                bodies: max_bodies,
+                bytes: max_bytes,
+            },
+            ..self.clone()
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the books, and ends the slowest if there is no room. A body of the largest size has room where it is alone.
+    fn change<T>(
+        &self,
+        largest: usize,
+        growing: Option<u64>,
+        change: impl FnOnce(&mut Books) -> T,
+    ) -> T {
+        let mut books = self.books();
+        let changed = change(&mut books);
+        let left = self
+            .limit
+            .bytes
+            .saturating_sub(self.verified.load(Ordering::Acquire));
+        let limit = Usage {
+            bodies: self.limit.bodies,
+            bytes: left.max(largest),
+        };
+        books.keep_within(limit, growing);
+        self.held.store(books.total.bytes, Ordering::Release);
+        changed
+    }
+
+    /// Makes room for what verified events have taken. Cheap where nothing is arriving.
+    pub(super) fn give_way(&self) {
+        let held = self.held.load(Ordering::Acquire);
+        if held > 0 && held.saturating_add(self.verified.load(Ordering::Acquire)) > self.limit.bytes
+        {
+            self.change(0, None, |_| ());
+        }
+    }
+
+    /// Enters a body that may grow to `largest` bytes. It never fails: others, or this one, are ended for it.
+    pub(super) fn enter(&self, source: usize, peer: IpAddr, largest: usize) -> Arriving {
+        let ended = Arc::new(Notify::new());
+        let body = Body {
+            peer: network(peer),
+            source,
+            since: Instant::now(),
+            bytes: 0,
+            ended: Arc::clone(&ended),
+        };
+        // It is the youngest, so that others go first.
+        let id = self.change(largest, None, |books| {
+            let id = books.next;
+            books.next = id.wrapping_add(1);
+            books.add(id, body);
+            id
+        });
+        Arriving {
+            unverified: self.clone(),
+            id,
+            largest,
+            ended,
+        }
+    }
+}
+
+/// One sender may have as many IPv6 addresses as there are in a network.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
+    }
+}
+
+impl Books {
+    fn add(&mut self, id: u64, body: Body) {
+        self.total.add(body.bytes);
+        let peer = self.peers.entry(body.peer).or_insert(Usage::NONE);
+        peer.add(body.bytes);
+        let source = self.sources.entry(body.source).or_insert(Usage::NONE);
+        source.add(body.bytes);
+        self.bodies.insert(id, body);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Body> {
+        let body = self.bodies.remove(&id)?;
+        self.total.subtract(body.bytes);
+        subtract(&mut self.peers, body.peer, body.bytes);
+        subtract(&mut self.sources, body.source, body.bytes);
+        Some(body)
+    }
+
+    fn set_bytes(&mut self, id: u64, bytes: usize) {
+        if let Some(body) = self.remove(id) {
+            self.add(id, Body { bytes, ..body });
+        }
+    }
+
+    /// Ends the slowest until there is room again. One that has just grown goes only if it must.
+    fn keep_within(&mut self, limit: Usage, growing: Option<u64>) {
+        if !self.total.exceeds(limit) {
+            return;
+        }
+        self.end_slowest(self.heaviest(limit), limit, growing);
+        // The heaviest may not have had enough.
+        self.end_slowest(Scope::All, limit, growing);
+    }
+
+    /// Whose bodies are to go: a peer's that holds more than half of everything, else a source's that holds more than three
+    /// quarters where there are others, else anyone's.
+    fn heaviest(&self, limit: Usage) -> Scope {
+        let counts_bytes = self.total.bytes > limit.bytes;
+        let part = |usage: &Usage| {
+            if counts_bytes {
+                usage.bytes
+            } else {
+                usage.bodies
+            }
+        };
+        let total = part(&self.total);
+        let peer = self.peers.iter().find(|(_, usage)| part(usage) > total / 2);
+        if let Some((peer, _)) = peer {
+            return Scope::Peer(*peer);
+        }
+        let is_heavy = |usage: &Usage| part(usage) > total - total / 4;
+        let source = self.sources.iter().find(|(_, usage)| is_heavy(usage));
+        match source {
+            Some((source, _)) if self.sources.len() > 1 => Scope::Source(*source),
+            _ => Scope::All,
+        }
+    }
+
+    fn end_slowest(&mut self, scope: Scope, limit: Usage, growing: Option<u64>) {
+        if !self.total.exceeds(limit) {
+            return;
+        }
+        let now = Instant::now();
+        let of_scope = self.bodies.iter().filter(|(_, body)| scope.has(body));
+        let mut slowest: Vec<_> = of_scope
+            .map(|(id, body)| {
+                let age = now.duration_since(body.since);
+                let micros = age.as_micros().max(1);
+                let is_young = age < YOUNG;
+                let rank = if is_young {
+                    u128::MAX - micros
+                } else {
+                    body.bytes as u128 * 1_000_000 / micros
+                };
+                (is_young, rank, *id)
+            })
+            .collect();
+        slowest.sort_unstable();
+        let enough = limit.lowered();
+        for (_, _, id) in slowest {
+            if !self.total.exceeds(enough) {
+                return;
+            }
+            if growing == Some(id) && !self.total.exceeds(limit) {
+                continue;
+            }
+            if let Some(body) = self.remove(id) {
+                body.ended.notify_one();
+            }
+        }
+    }
+}
+
+fn subtract<K: Eq + std::hash::Hash>(usages: &mut HashMap<K, Usage>, key: K, bytes: usize) {
+    if let std::collections::hash_map::Entry::Occupied(mut usage) = usages.entry(key) {
+        usage.get_mut().subtract(bytes);
+        if *usage.get() == Usage::NONE {
+            usage.remove();
+        }
+    }
+}
+
+/// A body that is arriving. Its part of the budget is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    unverified: Unverified,
+    id: u64,
+    largest: usize,
+    ended: Arc<Notify>,
+}
+
+impl Arriving {
+    /// The body holds this many bytes now.
+    pub(super) fn holds(&self, bytes: usize) {
+        let grow = |books: &mut Books| books.set_bytes(self.id, bytes);
+        self.unverified.change(self.largest, Some(self.id), grow);
+    }
+
+    /// Resolves when the body must make room.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut books = self.unverified.books();
+        books.remove(self.id);
+        self.unverified
+            .held
+            .store(books.total.bytes, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use proptest::prelude::*;
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn is_ended(body: &Arriving) -> bool {
+        body.ended().now_or_never().is_some()
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_is_ended_first_and_a_young_one_last() {
+        let unverified = Unverified::new(100, 160, Arc::default());
+        let slow = unverified.enter(0, peer(1), 80);
+        slow.holds(10);
+        let fast = unverified.enter(0, peer(2), 80);
+        fast.holds(60);
+        pass(Duration::from_secs(2)).await;
+        // It has sent nothing in no time, which is the lowest rate.
+        let young = unverified.enter(1, peer(3), 80);
+        assert!(!is_ended(&slow) && !is_ended(&fast) && !is_ended(&young));
+        young.holds(80);
+        let other = unverified.enter(1, peer(4), 80);
+        other.holds(11);
+        assert!(is_ended(&slow), "10 bytes in two seconds");
+        assert!(!is_ended(&young) && !is_ended(&other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_peer_with_everything_it_has_ends_nothing_of_another_peer() {
+        let unverified = Unverified::new(10, 1000, Arc::default());
+        let genuine = unverified.enter(0, peer(1), 100);
+        genuine.holds(1);
+        pass(Duration::from_secs(5)).await;
+        let flood: Vec<_> = (0..50)
+            .map(|_| {
+                let body = unverified.enter(1, peer(2), 100);
+                body.holds(100);
+                body
+            })
+            .collect();
+        assert!(!is_ended(&genuine));
+        let left = flood.iter().filter(|body| !is_ended(body)).count();
+        assert!((7..=9).contains(&left), "{left}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_source_with_everything_it_has_ends_nothing_of_another_source() {
+        let unverified = Unverified::new(10, 1000, Arc::default());
+        let genuine = unverified.enter(0, peer(0), 100);
+        pass(Duration::from_secs(5)).await;
+        let flood: Vec<_> = (1..=50)
+            .map(|last| unverified.enter(1, peer(last), 100))
+            .collect();
+        assert!(!is_ended(&genuine));
+        assert_eq!(
+            unverified.books().total.bodies,
+            1 + flood.iter().filter(|body| !is_ended(body)).count()
+        );
+    }
+
+    #[test]
+    fn a_body_of_the_largest_size_has_room_where_the_budget_is_smaller() {
+        let unverified = Unverified::new(2, 10, Arc::default());
+        let body = unverified.enter(0, peer(1), 100);
+        body.holds(100);
+        assert!(!is_ended(&body));
+        let second = unverified.enter(0, peer(1), 100);
+        second.holds(1);
+        assert!(is_ended(&body) ^ is_ended(&second));
+    }
+
+    #[test]
+    fn verified_events_get_the_room_that_they_ask_for() {
+        let verified = Arc::<AtomicUsize>::default();
+        let unverified = Unverified::new(10, 100, Arc::clone(&verified));
+        let bodies = [1, 2].map(|last| {
+            let body = unverified.enter(0, peer(last), 50);
+            body.holds(50);
+            body
+        });
+        unverified.give_way();
+        assert!(!bodies.iter().any(is_ended));
+        verified.store(60, Ordering::Release);
+        unverified.give_way();
+        assert!(bodies.iter().all(is_ended), "40 bytes are left");
+        verified.store(100, Ordering::Release);
+        let alone = unverified.enter(0, peer(3), 50);
+        alone.holds(50);
+        assert!(!is_ended(&alone), "until its room is asked for");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_peer() {
+        let parse = |text: &str| network(text.parse().unwrap());
+        assert_eq!(parse("2001:db8::1"), parse("2001:db8::ffff:1"));
+        assert_ne!(parse("2001:db8::1"), parse("2001:db8:0:1::1"));
+        assert_ne!(parse("192.0.2.1"), parse("192.0.2.2"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_balance_and_stay_within_the_limit(steps in proptest::collection::vec((0_u8..4, 0_usize..3, 0_usize..40, any::<bool>()), 0..80)) {
+            let unverified = Unverified::new(6, 120, Arc::default());
+            let mut held = Vec::new();
+            for (last, source, bytes, leaves) in steps {
+                if leaves && !held.is_empty() {
+                    held.swap_remove(bytes % held.len());
+                } else {
+                    let body = unverified.enter(source, peer(last), 40);
+                    body.holds(bytes);
+                    held.push(body);
+                }
+                let books = unverified.books();
+                prop_assert!(books.total.bodies <= 6 && books.total.bytes <= 120);
+                prop_assert_eq!(books.total.bodies, books.bodies.len());
+                prop_assert_eq!(books.total.bytes, books.bodies.values().map(|body| body.bytes).sum::<usize>());
+                prop_assert_eq!(books.peers.values().map(|usage| usage.bodies).sum::<usize>(), books.bodies.len());
+                prop_assert_eq!(books.sources.values().map(|usage| usage.bytes).sum::<usize>(), books.total.bytes);
+            }
+            drop(held);
+            let books = unverified.books();
+            prop_assert_eq!(books.total, Usage::NONE);
+            prop_assert!(books.peers.is_empty() && books.sources.is_empty());
+        }
+    }
+}
