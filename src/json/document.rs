@@ -612,20 +612,20 @@ mod tests {
     #[test]
     fn a_body_has_a_bounded_number_of_values() {
         let dense = |values: usize| format!("[{}1]", "1,".repeat(values - 1));
-        // As many as 2 MB can hold.
+        // As many as 5 MB can hold.
         assert!(is_json(dense(crate::json::max_values(0) - 1).as_bytes()));
         let refused = Document::parse(dense(crate::json::max_values(0)).as_bytes()).unwrap_err();
         assert_eq!(
             refused,
             Fault::Values {
-                offset: 2_000_000,
-                limit: 1_000_000
+                offset: 5_000_000,
+                limit: 2_500_000
             },
             "{refused}"
         );
         let sparse = format!(
             "[{}1]",
-            format!("\"{}\",", "x".repeat(13)).repeat(1_500_000)
+            format!("\"{}\",", "x".repeat(13)).repeat(2_600_000)
         );
         assert!(is_json(sparse.as_bytes()), "a large body may have more");
     }

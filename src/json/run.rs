@@ -49,7 +49,10 @@ pub(super) struct Run<'s> {
 
 /// The run had to end before the validator was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Exhausted;
+pub(super) enum Exhausted {
+    Steps,
+    Stack,
+}
 
 impl<'s> Run<'s> {
     pub(super) fn new(names: &'s HashSet<String>, steps: u64) -> Self {
@@ -99,7 +102,7 @@ impl<'s> Run<'s> {
     fn steps(&self, count: u64) {
         match self.steps_left.get().checked_sub(count) {
             Some(left) => self.steps_left.set(left),
-            None => exhausted(),
+            None => end(Exhausted::Steps),
         }
     }
 
@@ -108,7 +111,7 @@ impl<'s> Run<'s> {
     pub(super) fn step_down(&self) {
         self.step();
         if stack_address().abs_diff(self.stack) > MAX_STACK {
-            exhausted();
+            end(Exhausted::Stack);
         }
     }
 
@@ -144,6 +147,6 @@ fn stack_address() -> usize {
 
 #[cold]
 #[inline(never)]
-fn exhausted() -> ! {
-    resume_unwind(Box::new(Exhausted))
+fn end(exhausted: Exhausted) -> ! {
+    resume_unwind(Box::new(exhausted))
 }

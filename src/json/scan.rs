@@ -22,13 +22,13 @@ const ANY_NAME: u32 = u32::MAX;
 /// How many bytes a value or name of a usual body takes: fewer only cost another allocation.
 const BYTES_AN_ENTRY: usize = 12;
 
-/// Every body may have this many values and names, which takes 24 MB of index.
-const FREE_VALUES: usize = 1_000_000;
+/// Every body may have this many values and names, which takes 60 MB of index.
+const FREE_VALUES: usize = 2_500_000;
 
 /// Beyond them, a body may have a value or name for each of so many bytes: its index takes three times its size.
 const BYTES_PER_VALUE: usize = 8;
 
-/// How many values and member names a body may have. A body of up to 2 MB cannot have more than it may.
+/// How many values and member names a body may have. A body of up to 5 MB cannot have more than it may.
 #[must_use]
 pub fn max_values(body_bytes: usize) -> usize {
     FREE_VALUES.max(body_bytes / BYTES_PER_VALUE)

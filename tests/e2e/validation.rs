@@ -138,19 +138,19 @@ fn check_says_what_a_schema_can_not_have_and_what_to_do_instead() {
 fn a_body_with_too_many_values_is_refused_as_invalid_json() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("validation");
-    let bridge = Bridge::to_nats(nats, &stream, "max_body = \"4MiB\"", "");
+    let bridge = Bridge::to_nats(nats, &stream, "max_body = \"8MiB\"", "");
     let before = bridge.usage();
     let body = format!(
         "{{\"event_id\":\"many\",\"ping\":{{}},\"x\":[{}1]}}",
-        "1,".repeat(1_999_999)
+        "1,".repeat(2_999_999)
     );
     let answer = bridge.send(&Request::signed_body(body));
     let problem = answer.expect_problem(400, "invalid_json");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("1000000 values"), "{detail}");
+    assert!(detail.contains("2500000 values"), "{detail}");
     let after = bridge.usage();
     assert!(
-        after.peak < before.peak + 100 * MIB,
+        after.peak < before.peak + 200 * MIB,
         "{before:?}, then {after:?}"
     );
 }
