@@ -3,11 +3,20 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigFiles, Done, Outcome, runtime};
+use crate::config::ConfigFile;
 use crate::reload;
 use crate::service::{Ended, Service, termination};
 
 pub(super) fn run(files: &ConfigFiles) -> Outcome {
-    let origin = files.origin();
+    let origin = files.origin()?;
+    for file in &origin.files {
+        if let ConfigFile::Text { name, .. } = file {
+            tracing::warn!(
+                file = name,
+                "the configuration comes from a pipe: a change of it needs a restart"
+            );
+        }
+    }
     let (config, files) = origin.load_with_files();
     let config = config?;
     for warning in &config.warnings {

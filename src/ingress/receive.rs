@@ -110,7 +110,8 @@ pub(super) fn admit(bridge: &Bridge, request: &Request<Incoming>) -> Result<Admi
     }
     let source = find_source(bridge, request)?;
     let refused = |refusal| Refused::new(Some(&source), refusal);
-    let reserved = check_head(&source, request).map_err(refused)?;
+    let (method, declared) = (request.method(), request.body().size_hint().exact());
+    let reserved = check_head(&source, method, request.headers(), declared).map_err(refused)?;
     let permit = bridge.permits().take(source.index, reserved);
     let permit = permit.ok_or_else(|| refused(Refusal::Overloaded))?;
     Ok(Admitted { source, permit })
@@ -168,19 +169,23 @@ fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Sourc
     })
 }
 
-/// What the head alone can refuse. Returns how many bytes the body may have.
-fn check_head(source: &Source, request: &Request<Incoming>) -> Result<usize, Refusal> {
-    if request.method() != Method::POST {
+/// What the head alone can refuse, for `hookbridge explain` too. Returns how many bytes the body may have.
+pub(crate) fn check_head(
+    source: &Source,
+    method: &Method,
+    headers: &HeaderMap,
+    declared: Option<u64>,
+) -> Result<usize, Refusal> {
+    if *method != Method::POST {
         return Err(Refusal::MethodNotAllowed { allow: "POST" });
     }
     let limit_bytes = source.max_body;
-    let declared = request.body().size_hint().exact();
     let reserved = match declared.map(usize::try_from) {
         Some(Ok(declared)) if declared <= limit_bytes => declared,
         Some(_) => return Err(Refusal::BodyTooLarge { limit_bytes }),
         None => limit_bytes,
     };
-    check_content_type(source, request.headers())?;
+    check_content_type(source, headers)?;
     Ok(reserved)
 }
 

@@ -51,6 +51,9 @@ mod reload;
 // The other commands.
 mod cli;
 
+// What `check` finds, and how the configuration is read.
+mod check;
+
 // What a scrape shows.
 mod metrics;
 
