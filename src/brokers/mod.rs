@@ -3,6 +3,7 @@
 //! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
 //! inside these folders.
 
+mod address;
 mod durability;
 mod kafka;
 mod message;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use address::hide_user_info;
 pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, together};
 pub use message::{
     Attribute, Headers, MAX_CE_SOURCE_BYTES, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
@@ -133,11 +135,20 @@ impl Settings {
         }
     }
 
+    /// The files that nobody but the bridge should be able to read, and the keys that name them.
+    #[must_use]
+    pub fn private_files(&self) -> Vec<(String, PathBuf)> {
+        match self {
+            Self::Kafka(settings) => settings.private_files(),
+            Self::Nats(settings) => settings.private_files(),
+        }
+    }
+
     /// Where it is, without credentials.
     #[must_use]
     pub fn address(&self) -> String {
         match self {
-            Self::Kafka(settings) => settings.bootstrap_servers().to_owned(),
+            Self::Kafka(settings) => hide_user_info(settings.bootstrap_servers()),
             Self::Nats(settings) => settings.servers_without_credentials(),
         }
     }

@@ -1,12 +1,15 @@
 //! `hookbridge check`
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use super::{ConfigFiles, Done, Outcome, runtime, style};
+use super::problems::{self, Entry, Severity};
+use super::{ConfigFiles, Done, Outcome, counted, runtime, style};
 use crate::brokers::{self, Verdict, durability, reach, together};
-use crate::config::{Action, Config, Destination, Otherwise};
+use crate::config::{Action, Config, Otherwise, Problem, Problems, Route};
 use crate::printable::printable;
 
 /// How long a broker has to answer.
@@ -19,112 +22,327 @@ pub(super) struct Options {
     /// Also reach each broker, and each topic or stream that is known in advance
     #[arg(long)]
     connect: bool,
+    /// Exit with 1 for warnings too
+    #[arg(long)]
+    deny_warnings: bool,
+    /// What is printed: text for people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Human,
+    Json,
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
     let config = match options.files.load() {
         Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            let count = counted(problems.0.len(), "problem");
-            return Err(format!("the configuration has {count}").into());
+        Err(error) => {
+            return match error.downcast_ref::<Problems>() {
+                Some(problems) if options.format == Format::Json => {
+                    print_json(&problems.0, Severity::Error, None, None)?;
+                    Ok(Done::Badly)
+                }
+                _ => Err(error),
+            };
         }
     };
-    style::print(describe(&config))?;
-    for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+    let became = Became::new(&config);
+    if options.format == Format::Human {
+        style::print(became.to_text())?;
+        for warning in &config.warnings {
+            eprintln!("{}", problems::show(Severity::Warning, warning));
+        }
     }
-    if options.connect {
-        runtime()?.block_on(connect(&config))
+    let mut report = Report {
+        format: options.format,
+        lines: Vec::new(),
+    };
+    let done = if options.connect {
+        runtime()?.block_on(connect(&config, &mut report))?
     } else {
-        Ok(Done::Well)
+        Done::Well
+    };
+    if options.format == Format::Json {
+        let lines = options.connect.then_some(report.lines.as_slice());
+        print_json(&config.warnings, Severity::Warning, lines, Some(&became))?;
+    }
+    let warnings = config.warnings.len() + report.warnings();
+    if options.deny_warnings && warnings > 0 {
+        if options.format == Format::Human {
+            let warnings = counted(warnings, "warning");
+            eprintln!(
+                "{}",
+                style::error(&format!("{warnings}, and --deny-warnings was given"))
+            );
+        }
+        return Ok(Done::Badly);
+    }
+    Ok(done)
+}
+
+/// What `--connect` finds: shown as it is found, or kept for the JSON object.
+struct Report {
+    format: Format,
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    severity: &'static str,
+    message: String,
+}
+
+impl Report {
+    /// Something that people want to see where nothing is wrong.
+    fn tell(&self, text: impl std::fmt::Display) -> std::io::Result<()> {
+        match self.format {
+            Format::Human => style::println(text),
+            Format::Json => Ok(()),
+        }
+    }
+
+    fn add(&mut self, severity: &'static str, message: String) {
+        if self.format == Format::Human {
+            eprintln!("{severity}: {}", printable(&message));
+        }
+        self.lines.push(Line { severity, message });
+    }
+
+    fn warnings(&self) -> usize {
+        let is_warning = |line: &&Line| line.severity == "warning";
+        self.lines.iter().filter(is_warning).count()
     }
 }
 
-fn describe(config: &Config) -> String {
-    let heading = |cells: &[&str]| {
-        cells
-            .iter()
-            .map(|cell| (*cell).to_owned())
-            .collect::<Vec<_>>()
+fn print_json(
+    problems: &[Problem],
+    severity: Severity,
+    connections: Option<&[Line]>,
+    became: Option<&Became<'_>>,
+) -> Result<(), super::Error> {
+    #[derive(Serialize)]
+    struct Printed<'a> {
+        valid: bool,
+        problems: Vec<Entry<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        connections: Option<&'a [Line]>,
+        #[serde(flatten)]
+        became: Option<&'a Became<'a>>,
+    }
+    let problems = problems.iter().map(|problem| Entry::new(severity, problem));
+    let printed = Printed {
+        valid: became.is_some(),
+        problems: problems.collect(),
+        connections,
+        became,
     };
-    let mut brokers = vec![heading(&["BROKER", "KIND", "ADDRESS"])];
-    for broker in &config.brokers {
-        let kind = match broker.settings.kind() {
-            brokers::Kind::Kafka => "kafka",
-            brokers::Kind::Nats => "nats",
-        };
-        brokers.push(vec![
-            broker.name.clone(),
-            kind.to_owned(),
-            broker.settings.address(),
-        ]);
-    }
-    let mut sources = vec![heading(&[
-        "SOURCE", "PROVIDER", "PATH", "SECRETS", "INVALID", "UNROUTED",
-    ])];
-    for source in &config.sources {
-        sources.push(vec![
-            source.name.clone(),
-            source.provider.name().to_owned(),
-            source.path.clone(),
-            source.secret_count.to_string(),
-            otherwise(config, &source.on_invalid),
-            otherwise(config, &source.on_unrouted),
-        ]);
-    }
-    let mut routes = vec![heading(&[
-        "ROUTE", "SOURCE", "TYPES", "BROKER", "TOPIC", "KEY",
-    ])];
-    for source in &config.sources {
-        for route in &source.routes {
-            let (broker, topic, key) = match &route.action {
-                Action::Ignore => ("-".to_owned(), "(ignored)".to_owned(), String::new()),
-                Action::Publish(forwarding) => {
-                    let (to, name) = (&forwarding.to, |to: &Destination| {
-                        config.broker(to.broker).name.clone()
-                    });
-                    let mut broker = name(to);
-                    if let Some(fallback) = &forwarding.fallback {
-                        broker.push_str(&format!(", else {}", name(fallback)));
-                    }
-                    let mut topic = to.topic.to_string();
-                    for copy in &forwarding.copies {
-                        topic.push_str(&format!(" + {}:{}", name(copy), copy.topic));
-                    }
-                    let key = to.key.as_ref().map_or_else(
-                        || "(the provider's default)".to_owned(),
-                        ToString::to_string,
-                    );
-                    (broker, topic, key)
-                }
-            };
-            routes.push(vec![
-                route.position.number.to_string(),
-                source.name.clone(),
-                route.types.join(" "),
-                broker,
-                topic,
-                key,
-            ]);
+    Ok(style::println(serde_json::to_string(&printed)?)?)
+}
+
+/// What the configuration became.
+#[derive(Debug, Serialize)]
+struct Became<'c> {
+    listen: String,
+    tls: Option<&'static str>,
+    admin_listen: String,
+    brokers: Vec<BrokerRow<'c>>,
+    sources: Vec<SourceRow<'c>>,
+    /// In the order in which they are tried.
+    routes: Vec<RouteRow<'c>>,
+}
+
+#[derive(Debug, Serialize)]
+struct BrokerRow<'c> {
+    name: &'c str,
+    kind: &'static str,
+    address: String,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceRow<'c> {
+    name: &'c str,
+    provider: &'static str,
+    path: &'c str,
+    secrets: usize,
+    on_invalid: String,
+    on_unrouted: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RouteRow<'c> {
+    number: usize,
+    sources: Vec<&'c str>,
+    types: &'c [String],
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'c str>,
+    /// The provider's default where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'c str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<CopyRow<'c>>,
+}
+
+#[derive(Debug, Serialize)]
+struct CopyRow<'c> {
+    broker: &'c str,
+    topic: &'c str,
+}
+
+impl<'c> Became<'c> {
+    fn new(config: &'c Config) -> Self {
+        let brokers = config.brokers.iter().map(|broker| BrokerRow {
+            name: &broker.name,
+            kind: match broker.settings.kind() {
+                brokers::Kind::Kafka => "kafka",
+                brokers::Kind::Nats => "nats",
+            },
+            address: broker.settings.address(),
+        });
+        let sources = config.sources.iter().map(|source| SourceRow {
+            name: &source.name,
+            provider: source.provider.name(),
+            path: &source.path,
+            secrets: source.secret_count,
+            on_invalid: otherwise(config, &source.on_invalid),
+            on_unrouted: otherwise(config, &source.on_unrouted),
+        });
+        let mut routes: BTreeMap<usize, RouteRow<'_>> = BTreeMap::new();
+        for source in &config.sources {
+            for route in &source.routes {
+                let number = route.position.number;
+                let row = routes.entry(number).or_insert_with(|| RouteRow::new(route));
+                row.sources.push(&source.name);
+            }
+        }
+        Self {
+            listen: config.http.listen.to_string(),
+            tls: match &config.http.tls {
+                None => None,
+                Some(tls) if tls.is_mutual() => Some("TLS (client certificates required)"),
+                Some(_) => Some("TLS"),
+            },
+            admin_listen: config.admin.listen.to_string(),
+            brokers: brokers.collect(),
+            sources: sources.collect(),
+            routes: routes.into_values().collect(),
         }
     }
-    let tls = match &config.http.tls {
-        None => "",
-        Some(tls) if tls.is_mutual() => " with TLS (client certificates required)",
-        Some(_) => " with TLS",
-    };
-    let listens = format!(
-        "listens at {}{tls}, admin at {}\n",
-        config.http.listen, config.admin.listen
-    );
-    [
-        listens,
-        style::table(&brokers),
-        style::table(&sources),
-        style::table(&routes),
-    ]
-    .join("\n")
+
+    fn to_text(&self) -> String {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let mut brokers: Vec<Vec<String>> = vec![row(&["BROKER", "KIND", "ADDRESS"])];
+        for BrokerRow {
+            name,
+            kind,
+            address,
+        } in &self.brokers
+        {
+            brokers.push(row(&[name, kind, address]));
+        }
+        let headings = [
+            "SOURCE", "PROVIDER", "PATH", "SECRETS", "INVALID", "UNROUTED",
+        ];
+        let mut sources: Vec<Vec<String>> = vec![row(&headings)];
+        for source in &self.sources {
+            sources.push(row(&[
+                source.name,
+                source.provider,
+                source.path,
+                &source.secrets.to_string(),
+                &source.on_invalid,
+                &source.on_unrouted,
+            ]));
+        }
+        let headings = ["ROUTE", "SOURCE", "TYPES", "BROKER", "TOPIC", "KEY"];
+        let mut routes: Vec<Vec<String>> = vec![row(&headings)];
+        for route in &self.routes {
+            let is_for_all = route.sources.len() == self.sources.len() && self.sources.len() > 3;
+            let sources = if is_for_all {
+                "(all)".to_owned()
+            } else {
+                route.sources.join(" ")
+            };
+            let (broker, topic, key) = route.cells();
+            routes.push(row(&[
+                &route.number.to_string(),
+                &sources,
+                &route.types.join(" "),
+                &broker,
+                &topic,
+                key,
+            ]));
+        }
+        let tls = self.tls.map(|tls| format!(" with {tls}"));
+        let listens = format!(
+            "listens at {}{}, admin at {}\n",
+            self.listen,
+            tls.unwrap_or_default(),
+            self.admin_listen
+        );
+        [
+            listens,
+            style::table(&brokers),
+            style::table(&sources),
+            style::table(&routes),
+        ]
+        .join("\n")
+    }
+}
+
+impl<'c> RouteRow<'c> {
+    fn new(route: &'c Route) -> Self {
+        let row = Self {
+            number: route.position.number,
+            sources: Vec::new(),
+            types: &route.types,
+            action: "ignore",
+            broker: None,
+            fallback: None,
+            topic: None,
+            key: None,
+            copies: Vec::new(),
+        };
+        let Action::Publish(forwarding) = &route.action else {
+            return row;
+        };
+        let copies = forwarding.copies.iter().map(|copy| CopyRow {
+            broker: &copy.broker_name,
+            topic: copy.topic.as_str(),
+        });
+        let fallback = forwarding.fallback.as_ref();
+        Self {
+            action: "publish",
+            broker: Some(&forwarding.to.broker_name),
+            fallback: fallback.map(|fallback| fallback.broker_name.as_str()),
+            topic: Some(forwarding.to.topic.as_str()),
+            key: forwarding.to.key.as_ref().map(|key| key.as_str()),
+            copies: copies.collect(),
+            ..row
+        }
+    }
+
+    /// Broker, topic and key as the table shows them.
+    fn cells(&self) -> (String, String, &'c str) {
+        let (Some(broker), Some(topic)) = (self.broker, self.topic) else {
+            return ("-".to_owned(), "(ignored)".to_owned(), "");
+        };
+        let fallback = self.fallback.map(|fallback| format!(", else {fallback}"));
+        let copies = self.copies.iter();
+        let copies = copies.map(|CopyRow { broker, topic }| format!(" + {broker}:{topic}"));
+        (
+            format!("{broker}{}", fallback.unwrap_or_default()),
+            format!("{topic}{}", copies.collect::<String>()),
+            self.key.unwrap_or("(the provider's default)"),
+        )
+    }
 }
 
 fn otherwise(config: &Config, otherwise: &Otherwise) -> String {
@@ -137,9 +355,9 @@ fn otherwise(config: &Config, otherwise: &Otherwise) -> String {
     }
 }
 
-async fn connect(config: &Config) -> Outcome {
+async fn connect(config: &Config, report: &mut Report) -> Outcome {
     let mut done = Done::Well;
-    style::println("")?;
+    report.tell("")?;
     for id in config.broker_ids() {
         let broker = config.broker(id);
         let (name, destinations) = (&broker.name, config.known_destinations(id));
@@ -169,22 +387,21 @@ async fn connect(config: &Config) -> Outcome {
         let findings = match looked {
             Ok(findings) => findings,
             Err(why) => {
-                let why = why.to_string();
-                eprintln!(
-                    "problem: broker {name} can't be inspected: {}",
-                    printable(&why)
-                );
+                report.add("error", format!("broker {name} can't be inspected: {why}"));
                 done = Done::Badly;
                 continue;
             }
         };
-        style::println(format_args!(
+        report.tell(format_args!(
             "broker {name} answers; {} looked at",
             counted(destinations.len(), "destination")
         ))?;
         if broker.require_durable && config.has_unknown_destinations(id) {
-            eprintln!(
-                "problem: {name}: require_durable, but a route's topic depends on the payload and can't be inspected; list what it may become with `topics = [...]`"
+            report.add(
+                "error",
+                format!(
+                    "{name}: require_durable, but a route's topic depends on the payload and can't be inspected; list what it may become with `topics = [...]`"
+                ),
             );
             done = Done::Badly;
         }
@@ -194,24 +411,15 @@ async fn connect(config: &Config) -> Outcome {
             };
             let severity = if finding.is_problem(broker.require_durable) {
                 done = Done::Badly;
-                "problem"
+                "error"
             } else {
                 match finding.verdict {
                     Verdict::Good | Verdict::Advice(_) => "note",
                     Verdict::Unusable(_) | Verdict::Bad(_) | Verdict::Unknown(_) => "warning",
                 }
             };
-            let why = printable(why);
-            eprintln!("{severity}: {name}: {}: {why}", finding.destination);
+            report.add(severity, format!("{name}: {}: {why}", finding.destination));
         }
     }
     Ok(done)
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{count} {noun}s")
-    }
 }

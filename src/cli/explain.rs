@@ -7,14 +7,15 @@ use std::time::SystemTime;
 
 use clap::Args;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ConfigFiles, Done, Outcome, style};
+use super::{ConfigFiles, Done, Error, Outcome, style};
 use crate::config::{Config, Source};
 use crate::ingress::{
-    Addressed, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation, decide,
+    Addressed, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation, check_head,
+    decide,
 };
 use crate::printable::{printable, printable_json};
 use crate::providers::EventId;
@@ -29,6 +30,9 @@ pub(super) struct Options {
     /// A header that the request would have, as `Name: value`
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
+    /// The request's method
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    method: Method,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -37,36 +41,22 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let config = options.files.load()?;
+    let config = options.files.load_without_signing_secrets()?;
     let source = find_source(&config, &options.source)?;
-    let body = match &options.file {
-        Some(file) => std::fs::read(file)
-            .map_err(|error| format!("{} can't be read: {error}", file.display()))?,
-        None => {
-            let mut body = Vec::new();
-            let limit = u64::try_from(source.max_body)
-                .unwrap_or(u64::MAX)
-                .saturating_add(1);
-            std::io::stdin().take(limit).read_to_end(&mut body)?;
-            body
-        }
-    };
-    let decision = if body.len() > source.max_body {
-        Decision {
+    let body = read_body(options, source.max_body)?;
+    let headers = headers(&options.headers)?;
+    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    let decision = match check_head(&source, &options.method, &headers, Some(length)) {
+        Err(refusal) => Decision {
             event_id: None,
             event_type: None,
-            verdict: Verdict::Refuse(Refusal::BodyTooLarge {
-                limit_bytes: source.max_body,
-            }),
-        }
-    } else {
+            verdict: Verdict::Refuse(refusal),
+        },
         // The signature can't be judged here: this is the one place that takes a request for genuine.
-        decide(&Verified::assumed(Received::from_parts(
-            source,
-            headers(&options.headers)?,
-            body.into(),
-            SystemTime::now(),
-        )))
+        Ok(_) => {
+            let received = Received::from_parts(source, headers, body.into(), SystemTime::now());
+            decide(&Verified::assumed(received))
+        }
     };
     let explanation = Explanation::new(&config, &decision);
     if options.json {
@@ -79,6 +69,29 @@ pub(super) fn run(options: &Options) -> Outcome {
     } else {
         Done::Well
     })
+}
+
+/// The event, or as much of it as shows that it is too large.
+fn read_body(options: &Options, max_body: usize) -> Result<Vec<u8>, Error> {
+    let limit = u64::try_from(max_body)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    let mut body = Vec::new();
+    match &options.file {
+        Some(file) => {
+            let opened = std::fs::File::open(file);
+            opened
+                .and_then(|opened| opened.take(limit).read_to_end(&mut body))
+                .map_err(|error| format!("{} can't be read: {error}", file.display()))?;
+        }
+        None if options.files.reads_standard_input() => {
+            return Err("standard input is the configuration; name the event's file".into());
+        }
+        None => {
+            std::io::stdin().take(limit).read_to_end(&mut body)?;
+        }
+    }
+    Ok(body)
 }
 
 fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {

@@ -19,6 +19,7 @@ mod completions;
 mod demo;
 mod explain;
 mod http_client;
+mod problems;
 mod replay;
 mod run;
 mod samples;
@@ -26,13 +27,13 @@ mod send;
 mod style;
 mod tail;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigFile, Origin, Problems};
+use crate::config::{Config, ConfigFile, MAX_FILE, Origin, Problems, read_stream};
 use crate::printable::printable_lines;
 use crate::telemetry::{self, Levels, LogFormat};
 
@@ -42,8 +43,10 @@ const ENDED_FLUSH: Duration = Duration::from_millis(100);
 const FAILED_FLUSH: Duration = Duration::from_secs(1);
 const COMMAND_FLUSH: Duration = Duration::from_secs(30);
 
-/// The file that is read where none is named.
-const DEFAULT_CONFIG: &str = "config/hookbridge.toml";
+use problems::Severity;
+
+/// The files of which the first that exists is read where none is named.
+const DEFAULT_CONFIGS: [&str; 2] = ["config/hookbridge.toml", "/etc/hookbridge/hookbridge.toml"];
 
 const VERSION: &str = crate::VERSION_AND_COMMIT;
 
@@ -86,28 +89,80 @@ enum Command {
     Completions(completions::Options),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFiles {
-    /// Configuration file; later ones override earlier ones, then HOOKBRIDGE__SECTION__KEY variables
-    #[arg(long = "config", value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    /// Configuration file, or `-` for standard input; later ones override earlier ones, then HOOKBRIDGE__SECTION__KEY
+    /// variables. Without one config/hookbridge.toml is read, or /etc/hookbridge/hookbridge.toml
+    #[arg(long = "config", value_name = "FILE", env = "HOOKBRIDGE_CONFIG")]
     files: Vec<PathBuf>,
 }
 
 impl ConfigFiles {
-    fn load(&self) -> Result<Config, Problems> {
-        self.origin().load()
+    fn load(&self) -> Result<Config, Error> {
+        Ok(self.origin()?.load()?)
     }
 
-    fn origin(&self) -> Origin {
+    /// For commands that verify nothing.
+    fn load_without_signing_secrets(&self) -> Result<Config, Error> {
+        Ok(self.origin()?.load_without_signing_secrets()?)
+    }
+
+    fn origin(&self) -> Result<Origin, Error> {
         // A variable that is not UTF-8 can't be meant.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        let files = self.files.iter().cloned().map(ConfigFile::Path).collect();
-        Origin {
+        let mut files = Vec::new();
+        for path in self.paths()? {
+            let name = path.display();
+            let stream = read_stream(&path, MAX_FILE)
+                .map_err(|error| format!("{name} can't be read: {error}"))?;
+            files.push(match stream {
+                Some(text) => ConfigFile::Text {
+                    name: name.to_string(),
+                    text,
+                },
+                None => ConfigFile::Path(path),
+            });
+        }
+        Ok(Origin {
             files,
             environment: environment.collect(),
+        })
+    }
+
+    fn reads_standard_input(&self) -> bool {
+        let is_standard_input = |path: &PathBuf| {
+            matches!(
+                path.to_str(),
+                Some("/dev/stdin" | "/dev/fd/0" | "/proc/self/fd/0")
+            )
+        };
+        self.paths()
+            .is_ok_and(|paths| paths.iter().any(is_standard_input))
+    }
+
+    fn paths(&self) -> Result<Vec<PathBuf>, String> {
+        let named = self
+            .files
+            .iter()
+            .filter(|file| !file.as_os_str().is_empty());
+        let paths: Vec<_> = named
+            .map(|file| match file.to_str() {
+                Some("-") => PathBuf::from("/dev/stdin"),
+                _ => file.clone(),
+            })
+            .collect();
+        if !paths.is_empty() {
+            return Ok(paths);
         }
+        let found = DEFAULT_CONFIGS.iter().find(|file| Path::new(file).exists());
+        found.map(|file| vec![PathBuf::from(file)]).ok_or_else(|| {
+            format!(
+                "there is no configuration: neither {} exists; write one, or name it with --config or HOOKBRIDGE_CONFIG",
+                DEFAULT_CONFIGS.join(" nor ")
+            )
+        })
     }
 }
 
@@ -120,7 +175,9 @@ enum Done {
     Badly,
 }
 
-type Outcome = Result<Done, Box<dyn std::error::Error + Send + Sync>>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+type Outcome = Result<Done, Error>;
 
 /// Runs the command that the arguments name. The exit code is 0 when it ended well, 1 when it did not, 2 for wrong usage.
 #[must_use]
@@ -146,13 +203,38 @@ pub fn main() -> ExitCode {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            let told = describe(error.as_ref());
-            telemetry::say(&style::error(&printable_lines(&told)));
+            match error.downcast_ref::<Problems>() {
+                Some(problems) => report(problems),
+                None => {
+                    let told = describe(error.as_ref());
+                    telemetry::say(&style::error(&printable_lines(&told)));
+                }
+            }
             ExitCode::FAILURE
         }
     };
     telemetry::flush(limit);
     code
+}
+
+/// Shows what is wrong with a configuration.
+fn report(problems: &Problems) {
+    for problem in &problems.0 {
+        eprintln!("{}", problems::show(Severity::Error, problem));
+    }
+    let count = counted(problems.0.len(), "problem");
+    eprintln!(
+        "{}",
+        style::error(&format!("the configuration has {count}"))
+    );
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
 }
 
 impl Arguments {

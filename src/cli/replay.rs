@@ -146,7 +146,7 @@ impl Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let config = options.files.load()?;
+    let config = options.files.load_without_signing_secrets()?;
     let from = source_broker(&config, options)?;
     if let Some(name) = &options.to_broker {
         find_broker(&config, name)?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::{ConfigFiles, Done, ENDED_FLUSH, Outcome, runtime};
-use crate::config::{Files, Origin};
+use super::{ConfigFiles, Done, ENDED_FLUSH, Error, Outcome, runtime};
+use crate::config::{ConfigFile, Files, Origin};
 use crate::service::{Ended, Service, Terminations};
 use crate::{reload, task, telemetry};
 
@@ -15,19 +15,18 @@ const LONGEST_FLUSH: Duration = Duration::from_secs(5);
 
 pub(super) fn run(files: &ConfigFiles) -> Outcome {
     let runtime = runtime()?;
-    let done = runtime.block_on(serve(files.origin()));
+    let done = runtime.block_on(serve(files.clone()));
     // What still blocks must not hold the process.
     runtime.shutdown_background();
     done
 }
 
-async fn serve(origin: Origin) -> Outcome {
+async fn serve(files: ConfigFiles) -> Outcome {
     // Before anything that takes time: until then each of these signals ends the process.
     let mut terminations = Terminations::listen()?;
     let hangups = signal(SignalKind::hangup())?;
-    let reading = origin.clone();
-    let (service, files) = tokio::select! {
-        started = start(reading) => started?,
+    let (service, origin, files) = tokio::select! {
+        started = start(files) => started?,
         signal = terminations.next() => {
             tracing::info!(signal, "asked to end before it had started");
             return Ok(Done::Well);
@@ -63,12 +62,24 @@ async fn serve(origin: Origin) -> Outcome {
 }
 
 async fn start(
-    origin: Origin,
-) -> Result<(Service, Files), Box<dyn std::error::Error + Send + Sync>> {
-    let (config, files) = tokio::task::spawn_blocking(move || origin.load_with_files()).await?;
-    let config = config?;
+    files: ConfigFiles,
+) -> Result<(Service, Origin, Files), Box<dyn std::error::Error + Send + Sync>> {
+    let reading = move || {
+        let origin = files.origin()?;
+        let (config, files) = origin.load_with_files();
+        Ok::<_, Error>((config?, origin, files))
+    };
+    let (config, origin, files) = tokio::task::spawn_blocking(reading).await??;
+    for file in &origin.files {
+        if let ConfigFile::Text { name, .. } = file {
+            tracing::warn!(
+                file = name,
+                "the configuration comes from a pipe: a change of it needs a restart"
+            );
+        }
+    }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    Ok((Service::start(config).await?, files))
+    Ok((Service::start(config).await?, origin, files))
 }

@@ -2,9 +2,13 @@
 
 use std::io::IsTerminal as _;
 
-const RED: &str = "\u{1b}[31m";
-const DIM: &str = "\u{1b}[2m";
-const BOLD: &str = "\u{1b}[1m";
+pub(super) type Colour = &'static str;
+
+pub(super) const RED: Colour = "\u{1b}[31m";
+pub(super) const YELLOW: Colour = "\u{1b}[33m";
+pub(super) const BLUE: Colour = "\u{1b}[34m";
+pub(super) const BOLD: Colour = "\u{1b}[1m";
+const DIM: Colour = "\u{1b}[2m";
 const RESET: &str = "\u{1b}[0m";
 
 pub(super) fn error(text: &str) -> String {
@@ -19,7 +23,7 @@ pub(super) fn dim(text: &str) -> String {
     paint(DIM, text, std::io::stdout().is_terminal())
 }
 
-fn paint(colour: &str, text: &str, is_terminal: bool) -> String {
+pub(super) fn paint(colour: Colour, text: &str, is_terminal: bool) -> String {
     // https://no-color.org
     let is_wanted =
         is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

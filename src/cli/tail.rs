@@ -37,7 +37,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let config = options.files.load()?;
+    let config = options.files.load_without_signing_secrets()?;
     let wanted = wanted(&config, options)?;
     runtime()?.block_on(follow(&config, wanted, options))
 }

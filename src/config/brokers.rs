@@ -33,6 +33,9 @@ impl Brokers {
             let require_durable = section.flag("require_durable", false);
             let id = settings.map(|settings| {
                 let mut files = Files::default();
+                for (key, file) in settings.private_files() {
+                    section.warn_of_exposure(&key, &file);
+                }
                 for file in settings.files() {
                     files.note(&file);
                     section.note_file(&file);
@@ -56,7 +59,6 @@ impl Brokers {
 
     /// The broker that `broker = "NAME"` names, or the only one there is.
     pub(super) fn named_or_only(&self, section: &mut Section<'_>) -> Option<BrokerId> {
-        let title = section.title();
         let is_named = section.has("broker");
         // Asked for also where it is missing: what is unknown may be meant to be it.
         let name = section.text("broker");
@@ -70,7 +72,7 @@ impl Brokers {
                 let mut names: Vec<_> = self.names.keys().map(String::as_str).collect();
                 names.sort_unstable();
                 section.problem(format!(
-                    "{title} must name its `broker`, because there are several: {}",
+                    "must name its `broker`, because there are several; write `broker = \"NAME\"` with one of {}",
                     names.join(", ")
                 ));
                 None
@@ -85,13 +87,10 @@ impl Brokers {
             return *known;
         }
         let suggestion = did_you_mean(name, self.names.keys().map(String::as_str));
-        let title = section.title();
+        let shown = section.quote(key, name);
         section.problem_at(
             key,
-            format!(
-                "{title} names the broker \"{}\", which is not defined{suggestion}",
-                name.escape_debug()
-            ),
+            format!("the broker {shown} is not defined{suggestion}"),
         );
         None
     }

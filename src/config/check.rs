@@ -1,44 +1,54 @@
 //! From what the user wrote to a [`Config`]. It goes on after a problem, so that every one is reported.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Environment, File, FileFormat};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
 use super::files::Files;
-use super::problem::{Problem, Problems};
+use super::private;
+use super::problem::{Place, Problem, Problems};
 use super::routes::read_routes;
 use super::section::{Reading, Section};
 use super::sources::read_sources;
 use super::spans::Spans;
+use super::strays::warn_of_strays;
 use super::tls::read_tls;
 use super::{Admin, Config, ConfigFile, Http, Origin, ReadyWhen, Source};
 use crate::brokers;
 
-/// What stands before the environment variables that override the files.
-const PREFIX: &str = "HOOKBRIDGE";
-const SEPARATOR: &str = "__";
+/// What environment variables that override the files begin with.
+pub(super) const PREFIX: &str = "HOOKBRIDGE__";
+pub(super) const SEPARATOR: &str = "__";
 
 const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 
 /// The largest file that is read, in bytes.
-const MAX_FILE: u64 = 16 * MIB as u64;
+pub(crate) const MAX_FILE: u64 = 16 * MIB as u64;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn load(origin: &Origin) -> (Result<Config, Problems>, Files) {
+pub(super) fn load(
+    origin: &Origin,
+    without_signing_secrets: bool,
+) -> (Result<Config, Problems>, Files) {
     let mut files = Files::default();
     let config = match merge(origin, &mut files) {
-        Ok((values, reading)) => check(values, reading, &mut files),
+        Ok((values, reading)) => {
+            let reading = Reading {
+                without_signing_secrets,
+                ..reading
+            };
+            check(values, reading, &mut files)
+        }
         Err(problems) => Err(problems),
     };
     (config, files)
@@ -57,11 +67,9 @@ fn check(
     {
         try_clients(config, &reading);
     }
+    warn_of_strays(&reading);
+    let (problems, warnings) = reading.take_findings();
     files.merge(reading.files.into_inner());
-    let mut warnings = reading.warnings.into_inner();
-    let mut problems = reading.problems.into_inner();
-    warnings.sort();
-    problems.sort();
     match config {
         Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
         _ => Err(Problems(problems)),
@@ -84,7 +92,7 @@ fn try_clients(config: &Config, reading: &Reading) {
 fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Reading), Problems> {
     let mut spans = Spans::default();
     let mut problems = Vec::new();
-    let mut builder = config::Config::builder();
+    let mut merged = Map::new();
     for file in &origin.files {
         let (name, text) = match file {
             ConfigFile::Path(path) => {
@@ -95,68 +103,81 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
         };
         match text {
             Ok(text) => match spans.add_file(&name, &text) {
-                Ok(()) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
+                Ok(values) => override_with(&mut merged, values),
                 Err(faults) => problems.extend(faults),
             },
-            Err(error) => problems.push(Problem {
-                place: None,
-                what: format!("{name} can't be read: {error}"),
-            }),
+            Err(error) => {
+                let what = format!("{name} can't be read: {error}");
+                problems.push(Problem::new(None, String::new(), &what));
+            }
+        }
+    }
+    // Sorted, so that a variable for a whole table comes before those for its keys.
+    let overrides: BTreeMap<&str, &str> = origin
+        .environment
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())))
+        .collect();
+    for (key, value) in overrides {
+        let name = format!("{PREFIX}{key}");
+        let path = key.to_lowercase().replace(SEPARATOR, ".");
+        match set(&mut merged, &path, value) {
+            Ok(()) => spans.add_variable(&path, &name),
+            Err(what) => {
+                problems.push(Problem::new(Some(Place::Environment(name)), path, &what));
+            }
         }
     }
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
-    let prefix = format!("{PREFIX}{SEPARATOR}");
-    let overrides: HashMap<String, String> = origin
-        .environment
-        .iter()
-        .filter(|(name, _)| name.starts_with(&prefix))
-        .cloned()
-        .collect();
-    for name in overrides.keys() {
-        let path = name
-            .trim_start_matches(&prefix)
-            .to_lowercase()
-            .replace(SEPARATOR, ".");
-        spans.add_variable(&path, name);
-    }
-    let environment = Environment::with_prefix(PREFIX)
-        .prefix_separator(SEPARATOR)
-        .separator(SEPARATOR)
-        .source(Some(overrides));
-    let merged = builder
-        .add_source(environment)
-        .build()
-        .and_then(config::Config::try_deserialize::<Map<String, Value>>);
-    let values = merged.map_err(|error| {
-        Problems(vec![Problem {
-            place: None,
-            what: error.to_string(),
-        }])
-    })?;
-    let environment = origin.environment.iter().cloned().collect();
+    let environment: HashMap<_, _> = origin.environment.iter().cloned().collect();
+    let is_stray = |name: &String| name.starts_with("HOOKBRIDGE_") && !name.starts_with(PREFIX);
+    let known_keys = environment.keys().any(is_stray).then(RefCell::default);
     Ok((
-        values,
+        merged,
         Reading {
             spans,
             environment,
-            files: RefCell::default(),
-            problems: RefCell::default(),
-            warnings: RefCell::default(),
+            known_keys,
+            ..Reading::default()
         },
     ))
 }
 
+/// Tables are merged; any other value replaces the one before.
+fn override_with(values: &mut Map<String, Value>, later: Map<String, Value>) {
+    for (key, later) in later {
+        match (values.get_mut(&key), later) {
+            (Some(Value::Object(values)), Value::Object(later)) => override_with(values, later),
+            (_, later) => {
+                values.insert(key, later);
+            }
+        }
+    }
+}
+
+/// Sets the value of one key, and makes the tables around it.
+fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), String> {
+    let Some((table, rest)) = path.split_once('.') else {
+        values.insert(path.to_owned(), Value::from(value));
+        return Ok(());
+    };
+    let inner = values
+        .entry(table)
+        .or_insert_with(|| Value::Object(Map::new()));
+    match inner {
+        Value::Object(inner) => set(inner, rest, value),
+        Value::Array(_) => Err(format!(
+            "`{table}` is a list, which a variable sets as a whole; write a TOML array, for example {PREFIX}ROUTES='[{{ topic = \"hooks\" }}]'"
+        )),
+        _ => Err(format!("`{table}` is not a table")),
+    }
+}
+
 pub(super) fn read_file(file: &Path) -> std::io::Result<String> {
-    let metadata = std::fs::metadata(file)?;
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("it is no file"));
-    }
-    if metadata.len() > MAX_FILE {
-        return Err(std::io::Error::other("it is larger than 16 MiB"));
-    }
-    std::fs::read_to_string(file)
+    let opened = private::read(file, MAX_FILE)?;
+    Ok(opened.text.to_string())
 }
 
 fn read(root: &mut Section<'_>, reading: &Reading) -> Option<Config> {
@@ -172,9 +193,10 @@ fn read(root: &mut Section<'_>, reading: &Reading) -> Option<Config> {
     let mut sources = read_sources(root, &brokers, &defaults);
     read_routes(root, &brokers, &mut sources);
     check_paths(root, &sources);
+    check_addresses(root, &http, &admin);
     let config = Config {
-        http: http?,
-        admin: admin?,
+        http,
+        admin,
         brokers: brokers.list,
         sources: sources.into_iter().map(Arc::new).collect(),
         warnings: Vec::new(),
@@ -190,7 +212,7 @@ pub(super) struct Defaults {
     pub(super) max_in_flight: usize,
 }
 
-fn read_http(mut section: Section<'_>) -> (Option<Http>, Defaults) {
+fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     let defaults = Defaults {
         max_body: section.size("max_body", 1, 256 * MIB).unwrap_or(MIB),
         publish_timeout: section.duration("publish_timeout", 8 * SECOND, SECOND, 300 * SECOND),
@@ -231,7 +253,7 @@ fn read_http(mut section: Section<'_>) -> (Option<Http>, Defaults) {
         );
     }
     section.finish();
-    (Some(http), defaults)
+    (http, defaults)
 }
 
 /// Networks; a lone address is a network of one.
@@ -255,10 +277,10 @@ fn read_networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
     networks
 }
 
-fn read_admin(mut section: Section<'_>) -> Option<Admin> {
+fn read_admin(mut section: Section<'_>) -> Admin {
     let listen = read_address(&mut section, "127.0.0.1:9090");
     if !listen.ip().is_loopback() {
-        section.warn_at("listen", format!("the admin listener at {listen} can be reached from other machines; it needs no password"));
+        section.warn_at("listen", format!("the admin listener at {listen} can be reached from other machines, and needs no password; write \"127.0.0.1:9090\", or keep it in a private network"));
     }
     let ready_when = section
         .word(
@@ -267,7 +289,29 @@ fn read_admin(mut section: Section<'_>) -> Option<Admin> {
         )
         .unwrap_or(ReadyWhen::Any);
     section.finish();
-    Some(Admin { listen, ready_when })
+    Admin { listen, ready_when }
+}
+
+/// The second of two listeners at one address could not start.
+fn check_addresses(root: &Section<'_>, http: &Http, admin: &Admin) {
+    let (public, private) = (http.listen, admin.listen);
+    if public.port() != private.port() || public.port() == 0 {
+        return;
+    }
+    // `[::]` takes IPv4 too.
+    let covers = |wide: IpAddr, ip: IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || ip.to_canonical().is_ipv4())
+    };
+    let (one, other) = (public.ip(), private.ip());
+    if one.to_canonical() == other.to_canonical() || covers(one, other) || covers(other, one) {
+        root.problem_at(
+            "admin.listen",
+            format!(
+                "both listeners can't have the port {}: `http.listen` is \"{public}\" and `admin.listen` is \"{private}\"; give one of them another port",
+                public.port()
+            ),
+        );
+    }
 }
 
 fn read_address(section: &mut Section<'_>, default: &str) -> SocketAddr {
@@ -285,11 +329,12 @@ fn check_paths(root: &Section<'_>, sources: &[Source]) {
     for source in sources {
         if let Some(other) = seen.insert(&source.path, &source.name) {
             let key = format!("sources.{}.path", source.name);
+            let path = root.quote(&key, &source.path);
             root.problem_at(
                 &key,
                 format!(
-                    "the sources {other} and {} have the same path {}",
-                    source.name, source.path
+                    "the sources {other} and {} have the same path {path}; give one of them another `path`",
+                    source.name
                 ),
             );
         }
@@ -307,7 +352,7 @@ fn warn_of_colliding_topics(root: &Section<'_>, config: &Config) {
         let mut seen = HashSet::new();
         for topic in &topics {
             if !seen.insert(topic.replace('.', "_")) {
-                root.warn_at("routes", format!("Kafka can't have both {topic} and a topic that differs from it by `.` and `_` alone"));
+                root.warn_at("routes", format!("Kafka can't have both {topic} and a topic that differs from it by `.` and `_` alone; use one of the two characters"));
             }
         }
     }

@@ -4,12 +4,15 @@
 mod brokers;
 mod check;
 mod files;
+mod private;
 mod problem;
+mod reach;
 mod routes;
 mod secret;
 mod section;
 mod sources;
 mod spans;
+mod strays;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
@@ -28,8 +31,10 @@ use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::json::Schema;
 use crate::providers::{DedupBy, Provider, Verifier};
 
+pub(crate) use check::MAX_FILE;
 pub use files::Files;
-pub use problem::{Place, Problem, Problems};
+pub(crate) use private::read_stream;
+pub use problem::{Excerpt, Place, Problem, Problems};
 pub use secret::Secret;
 pub use section::Section;
 pub use template::{Part, Template};
@@ -215,13 +220,7 @@ impl Routes {
         self.all.iter()
     }
 
-    fn push(
-        &mut self,
-        number: usize,
-        types: Vec<String>,
-        matchers: Vec<GlobMatcher>,
-        action: Action,
-    ) {
+    fn push(&mut self, number: usize, types: Vec<String>, matchers: Vec<TypeGlob>, action: Action) {
         self.all.push(Route {
             position: Position {
                 number,
@@ -238,7 +237,7 @@ impl Routes {
         let mut globs = GlobSetBuilder::new();
         for (index, route) in self.all.iter().enumerate() {
             for matcher in &route.matchers {
-                globs.add(matcher.glob().clone());
+                globs.add(matcher.glob.clone());
                 self.owners.push(index);
             }
         }
@@ -273,7 +272,7 @@ pub struct Route {
     /// Globs on the event type, as written.
     pub types: Vec<String>,
     /// The same, compiled.
-    matchers: Vec<GlobMatcher>,
+    matchers: Vec<TypeGlob>,
     /// What it does.
     pub action: Action,
 }
@@ -287,6 +286,47 @@ impl Route {
             .any(|matcher| matcher.is_match(event_type))
     }
 }
+
+/// A compiled glob. Most need no regular expression, which takes a hundred times as long to make.
+#[derive(Debug, Clone)]
+struct TypeGlob {
+    glob: Glob,
+    test: TypeTest,
+}
+
+#[derive(Debug, Clone)]
+enum TypeTest {
+    /// It is a text that stands for itself.
+    Is,
+    /// It is a text and a `*`.
+    BeginsWith(String),
+    Matches(GlobMatcher),
+}
+
+impl TypeGlob {
+    fn new(text: &str) -> Result<Self, globset::Error> {
+        let glob = Glob::new(text)?;
+        let test = match text.strip_suffix('*') {
+            _ if !text.contains(GLOB_META) => TypeTest::Is,
+            Some(beginning) if !beginning.contains(GLOB_META) => {
+                TypeTest::BeginsWith(beginning.to_owned())
+            }
+            _ => TypeTest::Matches(glob.compile_matcher()),
+        };
+        Ok(Self { glob, test })
+    }
+
+    fn is_match(&self, event_type: &str) -> bool {
+        match &self.test {
+            TypeTest::Is => self.glob.glob() == event_type,
+            TypeTest::BeginsWith(beginning) => event_type.starts_with(beginning),
+            TypeTest::Matches(matcher) => matcher.is_match(event_type),
+        }
+    }
+}
+
+/// What a glob has besides text that stands for itself.
+const GLOB_META: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
 /// What a route does.
 #[derive(Debug)]
@@ -388,9 +428,18 @@ impl Origin {
         self.load_with_files().0
     }
 
+    /// Does the same without the sources' secrets, for commands that verify nothing: no request of such a configuration
+    /// is taken for genuine.
+    ///
+    /// # Errors
+    /// Every problem there is.
+    pub fn load_without_signing_secrets(&self) -> Result<Config, Problems> {
+        check::load(self, true).0
+    }
+
     /// Does the same, and says which files had a part in it, whatever came of it.
     pub fn load_with_files(&self) -> (Result<Config, Problems>, Files) {
-        check::load(self)
+        check::load(self, false)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, for the person who has to mend it.
+//! What is wrong with a configuration, for the person who has to fix it.
 
 use std::fmt;
 
@@ -27,20 +27,77 @@ impl fmt::Display for Place {
     }
 }
 
+/// A line of a configuration file as it may be shown: values that are not known to be harmless are masked, comments are
+/// left out, and a long line is cut.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Excerpt {
+    /// The line.
+    pub line: String,
+    /// The first character of [`Self::line`] that the problem is about, counted from 0.
+    pub start: usize,
+    /// How many characters it is about; at least 1.
+    pub width: usize,
+}
+
 /// One fault: where it is, what it is and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where; a whole file's faults, such as not being readable, have no line.
+    /// Where; a whole file's faults, such as not being readable, have no place.
     pub place: Option<Place>,
-    /// What is wrong, and what to do about it.
+    /// The key's path, such as `http.listen` or `routes[0].topic`; empty where the fault is not about one key.
+    pub key: String,
+    /// What is wrong.
     pub what: String,
+    /// What to write or do instead.
+    pub help: Option<String>,
+    /// The line that it is in.
+    pub excerpt: Option<Excerpt>,
+}
+
+impl Problem {
+    /// A message is `WRONG; ADVICE`: the first semicolon outside quotes ends what is wrong.
+    pub(super) fn new(place: Option<Place>, key: String, message: &str) -> Self {
+        let (what, help) = match split_advice(message) {
+            Some((what, help)) => (what, Some(help.to_owned())),
+            None => (message, None),
+        };
+        Self {
+            place,
+            key,
+            what: what.to_owned(),
+            help,
+            excerpt: None,
+        }
+    }
+
+    /// What the problem is about, as the message for people calls it: routes are counted from 1 there.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let route = self.key.strip_prefix("routes[").and_then(|rest| {
+            let (index, key) = rest.split_once(']')?;
+            let number = index.parse::<usize>().ok()?.checked_add(1)?;
+            Some((number, key.trim_start_matches('.')))
+        });
+        match route {
+            Some((number, "")) => format!("route {number}"),
+            Some((number, key)) => format!("route {number}: {key}"),
+            None => self.key.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Some(place) => write!(f, "{place}: {}", self.what),
-            None => f.write_str(&self.what),
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.subject())?;
+        }
+        f.write_str(&self.what)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
         }
     }
 }
@@ -60,3 +117,53 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+fn split_advice(message: &str) -> Option<(&str, &str)> {
+    let mut quote = None;
+    let mut is_escaped = false;
+    for (at, character) in message.char_indices() {
+        match (quote, character) {
+            _ if is_escaped => is_escaped = false,
+            (Some('"'), '\\') => is_escaped = true,
+            (None, '"' | '`') => quote = Some(character),
+            (Some(open), _) if open == character => quote = None,
+            (None, ';') => {
+                let help = message.get(at + 1..)?.strip_prefix(' ')?;
+                return Some((message.get(..at)?, help));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_begins_at_the_first_semicolon_outside_quotes() {
+        let split = |message| {
+            let problem = Problem::new(None, String::new(), message);
+            (problem.what, problem.help.unwrap_or_default())
+        };
+        let pair = |what: &str, help: &str| (what.to_owned(), help.to_owned());
+        assert_eq!(split("wrong"), pair("wrong", ""));
+        assert_eq!(split("wrong; write x; y"), pair("wrong", "write x; y"));
+        assert_eq!(
+            split("\"a; \\\"b; c\" and `d; e` are wrong; write f"),
+            pair("\"a; \\\"b; c\" and `d; e` are wrong", "write f")
+        );
+    }
+
+    #[test]
+    fn people_count_routes_from_1() {
+        let subject = |key: &str| Problem::new(None, key.to_owned(), "x").subject();
+        assert_eq!(subject("http.listen"), "http.listen");
+        assert_eq!(subject("routes[0]"), "route 1");
+        assert_eq!(
+            subject("routes[9].copy_to[0].topic"),
+            "route 10: copy_to[0].topic"
+        );
+    }
+}

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use globset::{Glob, GlobMatcher};
-
 use super::brokers::Brokers;
+use super::reach;
 use super::section::{Section, did_you_mean};
 use super::template::{Part, Template};
-use super::{Action, BrokerId, Config, Destination, Forwarding, Route, Source};
+use super::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
 use crate::brokers;
 
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
@@ -18,7 +17,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &m
     for (index, section) in sections.into_iter().enumerate() {
         read_route(index + 1, section, brokers, sources);
     }
-    for source in sources {
+    for source in &mut *sources {
         if let Err(error) = source.routes.index() {
             root.problem(format!(
                 "the `types` of all routes that take events of {} are too much together: {error}",
@@ -26,6 +25,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &m
             ));
         }
     }
+    reach::warn_of_unreached(root, sources);
 }
 
 fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
@@ -35,13 +35,10 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
         .is_none_or(|wanted| sources.iter().any(|source| source.name == *wanted));
     if let (Some(wanted), false) = (&wanted, known) {
         let suggestion = did_you_mean(wanted, sources.iter().map(|source| source.name.as_str()));
-        let title = section.title();
+        let shown = section.quote("source", wanted);
         section.problem_at(
             "source",
-            format!(
-                "{title} names the source \"{}\", which is not defined{suggestion}",
-                wanted.escape_debug()
-            ),
+            format!("the source {shown} is not defined{suggestion}"),
         );
     }
     let types = section
@@ -51,22 +48,6 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
         section.problem_at("types", "an empty list takes nothing; write `types = [\"*\"]`, or leave the line out, to take all");
     }
     let matchers = compile_globs(&section, &types);
-    let names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
-    for name in names
-        .iter()
-        .filter(|name| wanted.as_ref().is_none_or(|wanted| wanted == *name))
-    {
-        let Some(source) = sources.iter_mut().find(|source| source.name == *name) else {
-            continue;
-        };
-        let takes_all = |route: &&Route| route.types.iter().any(|glob| glob == "*");
-        if let Some(earlier) = source.routes.iter().find(takes_all) {
-            section.warn(format!(
-                "route {number} never sees an event of {name}: route {} takes all of them",
-                earlier.position.number
-            ));
-        }
-    }
     let ignores = section
         .word("action", &[("publish", false), ("ignore", true)])
         .unwrap_or(false);
@@ -87,16 +68,20 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
     }
 }
 
-fn compile_globs(section: &Section<'_>, types: &[String]) -> Vec<GlobMatcher> {
+fn compile_globs(section: &Section<'_>, types: &[String]) -> Vec<TypeGlob> {
     let globs = types
         .iter()
         .enumerate()
-        .filter_map(|(index, glob)| match Glob::new(glob) {
-            Ok(glob) => Some(glob.compile_matcher()),
+        .filter_map(|(index, glob)| match TypeGlob::new(glob) {
+            Ok(glob) => Some(glob),
             Err(error) => {
                 section.problem_at(
                     &format!("types[{index}]"),
-                    format!("\"{}\" is no glob: {}", glob.escape_debug(), error.kind()),
+                    format!(
+                        "{} is not a valid glob: {}",
+                        section.quote(&format!("types[{index}]"), glob),
+                        error.kind()
+                    ),
                 );
                 None
             }
@@ -189,7 +174,7 @@ fn read_destination(section: &mut Section<'_>, brokers: &Brokers) -> Option<Dest
 
 fn parse_template(section: &Section<'_>, key: &str, text: &str) -> Option<Template> {
     Template::parse(text)
-        .map_err(|what| section.problem_at(key, format!("\"{}\": {what}", text.escape_debug())))
+        .map_err(|what| section.problem_at(key, format!("{}: {what}", section.quote(key, text))))
         .ok()
 }
 
@@ -202,10 +187,8 @@ fn check_topic(
 ) {
     for (index, name) in topics.unwrap_or_default().iter().enumerate() {
         if let Err(rule) = kind.check_destination(name) {
-            section.problem_at(
-                &format!("topics[{index}]"),
-                format!("\"{}\" {rule}", name.escape_debug()),
-            );
+            let key = format!("topics[{index}]");
+            section.problem_at(&key, format!("{} {rule}", section.quote(&key, name)));
         }
     }
     // Any value that is legal by itself stands for the others.
@@ -223,12 +206,16 @@ fn check_topic(
     if let Err(rule) = kind.check_destination(&probe) {
         section.problem_at(
             "topic",
-            format!("the {} \"{topic}\" {rule}", kind.destination_noun()),
+            format!(
+                "the {} {} {rule}",
+                kind.destination_noun(),
+                section.quote("topic", topic.as_str())
+            ),
         );
     }
     let begins_safely = matches!(topic.parts().first(), Some(Part::Literal(text)) if text.ends_with(['.', '-', '_']));
     if topic.reads_payload() && topics.is_none() && !begins_safely {
-        let what = "a sender could choose any destination: begin with a literal prefix that ends in `.`, `-` or `_`, or list the `topics` it may become";
+        let what = "a sender could choose any destination; begin with a literal prefix that ends in `.`, `-` or `_`, or list the `topics` it may become";
         section.problem_at("topic", what);
     }
 }

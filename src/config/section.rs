@@ -3,8 +3,7 @@
 //! and every problem is found in one go.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,40 +13,92 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::files::Files;
+use super::private;
 use super::problem::Problem;
 use super::secret::Secret;
-use super::spans::{Spans, join};
+use super::spans::{Location, Spans, join, parse_value};
 
 /// The longest secret file that is read, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
 
+/// Signing secrets with fewer bytes cause a warning: 128 bits are the least that is out of reach of guessing.
+const LEAST_SECRET: usize = 16;
+
 /// What all sections of one configuration share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) spans: Spans,
     pub(super) environment: HashMap<String, String>,
+    /// Whether signing secrets are left out, for commands that verify nothing.
+    pub(super) without_signing_secrets: bool,
     pub(super) files: RefCell<Files>,
-    pub(super) problems: RefCell<Vec<Problem>>,
-    pub(super) warnings: RefCell<Vec<Problem>>,
+    pub(super) problems: RefCell<Vec<Noted>>,
+    pub(super) warnings: RefCell<Vec<Noted>>,
+    /// The paths of values that are not secrets: only these are ever shown.
+    pub(super) harmless: RefCell<HashSet<String>>,
+    /// The values that have a `${NAME}` in them, as they were written.
+    pub(super) written: RefCell<HashMap<String, String>>,
+    /// The variables that values refer to.
+    pub(super) variables: RefCell<HashSet<String>>,
+    /// The keys that were asked for, where someone wants to know.
+    pub(super) known_keys: Option<RefCell<BTreeSet<String>>>,
+}
+
+/// A problem before it is known which parts of its line may be shown.
+#[derive(Debug)]
+pub(super) struct Noted {
+    location: Option<Location>,
+    key: String,
+    message: String,
 }
 
 impl Reading {
-    pub(super) fn problem(&self, path: &str, what: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem {
-            place: self.spans.place_of(path),
-            what: what.into(),
+    pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
+        self.problem_in(self.spans.locate(path), path, message);
+    }
+
+    fn problem_in(&self, location: Option<Location>, path: &str, message: impl Into<String>) {
+        self.problems.borrow_mut().push(Noted {
+            location,
+            key: path.to_owned(),
+            message: message.into(),
         });
     }
 
-    pub(super) fn warn(&self, path: &str, what: impl Into<String>) {
-        self.warnings.borrow_mut().push(Problem {
-            place: self.spans.place_of(path),
-            what: what.into(),
+    pub(super) fn warn(&self, path: &str, message: impl Into<String>) {
+        self.warnings.borrow_mut().push(Noted {
+            location: self.spans.locate(path),
+            key: path.to_owned(),
+            message: message.into(),
         });
     }
 
-    /// Fills in `${NAME}` and `${NAME:-default}`. What is filled in is never looked at again.
-    fn interpolate(&self, text: &str) -> Result<String, String> {
+    /// Every problem and every warning, with its line, in order.
+    pub(super) fn take_findings(&self) -> (Vec<Problem>, Vec<Problem>) {
+        let harmless = self.harmless.borrow();
+        let show = |noted: Noted| {
+            let location = noted.location.as_ref();
+            let place = location.and_then(|location| self.spans.place(location));
+            let excerpt = location.and_then(|location| self.spans.excerpt(location, &harmless));
+            Problem {
+                excerpt,
+                ..Problem::new(place, noted.key, &noted.message)
+            }
+        };
+        let sorted = |noted: &RefCell<Vec<Noted>>| {
+            let mut problems: Vec<_> = noted.take().into_iter().map(show).collect();
+            problems.sort();
+            problems
+        };
+        (sorted(&self.problems), sorted(&self.warnings))
+    }
+
+    /// Fills in `${NAME}` and `${NAME:-default}`. What is filled in is not read for further names.
+    fn interpolate(&self, path: &str, text: &str) -> Result<String, String> {
+        if text.contains("${") {
+            let written = (path.to_owned(), text.to_owned());
+            self.written.borrow_mut().extend([written]);
+        }
         let mut filled = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
@@ -59,6 +110,7 @@ impl Reading {
                 Some((name, default)) => (name, Some(default)),
                 None => (expression, None),
             };
+            self.variables.borrow_mut().insert(name.to_owned());
             match (self.environment.get(name), default) {
                 (Some(value), _) if !value.is_empty() || default.is_none() => {
                     filled.push_str(value)
@@ -111,6 +163,22 @@ impl<'r> Section<'r> {
         self.reading.warn(&join(&self.path, key), what);
     }
 
+    /// A value in quotes for a message: as it was written, since what a variable fills in may be a secret.
+    #[must_use]
+    pub fn quote(&self, key: &str, value: &str) -> String {
+        let written = self.reading.written.borrow();
+        let written = written.get(&join(&self.path, key));
+        let shown = written.map_or(value, String::as_str);
+        format!("\"{}\"", shown.escape_debug())
+    }
+
+    /// Warns where a file that only the bridge should read can be read by others.
+    pub(super) fn warn_of_exposure(&self, key: &str, file: &Path) {
+        if let Some(what) = private::exposure_of(file) {
+            self.warn_at(key, what);
+        }
+    }
+
     /// Warns about the table itself.
     pub fn warn(&self, what: impl Into<String>) {
         self.reading.warn(&self.path, what);
@@ -144,8 +212,7 @@ impl<'r> Section<'r> {
         if !self.has(key) {
             self.asked.push(key);
             self.problem(format!(
-                "{} lacks `{key}`; write for example `{key} = {example}`",
-                self.title()
+                "lacks `{key}`; write for example `{key} = {example}`"
             ));
             return None;
         }
@@ -157,7 +224,8 @@ impl<'r> Section<'r> {
         let text = self.text(key)?;
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            self.problem_at(key, format!("{text:?} is not {expected}"));
+            let shown = self.quote(key, &text);
+            self.problem_at(key, format!("{shown} is not {expected}"));
         }
         parsed
     }
@@ -172,7 +240,8 @@ impl<'r> Section<'r> {
         self.problem_at(
             key,
             format!(
-                "{text:?} is none of {}{}",
+                "{} is none of {}{}",
+                self.quote(key, &text),
                 known.join(", "),
                 did_you_mean(&text, known.iter().copied())
             ),
@@ -208,7 +277,10 @@ impl<'r> Section<'r> {
                 );
                 self.problem_at(
                     key,
-                    format!("{text:?} is out of bounds; write a duration from {least} to {most}"),
+                    format!(
+                        "{} is out of bounds; write a duration from {least} to {most}",
+                        self.quote(key, &text)
+                    ),
                 );
                 None
             }
@@ -216,7 +288,8 @@ impl<'r> Section<'r> {
                 self.problem_at(
                     key,
                     format!(
-                        "{text:?} is no duration ({error}); write for example \"10s\" or \"1h 30m\""
+                        "{} is not a valid duration ({error}); write for example \"10s\" or \"1h 30m\"",
+                        self.quote(key, &text)
                     ),
                 );
                 None
@@ -238,7 +311,8 @@ impl<'r> Section<'r> {
                 self.problem_at(
                     key,
                     format!(
-                        "{text:?} is out of bounds; write a size from {} to {}",
+                        "{} is out of bounds; write a size from {} to {}",
+                        self.quote(key, &text),
                         show(least),
                         show(most)
                     ),
@@ -248,7 +322,10 @@ impl<'r> Section<'r> {
             None => {
                 self.problem_at(
                     key,
-                    format!("{text:?} is no size; write for example \"1MiB\" or \"64KiB\""),
+                    format!(
+                        "{} is not a valid size; write for example \"1MiB\" or \"64KiB\"",
+                        self.quote(key, &text)
+                    ),
                 );
                 None
             }
@@ -265,7 +342,10 @@ impl<'r> Section<'r> {
         if count.is_none() {
             self.problem_at(
                 key,
-                format!("{text:?} is not a whole number from {least} to {most}"),
+                format!(
+                    "{} is not a whole number; write one from {least} to {most}",
+                    self.quote(key, &text)
+                ),
             );
         }
         count
@@ -280,7 +360,7 @@ impl<'r> Section<'r> {
     /// A list of texts; a single text is a list of one, and commas separate several in an environment variable.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let path = join(&self.path, key);
-        match self.take(key)? {
+        match self.take_list(key, &path)? {
             Value::Array(values) => {
                 let texts = values.into_iter().enumerate();
                 Some(
@@ -293,7 +373,13 @@ impl<'r> Section<'r> {
             }
             value => {
                 let text = self.to_text(&path, value)?;
-                Some(text.split(',').map(|text| text.trim().to_owned()).collect())
+                let texts: Vec<_> = text.split(',').map(|text| text.trim().to_owned()).collect();
+                let mut written = self.reading.written.borrow_mut();
+                if let Some(whole) = written.get(&path).cloned() {
+                    let indices = (0..texts.len()).map(|index| format!("{path}[{index}]"));
+                    written.extend(indices.map(|path| (path, whole.clone())));
+                }
+                Some(texts)
             }
         }
     }
@@ -311,7 +397,11 @@ impl<'r> Section<'r> {
                     value @ Value::Object(_) => {
                         Zeroizing::new(self.to_secret(&path, value)?.expose().to_owned())
                     }
-                    value => Zeroizing::new(self.to_text(&path, value)?),
+                    value => {
+                        let text = self.to_hidden_text(&path, value)?;
+                        self.refuse_unfilled(&path, &text);
+                        Zeroizing::new(text)
+                    }
                 };
                 Some((name, text))
             })
@@ -346,21 +436,40 @@ impl<'r> Section<'r> {
     /// Several secrets.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
         let path = join(&self.path, key);
-        match self.take(key) {
+        if self.reading.without_signing_secrets {
+            self.take(key);
+            return Vec::new();
+        }
+        match self.take_list(key, &path) {
             None => Vec::new(),
             Some(Value::Array(values)) if values.is_empty() => {
-                self.reading
-                    .problem(&path, "no secret, no signature: list at least one");
+                self.reading.problem(
+                    &path,
+                    "without a secret no signature can be verified; list at least one",
+                );
                 Vec::new()
             }
             Some(Value::Array(values)) => {
                 let values = values.into_iter().enumerate();
                 values
-                    .filter_map(|(index, value)| self.to_secret(&format!("{path}[{index}]"), value))
+                    .filter_map(|(index, value)| {
+                        self.signing_secret(&format!("{path}[{index}]"), value)
+                    })
                     .collect()
             }
-            Some(value) => self.to_secret(&path, value).into_iter().collect(),
+            Some(value) => self.signing_secret(&path, value).into_iter().collect(),
         }
+    }
+
+    fn signing_secret(&self, path: &str, value: Value) -> Option<Secret> {
+        let secret = self.to_secret(path, value)?;
+        if secret.expose().len() < LEAST_SECRET {
+            let what = format!(
+                "the secret has fewer than {LEAST_SECRET} bytes and could be guessed; let the provider make a longer one"
+            );
+            self.reading.warn(path, what);
+        }
+        Some(secret)
     }
 
     /// A table.
@@ -378,7 +487,7 @@ impl<'r> Section<'r> {
     /// The tables of `[[key]]`.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Self> {
         let path = join(&self.path, key);
-        match self.take(key) {
+        match self.take_list(key, &path) {
             None => Vec::new(),
             Some(Value::Array(values)) => {
                 let values = values.into_iter().enumerate();
@@ -414,11 +523,19 @@ impl<'r> Section<'r> {
                 key.escape_debug(),
                 self.title()
             );
-            let place = self.reading.spans.place_of_name(&join(&self.path, key));
-            self.reading
-                .problems
-                .borrow_mut()
-                .push(Problem { place, what });
+            let path = join(&self.path, key);
+            let location = self.reading.spans.locate_name(&path);
+            self.reading.problem_in(location, &path, what);
+        }
+        self.note_known_keys();
+    }
+
+    fn note_known_keys(&self) {
+        if let Some(known) = &self.reading.known_keys
+            && !self.path.contains('[')
+        {
+            let keys = self.asked.iter().map(|key| join(&self.path, key));
+            known.borrow_mut().extend(keys);
         }
     }
 
@@ -446,6 +563,37 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// A value that may be a list. In an environment variable it is a text that has to be read first.
+    fn take_list(&mut self, key: &'static str, path: &str) -> Option<Value> {
+        let value = self.take(key)?;
+        let Value::String(text) = &value else {
+            return Some(value);
+        };
+        if !self.reading.spans.is_variable(path) {
+            return Some(value);
+        }
+        let text = text.trim();
+        if text.starts_with(['[', '{']) {
+            let parsed = parse_value(text);
+            if parsed.is_none() {
+                self.reading.problem(
+                    path,
+                    "begins as a list or table, but is not one in TOML; write for example [\"one\", \"two\"] or [{ env = \"NAME\" }]",
+                );
+            }
+            return parsed;
+        }
+        if text.len() > 1 && text.starts_with(['"', '\'']) && text.ends_with(['"', '\'', ']', ','])
+        {
+            self.reading.problem(
+                path,
+                "is in quotes, which would be a part of the value; write the value without them, or a TOML array such as [\"one\", \"two\"]",
+            );
+            return None;
+        }
+        Some(value)
+    }
+
     fn take(&mut self, key: &'static str) -> Option<Value> {
         self.asked.push(key);
         self.values.remove(key)
@@ -465,6 +613,12 @@ impl<'r> Section<'r> {
     }
 
     fn to_text(&self, path: &str, value: Value) -> Option<String> {
+        self.reading.harmless.borrow_mut().insert(path.to_owned());
+        self.to_hidden_text(path, value)
+    }
+
+    /// A text that is not shown in a message.
+    fn to_hidden_text(&self, path: &str, value: Value) -> Option<String> {
         let text = match value {
             Value::String(text) => text,
             Value::Number(number) => number.to_string(),
@@ -475,13 +629,13 @@ impl<'r> Section<'r> {
             }
         };
         self.reading
-            .interpolate(&text)
+            .interpolate(path, &text)
             .map_err(|what| self.reading.problem(path, what))
             .ok()
     }
 
     fn to_secret(&self, path: &str, value: Value) -> Option<Secret> {
-        let text = match value {
+        let mut text = match value {
             value @ Value::Object(_) => {
                 let mut table = self.to_section(path.to_owned(), value)?;
                 let (name, file) = (table.text("env"), table.path("file"));
@@ -496,40 +650,85 @@ impl<'r> Section<'r> {
                 table.finish();
                 text?
             }
-            value => self.to_text(path, value)?,
+            value => {
+                let text = self.to_hidden_text(path, value)?;
+                if self.refuse_unfilled(path, &text) {
+                    return None;
+                }
+                text
+            }
         };
+        drop_line_break(&mut text);
+        if text.trim() != text && !text.trim().is_empty() && !text.contains("-----BEGIN") {
+            self.reading.warn(
+                path,
+                "the secret begins or ends with white space, which is a part of it; remove it, unless the sender has it too",
+            );
+        }
+        let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+        if is_quoted('"') || is_quoted('\'') {
+            self.reading.warn(
+                path,
+                "the secret is in quotes, which are a part of it; remove them, unless the sender has them too",
+            );
+        }
         let secret = Secret::new(text);
         if secret.is_none() {
             self.reading.problem(
                 path,
-                "the secret is empty; anyone could sign with an empty secret",
+                "the secret is empty, and anyone could sign with an empty secret",
             );
         }
         secret
     }
 
+    /// Refuses `$NAME` and its like, which are not filled in and would be the secret themselves. Says whether it was one.
+    fn refuse_unfilled(&self, path: &str, text: &str) -> bool {
+        let name = text
+            .strip_prefix("$(")
+            .and_then(|name| name.strip_suffix(')'))
+            .or_else(|| text.strip_prefix('$'));
+        let is_name = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes
+                .next()
+                .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+                && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let is_unfilled = name.is_some_and(is_name)
+            || text.starts_with("{{") && text.ends_with("}}")
+            || text.starts_with('%') && text.ends_with('%') && is_name(text.trim_matches('%'));
+        // What a `${NAME}` has filled in is what it is.
+        let is_written = !self.reading.written.borrow().contains_key(path);
+        if is_unfilled && is_written {
+            self.reading.problem(
+                path,
+                "looks like a variable that was not filled in, and would be taken literally; write `{ env = \"NAME\" }` or \"${NAME}\"",
+            );
+        }
+        is_unfilled && is_written
+    }
+
     fn secret_variable(&self, path: &str, name: &str) -> Option<String> {
+        self.reading.variables.borrow_mut().insert(name.to_owned());
         let text = self.reading.environment.get(name).cloned();
         if text.is_none() {
-            self.reading
-                .problem(path, format!("the environment variable {name} is not set"));
+            self.reading.problem(
+                path,
+                format!("the environment variable {name} is not set; set it to the secret"),
+            );
         }
         text
     }
 
     fn secret_file(&self, path: &str, file: &Path) -> Option<String> {
         self.note_file(file);
-        match read_secret_file(file) {
-            Ok((text, mode)) => {
-                if mode & 0o077 != 0 {
-                    let advice = format!(
-                        "{} can be read by others (mode {:03o}); use mode 0400 or 0600",
-                        file.display(),
-                        mode & 0o777
-                    );
-                    self.reading.warn(path, advice);
+        match private::read(file, MAX_SECRET_FILE) {
+            Ok(opened) => {
+                if let Some(what) = private::exposure(file, &opened.metadata) {
+                    self.reading.warn(path, what);
                 }
-                Some(text)
+                Some(opened.text.to_string())
             }
             Err(error) => {
                 self.reading.problem(
@@ -548,20 +747,14 @@ pub(super) enum WordOrSection<'r> {
     Section(Section<'r>),
 }
 
-/// The file's text without its last line break, and its mode.
-fn read_secret_file(file: &Path) -> std::io::Result<(String, u32)> {
-    let metadata = std::fs::metadata(file)?;
-    if !metadata.is_file() || metadata.len() > MAX_SECRET_FILE {
-        return Err(std::io::Error::other("it is no file of a secret's size"));
-    }
-    let mut text = std::fs::read_to_string(file)?;
+/// One line break at the end of a secret belongs to the file or variable that it came in.
+fn drop_line_break(text: &mut String) {
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
             text.pop();
         }
     }
-    Ok((text, metadata.permissions().mode()))
 }
 
 /// `; did you mean "x"?`, where something near enough is known.

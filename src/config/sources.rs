@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
 use super::section::{Section, WordOrSection, did_you_mean};
-use super::{Otherwise, Routes, Source};
+use super::{Otherwise, Routes, Secret, Source};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::json::Schema;
 use crate::providers::{self, DedupBy, Provider, VerifierSettings};
@@ -34,6 +35,9 @@ const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_
 /// The schemas of providers, which their sources share.
 type Presets = HashMap<&'static str, Arc<Schema>>;
 
+/// The digest of each secret, and the source that has it.
+type SeenSecrets = HashMap<[u8; 32], String>;
+
 pub(super) fn read_sources(
     root: &mut Section<'_>,
     brokers: &Brokers,
@@ -51,8 +55,11 @@ pub(super) fn read_sources(
         .into_iter()
         .filter_map(|name| table.named_section(&name).map(|section| (name, section)));
     let mut presets = Presets::new();
+    let mut secrets = SeenSecrets::new();
     let sources: Vec<_> = sections
-        .filter_map(|(name, section)| read_source(name, section, brokers, defaults, &mut presets))
+        .filter_map(|(name, section)| {
+            read_source(name, section, brokers, defaults, &mut presets, &mut secrets)
+        })
         .collect();
     (0..)
         .zip(sources)
@@ -66,15 +73,16 @@ fn read_source(
     brokers: &Brokers,
     defaults: &Defaults,
     presets: &mut Presets,
+    seen: &mut SeenSecrets,
 ) -> Option<Source> {
     check_name(&section, &name);
     let provider = read_provider(&mut section, &name);
     let has_secrets = section.has("secrets");
     let secrets = section.secrets("secrets");
+    warn_of_shared(&section, &name, &secrets, seen);
     if !has_secrets {
         section.problem(format!(
-            "{} lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
-            section.title(),
+            "lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
             name.to_uppercase()
         ));
     }
@@ -181,6 +189,23 @@ fn read_source(
     })
 }
 
+/// What one provider signs would be taken for the other's, and a leak concerns both.
+fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &mut SeenSecrets) {
+    for secret in secrets {
+        let digest = Sha256::digest(secret.expose()).into();
+        match seen.insert(digest, name.to_owned()) {
+            Some(other) if other == name => {
+                section.warn_at("secrets", "lists the same secret twice; leave one of them");
+            }
+            Some(other) => section.warn_at(
+                "secrets",
+                format!("has a secret that the source {other} has too; give each source its own"),
+            ),
+            None => {}
+        }
+    }
+}
+
 fn read_provider(section: &mut Section<'_>, name: &str) -> Option<&'static dyn Provider> {
     let given = section.text("provider");
     let wanted = given.as_deref().unwrap_or(name);
@@ -192,8 +217,9 @@ fn read_provider(section: &mut Section<'_>, name: &str) -> Option<&'static dyn P
             .collect();
         let suggestion = did_you_mean(wanted, known.iter().copied());
         let what = format!(
-            "there is no provider \"{}\"; known: {}{suggestion}",
-            wanted.escape_debug(),
+            "there is no provider {}{}; known: {}",
+            section.quote("provider", wanted),
+            suggestion.replace("; did", ": did"),
             known.join(", ")
         );
         if given.is_some() {
@@ -211,17 +237,35 @@ fn read_path(section: &mut Section<'_>, name: &str) -> String {
     let Some(path) = section.text("path") else {
         return format!("/hooks/{name}");
     };
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
-    if !path.starts_with('/') || !path.bytes().all(is_plain) {
+    if let Some(what) = path_fault(&path) {
+        let shown = section.quote("path", &path);
         section.problem_at(
             "path",
-            format!(
-                "\"{}\" is no path; write for example \"/hooks/{name}\"",
-                path.escape_debug()
-            ),
+            format!("{shown} {what}; write for example \"/hooks/{name}\""),
         );
     }
     path
+}
+
+/// Why no request could have this path, or some proxies and clients would send another in its place.
+fn path_fault(path: &str) -> Option<&'static str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+    let fault = if !path.starts_with('/') {
+        "does not begin with `/`"
+    } else if path.contains(['?', '#']) {
+        "has a query or fragment, which is no part of a path"
+    } else if path.contains('%') {
+        "has a percent sign: paths are compared byte for byte, and an encoded one can be written in several ways"
+    } else if !path.bytes().all(is_plain) {
+        "has characters that no path may have"
+    } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        "has a segment `.` or `..`, which clients and proxies resolve before they send it"
+    } else if path.contains("//") {
+        "has an empty segment (`//`), which proxies merge"
+    } else {
+        return None;
+    };
+    Some(fault)
 }
 
 fn read_success_status(section: &mut Section<'_>) -> StatusCode {
@@ -270,8 +314,8 @@ fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Broker
             "ignore" => Otherwise::Ignore,
             other => {
                 let what = format!(
-                    "\"{}\" is none of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
-                    other.escape_debug()
+                    "{} is none of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
+                    section.quote(key, other)
                 );
                 section.problem_at(key, what);
                 Otherwise::Reject
@@ -299,7 +343,8 @@ fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Other
     let dead_letter = broker.zip(topic).and_then(|(broker, topic)| {
         let checked = brokers.kind(broker)?.check_destination(&topic);
         if let Err(rule) = checked {
-            section.problem_at("topic", format!("\"{}\" {rule}", topic.escape_debug()));
+            let shown = section.quote("topic", &topic);
+            section.problem_at("topic", format!("{shown} {rule}"));
         }
         Some(Otherwise::DeadLetter { broker, topic })
     });

@@ -1,96 +1,399 @@
-//! Key path to file, line and column: the `config` crate merges values but forgets where they stood.
+//! From a key's path to the file, line and column where it was written, and the text of that line as it may be shown.
+//!
+//! What a file's values are is read here as well, so that each file is parsed once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
 
+use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Problem};
+use super::problem::{Excerpt, Place, Problem};
+use crate::brokers::hide_user_info;
+
+/// Bytes on each side of a problem that an excerpt shows at most.
+const EXCERPT_REACH: usize = 120;
+
+/// What a masked value looks like.
+const MASK: &str = "***";
+
+/// Keys whose values are shown in a file that is not TOML, where no value can be told from the next: none of them can
+/// hold a secret.
+const SHOWN_IN_BROKEN_FILES: [&str; 23] = [
+    "listen",
+    "ready_when",
+    "kind",
+    "path",
+    "provider",
+    "types",
+    "source",
+    "broker",
+    "topic",
+    "key",
+    "fallback",
+    "action",
+    "tolerance",
+    "dedup_window",
+    "max_body",
+    "header_timeout",
+    "body_timeout",
+    "idle_timeout",
+    "publish_timeout",
+    "shutdown_timeout",
+    "drain_delay",
+    "max_in_flight",
+    "max_connections",
+];
 
 /// Where each key of the merged configuration was written last.
 #[derive(Debug, Default)]
 pub(super) struct Spans {
-    values: HashMap<String, Place>,
-    names: HashMap<String, Place>,
+    files: Vec<Text>,
+    entries: HashMap<Rc<str>, Entry>,
+}
+
+/// A file's text.
+#[derive(Debug)]
+struct Text {
+    name: String,
+    text: String,
+    /// The offset of each line.
+    lines: Vec<usize>,
+    /// Numbers and texts, in the order of the file once it is sorted.
+    values: Vec<(Range<usize>, Rc<str>)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    origin: Origin,
+    /// What a problem with the value points at, and one with the key itself.
+    value: Range<usize>,
+    name: Range<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    File(usize),
+    Variable(Rc<str>),
+}
+
+/// Where something was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Location {
+    origin: Origin,
+    span: Range<usize>,
 }
 
 impl Spans {
-    /// Notes the places of one file's keys, over those of the files before it.
+    /// Reads one file, and notes the places of its keys over those of the files before it.
     ///
     /// # Errors
     /// Each fault of the file's TOML.
-    pub(super) fn add_file(&mut self, file: &str, text: &str) -> Result<(), Vec<Problem>> {
+    pub(super) fn add_file(
+        &mut self,
+        name: &str,
+        text: &str,
+    ) -> Result<Map<String, Value>, Vec<Problem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
+        let file = self.files.len();
+        let starts = text.match_indices('\n').map(|(at, _)| at + 1);
+        self.files.push(Text {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            lines: std::iter::once(0).chain(starts).collect(),
+            values: Vec::new(),
+        });
         if !errors.is_empty() {
-            return Err(errors
-                .iter()
-                .map(|error| Problem {
-                    place: Some(place(file, text, error.span().map_or(0, |span| span.start))),
-                    what: error.message().to_owned(),
-                })
-                .collect());
+            let faults = errors.iter().map(|error| {
+                let span = error.span().unwrap_or_default();
+                let location = Location {
+                    origin: Origin::File(file),
+                    span,
+                };
+                Problem {
+                    excerpt: self.broken_excerpt(&location),
+                    ..Problem::new(self.place(&location), String::new(), error.message())
+                }
+            });
+            return Err(faults.collect());
         }
-        self.add_table("", table.get_ref(), file, text);
-        Ok(())
+        let values = self.add_table("", table.get_ref(), file);
+        if let Some(text) = self.files.get_mut(file) {
+            text.values.sort_unstable_by_key(|(span, _)| span.start);
+        }
+        Ok(values)
     }
 
     /// Notes that an environment variable gives the value of `path`.
     pub(super) fn add_variable(&mut self, path: &str, name: &str) {
-        self.values
-            .insert(path.to_owned(), Place::Environment(name.to_owned()));
+        let name = Rc::from(name);
+        let entry = || Entry {
+            origin: Origin::Variable(Rc::clone(&name)),
+            value: 0..0,
+            name: 0..0,
+        };
+        for (at, _) in path.match_indices('.') {
+            if let Some(table) = path.get(..at) {
+                self.entries.entry(Rc::from(table)).or_insert_with(entry);
+            }
+        }
+        self.entries.insert(Rc::from(path), entry());
     }
 
-    /// The place of a key, or of the nearest table around it that has one.
-    pub(super) fn place_of(&self, path: &str) -> Option<Place> {
+    /// Whether an environment variable gives the value of this path.
+    pub(super) fn is_variable(&self, path: &str) -> bool {
+        self.entry(path)
+            .is_some_and(|entry| matches!(entry.origin, Origin::Variable(_)))
+    }
+
+    /// The location of a key's value, or of the nearest table around it that has one.
+    pub(super) fn locate(&self, path: &str) -> Option<Location> {
         let mut path = path;
         loop {
-            if let Some(place) = self.values.get(path) {
-                return Some(place.clone());
+            if let Some(entry) = self.entry(path) {
+                return Some(Location {
+                    origin: entry.origin.clone(),
+                    span: entry.value.clone(),
+                });
             }
             path = path.get(..path.rfind(['.', '['])?)?;
         }
     }
 
-    /// The place of a key's own name.
-    pub(super) fn place_of_name(&self, path: &str) -> Option<Place> {
-        self.names
-            .get(path)
-            .cloned()
-            .or_else(|| self.place_of(path))
+    /// The location of a key's own name.
+    pub(super) fn locate_name(&self, path: &str) -> Option<Location> {
+        let named = self.entry(path).map(|entry| Location {
+            origin: entry.origin.clone(),
+            span: entry.name.clone(),
+        });
+        named.or_else(|| self.locate(path))
     }
 
-    fn add_table(&mut self, path: &str, table: &DeTable<'_>, file: &str, text: &str) {
-        for (key, value) in table {
-            let path = join(path, key.get_ref());
-            // A scalar's fault is in its value; a table's place is its name.
-            let start = match value.get_ref() {
-                DeValue::Table(_) | DeValue::Array(_) => key.span().start,
-                _ => value.span().start,
-            };
-            self.values.insert(path.clone(), place(file, text, start));
-            self.names
-                .insert(path.clone(), place(file, text, key.span().start));
-            self.add_value(&path, value, file, text);
-        }
-    }
-
-    fn add_value(&mut self, path: &str, value: &Spanned<DeValue<'_>>, file: &str, text: &str) {
-        match value.get_ref() {
-            DeValue::Table(table) => self.add_table(path, table, file, text),
-            DeValue::Array(values) => {
-                // A later file's array replaces an earlier one's as a whole.
-                let prefix = format!("{path}[");
-                self.values.retain(|known, _| !known.starts_with(&prefix));
-                for (index, value) in values.iter().enumerate() {
-                    let path = format!("{path}[{index}]");
-                    self.values
-                        .insert(path.clone(), place(file, text, value.span().start));
-                    self.add_value(&path, value, file, text);
-                }
+    /// Line and column of a location.
+    pub(super) fn place(&self, location: &Location) -> Option<Place> {
+        match &location.origin {
+            Origin::Variable(name) => Some(Place::Environment(name.to_string())),
+            Origin::File(file) => {
+                let file = self.files.get(*file)?;
+                let (line, start) = file.line_of(location.span.start);
+                let before = file.text.get(start..location.span.start);
+                Some(Place::File {
+                    file: file.name.clone(),
+                    line: line + 1,
+                    column: before.unwrap_or_default().chars().count() + 1,
+                })
             }
-            _ => {}
         }
     }
+
+    /// The line of a location. Only the values of `harmless` paths are shown.
+    pub(super) fn excerpt(
+        &self,
+        location: &Location,
+        harmless: &HashSet<String>,
+    ) -> Option<Excerpt> {
+        let file = self.file(location)?;
+        let shown = file.window(&location.span);
+        let mut line = Line::default();
+        let mut at = shown.start;
+        let first = file
+            .values
+            .partition_point(|(span, _)| span.end <= shown.start);
+        for (span, path) in file.values.get(first..).unwrap_or_default() {
+            if span.start >= shown.end {
+                break;
+            }
+            let text = file.text.get(at..span.start.max(at)).unwrap_or_default();
+            if !line.push_between_values(at, text) {
+                return line.finish(&location.span);
+            }
+            let end = span.end.min(shown.end);
+            // A value of several lines is shown by none of them.
+            let value = file.text.get(span.clone()).unwrap_or_default();
+            let is_harmless = harmless.contains(&**path) && !value.contains('\n');
+            if is_harmless {
+                line.push(span.start, &hide_user_info(value));
+            } else {
+                line.push_masked(span.start);
+            }
+            at = end;
+        }
+        let rest = file.text.get(at..shown.end.max(at)).unwrap_or_default();
+        line.push_between_values(at, rest);
+        line.finish(&location.span)
+    }
+
+    /// The line of a fault in the TOML itself.
+    fn broken_excerpt(&self, location: &Location) -> Option<Excerpt> {
+        let file = self.file(location)?;
+        let shown = file.window(&location.span);
+        let (_, start) = file.line_of(location.span.start);
+        let whole = file.text.get(start..shown.end)?;
+        let mut line = Line::default();
+        match whole.split_once('=') {
+            _ if start != shown.start => return None,
+            None if !whole.trim_start().starts_with('[') => return None,
+            Some((key, _)) if !SHOWN_IN_BROKEN_FILES.contains(&key.trim()) => {
+                line.push(start, key);
+                line.push(start + key.len(), "= ");
+                line.push_masked(start + key.len() + 1);
+            }
+            _ => {
+                line.push_between_values(start, whole);
+            }
+        }
+        line.finish(&location.span)
+    }
+
+    fn entry(&self, path: &str) -> Option<&Entry> {
+        let entry = self.entries.get(path)?;
+        // A later file's or a variable's list replaces an earlier one as a whole.
+        let is_current = path.match_indices('[').all(|(at, _)| {
+            let list = path.get(..at).and_then(|list| self.entries.get(list));
+            list.is_none_or(|list| list.origin == entry.origin)
+        });
+        is_current.then_some(entry)
+    }
+
+    fn file(&self, location: &Location) -> Option<&Text> {
+        match &location.origin {
+            Origin::File(file) => self.files.get(*file),
+            Origin::Variable(_) => None,
+        }
+    }
+
+    fn add_table(&mut self, path: &str, table: &DeTable<'_>, file: usize) -> Map<String, Value> {
+        let mut values = Map::new();
+        for (key, value) in table {
+            let path: Rc<str> = join(path, key.get_ref()).into();
+            // A scalar's fault is in its value; a table's place is its name.
+            let span = match value.get_ref() {
+                DeValue::Table(_) | DeValue::Array(_) => key.span(),
+                _ => value.span(),
+            };
+            let entry = Entry {
+                origin: Origin::File(file),
+                value: span,
+                name: key.span(),
+            };
+            self.entries.insert(Rc::clone(&path), entry);
+            values.insert(
+                key.get_ref().to_string(),
+                self.add_value(&path, value, file),
+            );
+        }
+        values
+    }
+
+    fn add_value(&mut self, path: &Rc<str>, value: &Spanned<DeValue<'_>>, file: usize) -> Value {
+        match value.get_ref() {
+            DeValue::Table(table) => Value::Object(self.add_table(path, table, file)),
+            DeValue::Array(values) => {
+                let values = values.iter().enumerate().map(|(index, value)| {
+                    let path: Rc<str> = format!("{path}[{index}]").into();
+                    let entry = Entry {
+                        origin: Origin::File(file),
+                        value: value.span(),
+                        name: value.span(),
+                    };
+                    self.entries.insert(Rc::clone(&path), entry);
+                    self.add_value(&path, value, file)
+                });
+                Value::Array(values.collect())
+            }
+            scalar => {
+                if let Some(text) = self.files.get_mut(file) {
+                    text.values.push((value.span(), Rc::clone(path)));
+                }
+                to_json(scalar)
+            }
+        }
+    }
+}
+
+impl Text {
+    /// The index of the line that this offset is in, and where it begins.
+    fn line_of(&self, offset: usize) -> (usize, usize) {
+        let line = self
+            .lines
+            .partition_point(|start| *start <= offset)
+            .saturating_sub(1);
+        (line, self.lines.get(line).copied().unwrap_or_default())
+    }
+
+    /// The part of the line that is shown for a span.
+    fn window(&self, span: &Range<usize>) -> Range<usize> {
+        let (line, start) = self.line_of(span.start);
+        let next = self.lines.get(line + 1).copied();
+        let end = next.map_or(self.text.len(), |next| next - 1);
+        let reach = span.end.min(end).saturating_add(EXCERPT_REACH);
+        let from = start.max(span.start.saturating_sub(EXCERPT_REACH));
+        let from = (start..=from)
+            .rev()
+            .find(|at| self.text.is_char_boundary(*at));
+        let to = (reach.min(end)..=end).find(|at| self.text.is_char_boundary(*at));
+        from.unwrap_or(start)..to.unwrap_or(end)
+    }
+}
+
+/// A line in the making: each character, and the offset in the file of what it stands for.
+#[derive(Debug, Default)]
+struct Line(Vec<(usize, char)>);
+
+impl Line {
+    fn push(&mut self, offset: usize, text: &str) {
+        let characters = text.char_indices().map(|(at, character)| {
+            let is_shown = !character.is_control() && !is_direction(character);
+            let shown = match character {
+                '\t' => ' ',
+                character if is_shown => character,
+                _ => char::REPLACEMENT_CHARACTER,
+            };
+            (offset + at, shown)
+        });
+        self.0.extend(characters);
+    }
+
+    fn push_masked(&mut self, offset: usize) {
+        self.0
+            .extend(MASK.chars().map(|character| (offset, character)));
+    }
+
+    /// Adds keys and punctuation, up to a comment: it may hold a value that was commented out. Says whether there was none.
+    fn push_between_values(&mut self, offset: usize, text: &str) -> bool {
+        let mut quote = None;
+        for (at, character) in text.char_indices() {
+            match (quote, character) {
+                (None, '"' | '\'') => quote = Some(character),
+                (Some(open), _) if open == character => quote = None,
+                (None, '#') => {
+                    self.push(offset, text.get(..at).unwrap_or_default().trim_end());
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        self.push(offset, text.trim_end_matches(['\r', '\n']));
+        true
+    }
+
+    fn finish(self, span: &Range<usize>) -> Option<Excerpt> {
+        let from = |wanted: usize| self.0.partition_point(|(offset, _)| *offset < wanted);
+        let (start, end) = (from(span.start), from(span.end));
+        let line: String = self.0.iter().map(|(_, character)| character).collect();
+        (!line.trim().is_empty()).then_some(Excerpt {
+            line,
+            start,
+            width: end.saturating_sub(start).max(1),
+        })
+    }
+}
+
+/// Characters that change the direction of the text around them, or are invisible.
+fn is_direction(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A key's path below a table's.
@@ -102,19 +405,49 @@ pub(super) fn join(path: &str, key: &str) -> String {
     }
 }
 
-fn place(file: &str, text: &str, offset: usize) -> Place {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place::File {
-        file: file.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
+/// The value that a variable's text is in TOML.
+pub(super) fn parse_value(text: &str) -> Option<Value> {
+    DeValue::parse(text)
+        .ok()
+        .map(|value| to_json(value.get_ref()))
+}
+
+fn to_json(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .map_or_else(|_| Value::String(integer.to_string()), Value::from),
+        DeValue::Float(float) => float
+            .as_str()
+            .parse()
+            .ok()
+            .and_then(Number::from_f64)
+            .map_or_else(|| Value::String(float.to_string()), Value::Number),
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Datetime(time) => Value::String(time.to_string()),
+        DeValue::Array(values) => Value::Array(
+            values
+                .iter()
+                .map(|value| to_json(value.get_ref()))
+                .collect(),
+        ),
+        DeValue::Table(table) => {
+            let values = table
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), to_json(value.get_ref())));
+            Value::Object(values.collect())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(spans: &Spans, path: &str) -> String {
+        let place = spans.place(&spans.locate(path).unwrap());
+        place.unwrap().to_string()
+    }
 
     #[test]
     fn finds_values_keys_and_array_elements() {
@@ -125,20 +458,23 @@ mod tests {
                 "[http]\nlisten = \"x\"\n\n[[routes]]\ntypes = [\n  \"é\", \"b\"]\n[[routes]]\n",
             )
             .unwrap();
-        let at = |path| spans.place_of(path).unwrap().to_string();
-        assert_eq!(at("http.listen"), "a.toml:2:10");
-        assert_eq!(at("http.unknown"), "a.toml:1:2");
-        assert_eq!(at("routes[0].types[1]"), "a.toml:6:8");
-        assert_eq!(at("routes[1].topic"), "a.toml:7:1");
-        assert!(spans.place_of("nowhere").is_none());
+        assert_eq!(at(&spans, "http.listen"), "a.toml:2:10");
+        assert_eq!(at(&spans, "http.unknown"), "a.toml:1:2");
+        assert_eq!(at(&spans, "routes[0].types[1]"), "a.toml:6:8");
+        assert_eq!(at(&spans, "routes[1].topic"), "a.toml:7:1");
+        assert!(spans.locate("nowhere").is_none());
     }
 
     #[test]
-    fn later_files_replace_arrays() {
+    fn later_files_and_variables_replace_arrays() {
         let mut spans = Spans::default();
-        spans.add_file("a.toml", "x = [1, 2]").unwrap();
+        spans.add_file("a.toml", "x = [1, 2]\ny = [1]").unwrap();
         spans.add_file("b.toml", "x = [1]").unwrap();
-        assert_eq!(spans.place_of("x[1]").unwrap().to_string(), "b.toml:1:1");
+        assert_eq!(at(&spans, "x[1]"), "b.toml:1:1");
+        spans.add_variable("y", "Y");
+        assert_eq!(at(&spans, "y[0]"), "environment variable Y");
+        spans.add_variable("a.b.c", "ABC");
+        assert_eq!(at(&spans, "a"), "environment variable ABC");
     }
 
     #[test]
@@ -147,5 +483,57 @@ mod tests {
             .add_file("a.toml", "a = \nb = 1\nc = [\n")
             .unwrap_err();
         assert!(problems.len() >= 2, "{problems:?}");
+    }
+
+    /// The excerpt for a path, with `^` below what it points at.
+    fn excerpt(text: &str, path: &str, harmless: &[&str]) -> String {
+        let mut spans = Spans::default();
+        spans.add_file("a.toml", text).unwrap();
+        let harmless = harmless.iter().map(|path| (*path).to_owned()).collect();
+        let shown = spans.excerpt(&spans.locate(path).unwrap(), &harmless);
+        let Excerpt { line, start, width } = shown.unwrap();
+        format!("{line}\n{}{}", " ".repeat(start), "^".repeat(width))
+    }
+
+    #[test]
+    fn an_excerpt_shows_no_value_that_is_not_known_to_be_harmless() {
+        let line =
+            "s = { a = \"é\", secrets = [\"hunter2\"], n = 7, u = \"nats://u:pw@h,i\" } # hunter3";
+        assert_eq!(
+            excerpt(line, "s.a", &["s.a", "s.u"]),
+            "s = { a = \"é\", secrets = [***], n = ***, u = \"nats://***@h,i\" }\n          ^^^"
+        );
+        assert_eq!(
+            excerpt(line, "s.secrets[0]", &[]),
+            "s = { a = ***, secrets = [***], n = ***, u = *** }\n                          ^^^"
+        );
+        assert_eq!(
+            excerpt("s = \"\"\"\none\nhunter2\"\"\"", "s", &["s"]),
+            "s = ***\n    ^^^"
+        );
+        assert_eq!(
+            excerpt("a\t= \"\u{202e}x\"", "a", &["a"]),
+            "a = \"\u{fffd}x\"\n    ^^^^"
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_problem() {
+        let items: Vec<_> = (0..10_000).map(|item| format!("\"{item:04}\"")).collect();
+        let text = format!("x = [{}]", items.join(","));
+        let shown = excerpt(&text, "x[5000]", &["x[5000]"]);
+        assert!(shown.len() < 1000 && shown.contains("\"5000\""), "{shown}");
+    }
+
+    #[test]
+    fn a_broken_file_shows_a_line_only_where_it_can_hold_no_secret() {
+        let shown = |text: &str| {
+            let problems = Spans::default().add_file("a.toml", text).unwrap_err();
+            let excerpts = problems.into_iter().filter_map(|problem| problem.excerpt);
+            excerpts.map(|excerpt| excerpt.line).collect::<Vec<_>>()
+        };
+        assert_eq!(shown("listen = \"x\n"), ["listen = \"x"]);
+        assert_eq!(shown("secrets = \"hunter2\n"), ["secrets = ***"]);
+        assert_eq!(shown("secrets = [\n\"hunter2\n"), ["secrets = ***"; 0]);
     }
 }

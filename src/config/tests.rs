@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::*;
 
 const SOURCE_AND_ROUTE: &str =
-    "[sources.synq]\nsecrets = [\"s\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
-const LEAST: &str = "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k:9092\"\n[sources.synq]\nsecrets = [\"s\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
+    "[sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
+const LEAST: &str = "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k:9092\"\n[sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
 
 fn load_with(texts: &[&str], environment: &[(&str, &str)]) -> Result<Config, Problems> {
     let file = |(index, text): (usize, &&str)| ConfigFile::Text {
@@ -37,8 +37,8 @@ fn problems(lines: &str) -> Vec<String> {
 
 fn in_source(lines: &str) -> Vec<String> {
     let text = LEAST.replace(
-        "secrets = [\"s\"]\n",
-        &format!("secrets = [\"s\"]\n{lines}\n"),
+        "secrets = [\"s3cr3t-of-16-bytes\"]\n",
+        &format!("secrets = [\"s3cr3t-of-16-bytes\"]\n{lines}\n"),
     );
     load(&text)
         .err()
@@ -145,20 +145,20 @@ fn every_problem_is_told_at_once_with_its_place() {
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 4, "{shown}");
     assert!(
-        lines[0].starts_with("0.toml:2:10: \"here\" is not an address"),
+        lines[0].starts_with("0.toml:2:10: http.listen: \"here\" is not an address"),
         "{shown}"
     );
     assert_eq!(
         lines[1],
-        "0.toml:3:1: unknown key `max_boddy` in [http]; did you mean \"max_body\"?"
+        "0.toml:3:1: http.max_boddy: unknown key `max_boddy` in [http]; did you mean \"max_body\"?"
     );
     assert_eq!(
         lines[2],
-        "0.toml:8:12: the environment variable NOT_SET is not set"
+        "0.toml:8:12: sources.synq.secrets[0]: the environment variable NOT_SET is not set; set it to the secret"
     );
     assert_eq!(
         lines[3],
-        "0.toml:10:10: route 1 names the broker \"mian\", which is not defined; did you mean \"main\"?"
+        "0.toml:10:10: route 1: broker: the broker \"mian\" is not defined; did you mean \"main\"?"
     );
 }
 
@@ -190,10 +190,8 @@ fn a_misspelt_broker_of_a_route_is_recognized_also_where_there_is_only_one() {
 fn a_misspelt_kind_is_one_mistake() {
     let text = LEAST.replace("\"kafka\"", "\"kafk\"");
     let problems = load(&text).unwrap_err().0;
-    assert!(
-        problems.len() == 1 && problems[0].what.contains("did you mean \"kafka\"?"),
-        "{problems:?}"
-    );
+    let help = problems[0].help.as_deref();
+    assert_eq!((problems.len(), help), (1, Some("did you mean \"kafka\"?")));
 }
 
 #[test]
@@ -275,7 +273,7 @@ fn secrets_come_from_text_variables_and_files_and_are_never_shown() {
     let file = folder.join("secret");
     std::fs::write(&file, "from-a-file\n").unwrap();
     let text = LEAST.replace(
-        "[\"s\"]",
+        "[\"s3cr3t-of-16-bytes\"]",
         &format!(
             "[\"plain\", {{ env = \"VAR\" }}, {{ file = \"{}\" }}]",
             file.display()
@@ -312,7 +310,10 @@ fn secrets_come_from_text_variables_and_files_and_are_never_shown() {
         "[{}]",
         "[[]]",
     ] {
-        assert!(load(&LEAST.replace("[\"s\"]", broken)).is_err(), "{broken}");
+        assert!(
+            load(&LEAST.replace("[\"s3cr3t-of-16-bytes\"]", broken)).is_err(),
+            "{broken}"
+        );
     }
 }
 
@@ -449,7 +450,8 @@ fn a_route_names_its_broker_where_there_are_several() {
     );
     let shown = load(&two).unwrap_err().to_string();
     assert!(
-        shown.contains("route 1 must name its `broker`, because there are several: edge, main"),
+        shown.contains("route 1: must name its `broker`, because there are several")
+            && shown.contains("edge, main"),
         "{shown}"
     );
     let config = load(&two.replace("topic =", "broker = \"edge\"\ntopic =")).unwrap();
@@ -468,7 +470,7 @@ fn suspicious_but_legal_things_are_warned_of() {
             .join("\n")
     };
     let shadowed = format!("{LEAST}[[routes]]\ntopic = \"x\"");
-    assert!(warned(&shadowed).contains("route 2 never sees an event of synq: route 1 takes all"));
+    assert!(warned(&shadowed).contains("route 2: never sees an event, because route 1 "));
     assert!(
         warned(&format!("[admin]\nlisten = \"0.0.0.0:1\"\n{LEAST}"))
             .contains("can be reached from other machines")
@@ -792,4 +794,492 @@ fn kafka_options_that_give_protection_up_are_warned_of() {
     }
     let quiet = kafka_with(&format!("\"security.protocol\" = \"sasl_ssl\", {login}")).unwrap();
     assert!(quiet.warnings.is_empty(), "{:?}", quiet.warnings);
+}
+
+/// Every warning of a configuration that is legal.
+fn warnings(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let config = load_with(&[text], environment).unwrap();
+    config.warnings.iter().map(ToString::to_string).collect()
+}
+
+fn with_types(types: &[&str]) -> String {
+    let routes = types
+        .iter()
+        .map(|types| format!("[[routes]]\ntypes = [{types}]\ntopic = \"x\"\n"));
+    let (before, _) = LEAST.split_once("[[routes]]").unwrap();
+    format!("{before}{}", routes.collect::<String>())
+}
+
+#[test]
+fn a_route_that_earlier_ones_cover_is_warned_of() {
+    for covered in [
+        ["\"ping\"", "\"ping\""],
+        ["\"issue_*\"", "\"issue_*\""],
+        ["\"issue_*\"", "\"issue_created\""],
+        ["\"issue_*\"", "\"issue_c*\", \"issue_updated\""],
+        ["\"*_open\"", "\"incident_open\""],
+        ["\"*\"", "\"incident_open\", \"*_closed\""],
+    ] {
+        let shown = warnings(&with_types(&covered), &[]);
+        assert_eq!(shown.len(), 1, "{covered:?}: {shown:?}");
+        let expected = "0.toml:9:1: route 2: never sees an event, because route 1 ";
+        assert!(shown[0].starts_with(expected), "{shown:?}");
+    }
+    for reached in [
+        ["\"ping\"", "\"p*\""],
+        ["\"issue_c*\"", "\"issue_*\""],
+        ["\"issue_c*\"", "\"issue_closed\", \"ping\""],
+        ["\"*_open\"", "\"*_o*\""],
+        ["\"{ping,issue_created}\"", "\"issue_closed\""],
+    ] {
+        let shown = warnings(&with_types(&reached), &[]);
+        assert!(shown.is_empty(), "{reached:?}: {shown:?}");
+    }
+    let shown = warnings(
+        &with_types(&["\"issue_*\"", "\"ping\"", "\"ping\", \"issue_created\""]),
+        &[],
+    );
+    assert!(
+        shown[0].contains("because routes 1, 2 before it"),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn a_route_for_all_sources_is_reached_where_one_source_is_left() {
+    let second =
+        "[sources.b]\nprovider = \"synq\"\nsecrets = [\"another-of-16-bytes\"]\n[[routes]]";
+    let text = LEAST.replace("[[routes]]", second);
+    let text = text.replace("topic =", "source = \"b\"\ntopic =");
+    let rest = "[[routes]]\ntopic = \"rest\"\n";
+    assert_eq!(warnings(&format!("{text}{rest}"), &[]).len(), 0);
+    assert_eq!(warnings(&format!("{text}{rest}{rest}"), &[]).len(), 1);
+}
+
+#[test]
+fn types_that_the_provider_does_not_send_are_warned_of_with_the_nearest() {
+    for (glob, help) in [
+        ("pong", "did you mean \"ping\"?"),
+        (
+            "EVENT_TYPE_ISSUE_CREATED",
+            "did you mean \"issue_created\"?",
+        ),
+        (
+            "issue_.*",
+            "`*` alone stands for any text: write \"issue_*\"",
+        ),
+        ("monitor_*", "known types are ping, "),
+    ] {
+        let shown = warnings(&with_types(&[&format!("\"ping\", \"{glob}\"")]), &[]);
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        let expected =
+            format!("0.toml:7:18: route 1: types[1]: synq is not known to send \"{glob}\"; ");
+        assert!(
+            shown[0].starts_with(&expected) && shown[0].contains(help),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
+fn both_listeners_at_one_address_are_refused() {
+    let with = |public: &str, admin: &str| {
+        problems(&format!(
+            "[http]\nlisten = \"{public}\"\n[admin]\nlisten = \"{admin}\""
+        ))
+    };
+    for (public, admin) in [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("0.0.0.0:1", "127.0.0.1:1"),
+        ("127.0.0.1:1", "0.0.0.0:1"),
+        ("[::]:1", "127.0.0.1:1"),
+        ("[::]:1", "[::1]:1"),
+        ("[::ffff:127.0.0.1]:1", "127.0.0.1:1"),
+    ] {
+        let shown = with(public, admin);
+        assert_eq!(shown.len(), 1, "{public} {admin}: {shown:?}");
+        let expected = "0.toml:4:10: admin.listen: both listeners can't have the port 1";
+        assert!(shown[0].starts_with(expected), "{shown:?}");
+    }
+    for (public, admin) in [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:1", "127.0.0.1:2"),
+        ("127.0.0.1:1", "127.0.0.2:1"),
+        ("0.0.0.0:1", "[::1]:1"),
+    ] {
+        assert_eq!(with(public, admin), [""; 0], "{public} {admin}");
+    }
+}
+
+#[test]
+fn a_variable_without_a_key_is_named() {
+    for name in [
+        "HOOKBRIDGE__NOPE__X",
+        "HOOKBRIDGE__HTTP__NOPE",
+        "HOOKBRIDGE__NOPE",
+    ] {
+        let shown = load_with(&[LEAST], &[(name, "1")]).unwrap_err().to_string();
+        let expected = format!("environment variable {name}: ");
+        assert!(
+            shown.starts_with(&expected) && shown.contains("unknown key"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn variables_that_nothing_reads_are_warned_of_with_the_right_name() {
+    for (name, help) in [
+        (
+            "HOOKBRIDGE_HTTP_LISTEN",
+            "did you mean HOOKBRIDGE__HTTP__LISTEN?",
+        ),
+        (
+            "HOOKBRIDGE_HTTP__MAX_BODY",
+            "did you mean HOOKBRIDGE__HTTP__MAX_BODY?",
+        ),
+        (
+            "HOOKBRIDGE_SOURCES_SYNQ_SECRETS",
+            "did you mean HOOKBRIDGE__SOURCES__SYNQ__SECRETS?",
+        ),
+        ("HOOKBRIDGE_LOGS", "did you mean HOOKBRIDGE_LOG?"),
+        ("HOOKBRIDGE_X", "settings begin with HOOKBRIDGE__"),
+    ] {
+        let shown = warnings(LEAST, &[(name, "x")]);
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert!(
+            shown[0].contains(name) && shown[0].contains(help),
+            "{shown:?}"
+        );
+    }
+    let read = LEAST.replace("\"s3cr3t-of-16-bytes\"", "{ env = \"HOOKBRIDGE_MINE\" }");
+    let others = [
+        ("HOOKBRIDGE_MINE", "s3cr3t-of-16-bytes"),
+        ("HOOKBRIDGE_LOG", "debug"),
+        ("HOOKBRIDGE_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKBRIDGE_SERVICE_PORT_HTTP", "8080"),
+        ("HOOKBRIDGE_ADMIN_PORT_9090_TCP_ADDR", "10.0.0.1"),
+    ];
+    assert_eq!(warnings(&read, &others), [""; 0]);
+}
+
+#[test]
+fn lists_in_variables_are_toml_arrays_or_texts_with_commas() {
+    let headers = |value: &str| {
+        let environment = [("HOOKBRIDGE__SOURCES__SYNQ__FORWARD_HEADERS", value)];
+        let config = load_with(&[LEAST], &environment).map_err(|problems| problems.to_string())?;
+        let headers = config.sources[0].forward_headers.iter();
+        Ok::<_, String>(
+            headers
+                .map(|name| name.as_str().to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(headers("x-a, x-b").unwrap(), ["x-a", "x-b"]);
+    assert_eq!(headers("[\"x-a\", 'x-b']").unwrap(), ["x-a", "x-b"]);
+    assert_eq!(headers("[]").unwrap(), [""; 0]);
+    for failed in [
+        "[\"x-a\"",
+        "[x-a]",
+        "\"x-a\"",
+        "'[\"x-a\"]'",
+        "\"x-a\",\"x-b\"",
+    ] {
+        let shown = headers(failed).unwrap_err();
+        let expected = "environment variable HOOKBRIDGE__SOURCES__SYNQ__FORWARD_HEADERS: sources.synq.forward_headers: ";
+        assert!(shown.starts_with(expected), "{failed}: {shown}");
+    }
+}
+
+#[test]
+fn secrets_in_a_variable_are_a_toml_array_too_and_a_failed_attempt_is_refused() {
+    let load = |value: &str| {
+        let environment = [
+            ("HOOKBRIDGE__SOURCES__SYNQ__SECRETS", value),
+            ("NEW", "new-s3cr3t-of-16-bytes"),
+        ];
+        load_with(&[LEAST], &environment)
+    };
+    let count = |value: &str| load(value).unwrap().sources[0].secret_count;
+    assert_eq!(count("old,s3cr3t-of-16-bytes"), 1);
+    assert_eq!(count("[\"old-s3cr3t-of-16-bytes\", { env = \"NEW\" }]"), 2);
+    assert_eq!(count("{ env = \"NEW\" }"), 1);
+    for failed in [
+        "[\"hunter2-hunter2",
+        "[hunter2-hunter2]",
+        "{ env = NEW }",
+        "\"hunter2-hunter2\"",
+    ] {
+        let shown = load(failed).unwrap_err().to_string();
+        assert!(
+            shown.contains("HOOKBRIDGE__SOURCES__SYNQ__SECRETS"),
+            "{shown}"
+        );
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn a_list_cannot_be_changed_in_part_by_a_variable() {
+    let shown = load_with(&[LEAST], &[("HOOKBRIDGE__ROUTES__0__TOPIC", "x")]).unwrap_err();
+    let shown = shown.to_string();
+    let expected = "environment variable HOOKBRIDGE__ROUTES__0__TOPIC: ";
+    assert!(
+        shown.starts_with(expected) && shown.contains("TOML array"),
+        "{shown}"
+    );
+    let routes = "[{ topic = \"a\" }, { topic = \"b\", types = [\"ping\"] }]";
+    let config = load_with(&[LEAST], &[("HOOKBRIDGE__ROUTES", routes)]).unwrap();
+    assert_eq!(config.sources[0].routes.iter().count(), 2);
+}
+
+#[test]
+fn secrets_that_are_references_are_refused_and_suspicious_ones_warned_of() {
+    let with = |secret: &str, environment: &[(&str, &str)]| {
+        load_with(
+            &[&LEAST.replace("\"s3cr3t-of-16-bytes\"", secret)],
+            environment,
+        )
+    };
+    for literal in ["$NAME", "$(NAME)", "%NAME%", "{{ .Values.secret }}"] {
+        let shown = with(&format!("\"{literal}\""), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            shown.contains("taken literally") && !shown.contains(literal),
+            "{shown}"
+        );
+    }
+    with("\"pa$$word-of-16-bytes\"", &[]).unwrap();
+    let good = "s3cr3t-of-16-bytes";
+    let warned = |value: &str| {
+        let text = LEAST.replace("\"s3cr3t-of-16-bytes\"", "{ env = \"VAR\" }");
+        warnings(&text, &[("VAR", value)]).join("\n")
+    };
+    // One line break belongs to the variable.
+    assert_eq!(warned(&format!("{good}\n")), "");
+    assert_eq!(warned(&format!("{good}\r\n")), "");
+    assert!(warned(&format!("{good}\n\n")).contains("white space"));
+    assert!(warned(&format!("{good} ")).contains("white space"));
+    assert!(warned(&format!("\"{good}\"")).contains("in quotes"));
+    assert!(warned("hunter2").contains("fewer than 16 bytes"));
+    assert!(!warned("hunter2").contains("hunter2"));
+    for empty in ["", " ", "\n", "\t\r\n"] {
+        assert!(
+            with("{ env = \"VAR\" }", &[("VAR", empty)]).is_err(),
+            "{empty:?}"
+        );
+    }
+}
+
+#[test]
+fn a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret() {
+    for written in ["{ env = \"VAR\" }", "\"${VAR}\""] {
+        let text = LEAST.replace("\"s3cr3t-of-16-bytes\"", written);
+        let config = load_with(&[&text], &[("VAR", "s3cr3t-of-16-bytes\n")]).unwrap();
+        let secret = Secret::new("s3cr3t-of-16-bytes".to_owned()).unwrap();
+        let source = &config.sources[0];
+        let now = std::time::SystemTime::now();
+        let headers = source.provider.sign(b"body", &secret, now).unwrap();
+        assert_eq!(
+            source.verifier.verify(&headers, b"body", now),
+            Ok(0),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn one_secret_in_two_sources_is_warned_of_and_not_shown() {
+    let second = |secret: &str| {
+        let second =
+            format!("[sources.b]\nprovider = \"synq\"\nsecrets = [\"{secret}\"]\n[[routes]]");
+        warnings(&LEAST.replace("[[routes]]", &second), &[])
+    };
+    let shown = second("s3cr3t-of-16-bytes");
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert!(
+        shown[0].contains("that the source b has too") && !shown[0].contains("s3cr3t"),
+        "{shown:?}"
+    );
+    assert_eq!(second("another-of-16-bytes"), [""; 0]);
+    let twice = LEAST.replace("[\"s3cr3t", "[\"s3cr3t-of-16-bytes\", \"s3cr3t");
+    assert!(warnings(&twice, &[])[0].contains("lists the same secret twice"));
+}
+
+#[test]
+fn paths_that_no_request_has_or_that_proxies_change_are_refused() {
+    for (path, why) in [
+        ("hooks", "does not begin with `/`"),
+        ("/a/../b", "a segment `.` or `..`"),
+        ("/..", "a segment `.` or `..`"),
+        ("/./a", "a segment `.` or `..`"),
+        ("//a", "an empty segment"),
+        ("/a//b", "an empty segment"),
+        ("/a%2fb", "a percent sign"),
+        ("/a?b", "a query or fragment"),
+        ("/a#b", "a query or fragment"),
+        ("/a b", "characters"),
+        ("/ä", "characters"),
+    ] {
+        let shown = in_source(&format!("path = \"{path}\""));
+        assert_eq!(shown.len(), 1, "{path}: {shown:?}");
+        assert!(
+            shown[0].starts_with("0.toml:6:8: sources.synq.path: ") && shown[0].contains(why),
+            "{shown:?}"
+        );
+    }
+    for path in ["/", "/a/", "/a.b/..c", "/...", "/a:b@c"] {
+        assert_eq!(in_source(&format!("path = \"{path}\"")), [""; 0], "{path}");
+    }
+}
+
+#[test]
+fn what_a_variable_filled_in_is_not_shown_in_a_message() {
+    let in_source = |line: &str| LEAST.replace("[[routes]]", &format!("{line}[[routes]]"));
+    for key in [
+        "publish_timeout",
+        "max_body",
+        "max_in_flight",
+        "provider",
+        "path",
+        "on_invalid",
+        "success_status",
+        "forward_headers",
+        "topic",
+        "broker",
+        "source",
+        "key",
+        "action",
+        "types",
+    ] {
+        let line = format!("{key} = \"${{VAR}}\"\n");
+        let text = match key {
+            "topic" => LEAST.replace("topic = \"synq.{type}\"\n", &line),
+            "broker" | "source" | "key" | "action" | "types" => format!("{LEAST}{line}"),
+            _ => in_source(&line),
+        };
+        let shown = load_with(&[&text], &[("VAR", "hunter2 {[")]).unwrap_err();
+        let shown = format!("{shown} {shown:?}");
+        assert!(
+            !shown.contains("hunter2") && shown.contains("${VAR}"),
+            "{key}: {shown}"
+        );
+    }
+}
+
+#[test]
+fn files_that_only_the_bridge_should_read_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = std::env::temp_dir().join(format!("hookbridge-readable-{}", std::process::id()));
+    std::fs::write(&file, "s3cr3t-of-16-bytes\n").unwrap();
+    let name = file.display();
+    let nats = |keys: &str| {
+        format!(
+            "[brokers.edge]\nkind = \"nats\"\nservers = \"nats://a\"\n{keys}\n{SOURCE_AND_ROUTE}"
+        )
+    };
+    let configurations = [
+        LEAST.replace(
+            "\"s3cr3t-of-16-bytes\"",
+            &format!("{{ file = \"{name}\" }}"),
+        ),
+        nats(&format!("credentials = \"{name}\"")),
+        nats(&format!(
+            "tls = {{ cert = \"/dev/null\", key = \"{name}\" }}"
+        )),
+        nats(&format!("user = \"u\"\npassword = {{ file = \"{name}\" }}")),
+    ];
+    for (mode, expected) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1), (0o622, 1)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        for text in &configurations {
+            let shown = warnings(text, &[]);
+            assert_eq!(shown.len(), expected, "{mode:o} {text}: {shown:?}");
+            let told = format!("can be read by others (mode {mode:03o})");
+            assert!(shown.iter().all(|line| line.contains(&told)), "{shown:?}");
+        }
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn commands_that_verify_nothing_need_no_secret() {
+    let text = LEAST.replace(
+        "\"s3cr3t-of-16-bytes\"",
+        "{ env = \"NOT_SET\" }, { file = \"/nowhere\" }, \"${NOR}\"",
+    );
+    let origin = Origin {
+        files: vec![ConfigFile::Text {
+            name: "a.toml".to_owned(),
+            text,
+        }],
+        environment: Vec::new(),
+    };
+    assert_eq!(origin.load().unwrap_err().0.len(), 3);
+    let config = origin.load_without_signing_secrets().unwrap();
+    let source = &config.sources[0];
+    let secret = Secret::new("x".to_owned()).unwrap();
+    let now = std::time::SystemTime::now();
+    let headers = source.provider.sign(b"body", &secret, now).unwrap();
+    assert!(source.verifier.verify(&headers, b"body", now).is_err());
+}
+
+/// How long the faster of two loads takes.
+fn faster_load(text: &str) -> Duration {
+    let times = (0..2).map(|_| {
+        let started = std::time::Instant::now();
+        drop(load(text));
+        started.elapsed()
+    });
+    times.min().unwrap()
+}
+
+#[test]
+fn loading_takes_time_in_proportion_to_the_routes() {
+    let text = |routes: usize, topic: &str| {
+        let routes = (0..routes).map(|route| {
+            format!(
+                "\n[[routes]]\ntypes = [\"issue_{route}\", \"incident_{route}\"]\ntopic = \"{topic}.{route}\"\nkey = \"{{/workspace}}\"\n"
+            )
+        });
+        let (before, _) = LEAST.split_once("[[routes]]").unwrap();
+        format!("{before}{}", routes.collect::<String>())
+    };
+    // Ten times the routes would take a hundred times as long if each were compared with all others.
+    for topic in ["good", "not good"] {
+        let (few, many) = (
+            faster_load(&text(200, topic)),
+            faster_load(&text(2_000, topic)),
+        );
+        assert!(
+            many < few * 40,
+            "{topic}: {few:?} for 200, {many:?} for 2,000 routes"
+        );
+    }
+}
+
+#[test]
+fn globs_with_and_without_regular_expressions_agree() {
+    for text in [
+        "ping", "issue_*", "*", "*_open", "i?sue_*", "{a,b}*", "[ab]", "a/*",
+    ] {
+        let glob = TypeGlob::new(text).unwrap();
+        let reference = glob.glob.compile_matcher();
+        for event_type in [
+            "ping",
+            "issue_",
+            "issue_created",
+            "incident_open",
+            "a",
+            "a/b",
+            "A",
+            "",
+        ] {
+            assert_eq!(
+                glob.is_match(event_type),
+                reference.is_match(event_type),
+                "{text} {event_type}"
+            );
+        }
+    }
 }

@@ -151,7 +151,7 @@ fn read_key(section: &Section<'_>, file: &str) -> Option<PrivateKeyDer<'static>>
         (None, _) => "has no private key; a PEM file is needed, with one key in it, not encrypted",
         (Some(Ok(_)), Some(Ok(_))) => "has several private keys; leave the one of the certificate",
         // The reason might show a line of the file.
-        (Some(Err(_)), _) | (_, Some(Err(_))) => "is no whole PEM file",
+        (Some(Err(_)), _) | (_, Some(Err(_))) => "is not a complete PEM file",
     };
     section.problem_at("key", format!("{file} {what}"));
     None
@@ -248,7 +248,7 @@ mod tests {
             let tls = tls.replace("DIR/", &format!("{}/", self.0.display()));
             let text = format!(
                 "[http]\nhttp2 = true\ntls = {tls}\n[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k:9092\"\n\
-                 [sources.synq]\nsecrets = [\"s\"]\n[[routes]]\ntopic = \"synq.{{type}}\"\n"
+                 [sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{{type}}\"\n"
             );
             let files = vec![ConfigFile::Text {
                 name: "a.toml".to_owned(),
@@ -381,7 +381,7 @@ mod tests {
             (
                 "{ key = \"DIR/j\", cert = \"DIR/a\" }",
                 "15",
-                "j is no whole PEM file",
+                "j is not a complete PEM file",
             ),
             (
                 "{ key = \"DIR/h\", cert = \"DIR/a\" }",
@@ -438,7 +438,7 @@ mod tests {
         };
         let expired = warned("{ cert = \"DIR/a\", key = \"DIR/b\" }");
         assert!(
-            expired.starts_with("a.toml:3:16: certificate 1 in "),
+            expired.starts_with("a.toml:3:16: http.tls.cert: certificate 1 in "),
             "{expired}"
         );
         assert!(
@@ -447,7 +447,7 @@ mod tests {
         );
         let second = warned("{ cert = \"DIR/c\", key = \"DIR/b\" }");
         assert!(
-            second.starts_with("a.toml:3:16: certificate 2 in "),
+            second.starts_with("a.toml:3:16: http.tls.cert: certificate 2 in "),
             "{second}"
         );
         let key = folder.0.join("b");

@@ -56,6 +56,7 @@ use crate::providers::EventId;
 pub use answer::{RequestId, Status};
 pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
+pub(crate) use receive::check_head;
 pub use refusal::{Refusal, Violation};
 pub use verify::{Verified, verify};
 

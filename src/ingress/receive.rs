@@ -120,7 +120,8 @@ pub(super) fn admit(
     }
     let source = find_source(bridge, request)?;
     let refused = |refusal| Refused::new(Some(&source), refusal);
-    let declared = check_head(&source, request).map_err(refused)?;
+    let (method, length) = (request.method(), request.body().size_hint().exact());
+    let declared = check_head(&source, method, request.headers(), length).map_err(refused)?;
     // A place is taken once the event is verified. What could not get one then need not be read.
     if !bridge.permits().has_room_for(source.index, declared) {
         return Err(refused(Refusal::Overloaded));
@@ -328,19 +329,24 @@ fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Sourc
     })
 }
 
-/// What the head alone can refuse. Returns the body's length as far as it is known.
-fn check_head(source: &Source, request: &Request<Incoming>) -> Result<usize, Refusal> {
-    if request.method() != Method::POST {
+/// What the head alone can refuse, for `hookbridge explain` too. Returns the body's length as far as it
+/// is known.
+pub(crate) fn check_head(
+    source: &Source,
+    method: &Method,
+    headers: &HeaderMap,
+    declared: Option<u64>,
+) -> Result<usize, Refusal> {
+    if *method != Method::POST {
         return Err(Refusal::MethodNotAllowed { allow: "POST" });
     }
     let limit_bytes = source.max_body;
-    let declared = request.body().size_hint().exact();
     let declared = match declared.map(usize::try_from) {
         Some(Ok(declared)) if declared <= limit_bytes => declared,
         Some(_) => return Err(Refusal::BodyTooLarge { limit_bytes }),
         None => 0,
     };
-    check_content_type(source, request.headers())?;
+    check_content_type(source, headers)?;
     Ok(declared)
 }
 

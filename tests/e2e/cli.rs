@@ -129,8 +129,8 @@ topic = "a b"
         );
         let found = done
             .stderr
-            .lines()
-            .find(|line| line.contains(&place))
+            .split("\n\n")
+            .find(|problem| problem.contains(&place))
             .unwrap_or_else(|| panic!("{place}: {done:?}"));
         for word in words {
             assert!(found.contains(word), "{word:?} is missing in {found:?}");

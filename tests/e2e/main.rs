@@ -69,6 +69,9 @@ mod admin;
 // The other commands.
 mod cli;
 
+// What `check` finds, and how the configuration is read.
+mod check;
+
 // What a scrape shows.
 mod metrics;
 

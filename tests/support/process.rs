@@ -26,6 +26,11 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         "--default-signal=INT,QUIT",
     ]);
     command.arg(program);
+    // Variables for the tests themselves, and Cargo's own, would be warned of.
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"HOOKBRIDGE_")) {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null());
     command
 }

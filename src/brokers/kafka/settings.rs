@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::health::Advice;
 use super::options;
-use crate::brokers::{Kind, Limits};
+use crate::brokers::{Kind, Limits, hide_user_info};
 use crate::config::Section;
 
 /// What the bridge's own time-out has over librdkafka's, so that the client's word, which tells "certainly not stored"
@@ -48,7 +48,10 @@ impl std::fmt::Debug for Settings {
         // Options may be passwords.
         let names: Vec<_> = self.options.iter().map(|(name, _)| name).collect();
         f.debug_struct("Settings")
-            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field(
+                "bootstrap_servers",
+                &hide_user_info(&self.bootstrap_servers),
+            )
             .field("options", &names)
             .finish()
     }
@@ -150,6 +153,15 @@ impl Settings {
             .filter(|(name, _)| name.ends_with(".location"));
         locations
             .map(|(_, value)| PathBuf::from(value.as_str()))
+            .collect()
+    }
+
+    /// Private keys, and the keys of the configuration that name them.
+    pub(in crate::brokers) fn private_files(&self) -> Vec<(String, PathBuf)> {
+        let keys = self.options.iter().filter(|(name, _)| {
+            matches!(name.as_str(), "ssl.key.location" | "ssl.keystore.location")
+        });
+        keys.map(|(name, value)| (format!("options.{name}"), PathBuf::from(value.as_str())))
             .collect()
     }
 

@@ -171,6 +171,17 @@ impl Settings {
         self.tls.as_ref().is_some_and(|tls| tls.first)
     }
 
+    /// Credentials and the private key, and the keys of the configuration that name them.
+    pub(in crate::brokers) fn private_files(&self) -> Vec<(String, PathBuf)> {
+        let credentials = self.credentials.iter().map(|file| ("credentials", file));
+        let identity = self.tls.iter().filter_map(|tls| tls.identity.as_ref());
+        let keys = identity.map(|(_, key)| ("tls.key", key));
+        credentials
+            .chain(keys)
+            .map(|(key, file)| (key.to_owned(), file.clone()))
+            .collect()
+    }
+
     pub(super) fn addresses(&self) -> Vec<ServerAddr> {
         self.servers.iter().map(|server| server.0.clone()).collect()
     }

@@ -1,0 +1,102 @@
+//! Files are opened once: what is said about one, and what is read, is about the same file whoever swaps its name meanwhile.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Error, Read as _, Result};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// The text of a file, and what is known of the file.
+pub(super) struct Opened {
+    pub(super) text: Zeroizing<String>,
+    pub(super) metadata: Metadata,
+}
+
+/// Reads a regular file of at most `max_bytes`.
+pub(super) fn read(file: &Path, max_bytes: u64) -> Result<Opened> {
+    let (opened, metadata) = open(file)?;
+    let mut text = Zeroizing::new(String::new());
+    // Its length may change while it is read.
+    let length = opened.take(max_bytes + 1).read_to_string(&mut text)? as u64;
+    if length > max_bytes {
+        return Err(Error::other(format!(
+            "it is larger than {} KiB",
+            max_bytes / 1024
+        )));
+    }
+    Ok(Opened { text, metadata })
+}
+
+fn open(file: &Path) -> Result<(File, Metadata)> {
+    // Opening a pipe would wait for its writer.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(file)?;
+    let metadata = opened.metadata()?;
+    if !metadata.is_file() {
+        return Err(Error::other("it is not a regular file"));
+    }
+    Ok((opened, metadata))
+}
+
+/// Reads what is not a regular file, and can be read once only: a pipe, a terminal. Returns nothing for a regular file.
+///
+/// # Errors
+/// Why it can't be read.
+pub(crate) fn read_stream(file: &Path, max_bytes: u64) -> Result<Option<String>> {
+    let opened = File::open(file)?;
+    let kind = opened.metadata()?.file_type();
+    if !(kind.is_fifo() || kind.is_char_device() || kind.is_socket()) {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    opened.take(max_bytes + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > max_bytes {
+        return Err(Error::other("it is longer than 16 MiB"));
+    }
+    Ok(Some(text))
+}
+
+/// What is wrong with the rights on a file that only the bridge should read, if anything.
+pub(super) fn exposure_of(file: &Path) -> Option<String> {
+    // Whoever uses the file says why it can't be read.
+    let (_, metadata) = open(file).ok()?;
+    exposure(file, &metadata)
+}
+
+pub(super) fn exposure(file: &Path, metadata: &Metadata) -> Option<String> {
+    let (file, mode) = (file.display(), metadata.mode() & 0o777);
+    let owner = metadata.uid();
+    if mode & 0o077 != 0 {
+        return Some(format!(
+            "{file} can be read by others (mode {mode:03o}); use mode 0400 or 0600"
+        ));
+    }
+    let is_ours = owner == rustix::process::geteuid().as_raw() || owner == 0;
+    (!is_ours).then(|| {
+        format!(
+            "{file} belongs to another user (id {owner}), who can read and change it; make root or the bridge's user its owner"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_or_folder_is_no_file_and_a_long_one_is_refused() {
+        assert!(read(Path::new("/dev/null"), 9).is_err());
+        assert!(read(Path::new("/"), 9).is_err());
+        let file = std::env::temp_dir().join(format!("hookbridge-private-{}", std::process::id()));
+        std::fs::write(&file, "123456789").unwrap();
+        assert_eq!(*read(&file, 9).unwrap().text, "123456789");
+        assert!(read(&file, 8).is_err());
+        assert!(read_stream(&file, 9).unwrap().is_none());
+        assert_eq!(read_stream(Path::new("/dev/null"), 9).unwrap().unwrap(), "");
+        std::fs::remove_file(file).unwrap();
+    }
+}

@@ -1,0 +1,155 @@
+//! Routes that no event can reach, and types that no provider sends. Either is legal, and nearly always a mistake.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::section::{Section, did_you_mean};
+use super::{GLOB_META, Route, Source};
+
+pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
+    // Of each route, by its number: the routes that take all of its events, one for each source that it reads; and how
+    // many of its sources know no type that a glob of its takes.
+    let mut routes: BTreeMap<usize, Reach<'_>> = BTreeMap::new();
+    for source in sources {
+        let mut earlier = Earlier::default();
+        for route in source.routes.iter() {
+            let reach = routes.entry(route.position.number).or_default();
+            reach.sources.push(source);
+            reach.route = Some(route);
+            reach.covered.extend(earlier.cover(source, route));
+            earlier.add(route);
+        }
+    }
+    for (number, reach) in &routes {
+        let key = format!("routes[{}]", number.saturating_sub(1));
+        if reach.covered.len() == reach.sources.len() {
+            let mut by = reach.covered.concat();
+            by.sort_unstable();
+            by.dedup();
+            let names: Vec<_> = by.iter().take(5).map(ToString::to_string).collect();
+            let by = if by.len() == 1 { "route" } else { "routes" };
+            root.warn_at(
+                &key,
+                format!(
+                    "never sees an event, because {by} {} before it take all of its types; move it up, or remove it",
+                    names.join(", ")
+                ),
+            );
+        } else if let Some(route) = reach.route {
+            warn_of_unknown_types(root, &key, route, &reach.sources);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reach<'s> {
+    route: Option<&'s Route>,
+    sources: Vec<&'s Source>,
+    covered: Vec<Vec<usize>>,
+}
+
+/// The globs of a source's routes so far, and the number of the first route that has each.
+#[derive(Default)]
+struct Earlier<'s> {
+    globs: HashMap<&'s str, usize>,
+    /// What stands before the `*` of globs that are a text and a `*`.
+    beginnings: HashMap<&'s str, usize>,
+}
+
+impl<'s> Earlier<'s> {
+    /// The routes that take everything that this one could take, if they do so for certain.
+    fn cover(&self, source: &Source, route: &Route) -> Option<Vec<usize>> {
+        route
+            .types
+            .iter()
+            .map(|glob| self.cover_glob(source, route, glob))
+            .collect()
+    }
+
+    fn cover_glob(&self, source: &Source, route: &Route, glob: &str) -> Option<usize> {
+        if let Some(number) = self.globs.get(glob) {
+            return Some(*number);
+        }
+        let literal = literal_beginning(glob);
+        let beginnings = (0..=literal.len()).filter_map(|end| literal.get(..end));
+        let by_beginning = beginnings
+            .filter_map(|beginning| self.beginnings.get(beginning))
+            .min();
+        if by_beginning.is_some() || literal.len() < glob.len() {
+            return by_beginning.copied();
+        }
+        let first = source.routes.first_for(glob)?;
+        (first.position.index < route.position.index).then_some(first.position.number)
+    }
+
+    fn add(&mut self, route: &'s Route) {
+        let number = route.position.number;
+        for glob in &route.types {
+            self.globs.entry(glob).or_insert(number);
+            if let Some(beginning) = glob.strip_suffix('*')
+                && !beginning.contains(GLOB_META)
+            {
+                self.beginnings.entry(beginning).or_insert(number);
+            }
+        }
+    }
+}
+
+fn literal_beginning(glob: &str) -> &str {
+    let end = glob.find(GLOB_META).unwrap_or(glob.len());
+    glob.get(..end).unwrap_or_default()
+}
+
+/// Types that a provider adds later are carried too, so that these can only be warned of.
+fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: &[&Source]) {
+    let providers = || sources.iter().map(|source| source.provider);
+    if providers().any(|provider| provider.event_types().is_empty()) {
+        return;
+    }
+    for (index, (glob, matcher)) in route.types.iter().zip(&route.matchers).enumerate() {
+        let mut known = providers().flat_map(|provider| provider.event_types());
+        if known.any(|event_type| matcher.is_match(event_type)) {
+            continue;
+        }
+        let known: Vec<&str> = providers()
+            .flat_map(|provider| provider.event_types().iter().copied())
+            .collect();
+        let mut names: Vec<_> = providers().map(|provider| provider.name()).collect();
+        names.dedup();
+        let help = match glob.contains(".*") {
+            true => format!(
+                "; types are globs, in which `*` alone stands for any text: write \"{}\"",
+                glob.replace(".*", "*").escape_debug()
+            ),
+            false => nearest(glob, &known),
+        };
+        let types = format!("{key}.types[{index}]");
+        let shown = root.quote(&types, glob);
+        root.warn_at(
+            &types,
+            format!("{} is not known to send {shown}{help}", names.join(", ")),
+        );
+    }
+}
+
+/// The known type that was probably meant.
+fn nearest(glob: &str, known: &[&str]) -> String {
+    let word = glob.to_lowercase().replace(GLOB_META, "");
+    // The provider's own long form, as `EVENT_TYPE_ISSUE_CREATED`.
+    let ending = known
+        .iter()
+        .filter(|known| word.ends_with(*known))
+        .max_by_key(|known| known.len());
+    let beginning = known
+        .iter()
+        .find(|known| !word.is_empty() && known.starts_with(&word));
+    match ending.or(beginning) {
+        Some(known) => format!("; did you mean \"{known}\"?"),
+        None => match did_you_mean(&word, known.iter().copied()) {
+            help if !help.is_empty() => help,
+            _ => {
+                let known: Vec<_> = known.iter().take(12).copied().collect();
+                format!("; known types are {}", known.join(", "))
+            }
+        },
+    }
+}
