@@ -286,7 +286,10 @@ fn read_forward_headers(section: &mut Section<'_>, signature: &[&str]) -> Vec<He
                 .iter()
                 .any(|prefix| lower.starts_with(prefix));
         let refused = match HeaderName::from_bytes(lower.as_bytes()) {
-            Err(_) => format!("\"{}\" is not a valid header name", name.escape_debug()),
+            Err(_) => format!(
+                "{} is not a valid header name",
+                section.quote(&format!("forward_headers[{index}]"), name)
+            ),
             Ok(_) if is_ours => format!(
                 "{lower} is never forwarded: it would be taken for the bridge's own, or it is a secret; remove it"
             ),

@@ -489,10 +489,7 @@ fn suspicious_but_legal_things_are_warned_of() {
 #[test]
 fn duplicates_are_recognized_for_the_providers_retry_time_unless_the_source_says_otherwise() {
     let window = |line: &str| {
-        let text = LEAST.replace(
-            "secrets = [\"s\"]\n",
-            &format!("secrets = [\"s\"]\n{line}\n"),
-        );
+        let text = LEAST.replace("[[routes]]", &format!("{line}\n[[routes]]"));
         load(&text).unwrap().sources[0].dedup_window
     };
     assert_eq!(window(""), Some(Duration::from_secs(3600)));

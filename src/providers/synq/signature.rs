@@ -39,7 +39,7 @@ struct Head<'h> {
 
 impl Signature {
     /// A request whose headers no body could make right is refused without a digest of the body.
-    fn head<'h>(&self, headers: &'h HeaderMap, now: SystemTime) -> Result<Head<'h>, Unverified> {
+    fn head<'h>(headers: &'h HeaderMap) -> Result<Head<'h>, Unverified> {
         if !headers.contains_key(SIGNATURE) {
             return Err(Unverified::MissingSignature);
         }
@@ -54,21 +54,25 @@ impl Signature {
         if candidates.is_empty() {
             return Err(Unverified::InvalidSignature);
         }
+        Ok(Head {
+            timestamp,
+            candidates,
+        })
+    }
+
+    fn check_time(&self, timestamp: &[u8], now: SystemTime) -> Result<(), Unverified> {
         match self.tolerance {
             Some(tolerance) if !is_near(timestamp, now, tolerance) => {
                 Err(Unverified::StaleTimestamp)
             }
-            _ => Ok(Head {
-                timestamp,
-                candidates,
-            }),
+            _ => Ok(()),
         }
     }
 }
 
 impl Verifier for Signature {
     fn check_head(&self, headers: &HeaderMap, now: SystemTime) -> Result<(), Unverified> {
-        self.head(headers, now).map(drop)
+        self.check_time(Self::head(headers)?.timestamp, now)
     }
 
     fn verify(
@@ -80,9 +84,12 @@ impl Verifier for Signature {
         let Head {
             timestamp,
             candidates,
-        } = self.head(headers, now)?;
+        } = Self::head(headers)?;
         let signer = hmac::signer(&self.keys, &[timestamp, b".", body], &candidates);
-        signer.ok_or(Unverified::InvalidSignature)
+        let signer = signer.ok_or(Unverified::InvalidSignature)?;
+        // Last, because an unsigned timestamp means nothing.
+        self.check_time(timestamp, now)?;
+        Ok(signer)
     }
 }
 
@@ -243,7 +250,7 @@ mod tests {
             verify(&[(t, &timestamp), (s, &signature)], NOW - 2101),
             Err(Unverified::StaleTimestamp)
         );
-        // A malformed signature is reported before a stale time.
+        // A wrong signature is reported before a stale time.
         assert_eq!(
             verify(&[(t, &timestamp), (s, "v1=00")], NOW + 9999),
             Err(Unverified::InvalidSignature)
