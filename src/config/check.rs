@@ -92,7 +92,7 @@ fn try_clients(config: &Config, reading: &Reading) {
 fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Reading), Problems> {
     let mut spans = Spans::default();
     let mut problems = Vec::new();
-    let mut merged = Map::new();
+    let mut layers = config::Config::builder();
     for file in &origin.files {
         let (name, text) = match file {
             ConfigFile::Path(path) => {
@@ -103,7 +103,7 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
         };
         match text {
             Ok(text) => match spans.add_file(&name, &text) {
-                Ok(values) => override_with(&mut merged, values),
+                Ok(values) => layers = layers.add_source(Layer(values)),
                 Err(faults) => problems.extend(faults),
             },
             Err(error) => {
@@ -112,6 +112,13 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
             }
         }
     }
+    let merged = layers
+        .build()
+        .and_then(config::Config::try_deserialize::<Map<String, Value>>);
+    let mut merged = merged.map_err(|error| {
+        let what = format!("the files can't be merged: {error}");
+        Problems(vec![Problem::new(None, String::new(), &what)])
+    })?;
     // Sorted, so that a variable for a whole table comes before those for its keys.
     let overrides: BTreeMap<&str, &str> = origin
         .environment
@@ -145,15 +152,18 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
     ))
 }
 
-/// Tables are merged; any other value replaces the one before.
-fn override_with(values: &mut Map<String, Value>, later: Map<String, Value>) {
-    for (key, later) in later {
-        match (values.get_mut(&key), later) {
-            (Some(Value::Object(values)), Value::Object(later)) => override_with(values, later),
-            (_, later) => {
-                values.insert(key, later);
-            }
-        }
+/// A file's values as a source of the `config` crate, which merges tables and replaces any other value.
+#[derive(Debug, Clone)]
+struct Layer(Map<String, Value>);
+
+impl config::Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
+        serde_json::from_value(Value::Object(self.0.clone()))
+            .map_err(|error| config::ConfigError::Foreign(Box::new(error)))
     }
 }
 
