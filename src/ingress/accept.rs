@@ -89,20 +89,24 @@ pub(crate) async fn serve(
         };
         let bridge = live.current();
         let process = Arc::clone(bridge.process());
-        let is_short = is_reserved(&stream);
-        if is_short && let Some(suppressed) = shortages.pass() {
-            tracing::warn!(
-                suppressed,
-                "few file descriptors are left, so connections are closed for new ones; raise their limit (LimitNOFILE), or lower max_connections"
-            );
+        if is_reserved(&stream) {
+            process.metrics().connections_rejected.inc();
+            if let Some(suppressed) = shortages.pass() {
+                tracing::warn!(
+                    suppressed,
+                    "a connection was closed because few file descriptors are left; raise their limit (LimitNOFILE), or lower max_connections"
+                );
+            }
+            // The next one finds the room that this one did not.
+            let _has_ended_one = strangers.end_oldest();
+            continue;
         }
-        if is_short || connections.len() >= bridge.config().http.max_connections {
+        if connections.len() >= bridge.config().http.max_connections {
             process.metrics().connections_rejected.inc();
             // Whoever has brought a verified event stays, and the oldest of the others makes room.
             if !strangers.end_oldest() {
                 continue;
             }
-            tokio::task::yield_now().await;
         }
         let (stranger, ending) = strangers.enter();
         count = count.wrapping_add(1);

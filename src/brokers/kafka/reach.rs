@@ -175,6 +175,8 @@ fn step(code: Code, reason: &str) -> Option<Step> {
         _ if says("connecting to a SSL listener") || says("response size 35251") => {
             Step::TlsExpected
         }
+        // Kafka closes a connection to a TLS port whose first bytes are not TLS.
+        _ if says("APIVERSION_QUERY") && says("connection closed by peer") => Step::TlsExpected,
         _ if says("PLAINTEXT broker listener") => Step::PlainExpected,
         _ if says("in state CONNECT") || says("Connect to ") => Step::Tcp,
         _ if says("SSL_HANDSHAKE") => Step::Tls,

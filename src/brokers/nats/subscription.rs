@@ -24,7 +24,12 @@ impl Subscription {
         subjects: &[String],
         from: From,
     ) -> Result<Self, SubscribeError> {
-        let mut session = Session::open(settings).await.map_err(SubscribeError)?;
+        // A plain subscription needs no answers, and so no inbox.
+        let connected = match from {
+            From::Start => Session::open(settings).await,
+            From::Now => Session::connect(settings).await,
+        };
+        let mut session = connected.map_err(SubscribeError)?;
         let client = session.client.clone();
         let context = jetstream::new(client.clone());
         let mut messages = SelectAll::new();
@@ -40,7 +45,8 @@ impl Subscription {
                 }
             });
         }
-        session.settle().await.map_err(SubscribeError)?;
+        let flushed = client.flush().await;
+        flushed.map_err(|error| SubscribeError(error.to_string()))?;
         Ok(Self { messages, session })
     }
 

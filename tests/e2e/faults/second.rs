@@ -93,7 +93,8 @@ fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
 
 #[test]
 fn what_a_frozen_nats_was_not_given_in_time_is_certainly_nowhere() {
-    frozen_nats_with_a_fallback(10, "broker_unavailable");
+    // Half of the time in which the client finds out that the connection is dead.
+    frozen_nats_with_a_fallback(5, "broker_unavailable");
 }
 
 #[test]

@@ -9,21 +9,33 @@ type Answers = dyn Fn(usize) -> Option<String> + Send + Sync;
 
 /// Listens until the tests end; its URL.
 pub(crate) fn start(answers: impl Fn(usize) -> Option<String> + Send + Sync + 'static) -> String {
+    let answers: Arc<Answers> = Arc::new(answers);
+    listen(move |stream| serve_with(stream, &*answers, of_api))
+}
+
+fn listen(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("an address"));
-    let answers: Arc<Answers> = Arc::new(answers);
+    let serve = Arc::new(serve);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answers = Arc::clone(&answers);
-            std::thread::spawn(move || drop(serve(stream, &*answers)));
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || drop(serve(stream)));
         }
     });
     url
 }
 
+/// The question with which the bridge finds out whether it gets answers at all.
+const ACCOUNT: &str = "$JS.API.INFO";
+
 const INFO: &str = r#"{"server_id":"fake","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"jetstream":true}"#;
 
-fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
+fn serve_with(
+    mut stream: TcpStream,
+    answers: &Answers,
+    of_api: impl Fn(&str) -> Option<String>,
+) -> io::Result<()> {
     stream.write_all(format!("INFO {INFO}\r\n").as_bytes())?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut subscriptions = Vec::new();
@@ -64,6 +76,9 @@ fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
 
 /// What JetStream's API says: every subject has a stream, which is as it should be.
 fn of_api(subject: &str) -> Option<String> {
+    if subject == ACCOUNT {
+        return Some("{}".to_owned());
+    }
     let settings = async_nats::jetstream::stream::Config {
         name: "S".to_owned(),
         num_replicas: 3,
@@ -76,27 +91,11 @@ fn of_api(subject: &str) -> Option<String> {
     Some(answer.to_string())
 }
 
-/// Listens until the tests end, and answers to nothing but a client's login; its URL.
+/// Listens until the tests end, and answers to nothing but a client's login and whether it gets answers; its URL.
 pub(crate) fn silent() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("nats://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || drop(serve_silently(stream)));
-        }
-    });
-    url
-}
-
-fn serve_silently(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(format!("INFO {INFO}\r\n").as_bytes())?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 0 {
-        if line.trim_end() == "PING" {
-            stream.write_all(b"PONG\r\n")?;
-        }
-        line.clear();
-    }
-    Ok(())
+    listen(|stream| {
+        serve_with(stream, &|_| None, |subject| {
+            (subject == ACCOUNT).then(|| "{}".to_owned())
+        })
+    })
 }
