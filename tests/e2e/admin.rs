@@ -117,7 +117,7 @@ fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
         bridge
             .metrics()
             .sum("hookbridge_connections_rejected_total", &[])
-            >= 200.0
+            >= 100.0
     });
     for _ in 0..20 {
         assert_eq!(bridge.admin("/healthz").status, 200);

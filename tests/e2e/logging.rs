@@ -28,12 +28,13 @@ struct Unheard {
     public: SocketAddr,
     admin: SocketAddr,
     file: PathBuf,
+    /// The stream of what is not a ping.
+    others: String,
 }
 
-/// A configuration at fixed ports: pings go to one subject, issues to one that is never acknowledged.
-fn config(nats: &Nats, (public, admin): (u16, u16), path: &str) -> String {
+/// A configuration at fixed ports: pings go to one stream, all else to another.
+fn config(nats: &Nats, (public, admin): (u16, u16), path: &str, others: &str) -> String {
     let pings = nats.stream("logging");
-    let silence = nats.stream_with("logging", |settings| settings.no_ack = true);
     format!(
         "[http]\nlisten = \"127.0.0.1:{public}\"\npublish_timeout = \"10s\"\nshutdown_timeout = \"{}s\"\n\
          [admin]\nlisten = \"127.0.0.1:{admin}\"\n{}{}{}{}",
@@ -41,14 +42,15 @@ fn config(nats: &Nats, (public, admin): (u16, u16), path: &str) -> String {
         nats_broker("main", &nats.url),
         synq_source(&format!("path = \"{path}\"")),
         route_with(&format!("{pings}.x"), "types = [\"ping\"]"),
-        route_with(&format!("{silence}.x"), ""),
+        route_with(&format!("{others}.x"), ""),
     )
 }
 
 impl Unheard {
     fn run(nats: &Nats, stderr: impl Into<Stdio>) -> Self {
         let ports = (process::port(), process::port());
-        let files = bridge::write_text(&config(nats, ports, "/hooks/synq"));
+        let others = nats.stream("logging");
+        let files = bridge::write_text(&config(nats, ports, "/hooks/synq", &others));
         let mut command = process::command(PROGRAM);
         command
             .args(["run", "--config"])
@@ -60,6 +62,7 @@ impl Unheard {
             public: ([127, 0, 0, 1], ports.0).into(),
             admin: ([127, 0, 0, 1], ports.1).into(),
             file: files.file,
+            others,
         };
         bridge.wait_ready();
         bridge
@@ -100,7 +103,8 @@ impl Unheard {
     }
 
     /// What is in flight is answered, and the process ends well and in time.
-    fn ends_well(mut self) {
+    fn ends_well(mut self, nats: &Nats) {
+        nats.silence(&self.others, true);
         let mut waiting = Connection::open(self.public).unwrap();
         waiting
             .write(&Request::event(&events::issue("created", "i1")).bytes())
@@ -135,16 +139,24 @@ fn a_log_that_nobody_reads_any_more_costs_the_log_alone() {
     nats.start();
     bridge.wait_ready();
     let ports = (bridge.public.port(), bridge.admin.port());
-    std::fs::write(&bridge.file, config(&nats, ports, "/hooks/other")).unwrap();
+    std::fs::write(
+        &bridge.file,
+        config(&nats, ports, "/hooks/other", &bridge.others),
+    )
+    .unwrap();
     wait::until("the configuration is read again", PATIENCE, || {
         bridge.send(&Request::post("/hooks/other", "{}")).status == 401
     });
-    std::fs::write(&bridge.file, config(&nats, ports, "/hooks/synq")).unwrap();
+    std::fs::write(
+        &bridge.file,
+        config(&nats, ports, "/hooks/synq", &bridge.others),
+    )
+    .unwrap();
     wait::until("and again", PATIENCE, || {
         bridge.send(&Request::post("/hooks/synq", "{}")).status == 401
     });
     bridge.serves();
-    bridge.ends_well();
+    bridge.ends_well(&nats);
 }
 
 #[test]
@@ -154,14 +166,15 @@ fn a_full_disk_under_the_log_costs_the_log_alone() {
     let bridge = Unheard::run(nats, full);
     bridge.serves();
     assert!(bridge.dropped_lines() >= 2.0);
-    bridge.ends_well();
+    bridge.ends_well(&nats);
 }
 
 #[test]
 fn a_log_that_is_closed_from_the_start_is_no_reason_not_to_start() {
     let Some(nats) = Nats::shared() else { return };
     let ports = (process::port(), process::port());
-    let files = bridge::write_text(&config(nats, ports, "/hooks/synq"));
+    let others = nats.stream("logging");
+    let files = bridge::write_text(&config(&nats, ports, "/hooks/synq", &others));
     let mut command = process::command("sh");
     command
         .args(["-c", "exec \"$0\" run --config \"$1\" 2>&-", PROGRAM])
@@ -171,10 +184,11 @@ fn a_log_that_is_closed_from_the_start_is_no_reason_not_to_start() {
         public: ([127, 0, 0, 1], ports.0).into(),
         admin: ([127, 0, 0, 1], ports.1).into(),
         file: files.file,
+        others,
     };
     bridge.wait_ready();
     bridge.serves();
-    bridge.ends_well();
+    bridge.ends_well(&nats);
 }
 
 #[test]
@@ -185,7 +199,7 @@ fn a_pipe_that_is_full_holds_up_neither_events_nor_the_end() {
     writer.write_all(&vec![b'.'; capacity]).unwrap();
     let bridge = Unheard::run(nats, writer);
     bridge.serves();
-    bridge.ends_well();
+    bridge.ends_well(&nats);
     drop(reader);
 }
 
