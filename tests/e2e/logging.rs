@@ -166,7 +166,7 @@ fn a_full_disk_under_the_log_costs_the_log_alone() {
     let bridge = Unheard::run(nats, full);
     bridge.serves();
     assert!(bridge.dropped_lines() >= 2.0);
-    bridge.ends_well(&nats);
+    bridge.ends_well(nats);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_log_that_is_closed_from_the_start_is_no_reason_not_to_start() {
     let Some(nats) = Nats::shared() else { return };
     let ports = (process::port(), process::port());
     let others = nats.stream("logging");
-    let files = bridge::write_text(&config(&nats, ports, "/hooks/synq", &others));
+    let files = bridge::write_text(&config(nats, ports, "/hooks/synq", &others));
     let mut command = process::command("sh");
     command
         .args(["-c", "exec \"$0\" run --config \"$1\" 2>&-", PROGRAM])
@@ -188,7 +188,7 @@ fn a_log_that_is_closed_from_the_start_is_no_reason_not_to_start() {
     };
     bridge.wait_ready();
     bridge.serves();
-    bridge.ends_well(&nats);
+    bridge.ends_well(nats);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_pipe_that_is_full_holds_up_neither_events_nor_the_end() {
     writer.write_all(&vec![b'.'; capacity]).unwrap();
     let bridge = Unheard::run(nats, writer);
     bridge.serves();
-    bridge.ends_well(&nats);
+    bridge.ends_well(nats);
     drop(reader);
 }
 
