@@ -104,3 +104,6 @@ mod protocol;
 
 // What unverified senders can not take from the others.
 mod admission;
+
+// The documentation: its configurations, commands and links.
+mod docs;

@@ -23,7 +23,7 @@ pub(crate) struct Certificates {
     pub(crate) key: PathBuf,
     /// Key and certificate in one file, as Kafka wants them.
     pub(crate) keystore: PathBuf,
-    /// A certificate for localhost that nobody has signed but its own key, as the README says to make one.
+    /// A certificate for localhost that nobody has signed but its own key, as docs/configuration.md says to make one.
     pub(crate) lone_certificate: PathBuf,
     pub(crate) lone_key: PathBuf,
 }

@@ -1,5 +1,5 @@
 //! More than there is room for: thin lines, replies that are lost for ever, large bodies in little memory, bursts and
-//! crowds. Rows F12, F34, F41, F48, F49, and the memory that the README's "Limits and sizing" promises to stay under.
+//! crowds. Rows F12, F34, F41, F48, F49, and the memory that docs/scaling.md promises to stay under.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -389,12 +389,12 @@ fn f49_a_flood_of_connections_is_closed_and_those_that_were_there_are_served() {
 
 // ---- The bound
 
-/// The README's formula ("Limits and sizing"), in bytes.
+/// The formula in docs/scaling.md, in bytes.
 fn most_memory(max_connections: usize, max_in_flight_bytes: usize) -> u64 {
     64 * MIB + 2 * max_in_flight_bytes as u64 + max_connections as u64 * CONNECTION
 }
 
-/// Its part for a connection, in bytes, and what the README says of one that is idle.
+/// Its part for a connection, and the bound of an idle one, in bytes.
 const CONNECTION: u64 = 64 * 1024;
 const IDLE_CONNECTION: u64 = 25 * 1024;
 

@@ -1,0 +1,500 @@
+//! The documentation: each configuration is valid, each command exists, each link leads somewhere.
+//!
+//! A block marked `toml` is a complete configuration. One marked `toml fragment` is completed with the tables that it lacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::support::bridge::{
+    Finished, hookbridge, hookbridge_reading, kafka_broker, route, synq_source,
+};
+use crate::support::process;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What every variable is set to. Long enough for a signing secret.
+const SECRET: &str = "a-secret-of-the-documentation";
+
+/// Folders that a documented configuration names. Here they stand for one that has the files.
+const FOLDERS: [&str; 2] = ["/etc/hookbridge/", "/run/secrets/"];
+
+/// A Markdown file, and its path below the root.
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+/// The Markdown files of these folders, without those in folders below.
+fn pages(folders: &[&str]) -> Vec<Page> {
+    let mut pages = Vec::new();
+    for folder in folders {
+        for file in files(&Path::new(ROOT).join(folder)) {
+            if file.extension().is_some_and(|extension| extension == "md") {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let path = file.strip_prefix(ROOT).unwrap().to_owned();
+                pages.push(Page { path, text });
+            }
+        }
+    }
+    assert!(!pages.is_empty());
+    pages
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort_unstable();
+    files
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join(path)).unwrap()
+}
+
+/// A fenced block, and where it begins.
+struct Block {
+    info: String,
+    text: String,
+    place: String,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for page in pages(&["", "docs", "deploy"]) {
+        let mut open: Option<Block> = None;
+        for (number, line) in (1..).zip(page.text.lines()) {
+            match (line.trim_start().strip_prefix("```"), open.take()) {
+                (Some(info), None) => {
+                    open = Some(Block {
+                        info: info.trim().to_owned(),
+                        text: String::new(),
+                        place: format!("{}:{number}", page.path.display()),
+                    });
+                }
+                (Some(_), Some(block)) => blocks.push(block),
+                (None, Some(mut block)) => {
+                    block.text.push_str(line);
+                    block.text.push('\n');
+                    open = Some(block);
+                }
+                (None, None) => {}
+            }
+        }
+        assert!(
+            open.is_none(),
+            "{}: a block has no end",
+            page.path.display()
+        );
+    }
+    blocks
+}
+
+/// The lines that are not in a block.
+fn prose(text: &str) -> Vec<&str> {
+    let mut is_code = false;
+    let lines = text.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_fence && !is_code
+    });
+    lines.collect()
+}
+
+// ---- Configurations
+
+#[test]
+fn every_configuration_in_the_documentation_is_valid() {
+    let mut count = 0;
+    for block in blocks() {
+        let text = match block.info.as_str() {
+            "toml" => block.text,
+            "toml fragment" => completed(&block.text),
+            info => {
+                assert!(!info.starts_with("toml"), "{}: {info:?}", block.place);
+                continue;
+            }
+        };
+        let done = check(&text);
+        assert_eq!(done.code, Some(0), "{}: {done:?}", block.place);
+        count += 1;
+    }
+    assert!(count > 1);
+}
+
+/// A fragment with a broker, a source and a route, where it has none.
+fn completed(fragment: &str) -> String {
+    let lacks = |table: &str| !fragment.lines().any(|line| line.starts_with(table));
+    let mut text = fragment.to_owned();
+    if lacks("[brokers.") {
+        text.push_str(&kafka_broker("main", "localhost:9092"));
+    }
+    if lacks("[sources.") {
+        text.push_str(&synq_source(""));
+    }
+    if lacks("[[routes]]") {
+        text.push_str(&route("synq.{type}"));
+    }
+    text
+}
+
+/// Checks a configuration whose files and variables exist.
+fn check(text: &str) -> Finished {
+    let folder = process::directory("docs");
+    let mut text = text.to_owned();
+    for named in FOLDERS {
+        for rest in text.split(named).skip(1) {
+            let name = rest.split('"').next().unwrap_or_default();
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            if !name.is_empty() && name.bytes().all(is_plain) {
+                std::fs::write(folder.join(name), content_of(name)).unwrap();
+            }
+        }
+        text = text.replace(named, &format!("{}/", folder.display()));
+    }
+    let file = folder.join("hookbridge.toml");
+    std::fs::write(&file, &text).unwrap();
+    let variables = variables(&text);
+    let environment: Vec<_> = variables.iter().map(|name| (*name, SECRET)).collect();
+    hookbridge_reading(
+        ["check", "--config", file.to_str().unwrap()],
+        b"",
+        &environment,
+    )
+}
+
+fn content_of(name: &str) -> &'static str {
+    if name.ends_with(".json") {
+        "{}"
+    } else if name.contains("key") {
+        include_str!("../../src/config/fixtures/key.pem")
+    } else if name.ends_with(".pem") {
+        include_str!("../../src/config/fixtures/certificate.pem")
+    } else {
+        SECRET
+    }
+}
+
+/// The environment variables that a configuration needs.
+fn variables(text: &str) -> Vec<&str> {
+    let secrets = text
+        .split("env = \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next());
+    let filled_in = text
+        .split("${")
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next())
+        .filter(|name| !name.contains(":-"));
+    secrets.chain(filled_in).collect()
+}
+
+#[test]
+fn every_key_of_the_example_configuration_is_on_the_page_about_configuration() {
+    let page = read("docs/configuration.md");
+    let example = read("config/hookbridge.toml");
+    let keys = example.lines().filter_map(|line| {
+        let (key, _) = line.trim_start_matches("# ").split_once(" = ")?;
+        let is_key = key
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        is_key.then_some(key)
+    });
+    for key in keys.collect::<BTreeSet<_>>() {
+        assert!(page.contains(&format!("`{key}`")), "{key} is missing");
+    }
+}
+
+#[test]
+fn every_metric_is_on_the_page_about_operations() {
+    let page = read("docs/operations.md");
+    let source = read("src/metrics.rs");
+    let names = source
+        .split("\"hookbridge_")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next());
+    for name in names.collect::<BTreeSet<_>>() {
+        assert!(
+            page.contains(&format!("`hookbridge_{name}`")),
+            "hookbridge_{name} is missing"
+        );
+    }
+}
+
+// ---- Commands
+
+#[test]
+fn every_command_in_the_documentation_exists_with_its_options() {
+    let mut count = 0;
+    for block in blocks().iter().filter(|block| block.info == "sh") {
+        for arguments in invocations(&block.text) {
+            expect_options(&arguments, &block.place);
+            expect_usage(&arguments, &block.place);
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count} commands");
+    // In prose a command may have brackets and alternatives, and lack what its sentence says.
+    for page in pages(&["", "docs", "deploy"]) {
+        for line in prose(&page.text) {
+            let spans = line.split('`').skip(1).step_by(2);
+            for span in spans.filter(|span| span.starts_with("hookbridge ")) {
+                let plain = span.replace(['[', ']', '|', '\\', '…'], " ");
+                let words = plain.split_whitespace().skip(1).map(str::to_owned);
+                let words: Vec<_> = words.collect();
+                expect_options(&words, &page.path.display().to_string());
+            }
+        }
+    }
+}
+
+/// Whether `--help` of the command has all options.
+fn expect_options(arguments: &[String], place: &str) {
+    let command = arguments.first().map_or("", String::as_str);
+    let help = match command.starts_with('-') {
+        true => hookbridge(["--help"]),
+        false => hookbridge([command, "--help"]),
+    };
+    assert_eq!(help.code, Some(0), "{place}: {arguments:?}: {help:?}");
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '-';
+    let known: BTreeSet<&str> = help.stdout.split(|other| !is_part(other)).collect();
+    for argument in arguments
+        .iter()
+        .filter(|argument| argument.starts_with("--"))
+    {
+        let option = argument.split('=').next().unwrap_or_default();
+        assert!(
+            known.contains(option),
+            "{place}: {arguments:?}: no option {option}"
+        );
+    }
+}
+
+/// Whether the arguments are those of a command that could run: there is no configuration, and nobody listens at its URL.
+fn expect_usage(arguments: &[String], place: &str) {
+    if arguments.first().is_some_and(|command| command == "demo") {
+        return; // it needs neither
+    }
+    let harmless = arguments.iter().map(|argument| {
+        if argument.starts_with("http://") || argument.starts_with("https://") {
+            "http://127.0.0.1:1/"
+        } else if argument.starts_with("/etc/") {
+            "/nowhere/hookbridge.toml"
+        } else {
+            argument.as_str()
+        }
+    });
+    let environment = [
+        ("HOOKBRIDGE_CONFIG", "/nowhere/hookbridge.toml"),
+        ("HOOKBRIDGE_SEND_SECRET", SECRET),
+    ];
+    let done = hookbridge_reading(harmless, b"", &environment);
+    assert!(
+        matches!(done.code, Some(0 | 1)),
+        "{place}: {arguments:?}: {done:?}"
+    );
+}
+
+/// The arguments of each `hookbridge` of a script.
+fn invocations(script: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for command in commands(script) {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let mut rest = words.as_slice();
+        // What may stand before the program.
+        loop {
+            rest = match rest {
+                ["docker", "compose", "exec", _service, rest @ ..] => rest,
+                ["do" | "then" | "sudo", rest @ ..] => rest,
+                [first, rest @ ..] if is_assignment(first) => rest,
+                _ => break,
+            };
+        }
+        match rest {
+            ["sh", "-c", script, ..] => found.extend(invocations(script)),
+            ["hookbridge", arguments @ ..]
+            | ["cargo", "run", "--release", "--", arguments @ ..] => {
+                found.push(without_redirections(arguments));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn is_assignment(word: &str) -> bool {
+    let is_name = |name: &str| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    word.split_once('=')
+        .is_some_and(|(name, _)| !name.is_empty() && is_name(name))
+}
+
+fn without_redirections(words: &[&str]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            ">" | "<" => {
+                let _file = words.next();
+            }
+            word if word.starts_with(['>', '<']) => {}
+            word => kept.push(word.to_owned()),
+        }
+    }
+    kept
+}
+
+/// The commands of a script as words: enough of a shell's syntax for what is documented.
+fn commands(script: &str) -> Vec<Vec<String>> {
+    let script = script.replace("\\\n", " ");
+    let mut commands = vec![Vec::new()];
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    let mut characters = script.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(open), _) if character == open => quote = None,
+            (Some(_), _) => word.get_or_insert_default().push(character),
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => {
+                while characters.next_if(|next| *next != '\n').is_some() {}
+            }
+            (None, ' ' | '\t' | '\n' | ';' | '|' | '&' | '(' | ')') => {
+                let ended = word.take();
+                commands.last_mut().unwrap().extend(ended);
+                if !matches!(character, ' ' | '\t') {
+                    commands.push(Vec::new());
+                }
+            }
+            (None, _) => word.get_or_insert_default().push(character),
+        }
+    }
+    commands.last_mut().unwrap().extend(word);
+    commands
+}
+
+// ---- Links
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    for page in pages(&["", "docs", "deploy"]) {
+        let folder = Path::new(ROOT).join(page.path.parent().unwrap());
+        for link in links(&page.text) {
+            let is_elsewhere = ["http://", "https://", "mailto:"]
+                .iter()
+                .any(|scheme| link.starts_with(scheme));
+            if is_elsewhere {
+                continue;
+            }
+            let place = format!("{}: {link}", page.path.display());
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let text = if path.is_empty() {
+                page.text.clone()
+            } else {
+                let target = folder.join(path);
+                assert!(target.exists(), "{place}: there is no such file");
+                std::fs::read_to_string(target).unwrap_or_default()
+            };
+            assert!(
+                anchor.is_empty() || anchors(&text).contains(anchor),
+                "{place}: there is no such heading"
+            );
+        }
+    }
+}
+
+/// Where inline links lead.
+fn links(text: &str) -> Vec<&str> {
+    let targets = prose(text).into_iter().flat_map(|line| {
+        let behind = line.split("](").skip(1);
+        behind.filter_map(|rest| rest.split_once(')'))
+    });
+    targets.map(|(target, _)| target).collect()
+}
+
+/// The anchors of headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut seen = BTreeMap::<String, usize>::new();
+    let mut anchors = BTreeSet::new();
+    for heading in prose(text)
+        .into_iter()
+        .filter_map(|line| line.strip_prefix('#'))
+    {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
+            .chars()
+            .filter(|kept| kept.is_alphanumeric() || matches!(kept, ' ' | '-' | '_'));
+        let slug: String = kept
+            .map(|kept| if kept == ' ' { '-' } else { kept })
+            .collect();
+        let count = seen.entry(slug.clone()).or_default();
+        anchors.insert(match *count {
+            0 => slug,
+            count => format!("{slug}-{count}"),
+        });
+        *count += 1;
+    }
+    anchors
+}
+
+// ---- Faults
+
+#[test]
+fn the_catalogue_of_faults_and_the_tests_name_each_other() {
+    let tests = functions();
+    let page = read("docs/faults.md");
+    let rows = page.lines().filter(|line| {
+        let mut bytes = line.bytes().skip(2);
+        line.starts_with("| ")
+            && matches!(bytes.next(), Some(b'F' | b'S'))
+            && bytes.next().is_some_and(|byte| byte.is_ascii_digit())
+    });
+    let rows: Vec<&str> = rows.collect();
+    for row in &rows {
+        let named = row.rsplit(" | ").next().unwrap_or_default();
+        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test: {row}");
+        for test in named {
+            assert!(tests.contains(test), "there is no test {test}");
+        }
+    }
+    for test in &tests {
+        for number in test.split('_').take_while(|part| is_row(part)) {
+            let row = format!("| {} |", number.to_uppercase());
+            assert!(
+                rows.iter().any(|known| known.starts_with(&row)),
+                "no row for {test}"
+            );
+        }
+    }
+}
+
+fn is_row(part: &str) -> bool {
+    matches!(part.as_bytes(), [b'f' | b's', tens, ones] if tens.is_ascii_digit() && ones.is_ascii_digit())
+}
+
+/// The names of the functions of the end-to-end tests.
+fn functions() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![Path::new(ROOT).join("tests/e2e")];
+    while let Some(folder) = folders.pop() {
+        for file in files(&folder) {
+            if file.is_dir() {
+                folders.push(file);
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            let functions = text.lines().filter_map(|line| line.strip_prefix("fn "));
+            names.extend(
+                functions
+                    .filter_map(|rest| rest.split_once('('))
+                    .map(|(name, _)| name.to_owned()),
+            );
+        }
+    }
+    names
+}
