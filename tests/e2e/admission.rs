@@ -123,16 +123,16 @@ fn client_hello() -> Vec<u8> {
 /// Connections that come again when they are closed, until it is dropped.
 struct Flood {
     stop: Arc<AtomicBool>,
-    open: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Flood {
     /// `count` connections, from one address or each from another one.
     fn start(address: SocketAddr, shape: Shape, count: usize, from_many: bool) -> Self {
-        let (stop, open) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stop, begun) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let one = |number: usize| {
-            let (stop, open) = (Arc::clone(&stop), Arc::clone(&open));
+            let (stop, begun) = (Arc::clone(&stop), Arc::clone(&begun));
             let [_, _, high, low] = u32::try_from(number).expect("few").to_be_bytes();
             let from = if from_many {
                 Ipv4Addr::new(127, 7, high, low)
@@ -142,9 +142,8 @@ impl Flood {
             crowd::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     if let Ok(stream) = connect(from, address).await {
-                        open.fetch_add(1, Ordering::Relaxed);
+                        begun.fetch_add(1, Ordering::Relaxed);
                         hold(stream, shape, &stop).await;
-                        open.fetch_sub(1, Ordering::Relaxed);
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -153,10 +152,10 @@ impl Flood {
         let flood = Self {
             tasks: (0..count).map(one).collect(),
             stop,
-            open,
+            begun,
         };
         wait::until("the flood has begun", PATIENCE, || {
-            flood.open.load(Ordering::Relaxed) >= count / 2
+            flood.begun.load(Ordering::Relaxed) >= count / 2
         });
         flood
     }
