@@ -306,3 +306,70 @@ fn public_key(
     }
     Ok(bytes.into_vec().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(algorithm: Algorithm, secret: &str) -> Result<Key, &'static str> {
+        let secret = Secret::new(secret.to_owned()).unwrap();
+        Key::prepare(algorithm, &secret, Encoding::Text, "")
+    }
+
+    #[test]
+    fn agrees_with_rfc_4231_test_case_2() {
+        let parts: [Cow<'_, [u8]>; 2] = [b"what do ya want ".into(), b"for nothing?".into()];
+        let digest = key(Algorithm::HmacSha256, "Jefe").unwrap().digest(&parts);
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(Encoding::Hex.encode(digest.as_slice()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_secret_loses_its_prefix_and_may_lack_padding() {
+        for text in [
+            "whsec_c2VjcmV0",
+            "c2VjcmV0",
+            "whsec_c2VjcmU",
+            "whsec_c2VjcmU=",
+        ] {
+            let secret = Secret::new(text.to_owned()).unwrap();
+            let key = Key::prepare(Algorithm::Token, &secret, Encoding::Base64, "whsec_");
+            let Key::Token(token) = key.unwrap() else {
+                panic!("not a token")
+            };
+            assert!(token.starts_with(b"secre"), "{text}");
+        }
+        let secret = Secret::new("whsec_!".to_owned()).unwrap();
+        let refused = Key::prepare(Algorithm::HmacSha256, &secret, Encoding::Base64, "whsec_");
+        assert_eq!(refused.unwrap_err(), "the secret is not valid base64");
+    }
+
+    #[test]
+    fn a_public_key_that_is_none_is_refused() {
+        for text in [
+            "no key",
+            "00",
+            "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----",
+        ] {
+            assert!(key(Algorithm::Ed25519, text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn signatures_go_there_and_back(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
+            for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64Url] {
+                let text = encoding.encode(&bytes).unwrap();
+                let decoded = encoding.decode(text.as_bytes());
+                prop_assert_eq!(decoded.as_deref(), Some(&bytes[..]));
+            }
+        }
+
+        #[test]
+        fn nothing_but_digits_is_hexadecimal(text in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let is_hex = text.len() % 2 == 0 && text.iter().all(u8::is_ascii_hexdigit);
+            prop_assert_eq!(Encoding::Hex.decode(&text).is_some(), is_hex);
+        }
+    }
+}

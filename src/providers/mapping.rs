@@ -316,3 +316,52 @@ fn decimal(text: &str, power: usize) -> Option<i128> {
         .collect();
     format!("{whole}{fraction}").parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_become_rfc_3339_or_nothing() {
+        for (text, unit, expected) in [
+            (
+                "1795132798",
+                TimeUnit::Seconds,
+                Some("2026-11-19T23:59:58Z"),
+            ),
+            (
+                "1795132798.5",
+                TimeUnit::Seconds,
+                Some("2026-11-19T23:59:58.5Z"),
+            ),
+            (
+                "1795132798000",
+                TimeUnit::Milliseconds,
+                Some("2026-11-19T23:59:58Z"),
+            ),
+            (
+                "2026-08-01 07:59:58 UTC",
+                TimeUnit::Text,
+                Some("2026-08-01T07:59:58Z"),
+            ),
+            (
+                "2026-08-01T07:59:58+02:00",
+                TimeUnit::Text,
+                Some("2026-08-01T07:59:58+02:00"),
+            ),
+            ("soon", TimeUnit::Text, None),
+            ("-1", TimeUnit::Seconds, None),
+            ("1e9", TimeUnit::Seconds, None),
+            ("9999999999999999", TimeUnit::Seconds, None),
+        ] {
+            assert_eq!(rfc3339(text, unit).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_are_trimmed_and_empty_ones_are_none() {
+        let found: Vec<_> = lines(b"{}\r\n\n [1] \n").collect();
+        assert_eq!(found, [b"{}".as_slice(), b"[1]"]);
+        assert_eq!(lines(b" \n").count(), 0);
+    }
+}

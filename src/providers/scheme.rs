@@ -405,3 +405,131 @@ impl Scheme {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, Method, Uri};
+    use proptest::prelude::*;
+
+    fn scheme() -> Scheme {
+        let name = HeaderName::from_static("x-signature");
+        let secret = crate::config::Secret::new("a secret of ours".to_owned()).unwrap();
+        let key = Key::prepare(Algorithm::HmacSha256, &secret, Encoding::Text, "").unwrap();
+        Scheme {
+            signature: Placement {
+                location: Location::Header(vec![name]),
+                separator: Some(b','),
+                field: Some("v1".to_owned()),
+                prefix: String::new(),
+                encoding: Encoding::Hex,
+            },
+            content: Text::parse("{timestamp}.{body}").unwrap(),
+            timestamp: Some(Timestamp {
+                location: Location::Field("t".to_owned()),
+                unit: Unit::Seconds,
+                tolerance: Some(Tolerance {
+                    past: Duration::from_secs(300),
+                    future: Duration::from_secs(60),
+                }),
+            }),
+            key_settings: KeySettings {
+                algorithm: Algorithm::HmacSha256,
+                encoding: Encoding::Text,
+                prefix: String::new(),
+            },
+            keys: vec![(3, key)],
+        }
+    }
+
+    const NOW: u64 = 1_795_132_800;
+
+    fn verify(value: &str, body: &[u8], now: u64) -> Result<usize, Unverified> {
+        let name = HeaderName::from_static("x-signature");
+        let headers = HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())]);
+        let request = Request {
+            method: &Method::POST,
+            target: &Uri::from_static("/x"),
+            headers: &headers,
+            body,
+            public_url: None,
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(now),
+        };
+        let (scheme, scope) = (scheme(), Scope::raw(&request));
+        let verdict = scheme.verify(&scope);
+        // Whatever the whole request is taken for, its head is too.
+        assert!(verdict.is_err() || scheme.check_head(&request).is_ok());
+        verdict
+    }
+
+    fn signature(time: &str, body: &[u8]) -> String {
+        let parts: [Cow<'_, [u8]>; 3] = [time.as_bytes().into(), b".".into(), body.into()];
+        let scheme = scheme();
+        let (_, key) = scheme.keys.first().unwrap();
+        Encoding::Hex.encode(key.digest(&parts).as_slice()).unwrap()
+    }
+
+    #[test]
+    fn the_pairs_of_a_header_are_taken_in_any_order() {
+        let good = signature("1795132800", b"body");
+        let other = "0".repeat(64);
+        for value in [
+            format!("t=1795132800,v1={good}"),
+            format!("v0=x, v1={other} , v1={good},t=1795132800"),
+        ] {
+            assert_eq!(verify(&value, b"body", NOW), Ok(3), "{value}");
+            assert_eq!(
+                verify(&value, b"Body", NOW),
+                Err(Unverified::InvalidSignature)
+            );
+        }
+        let twice = format!("t=1795132800,t=1795132800,v1={good}");
+        for value in [
+            twice,
+            format!("v1={good}"),
+            "t=1795132800".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(
+                verify(&value, b"body", NOW),
+                Err(Unverified::InvalidSignature),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_tolerances_are_inclusive_and_hold_on_their_own_side() {
+        let value = format!("t=1795132800,v1={}", signature("1795132800", b"body"));
+        assert_eq!(verify(&value, b"body", NOW + 300), Ok(3));
+        assert_eq!(verify(&value, b"body", NOW - 60), Ok(3));
+        for now in [NOW + 301, NOW - 61] {
+            assert_eq!(
+                verify(&value, b"body", now),
+                Err(Unverified::StaleTimestamp)
+            );
+        }
+    }
+
+    #[test]
+    fn numbered_headers_are_those_with_a_number() {
+        assert!(is_numbered("x-signature-12", "x-signature-"));
+        for other in ["x-signature-", "x-signature-a", "x-other-1"] {
+            assert!(!is_numbered(other, "x-signature-"), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_passes_without_the_secret(value in "(t=1795132800,)?[ -~]{0,200}") {
+            prop_assert!(verify(&value, b"body", NOW).is_err());
+        }
+
+        #[test]
+        fn what_is_signed_passes_with_anything_around_it(around in "[a-z0-9= ]{0,20}", body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assume!(!around.trim_start().starts_with("t="));
+            let value = format!("{around},t=1795132800,v1={}", signature("1795132800", &body));
+            prop_assert_eq!(verify(&value, &body, NOW), Ok(3));
+        }
+    }
+}

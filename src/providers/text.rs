@@ -312,3 +312,100 @@ impl Choice {
         self.0.iter().map(|alternative| &alternative.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::Request;
+    use super::*;
+    use crate::json::Document;
+    use http::{HeaderMap, Method, Uri};
+    use proptest::prelude::*;
+    use std::time::SystemTime;
+
+    fn filled(template: &str, headers: &HeaderMap, body: &str) -> Option<String> {
+        let target = Uri::from_static("/x?a=1%2B1&twice=1&twice=2");
+        let request = Request {
+            method: &Method::POST,
+            target: &target,
+            headers,
+            body: body.as_bytes(),
+            public_url: Some("https://hooks.example.com/x"),
+            at: SystemTime::UNIX_EPOCH,
+        };
+        let document = Document::parse(body.as_bytes()).unwrap();
+        let scope = Scope {
+            node: Some(document.root()),
+            timestamp: Some(b"17"),
+            ..Scope::raw(&request)
+        };
+        Text::parse(template).unwrap().fill(&scope).ok().flatten()
+    }
+
+    #[test]
+    fn placeholders_are_filled_from_the_request_and_its_event() {
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-b"),
+            http::HeaderValue::from_static("B"),
+        )]);
+        let body = r#"{"a":{"b":7},"empty":"","none":null}"#;
+        for (template, expected) in [
+            ("v0:{timestamp}.{method}", Some("v0:17.POST")),
+            ("{header:x-a|x-b}-{/a/b}", Some("B-7")),
+            ("{query:a}", Some("1+1")),
+            (
+                "{url}",
+                Some("https://hooks.example.com/x?a=1%2B1&twice=1&twice=2"),
+            ),
+            ("{path}", Some("/x")),
+            ("plain", Some("plain")),
+            ("{/empty}", None),
+            ("{/none}", None),
+            ("{/a}", None),
+            ("{header:x-a}", None),
+            ("{form:a}", None),
+            ("{query:twice}", None),
+        ] {
+            let found = filled(template, &headers, body);
+            assert_eq!(found.as_deref(), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_what_to_write() {
+        for (template, words) in [
+            ("{", "has no `}`"),
+            ("a}", "has no `{`"),
+            ("{nothing}", "known: {timestamp}"),
+            ("{header:}", "has no name"),
+            ("{header:a b}", "not a valid header name"),
+            ("{/a~2}", "{/a~2}"),
+        ] {
+            let mistake = Text::parse(template).unwrap_err();
+            assert!(mistake.contains(words), "{template}: {mistake}");
+        }
+    }
+
+    #[test]
+    fn only_delimiters_are_decoded_in_a_url() {
+        assert_eq!(decode_delimiters("a%3Ab%2Fc%20d%zz%"), "a:b/c%20d%zz%");
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_braces_stands_for_itself(text in "[^{}]{1,40}") {
+            prop_assert_eq!(filled(&text, &HeaderMap::new(), "{}"), Some(text));
+        }
+
+        #[test]
+        fn any_text_is_a_template_or_a_mistake(text in "[{}a-z:/|~]{0,40}") {
+            if let Ok(template) = Text::parse(&text) {
+                let is_literal = |part: &&Part| matches!(part, Part::Literal(_));
+                let placeholders = template.parts.iter().filter(|part| !is_literal(part)).count();
+                // A pointer may lead to a name with an opening brace.
+                let (opened, closed) = (text.matches('{').count(), text.matches('}').count());
+                prop_assert!(placeholders <= opened);
+                prop_assert_eq!(placeholders, closed);
+            }
+        }
+    }
+}
