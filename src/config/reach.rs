@@ -101,7 +101,7 @@ fn literal_beginning(glob: &str) -> &str {
 
 /// Types that a provider adds later are carried too, so that these can only be warned of.
 fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: &[&Source]) {
-    if sources.iter().any(|source| source.mapping.types.is_empty()) {
+    if sources.iter().any(|source| !source.mapping.types_are_all) {
         return;
     }
     let all_known = || sources.iter().flat_map(|source| &source.mapping.types);

@@ -59,6 +59,8 @@ pub struct Mapping {
     pub key: Choice,
     /// The types that bound the metrics' label.
     pub types: Vec<String>,
+    /// Whether these are all that there are, so that a route for another one is probably a mistake.
+    pub types_are_all: bool,
     /// Takes the place of the templates.
     pub hook: Option<Hook>,
 }

@@ -96,6 +96,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         subject: read_choice(&mut event, "subject"),
         key: read_choice(&mut event, "key"),
         types: event.texts("types").unwrap_or_default(),
+        types_are_all: event.flag("types_are_all", false),
         hook,
     };
     event.finish();
@@ -180,6 +181,12 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         (None, Some(text)) => Body::Text(text?),
         (None, None) => Body::Empty,
     };
+    // An echo without a type could be taken for a page.
+    let usual = match body {
+        Body::Empty => None,
+        Body::Text(_) => Some(HeaderValue::from_static("text/plain")),
+        Body::Json(_) => Some(HeaderValue::from_static("application/json")),
+    };
     let handshake = Handshake {
         method,
         conditions,
@@ -188,7 +195,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
             status: status
                 .and_then(|status| StatusCode::from_u16(status).ok())
                 .unwrap_or(StatusCode::OK),
-            content_type,
+            content_type: content_type.or(usual),
             body,
         },
     };
