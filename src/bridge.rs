@@ -344,9 +344,10 @@ impl Bridge {
         &self.permits
     }
 
-    pub(crate) fn note_verified(&self, source: &Source, secret_index: usize) {
+    pub(crate) fn note_verified(&self, source: &Source, secret_index: Option<usize>) {
         let secrets = self.source_metrics(source).map(|metrics| &metrics.secrets);
-        if let Some(used) = secrets.and_then(|secrets| secrets.get(secret_index)) {
+        let used = secrets.zip(secret_index);
+        if let Some(used) = used.and_then(|(secrets, index)| secrets.get(index)) {
             used.set(unix_seconds());
         }
     }

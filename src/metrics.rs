@@ -106,7 +106,7 @@ pub struct Events(Vec<EventCounter>);
 #[derive(Debug)]
 struct EventCounter {
     broker: BrokerId,
-    event_type: &'static str,
+    event_type: String,
     topic: String,
     counter: IntCounter,
 }
@@ -118,7 +118,7 @@ impl Events {
         // The most precise one comes first.
         let found = self.0.iter().find(|known| {
             known.broker == broker
-                && fits(known.event_type, event_type)
+                && fits(&known.event_type, event_type)
                 && fits(&known.topic, topic)
         });
         if let Some(known) = found {
@@ -508,12 +508,7 @@ impl Families {
             let mut events = Events::default();
             if let Action::Publish(forwarding) = &route.action {
                 for destination in forwarding.destinations() {
-                    let types = source
-                        .provider
-                        .event_types()
-                        .iter()
-                        .copied()
-                        .filter(|event_type| route.matches(event_type));
+                    let types = known_types(source).filter(|event_type| route.matches(event_type));
                     let known = types.flat_map(|event_type| {
                         destination
                             .topics_for(Some(event_type), name)
@@ -541,7 +536,7 @@ impl Families {
         let mut dead_letters = Events::default();
         for otherwise in [&source.on_invalid, &source.on_unrouted] {
             if let Otherwise::DeadLetter { broker, topic } = otherwise {
-                let types = source.provider.event_types().iter().copied().chain([OTHER]);
+                let types = known_types(source).chain([OTHER]);
                 let pairs = types.map(|event_type| (event_type, Some(topic.clone())));
                 let broker = (*broker, config.broker(*broker).name.as_str());
                 let known = self.events(series, name, broker, pairs)?;
@@ -559,12 +554,12 @@ impl Families {
         })
     }
 
-    fn events(
+    fn events<'a>(
         &self,
         series: &mut Series,
         source: &str,
         (broker, broker_name): (BrokerId, &str),
-        pairs: impl Iterator<Item = (&'static str, Option<String>)>,
+        pairs: impl Iterator<Item = (&'a str, Option<String>)>,
     ) -> Result<Events, prometheus::Error> {
         let counters = pairs.map(|(event_type, topic)| {
             let topic = topic.unwrap_or_else(|| OTHER.to_owned());
@@ -572,7 +567,7 @@ impl Families {
             let counter = self.events.member(series, &labels)?;
             Ok(EventCounter {
                 broker,
-                event_type,
+                event_type: event_type.to_owned(),
                 topic,
                 counter,
             })
@@ -602,6 +597,10 @@ impl Families {
             errors,
         })
     }
+}
+
+fn known_types(source: &Source) -> impl Iterator<Item = &str> {
+    source.mapping.types.iter().map(String::as_str)
 }
 
 fn family<V: Collector + Clone + 'static>(

@@ -4,19 +4,15 @@
 use std::sync::LazyLock;
 
 use hookbridge::json::{Document, Fault, Kind, Schema};
-use hookbridge::providers;
-use http::HeaderMap;
+use hookbridge::providers::synq;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    let text = providers::synq::Synq.schema().expect("the preset has one");
-    let schema = serde_json::from_str(text).expect("it is JSON");
+    let schema = serde_json::from_str(synq::SCHEMA).expect("it is JSON");
     Schema::compile(&schema).expect("it is a schema")
 });
-
-use hookbridge::providers::Provider as _;
 
 fuzz_target!(|body: &[u8]| {
     let value = serde_json::from_slice::<Value>(body);
@@ -39,7 +35,7 @@ fuzz_target!(|body: &[u8]| {
         whole.get(quotes..whole.len() - quotes)
     );
     let violations = SCHEMA.validate(document.root()).is_err();
-    let identity = providers::synq::Synq.identify(&HeaderMap::new(), &document);
+    let identity = synq::identify(document.root());
     // Asked last: looking a name up is what finds it ambiguous.
     let ambiguous = document.ambiguous_name().is_some();
     if let (Ok(identity), Ok(value), false, false) = (identity, value, ambiguous, violations) {

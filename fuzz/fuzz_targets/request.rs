@@ -9,9 +9,9 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookbridge::brokers::{Kind, Message};
 use hookbridge::config::{Config, ConfigFile, Origin, Secret};
-use hookbridge::ingress::{Received, Verdict, decide, verify};
-use hookbridge::providers::{Provider as _, synq::Synq};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
+use hookbridge::providers::sign::{Unsigned, sign};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sha2::Sha256;
@@ -106,18 +106,28 @@ fuzz_target!(|input: &[u8]| {
     let now = UNIX_EPOCH + NOW;
     if must_sign {
         let secret = Secret::new(SECRET.to_owned()).expect("it is not empty");
-        headers.extend(Synq.sign(body, &secret, now).expect("it can be signed"));
+        let unsigned = Unsigned {
+            method: &Method::POST,
+            url: &Uri::from_static("http://localhost/hooks/synq"),
+            headers: &HeaderMap::new(),
+            body,
+            at: now,
+        };
+        let authentication = &CONFIG.sources[0].authentication;
+        headers.extend(sign(authentication, &secret, unsigned).expect("it can be signed"));
     }
     let source = Arc::clone(&CONFIG.sources[0]);
     let received = Received::from_parts(source, headers.clone(), Bytes::copy_from_slice(body), now);
-    let Ok(verified) = verify(received, now) else {
+    let Ok(verified) = verify(received) else {
         return;
     };
     assert!(
         is_signed(&headers, body),
         "accepted though nobody signed it: {headers:?}"
     );
-    let decision = decide(&verified);
+    let Decided::Event(decision) = decide(&verified) else {
+        panic!("SYNQ has neither batches nor handshakes");
+    };
     match &decision.verdict {
         Verdict::Publish { delivery, .. } => {
             let id = decision.event_id.as_ref().expect("it has an id").as_str();

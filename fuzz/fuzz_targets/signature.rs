@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hookbridge::config::Secret;
-use hookbridge::providers::{Provider as _, Verifier, VerifierSettings, synq::Synq};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use hookbridge::config::{Config, ConfigFile, Origin, Secret};
+use hookbridge::providers::sign::{Unsigned, sign};
+use hookbridge::providers::{Authentication, Request, Scope};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use libfuzzer_sys::fuzz_target;
 use sha2::Sha256;
 
@@ -18,12 +19,27 @@ fn secret() -> Secret {
     Secret::new(SECRET.to_owned()).expect("it is not empty")
 }
 
-static VERIFIER: LazyLock<Box<dyn Verifier>> = LazyLock::new(|| {
-    Synq.verifier(VerifierSettings {
-        secrets: vec![secret()],
-        tolerance: Some(Duration::from_secs(300)),
-    })
+static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+    let text = r#"
+[brokers.main]
+kind = "kafka"
+bootstrap_servers = "localhost:9092"
+[sources.synq]
+secrets = ["whs_fuzz"]
+tolerance = "5m"
+[[routes]]
+topic = "t"
+"#;
+    let (name, text) = ("fuzz.toml".to_owned(), text.to_owned());
+    let files = vec![ConfigFile::Text { name, text }];
+    let environment = Vec::new();
+    let config = Origin { files, environment }.load();
+    config.unwrap_or_else(|problems| panic!("{problems}"))
 });
+
+fn authentication() -> &'static Authentication {
+    &CONFIG.sources[0].authentication
+}
 
 fn digest(timestamp: &[u8], body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC takes any key");
@@ -35,7 +51,15 @@ fn digest(timestamp: &[u8], body: &[u8]) -> String {
 }
 
 fn verify(headers: &HeaderMap, body: &[u8]) -> bool {
-    VERIFIER.verify(headers, body, UNIX_EPOCH + NOW).is_ok()
+    let request = Request {
+        method: &Method::POST,
+        target: &Uri::from_static("/hooks/synq"),
+        headers,
+        body,
+        public_url: None,
+        at: UNIX_EPOCH + NOW,
+    };
+    authentication().verify(&Scope::raw(&request)).is_ok()
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -69,9 +93,14 @@ fuzz_target!(|input: &[u8]| {
         assert!(signed, "accepted though nobody signed it: {headers:?}");
     }
     // A genuine one is accepted, and no other body with it.
-    let genuine = Synq
-        .sign(body, &secret(), UNIX_EPOCH + NOW)
-        .expect("it can be signed");
+    let unsigned = Unsigned {
+        method: &Method::POST,
+        url: &Uri::from_static("http://localhost/hooks/synq"),
+        headers: &HeaderMap::new(),
+        body,
+        at: UNIX_EPOCH + NOW,
+    };
+    let genuine = sign(authentication(), &secret(), unsigned).expect("it can be signed");
     assert!(verify(&genuine, body));
     let mut other = body.to_vec();
     other.push(b' ');

@@ -7,10 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hookbridge::config::{Config, ConfigFile, Origin, Secret, Template};
-use hookbridge::ingress::{Received, Verdict, decide, verify};
-use hookbridge::providers::{Provider as _, synq::Synq};
-use http::HeaderMap;
+use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
+use hookbridge::providers::sign::{Unsigned, sign};
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Uri};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -112,7 +112,14 @@ fuzz_target!(|input: &[u8]| {
     let Some(config) = config(template) else {
         return;
     };
-    let signed = Synq.sign(body, &SECRET, UNIX_EPOCH + NOW);
+    let unsigned = Unsigned {
+        method: &Method::POST,
+        url: &Uri::from_static("http://localhost/hooks/synq"),
+        headers: &HeaderMap::new(),
+        body,
+        at: UNIX_EPOCH + NOW,
+    };
+    let signed = sign(&config.sources[0].authentication, &SECRET, unsigned);
     let mut headers: HeaderMap = signed.expect("it can be signed");
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let received = Received::from_parts(
@@ -121,8 +128,10 @@ fuzz_target!(|input: &[u8]| {
         Bytes::copy_from_slice(body),
         UNIX_EPOCH + NOW,
     );
-    let verified = verify(received, UNIX_EPOCH + NOW).expect("it is signed");
-    let decision = decide(&verified);
+    let verified = verify(received).expect("it is signed");
+    let Decided::Event(decision) = decide(&verified) else {
+        panic!("SYNQ has neither batches nor handshakes");
+    };
     if let Verdict::Publish { delivery, .. } = &decision.verdict {
         // Larger numbers than serde_json reads go on as they are.
         let Ok(value) = serde_json::from_slice::<Value>(body) else {

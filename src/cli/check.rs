@@ -208,7 +208,7 @@ impl<'c> Became<'c> {
         });
         let sources = config.sources.iter().map(|source| SourceRow {
             name: &source.name,
-            provider: source.provider.name(),
+            provider: source.provider,
             path: &source.path,
             secrets: source.secret_count,
             on_invalid: otherwise(config, &source.on_invalid),

@@ -5,21 +5,22 @@ use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use http::Uri;
+use http::{Method, Uri};
 use tokio::time::Instant;
 
 use super::http_client::post;
-use super::{Done, Outcome, runtime, samples, style, tail};
+use super::{Done, Outcome, runtime, samples, send, style, tail};
 use crate::brokers::{From, MockCluster, Subscription};
 use crate::config::{Config, ConfigFile, Origin, Secret};
 use crate::printable::printable;
-use crate::providers::{self, Provider};
+use crate::providers::Preset;
+use crate::providers::sign::{Unsigned, sign};
 use crate::service::{Service, termination};
 
 /// The same file that `hookbridge check --config config/demo.toml` reads.
 const CONFIG: &str = include_str!("../../config/demo.toml");
 const SECRET: &str = "demo-secret";
-const SOURCE: &str = "synq";
+const SYNQ: &str = "synq";
 
 /// Where the demo listens if it can.
 const USUAL_PORT: u16 = 8080;
@@ -32,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
+    /// The provider whose events are sent
+    #[arg(long, value_name = "NAME", default_value = SYNQ)]
+    provider: String,
     /// Send so many samples, and exit when all of them were consumed
     #[arg(long, value_name = "N")]
     events: Option<usize>,
@@ -45,14 +49,24 @@ pub(super) fn run(options: &Options) -> Outcome {
 }
 
 async fn demo(options: &Options) -> Outcome {
-    let provider = providers::find(SOURCE).ok_or("the demo's provider is missing")?;
-    let topics = load("127.0.0.1:1", 0)?
-        .broker_ids()
-        .next()
-        .map(|id| load("127.0.0.1:1", 0).map(|config| config.known_destinations(id)));
-    let topics = topics.ok_or("the demo's configuration has no broker")??;
+    let provider = send::find_preset(&options.provider)?;
+    let authentication = provider.authentication(None)?;
+    if provider.samples().is_empty() || authentication.is_asymmetric() {
+        return Err(format!(
+            "there is no demo of {}: try synq, github, stripe, slack, hubspot or dropbox",
+            provider.name
+        )
+        .into());
+    }
+    let port = free_port()?;
+    let topics = {
+        let config = load(provider, "127.0.0.1:1", port)?;
+        let broker = config.broker_ids().next();
+        let broker = broker.ok_or("the demo's configuration has no broker")?;
+        config.known_destinations(broker)
+    };
     let cluster = MockCluster::start(&topics)?;
-    let config = load(&cluster.bootstrap_servers(), free_port())?;
+    let config = load(provider, &cluster.bootstrap_servers(), port)?;
     let settings = config
         .brokers
         .first()
@@ -60,9 +74,10 @@ async fn demo(options: &Options) -> Outcome {
         .settings
         .clone();
     let service = Service::start(config).await?;
-    let url: Uri = format!("http://{}/hooks/{SOURCE}", service.address()).parse()?;
+    let url: Uri = format!("http://{}/hooks/{}", service.address(), provider.name).parse()?;
     let mut subscription = Subscription::start(&settings, &topics, From::Start).await?;
     introduce(
+        provider,
         &url,
         &service.admin_address().to_string(),
         &cluster.bootstrap_servers(),
@@ -107,7 +122,25 @@ async fn demo(options: &Options) -> Outcome {
     Ok(done)
 }
 
-fn load(bootstrap_servers: &str, port: u16) -> Result<Config, crate::config::Problems> {
+/// The demo's configuration, with another provider in SYNQ's place where one was named.
+fn config_for(provider: &Preset, port: u16) -> String {
+    let name = provider.name;
+    if name == SYNQ {
+        return CONFIG.to_owned();
+    }
+    let text = CONFIG.replace(
+        "[sources.synq]",
+        &format!("[sources.{name}]\npublic_url = \"http://127.0.0.1:{port}/hooks/{name}\""),
+    );
+    let text = text.replace("types = [\"issue_*\", \"incident_*\", \"ping\"]\n", "");
+    text.replace("synq.{type}", &format!("{name}.events"))
+}
+
+fn load(
+    provider: &Preset,
+    bootstrap_servers: &str,
+    port: u16,
+) -> Result<Config, crate::config::Problems> {
     let variables = [
         ("DEMO_KAFKA", bootstrap_servers.to_owned()),
         ("DEMO_PORT", port.to_string()),
@@ -119,27 +152,44 @@ fn load(bootstrap_servers: &str, port: u16) -> Result<Config, crate::config::Pro
         .collect();
     let files = vec![ConfigFile::Text {
         name: "config/demo.toml".to_owned(),
-        text: CONFIG.to_owned(),
+        text: config_for(provider, port),
     }];
     Origin { files, environment }.load()
 }
 
-/// The usual port, or any where that one is taken.
-fn free_port() -> u16 {
-    if TcpListener::bind(("127.0.0.1", USUAL_PORT)).is_ok() {
-        USUAL_PORT
-    } else {
-        0
-    }
+/// The usual port, or any where that one is taken. Some providers sign it, so it must be known before the service starts.
+fn free_port() -> std::io::Result<u16> {
+    let usual = TcpListener::bind(("127.0.0.1", USUAL_PORT));
+    let listener = usual.or_else(|_taken| TcpListener::bind(("127.0.0.1", 0)))?;
+    Ok(listener.local_addr()?.port())
 }
 
-fn introduce(url: &Uri, admin: &str, bootstrap_servers: &str) -> std::io::Result<()> {
+fn introduce(
+    provider: &Preset,
+    url: &Uri,
+    admin: &str,
+    bootstrap_servers: &str,
+) -> std::io::Result<()> {
     style::println(style::bold(
         "Hookbridge demo: signed webhooks in, Kafka messages out.",
     ))?;
     style::println(format_args!(
         "An embedded Kafka listens at {bootstrap_servers}, the bridge at {url}, its metrics at http://{admin}/metrics."
     ))?;
+    let name = provider.name;
+    if name != SYNQ {
+        let known = provider.samples();
+        let sample = known.first().map_or("", |sample| &sample.event_type);
+        style::println(format_args!(
+            "Send an event of your own, and read the topic:\n"
+        ))?;
+        style::println(format_args!(
+            "  hookbridge send --provider {name} --secret {SECRET} --url {url} --sample {sample}"
+        ))?;
+        return style::println(format_args!(
+            "  kcat -b {bootstrap_servers} -C -e -t {name}.events -f '%t %k %h\\n%s\\n'\n"
+        ));
+    }
     style::println(format_args!(
         "Post an event of your own, and read a topic:\n"
     ))?;
@@ -158,25 +208,28 @@ fn introduce(url: &Uri, admin: &str, bootstrap_servers: &str) -> std::io::Result
 }
 
 /// Posts samples of all types in turn; stops at the first that is not taken.
-async fn send(
-    provider: &'static dyn Provider,
-    url: Uri,
-    events: Option<usize>,
-) -> Result<(), String> {
+async fn send(provider: &'static Preset, url: Uri, events: Option<usize>) -> Result<(), String> {
     let secret = Secret::new(SECRET.to_owned()).ok_or("the demo's secret is empty")?;
-    let types = provider.event_types().iter().cycle();
-    for event_type in types.take(events.unwrap_or(usize::MAX)) {
-        let (_, body) = samples::fresh(provider, event_type)
-            .ok_or_else(|| format!("there is no sample {event_type}"))?;
-        let headers = provider
-            .sign(&body, &secret, SystemTime::now())
-            .map_err(|error| error.to_string())?;
+    let authentication = provider.authentication(None)?;
+    let samples = provider.samples();
+    for sample in samples.iter().cycle().take(events.unwrap_or(usize::MAX)) {
+        let samples::Fresh { mut headers, body } = samples::fresh(sample);
+        let unsigned = Unsigned {
+            method: &Method::POST,
+            url: &url,
+            headers: &headers,
+            body: &body,
+            at: SystemTime::now(),
+        };
+        let signature = sign(&authentication, &secret, unsigned);
+        headers.extend(signature.map_err(|error| error.to_string())?);
         let answer = post(&url, headers, body.into())
             .await
             .map_err(|error| error.to_string())?;
         if !answer.status.is_success() {
             return Err(format!(
-                "a sample {event_type} was answered {}: {}",
+                "a sample {} was answered {}: {}",
+                sample.event_type,
                 answer.status,
                 printable(&String::from_utf8_lossy(&answer.body))
             ));

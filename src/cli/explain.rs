@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use super::{ConfigFiles, Done, Error, Outcome, style};
 use crate::config::{Config, Source};
 use crate::ingress::{
-    Addressed, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation, check_head,
-    decide,
+    Addressed, Decided, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation,
+    check_head, decide,
 };
 use crate::printable::{printable, printable_json};
 use crate::providers::EventId;
@@ -44,31 +44,60 @@ pub(super) fn run(options: &Options) -> Outcome {
     let config = options.files.load_without_signing_secrets()?;
     let source = find_source(&config, &options.source)?;
     let body = read_body(options, source.max_body)?;
-    let headers = headers(&options.headers)?;
+    let mut headers = headers(&options.headers)?;
+    headers
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/json"));
     let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    let decision = match check_head(&source, &options.method, &headers, Some(length)) {
-        Err(refusal) => Decision {
+    let decided = match check_head(&source, &options.method, &headers, Some(length)) {
+        Err(refusal) => Decided::Event(Decision {
             event_id: None,
             event_type: None,
             verdict: Verdict::Refuse(refusal),
-        },
+        }),
         // The signature can't be judged here: this is the one place that takes a request for genuine.
         Ok(_) => {
             let received = Received::from_parts(source, headers, body.into(), SystemTime::now());
             decide(&Verified::assumed(received))
         }
     };
-    let explanation = Explanation::new(&config, &decision);
-    if options.json {
-        style::println(printable_json(&serde_json::to_string(&explanation)?))?;
-    } else {
-        style::print(explanation.to_text())?;
+    match &decided {
+        Decided::Event(decision) => {
+            show(options.json, &[Explanation::new(&config, decision)])?;
+            return Ok(if matches!(decision.verdict, Verdict::Refuse(_)) {
+                Done::Badly
+            } else {
+                Done::Well
+            });
+        }
+        Decided::Batch(decisions) => {
+            let explain = |decision| Explanation::new(&config, decision);
+            let all: Vec<_> = decisions.iter().map(explain).collect();
+            show(options.json, &all)?;
+        }
+        Decided::Handshake(reply) => {
+            let told = Explanation {
+                verdict: "handshake",
+                status: Some(reply.status.as_u16()),
+                ..Explanation::default()
+            };
+            show(options.json, &[told])?;
+        }
     }
-    Ok(if matches!(decision.verdict, Verdict::Refuse(_)) {
-        Done::Badly
-    } else {
-        Done::Well
-    })
+    Ok(Done::Well)
+}
+
+/// One object, or the lines of each event.
+fn show(as_json: bool, explanations: &[Explanation<'_>]) -> Result<(), Error> {
+    if as_json {
+        let text = match explanations {
+            [only] => serde_json::to_string(only)?,
+            several => serde_json::to_string(&serde_json::json!({ "events": several }))?,
+        };
+        return Ok(style::println(printable_json(&text))?);
+    }
+    let texts: Vec<_> = explanations.iter().map(Explanation::to_text).collect();
+    Ok(style::print(texts.join("\n"))?)
 }
 
 /// The event, or as much of it as shows that it is too large.
@@ -113,7 +142,8 @@ fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {
         })
 }
 
-fn headers(lines: &[String]) -> Result<HeaderMap, String> {
+/// Headers as they are written in arguments.
+pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for line in lines {
         let wrong = || format!("`{line}` is no header; write `Name: value`");
@@ -124,9 +154,6 @@ fn headers(lines: &[String]) -> Result<HeaderMap, String> {
             HeaderValue::from_str(value.trim()).map_err(|_| wrong())?,
         );
     }
-    headers
-        .entry(CONTENT_TYPE)
-        .or_insert(HeaderValue::from_static("application/json"));
     Ok(headers)
 }
 

@@ -20,6 +20,7 @@ mod demo;
 mod explain;
 mod http_client;
 mod problems;
+mod providers;
 mod replay;
 mod run;
 mod samples;
@@ -81,6 +82,8 @@ enum Command {
     Explain(explain::Options),
     /// Sign an event as its provider does and post it
     Send(send::Options),
+    /// List the providers there are presets for, or explain one of them
+    Providers(providers::Options),
     /// Subscribe to the configured topics and print messages as they come
     Tail(tail::Options),
     /// Publish dead letters, and events that took a fallback, where they belong
@@ -247,6 +250,7 @@ impl Arguments {
                 | Command::Check(_)
                 | Command::Explain(_)
                 | Command::Send(_)
+                | Command::Providers(_)
         );
         let levels = self.logs.log.unwrap_or_else(|| match quiet {
             true => Levels::errors(),
@@ -259,6 +263,7 @@ impl Arguments {
             Command::Check(options) => check::run(&options),
             Command::Explain(options) => explain::run(&options),
             Command::Send(options) => send::run(&options),
+            Command::Providers(options) => providers::run(&options),
             Command::Tail(options) => tail::run(&options),
             Command::Replay(options) => replay::run(&options),
             Command::Completions(options) => completions::run(&options),

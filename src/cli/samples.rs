@@ -2,37 +2,90 @@
 
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::json::Document;
-use crate::providers::{EventId, Provider};
+use crate::providers::{EventId, Preset, Sample};
 
-/// An event of this type with a fresh id.
-pub(super) fn fresh(provider: &dyn Provider, event_type: &str) -> Option<(EventId, Vec<u8>)> {
-    let sample = std::str::from_utf8(provider.sample(event_type)?).ok()?;
-    let document = Document::parse(sample.as_bytes()).ok()?;
-    let identity = provider.identify(&HeaderMap::new(), &document).ok()?;
+/// What a sample is sent as.
+pub(super) struct Fresh {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// The sample with a fresh id.
+pub(super) fn fresh(sample: &Sample) -> Fresh {
     let id = EventId::generate(SystemTime::now());
-    let body = sample.replace(identity.event_id.as_str(), id.as_str());
-    Some((id, body.into_bytes()))
+    let fill = |text: &str| text.replace("{uuid}", id.as_str());
+    let headers = sample.headers.iter().filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(&fill(value)).ok()?))
+    });
+    Fresh {
+        headers: headers.collect(),
+        body: fill(&sample.body).into_bytes(),
+    }
+}
+
+/// The sample of this type.
+///
+/// # Errors
+/// There is none; the types that there are samples of.
+pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, String> {
+    let samples = preset.samples();
+    let known: Vec<_> = samples
+        .iter()
+        .map(|sample| sample.event_type.clone())
+        .collect();
+    let found = samples
+        .into_iter()
+        .find(|sample| sample.event_type == event_type);
+    found.ok_or_else(|| match known.as_slice() {
+        [] => format!(
+            "there are no samples of {}; name a file with an event",
+            preset.name
+        ),
+        known => format!(
+            "there is no sample {event_type}; known: {}",
+            known.join(", ")
+        ),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers;
+    use crate::json::Document;
+    use crate::providers::preset::PRESETS;
+    use crate::providers::{self, synq};
 
     #[test]
-    fn only_the_id_is_another() {
-        for provider in providers::ALL {
-            for event_type in provider.event_types() {
-                let (id, body) = fresh(*provider, event_type).unwrap();
-                let document = Document::parse(&body).unwrap();
-                let identity = provider.identify(&HeaderMap::new(), &document).unwrap();
-                assert_eq!(identity.event_id, id);
-                assert_eq!(identity.event_type, *event_type);
-                assert_ne!(fresh(*provider, event_type).unwrap().0, id);
+    fn every_sample_has_an_id_of_its_own_each_time() {
+        for preset in PRESETS {
+            for sample in preset.samples() {
+                let (one, other) = (fresh(&sample), fresh(&sample));
+                assert_eq!(one.headers.len(), sample.headers.len());
+                let is_filled = sample.body.contains("{uuid}")
+                    || sample
+                        .headers
+                        .values()
+                        .any(|value| value.contains("{uuid}"));
+                let differs = (&one.headers, &one.body) != (&other.headers, &other.body);
+                assert_eq!(differs, is_filled, "{} {}", preset.name, sample.event_type);
             }
         }
+    }
+
+    #[test]
+    fn there_is_a_sample_of_every_type_of_synq() {
+        let preset = providers::find("synq").unwrap();
+        let types = preset.read().key("event").unwrap()["types"].clone();
+        for event_type in types.as_array().unwrap() {
+            let event_type = event_type.as_str().unwrap();
+            let fresh = fresh(&find(preset, event_type).unwrap());
+            let document = Document::parse(&fresh.body).unwrap();
+            let identity = synq::identify(document.root()).unwrap();
+            assert_eq!(identity.event_type, event_type);
+        }
+        assert_eq!(preset.samples().len(), types.as_array().unwrap().len());
     }
 }

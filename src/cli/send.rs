@@ -5,20 +5,22 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
-use http::Uri;
+use http::{HeaderMap, Method, Uri};
 
 use super::http_client::{Answer, post};
-use super::{Done, Outcome, runtime, samples, style};
+use super::{Done, Outcome, explain, runtime, samples, style};
 use crate::config::Secret;
 use crate::printable::{printable, printable_lines};
-use crate::providers::{self, Provider};
+use crate::providers::preset::PRESETS;
+use crate::providers::sign::{Unsigned, sign};
+use crate::providers::{self, Preset};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The provider that signs
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// Its signing secret; better in the variable, where no list of processes shows it
+    /// Its signing secret, or a private key (PKCS #8 in base64, or the seed of an Ed25519 key); better in the variable, where no list of processes shows it
     #[arg(
         long,
         value_name = "SECRET",
@@ -26,7 +28,13 @@ pub(super) struct Options {
         hide_env_values = true
     )]
     secret: String,
-    /// Where to post to
+    /// Which of the provider's schemes signs
+    #[arg(long, value_name = "NAME")]
+    scheme: Option<String>,
+    /// A header of the request, as `Name: value`
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// Where to post to, as the provider knows it
     #[arg(long)]
     url: Uri,
     /// Send a sample event of this type, with a fresh id
@@ -37,10 +45,19 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let provider = find_provider(&options.provider)?;
+    let preset = find_preset(&options.provider)?;
     let secret = Secret::new(options.secret.clone()).ok_or("the secret is empty")?;
-    let body = body(options, provider)?;
-    let headers = provider.sign(&body, &secret, SystemTime::now())?;
+    let authentication = preset.authentication(options.scheme.as_deref())?;
+    let (mut headers, body) = event(options, preset)?;
+    headers.extend(explain::headers(&options.headers)?);
+    let unsigned = Unsigned {
+        method: &Method::POST,
+        url: &options.url,
+        headers: &headers,
+        body: &body,
+        at: SystemTime::now(),
+    };
+    headers.extend(sign(&authentication, &secret, unsigned)?);
     let answer = runtime()?.block_on(post(&options.url, headers, body.into()))?;
     print_answer(&answer)?;
     Ok(if answer.status.is_success() {
@@ -50,37 +67,31 @@ pub(super) fn run(options: &Options) -> Outcome {
     })
 }
 
-fn find_provider(name: &str) -> Result<&'static dyn Provider, String> {
+pub(super) fn find_preset(name: &str) -> Result<&'static Preset, String> {
     providers::find(name).ok_or_else(|| {
-        let known: Vec<_> = providers::ALL
-            .iter()
-            .map(|provider| provider.name())
-            .collect();
+        let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
         format!("there is no provider {name}; known: {}", known.join(", "))
     })
 }
 
-fn body(
+type Event = (HeaderMap, Vec<u8>);
+
+fn event(
     options: &Options,
-    provider: &dyn Provider,
-) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    preset: &Preset,
+) -> Result<Event, Box<dyn std::error::Error + Send + Sync>> {
     if let Some(event_type) = &options.sample {
-        let sample = samples::fresh(provider, event_type);
-        let (_, body) = sample.ok_or_else(|| {
-            format!(
-                "there is no sample {event_type}; known: {}",
-                provider.event_types().join(", ")
-            )
-        })?;
-        return Ok(body);
+        let sample = samples::fresh(&samples::find(preset, event_type)?);
+        return Ok((sample.headers, sample.body));
     }
     if let Some(file) = &options.file {
-        return Ok(std::fs::read(file)
-            .map_err(|error| format!("{} can't be read: {error}", file.display()))?);
+        let body = std::fs::read(file)
+            .map_err(|error| format!("{} can't be read: {error}", file.display()))?;
+        return Ok((HeaderMap::new(), body));
     }
     let mut body = Vec::new();
     std::io::stdin().read_to_end(&mut body)?;
-    Ok(body)
+    Ok((HeaderMap::new(), body))
 }
 
 fn print_answer(answer: &Answer) -> std::io::Result<()> {

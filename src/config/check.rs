@@ -54,6 +54,12 @@ pub(super) fn load(
     (config, files)
 }
 
+/// A configuration from its values, for tests.
+#[cfg(test)]
+pub(super) fn from_values(values: Map<String, Value>) -> Result<Config, Problems> {
+    check(values, Reading::default(), &mut Files::default())
+}
+
 fn check(
     values: Map<String, Value>,
     reading: Reading,

@@ -29,14 +29,17 @@ use ipnet::IpNet;
 
 use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::json::Schema;
-use crate::providers::{DedupBy, Provider, Verifier};
+use crate::providers::handshake::Handshake;
+use crate::providers::mapping::Mapping;
+use crate::providers::{Authentication, DedupBy};
 
 pub(crate) use check::MAX_FILE;
 pub use files::Files;
 pub(crate) use private::read_stream;
 pub use problem::{Excerpt, Place, Problem, Problems};
 pub use secret::Secret;
-pub use section::Section;
+pub(crate) use section::Reading;
+pub use section::{Section, WordOrSection};
 pub use template::{Part, Template};
 pub(crate) use tls::HTTP2;
 pub use tls::Tls;
@@ -138,10 +141,20 @@ pub struct Source {
     pub index: usize,
     /// The path that its provider posts to.
     pub path: String,
-    /// Its provider.
-    pub provider: &'static dyn Provider,
-    /// Judges whether a request is the provider's.
-    pub verifier: Box<dyn Verifier>,
+    /// Its preset; `generic` where it has none.
+    pub provider: &'static str,
+    /// How its requests are verified.
+    pub authentication: Authentication,
+    /// Where its events say who they are.
+    pub mapping: Mapping,
+    /// Requests that are answered and never published.
+    pub handshakes: Vec<Handshake>,
+    /// The methods that its path takes, as `Allow` lists them.
+    pub methods: String,
+    /// The media types of its requests, in lower case; `*/*` is any.
+    pub media_types: Vec<String>,
+    /// The URL that its provider calls, without the query, for schemes that sign it.
+    pub public_url: Option<String>,
     /// How many secrets it has.
     pub secret_count: usize,
     /// What its events must look like.
@@ -444,6 +457,14 @@ impl Origin {
 }
 
 impl Config {
+    /// A configuration from its values, for tests.
+    #[cfg(test)]
+    pub(crate) fn from_values(
+        values: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Self, Problems> {
+        check::from_values(values)
+    }
+
     /// The broker with this id.
     #[must_use]
     pub fn broker(&self, id: BrokerId) -> &NamedBroker {
@@ -570,11 +591,8 @@ impl Config {
 
 /// One item for each of the types that the route takes of the source; the name where it is known in advance.
 fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Vec<Option<String>> {
-    let types = source
-        .provider
-        .event_types()
-        .iter()
-        .filter(|event_type| route.matches(event_type));
+    let types = source.mapping.types.iter();
+    let types = types.filter(|event_type| route.matches(event_type));
     let known: Vec<_> = types
         .flat_map(|event_type| destination.topics_for(Some(event_type), &source.name))
         .collect();

@@ -101,19 +101,16 @@ fn literal_beginning(glob: &str) -> &str {
 
 /// Types that a provider adds later are carried too, so that these can only be warned of.
 fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: &[&Source]) {
-    let providers = || sources.iter().map(|source| source.provider);
-    if providers().any(|provider| provider.event_types().is_empty()) {
+    if sources.iter().any(|source| !source.mapping.types_are_all) {
         return;
     }
+    let all_known = || sources.iter().flat_map(|source| &source.mapping.types);
     for (index, (glob, matcher)) in route.types.iter().zip(&route.matchers).enumerate() {
-        let mut known = providers().flat_map(|provider| provider.event_types());
-        if known.any(|event_type| matcher.is_match(event_type)) {
+        if all_known().any(|event_type| matcher.is_match(event_type)) {
             continue;
         }
-        let known: Vec<&str> = providers()
-            .flat_map(|provider| provider.event_types().iter().copied())
-            .collect();
-        let mut names: Vec<_> = providers().map(|provider| provider.name()).collect();
+        let known: Vec<&str> = all_known().map(String::as_str).collect();
+        let mut names: Vec<_> = sources.iter().map(|source| source.provider).collect();
         names.dedup();
         let help = match glob.contains(".*") {
             true => format!(

@@ -2,6 +2,7 @@
 //! end is reported, with the nearest known key. A bad value is reported and its default taken, so that reading goes on
 //! and every problem is found in one go.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ const LEAST_SECRET: usize = 16;
 
 /// What all sections of one configuration share.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     pub(super) spans: Spans,
     pub(super) environment: HashMap<String, String>,
     /// Whether signing secrets are left out, for commands that verify nothing.
@@ -74,7 +75,7 @@ impl Reading {
     }
 
     /// Every problem and every warning, with its line, in order.
-    pub(super) fn take_findings(&self) -> (Vec<Problem>, Vec<Problem>) {
+    pub(crate) fn take_findings(&self) -> (Vec<Problem>, Vec<Problem>) {
         let harmless = self.harmless.borrow();
         let show = |noted: Noted| {
             let location = noted.location.as_ref();
@@ -135,11 +136,11 @@ pub struct Section<'r> {
     reading: &'r Reading,
     path: String,
     values: Map<String, Value>,
-    asked: Vec<&'static str>,
+    asked: Vec<Cow<'static, str>>,
 }
 
 impl<'r> Section<'r> {
-    pub(super) fn new(reading: &'r Reading, path: String, values: Map<String, Value>) -> Self {
+    pub(crate) fn new(reading: &'r Reading, path: String, values: Map<String, Value>) -> Self {
         Self {
             reading,
             path,
@@ -210,7 +211,7 @@ impl<'r> Section<'r> {
     /// A text that must be there.
     pub fn required_text(&mut self, key: &'static str, example: &str) -> Option<String> {
         if !self.has(key) {
-            self.asked.push(key);
+            self.asked.push(key.into());
             self.problem(format!(
                 "lacks `{key}`; write for example `{key} = {example}`"
             ));
@@ -484,8 +485,30 @@ impl<'r> Section<'r> {
         self.to_section(join(&self.path, name), value)
     }
 
+    /// The values, to be put back after defaults were laid under them. `names` are known keys from then on.
+    pub(super) fn take_values(
+        &mut self,
+        names: impl IntoIterator<Item = String>,
+    ) -> Map<String, Value> {
+        self.asked.extend(names.into_iter().map(Cow::Owned));
+        std::mem::take(&mut self.values)
+    }
+
+    pub(super) fn put_back(&mut self, values: Map<String, Value>) {
+        self.values = values;
+    }
+
+    /// A table, or the tables of a list.
+    pub fn tables(&mut self, key: &'static str) -> Vec<Self> {
+        if self.is_list(key) {
+            self.sections(key)
+        } else {
+            self.section(key).into_iter().collect()
+        }
+    }
+
     /// The tables of `[[key]]`.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Self> {
+    pub fn sections(&mut self, key: &'static str) -> Vec<Self> {
         let path = join(&self.path, key);
         match self.take_list(key, &path) {
             None => Vec::new(),
@@ -514,10 +537,40 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// The words and tables of a list; a single one is a list of one.
+    pub fn words_or_sections(&mut self, key: &'static str) -> Vec<WordOrSection<'r>> {
+        let path = join(&self.path, key);
+        let values = match self.take_list(key, &path) {
+            None => return Vec::new(),
+            Some(Value::Array(values)) => values,
+            Some(value) => vec![value],
+        };
+        let values = values.into_iter().enumerate().map(|(index, value)| {
+            let path = format!("{path}[{index}]");
+            match value {
+                value @ Value::Object(_) => {
+                    self.to_section(path, value).map(WordOrSection::Section)
+                }
+                value => self.to_text(&path, value).map(WordOrSection::Word),
+            }
+        });
+        values.flatten().collect()
+    }
+
+    /// All keys of this table, which are names of the user's, each with a text.
+    pub fn take_text_map(&mut self) -> Vec<(String, String)> {
+        let values = std::mem::take(&mut self.values);
+        let texts = values.into_iter().filter_map(|(name, value)| {
+            let text = self.to_text(&join(&self.path, &name), value)?;
+            Some((name, text))
+        });
+        texts.collect()
+    }
+
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
         for key in self.values.keys() {
-            let suggestion = did_you_mean(key, self.asked.iter().copied());
+            let suggestion = did_you_mean(key, self.asked.iter().map(AsRef::as_ref));
             let what = format!(
                 "unknown key `{}` in {}{suggestion}",
                 key.escape_debug(),
@@ -595,7 +648,7 @@ impl<'r> Section<'r> {
     }
 
     fn take(&mut self, key: &'static str) -> Option<Value> {
-        self.asked.push(key);
+        self.asked.push(key.into());
         self.values.remove(key)
     }
 
@@ -742,8 +795,10 @@ impl<'r> Section<'r> {
 }
 
 /// What [`Section::word_or_section`] found.
-pub(super) enum WordOrSection<'r> {
+pub enum WordOrSection<'r> {
+    /// The word.
     Word(String),
+    /// The table.
     Section(Section<'r>),
 }
 

@@ -1,11 +1,11 @@
 //! `[sources.NAME]`
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
@@ -14,7 +14,11 @@ use super::section::{Section, WordOrSection, did_you_mean};
 use super::{Otherwise, Routes, Secret, Source};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::json::Schema;
-use crate::providers::{self, DedupBy, Provider, VerifierSettings};
+use crate::providers::authentication::read_authentication;
+use crate::providers::handshake::Handshake;
+use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
+use crate::providers::reading::{read_handshakes, read_mapping};
+use crate::providers::{self, Authentication, DedupBy};
 
 /// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the
@@ -76,14 +80,46 @@ fn read_source(
     seen: &mut SeenSecrets,
 ) -> Option<Source> {
     check_name(&section, &name);
-    let provider = read_provider(&mut section, &name);
+    let Some(provider) = read_provider(&mut section, &name) else {
+        section.finish_quietly();
+        return None;
+    };
+    let given: HashSet<String> = section.names().into_iter().collect();
+    let file = provider.preset().map(Preset::read).unwrap_or_default();
+    let keeps_timestamp = file.about.keeps_timestamp;
+    let usual_dedup_by = file.key("dedup_by").cloned();
+    if provider.preset().is_some() {
+        lay_under(&mut section, file);
+    }
+    let usual_tolerance = match given.contains("tolerance") {
+        true if keeps_timestamp => provider.preset().and_then(tolerance_of),
+        _ => None,
+    };
     let has_secrets = section.has("secrets");
     let secrets = section.secrets("secrets");
     warn_of_shared(&section, &name, &secrets, seen);
-    if !has_secrets {
+    let secret_count = secrets.len();
+    let authentication = read_authentication(&mut section, secrets);
+    let takes_anyone = authentication
+        .as_ref()
+        .is_some_and(Authentication::takes_anyone);
+    if !has_secrets && !takes_anyone {
         section.problem(format!(
             "lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
             name.to_uppercase()
+        ));
+    }
+    let mapping = read_mapping(&mut section);
+    let handshakes = read_handshakes(&mut section);
+    let media_types = read_media_types(&mut section);
+    let public_url = read_public_url(&mut section, &name);
+    if public_url.is_none()
+        && authentication
+            .as_ref()
+            .is_some_and(Authentication::signs_url)
+    {
+        section.problem(format!(
+            "lacks `public_url`, which its requests are signed with; write for example `public_url = \"https://hooks.example.com/hooks/{name}\"`"
         ));
     }
     let path = read_path(&mut section, &name);
@@ -112,32 +148,33 @@ fn read_source(
             "it is a URI reference: up to 1024 bytes of printable ASCII without spaces",
         );
     }
-    let signature_headers = provider.map_or(&[][..], |provider| provider.signature_headers());
-    let forward_headers = read_forward_headers(&mut section, signature_headers);
+    let forward_headers = read_forward_headers(&mut section, authentication.as_ref());
     let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
     let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
-    let tolerance = section.optional_duration("tolerance", SECOND, 7 * 24 * HOUR);
     let dedup_window = section.optional_duration("dedup_window", Duration::ZERO, 7 * 24 * HOUR);
-    let dedup_by = section.word(
-        "dedup_by",
-        &[
-            ("id", DedupBy::Id),
-            ("id+body", DedupBy::IdAndBody),
-            ("never", DedupBy::Never),
-        ],
-    );
-    if dedup_by == Some(DedupBy::Never) && section.has("dedup_window") {
+    let dedup_by = section
+        .word(
+            "dedup_by",
+            &[
+                ("id", DedupBy::Id),
+                ("id+body", DedupBy::IdAndBody),
+                ("never", DedupBy::Never),
+            ],
+        )
+        .unwrap_or(DedupBy::IdAndBody);
+    if dedup_by == DedupBy::Never && given.contains("dedup_by") && given.contains("dedup_window") {
         section.warn_at(
             "dedup_window",
             "it has no effect with dedup_by = \"never\"; drop one of the two",
         );
     }
-    let Some(provider) = provider else {
+    let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
+    let (Some(authentication), Some(mapping)) = (authentication, mapping) else {
         section.finish();
         return None;
     };
-    if let (Some(tolerance), Some(usual)) = (tolerance, provider.default_tolerance())
+    if let (Some(tolerance), Some(usual)) = (authentication.tolerance(), usual_tolerance)
         && tolerance < usual
     {
         let usual = humantime::format_duration(usual);
@@ -149,28 +186,25 @@ fn read_source(
             ),
         );
     }
-    if dedup_by == Some(DedupBy::Id) && !provider.id_is_signed() {
+    let is_usual = usual_dedup_by.is_some_and(|usual| usual == "id");
+    if dedup_by == DedupBy::Id && !is_usual && !authentication.signs_headers_of(&mapping.id) {
         section.warn_at(
             "dedup_by",
-            format!(
-                "{} does not sign the event's id: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
-                provider.name()
-            ),
+            "the event's id is in a header that is not signed: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
         );
     }
-    let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
     section.finish();
-    let secret_count = secrets.len();
-    let verifier = provider.verifier(VerifierSettings {
-        secrets,
-        tolerance: tolerance.or(provider.default_tolerance()),
-    });
     Some(Source {
         name,
         index: 0,
         path,
-        provider,
-        verifier,
+        provider: provider.name(),
+        authentication,
+        mapping,
+        methods: methods(&handshakes),
+        handshakes,
+        media_types,
+        public_url,
         secret_count,
         schema,
         on_invalid,
@@ -182,11 +216,81 @@ fn read_source(
         success_status,
         ce_source,
         forward_headers,
-        dedup_window: dedup_window
-            .or_else(|| provider.retry_time())
-            .filter(|window| !window.is_zero()),
-        dedup_by: dedup_by.unwrap_or_else(|| provider.dedup_by()),
+        dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
+        dedup_by,
     })
+}
+
+/// Lays a preset under the user's keys.
+fn lay_under(section: &mut Section<'_>, file: PresetFile) {
+    let scheme = match file.schemes.is_empty() {
+        true => None,
+        false => section.text("scheme"),
+    };
+    let parameters: Vec<String> = file.parameters.keys().cloned().collect();
+    let user = section.take_values(parameters);
+    let kept = user.clone();
+    match file.under(scheme.as_deref(), user) {
+        Ok(values) => section.put_back(values),
+        Err(UnknownWord { key, known }) => {
+            section.problem_at(&key, format!("is none of {}", known.join(", ")));
+            section.put_back(kept);
+        }
+    }
+}
+
+/// The tolerance that a preset sets.
+fn tolerance_of(preset: &Preset) -> Option<Duration> {
+    let file = preset.read();
+    let text = file.key("verify")?.get("tolerance")?.as_str()?;
+    humantime::parse_duration(text).ok()
+}
+
+/// What `Allow` lists.
+fn methods(handshakes: &[Handshake]) -> String {
+    let mut methods = vec![Method::POST];
+    for handshake in handshakes {
+        if !methods.contains(&handshake.method) {
+            methods.push(handshake.method.clone());
+        }
+    }
+    let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+    names.join(", ")
+}
+
+fn read_media_types(section: &mut Section<'_>) -> Vec<String> {
+    let texts = section.texts("media_types");
+    let types = texts.unwrap_or_else(|| vec!["application/json".to_owned()]);
+    for (index, media_type) in types.iter().enumerate() {
+        let is_token = |part: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte);
+            !part.is_empty() && part.bytes().all(is_plain)
+        };
+        let parts = media_type.split_once('/');
+        if !parts.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype)) {
+            section.problem_at(
+                &format!("media_types[{index}]"),
+                "is not a media type; write for example \"application/json\", without parameters",
+            );
+        }
+    }
+    types.iter().map(|text| text.to_ascii_lowercase()).collect()
+}
+
+fn read_public_url(section: &mut Section<'_>, name: &str) -> Option<String> {
+    let url = section.text("public_url")?;
+    let parsed = url.parse::<Uri>().ok();
+    let is_url = parsed.is_some_and(|parsed| {
+        matches!(parsed.scheme_str(), Some("https" | "http")) && parsed.authority().is_some()
+    });
+    if !is_url || url.contains(['?', '#']) {
+        let shown = section.quote("public_url", &url);
+        section.problem_at(
+            "public_url",
+            format!("{shown} is not a URL without a query; write for example \"https://hooks.example.com/hooks/{name}\""),
+        );
+    }
+    Some(url)
 }
 
 /// What one provider signs would be taken for the other's, and a leak concerns both.
@@ -206,31 +310,55 @@ fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &
     }
 }
 
-fn read_provider(section: &mut Section<'_>, name: &str) -> Option<&'static dyn Provider> {
-    let given = section.text("provider");
-    let wanted = given.as_deref().unwrap_or(name);
-    let found = providers::find(wanted);
-    if found.is_none() {
-        let known: Vec<_> = providers::ALL
-            .iter()
-            .map(|provider| provider.name())
-            .collect();
-        let suggestion = did_you_mean(wanted, known.iter().copied());
-        let what = format!(
-            "there is no provider {}{}; known: {}",
-            section.quote("provider", wanted),
-            suggestion.replace("; did", ": did"),
-            known.join(", ")
-        );
-        if given.is_some() {
-            section.problem_at("provider", what);
-        } else {
-            section.problem(format!(
-                "{what}; write `provider = \"…\"` where the source has a name of its own"
-            ));
+/// What a source is read as.
+#[derive(Debug, Clone, Copy)]
+enum Provider {
+    /// A preset.
+    Preset(&'static Preset),
+    /// What the user declares.
+    Generic,
+}
+
+const GENERIC: &str = "generic";
+
+impl Provider {
+    fn name(self) -> &'static str {
+        self.preset().map_or(GENERIC, |preset| preset.name)
+    }
+
+    fn preset(self) -> Option<&'static Preset> {
+        match self {
+            Self::Preset(preset) => Some(preset),
+            Self::Generic => None,
         }
     }
-    found
+}
+
+fn read_provider(section: &mut Section<'_>, name: &str) -> Option<Provider> {
+    let given = section.text("provider");
+    let wanted = given.as_deref().unwrap_or(name);
+    if let Some(preset) = providers::find(wanted) {
+        return Some(Provider::Preset(preset));
+    }
+    if wanted == GENERIC || given.is_none() && section.has("event") {
+        return Some(Provider::Generic);
+    }
+    let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+    let suggestion = did_you_mean(wanted, known.iter().copied());
+    let what = format!(
+        "there is no provider {}{}; known: {}",
+        section.quote("provider", wanted),
+        suggestion.replace("; did", ": did"),
+        known.join(", ")
+    );
+    if given.is_some() {
+        section.problem_at("provider", what);
+    } else {
+        section.problem(format!(
+            "{what}; write `provider = \"…\"` where the source has a name of its own, or declare it by `verify` and `event`"
+        ));
+    }
+    None
 }
 
 fn read_path(section: &mut Section<'_>, name: &str) -> String {
@@ -276,7 +404,10 @@ fn read_success_status(section: &mut Section<'_>) -> StatusCode {
         .unwrap_or(StatusCode::OK)
 }
 
-fn read_forward_headers(section: &mut Section<'_>, signature: &[&str]) -> Vec<HeaderName> {
+fn read_forward_headers(
+    section: &mut Section<'_>,
+    authentication: Option<&Authentication>,
+) -> Vec<HeaderName> {
     let names = section.texts("forward_headers").unwrap_or_default();
     let mut headers = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
@@ -293,7 +424,7 @@ fn read_forward_headers(section: &mut Section<'_>, signature: &[&str]) -> Vec<He
             Ok(_) if is_ours => format!(
                 "{lower} is never forwarded: it would be taken for the bridge's own, or it is a secret; remove it"
             ),
-            Ok(_) if signature.contains(&lower.as_str()) => format!(
+            Ok(_) if authentication.is_some_and(|known| known.is_secret_header(&lower)) => format!(
                 "{lower} is never forwarded: whoever reads it could send the request again; remove it"
             ),
             Ok(header) if headers.contains(&header) => {
@@ -357,7 +488,7 @@ fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Other
 
 fn read_schema(
     section: &Section<'_>,
-    provider: &dyn Provider,
+    provider: Provider,
     file: Option<&Path>,
     presets: &mut Presets,
 ) -> Option<Arc<Schema>> {
@@ -376,7 +507,7 @@ fn read_schema(
             }
         },
         None => (
-            provider.schema()?.to_owned(),
+            provider.preset()?.schema()?.to_owned(),
             format!("the schema of {}", provider.name()),
         ),
     };

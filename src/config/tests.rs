@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::providers::sign::{Unsigned, sign};
+use crate::providers::{Request, Scope, Unverified};
 
 const SOURCE_AND_ROUTE: &str =
     "[sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";
@@ -51,11 +53,7 @@ fn the_least_file_becomes_a_whole_configuration() {
     let config = load(LEAST).unwrap();
     let source = &config.sources[0];
     assert_eq!(
-        (
-            source.path.as_str(),
-            source.provider.name(),
-            source.secret_count
-        ),
+        (source.path.as_str(), source.provider, source.secret_count),
         ("/hooks/synq", "synq", 1)
     );
     assert_eq!(
@@ -197,8 +195,8 @@ fn a_misspelt_kind_is_one_mistake() {
 #[test]
 fn keys_that_wait_for_later_versions_are_unknown() {
     for line in [
-        "verify = { scheme = \"x\" }",
-        "public_url = \"https://x\"",
+        "scheme = \"x\"",
+        "signature_header = \"x\"",
         "success_body = \"ok\"",
         "rate_limit = { per_second = 1 }",
         "expect_every = \"1h\"",
@@ -1069,6 +1067,32 @@ fn secrets_that_are_references_are_refused_and_suspicious_ones_warned_of() {
     }
 }
 
+/// The source's verdict on a body that was signed with a secret.
+fn verify_signed(
+    source: &Source,
+    secret: &Secret,
+    at: std::time::SystemTime,
+) -> Result<Option<usize>, Unverified> {
+    let (method, url, body) = (&http::Method::POST, &"http://x/".parse().unwrap(), b"body");
+    let unsigned = Unsigned {
+        method,
+        url,
+        headers: &http::HeaderMap::new(),
+        body,
+        at,
+    };
+    let headers = &sign(&source.authentication, secret, unsigned).unwrap();
+    let request = Request {
+        method,
+        target: url,
+        headers,
+        body,
+        public_url: None,
+        at,
+    };
+    source.authentication.verify(&Scope::raw(&request))
+}
+
 #[test]
 fn a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret() {
     for written in ["{ env = \"VAR\" }", "\"${VAR}\""] {
@@ -1077,10 +1101,9 @@ fn a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret() {
         let secret = Secret::new("s3cr3t-of-16-bytes".to_owned()).unwrap();
         let source = &config.sources[0];
         let now = std::time::SystemTime::now();
-        let headers = source.provider.sign(b"body", &secret, now).unwrap();
         assert_eq!(
-            source.verifier.verify(&headers, b"body", now),
-            Ok(0),
+            verify_signed(source, &secret, now),
+            Ok(Some(0)),
             "{written}"
         );
     }
@@ -1217,8 +1240,7 @@ fn commands_that_verify_nothing_need_no_secret() {
     let source = &config.sources[0];
     let secret = Secret::new("x".to_owned()).unwrap();
     let now = std::time::SystemTime::now();
-    let headers = source.provider.sign(b"body", &secret, now).unwrap();
-    assert!(source.verifier.verify(&headers, b"body", now).is_err());
+    assert!(verify_signed(source, &secret, now).is_err());
 }
 
 /// How long the faster of two loads takes.
@@ -1279,4 +1301,138 @@ fn globs_with_and_without_regular_expressions_agree() {
             );
         }
     }
+}
+
+/// The problems of a configuration with this source and a route.
+fn problems_of(source: &str) -> Vec<String> {
+    let least = "[brokers.main]\nkind = \"nats\"\nservers = \"nats://localhost:4222\"\n[[routes]]\ntopic = \"t\"\n";
+    let result = load(&format!("{least}{source}"));
+    let problems = result.err().map(|problems| problems.0);
+    let problems = problems.unwrap_or_default();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+const ACME: &str = r#"
+[sources.acme]
+secrets = ["s3cr3t-of-16-bytes"]
+KEYS
+[sources.acme.verify]
+signature = { header = "x-acme-signature" }
+VERIFY
+[sources.acme.event]
+id = "{/id}"
+type = "{/type}"
+EVENT
+"#;
+
+#[test]
+fn a_declared_source_says_what_is_wrong_with_it() {
+    let with = |place: &str, text: &str| {
+        let places = ["KEYS", "VERIFY", "EVENT"].into_iter();
+        let filled = places.fold(ACME.to_owned(), |acme, known| {
+            acme.replace(known, if known == place { text } else { "" })
+        });
+        problems_of(&filled)
+    };
+    assert_eq!(with("KEYS", ""), [""; 0]);
+    for (place, text, words) in [
+        ("KEYS", "auth = \"bearer\"", "beside `verify`"),
+        (
+            "KEYS",
+            "forward_headers = [\"X-Acme-Signature\"]",
+            "never forwarded",
+        ),
+        ("KEYS", "public_url = \"hooks.example.com\"", "is not a URL"),
+        ("KEYS", "media_types = \"json\"", "is not a media type"),
+        ("KEYS", "scheme = \"v2\"", "unknown key `scheme`"),
+        ("KEYS", "split = \"events\"", "split"),
+        (
+            "VERIFY",
+            "content = \"{timestamp}.{body}\"",
+            "`timestamp` does not say where it is",
+        ),
+        ("VERIFY", "content = \"{url}{body}\"", "lacks `public_url`"),
+        ("VERIFY", "content = \"{/id}\"", "is not supported yet"),
+        (
+            "VERIFY",
+            "timestamp = { header = \"x\", pointer = \"/x\" }",
+            "names several places",
+        ),
+        ("VERIFY", "algorithm = \"md5\"", "is none of"),
+        ("VERIFY", "sekret = 1", "unknown key `sekret`"),
+        ("EVENT", "time = \"{now}\"", "is not a placeholder"),
+        ("EVENT", "typ = \"x\"", "unknown key `typ`"),
+        (
+            "EVENT",
+            "[[sources.acme.handshakes]]\npointer = \"/type\"",
+            "verified = true",
+        ),
+        (
+            "EVENT",
+            "[[sources.acme.handshakes]]\nstatus = 204",
+            "would be every event",
+        ),
+        (
+            "EVENT",
+            "[[sources.acme.handshakes]]\nmethod = \"PUT\"",
+            "is none of",
+        ),
+    ] {
+        let problems = with(place, text);
+        assert!(
+            problems.len() == 1 && problems[0].contains(words),
+            "{text}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
+    let text = |name: &str, keys: &str| {
+        format!(
+            "[brokers.main]\nkind = \"nats\"\nservers = \"nats://localhost:4222\"\n[[routes]]\ntopic = \"t\"\n[sources.{name}]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n{keys}"
+        )
+    };
+    let of = |name: &str, keys: &str| load(&text(name, keys)).unwrap();
+    let github = of("github", "");
+    let source = &github.sources[0];
+    assert_eq!(
+        (source.max_body, source.publish_timeout),
+        (25 * 1024 * 1024, Duration::from_secs(8))
+    );
+    let own = "publish_timeout = \"3s\"\nevent = { key = \"{/ref}\" }";
+    let own = of("github", own);
+    let source = &own.sources[0];
+    assert_eq!(source.publish_timeout, Duration::from_secs(3));
+    assert_eq!(source.mapping.id.texts().count(), 1);
+    let grafana = of("grafana", "timestamp_header = \"x-time\"");
+    let authentication = &grafana.sources[0].authentication;
+    assert_eq!(authentication.tolerance(), Some(Duration::from_secs(300)));
+    assert!(authentication.is_secret_header("x-time"));
+    // A secret of another kind takes the place of the signature.
+    let token = of("grafana", "auth = \"bearer\"");
+    assert!(
+        token.sources[0]
+            .authentication
+            .is_secret_header("authorization")
+    );
+    let numbered = of("docusign", "");
+    let authentication = &numbered.sources[0].authentication;
+    assert!(authentication.is_secret_header("x-docusign-signature-2"));
+    for (name, keys, words) in [
+        (
+            "github",
+            "timestamp_header = \"x\"",
+            "unknown key `timestamp_header`",
+        ),
+        ("gitlab", "scheme = \"v9\"", "is none of signing, token"),
+        ("auth0", "format = \"XML\"", "is none of JSONARRAY"),
+        ("hubspot", "", "lacks `public_url`"),
+        ("okta", "auth = \"bearr\"", "is not a way to authenticate"),
+    ] {
+        let problems = load(&text(name, keys)).unwrap_err().to_string();
+        assert!(problems.contains(words), "{name}: {problems}");
+    }
+    let anyone = "[sources.grafana]\nauth = \"none\"";
+    assert_eq!(problems_of(anyone), [""; 0]);
 }

@@ -13,6 +13,7 @@ use super::refusal::{Refusal, Violation};
 use crate::brokers::Receipt;
 use crate::config::Source;
 use crate::providers::EventId;
+use crate::providers::handshake::Reply;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -57,15 +58,18 @@ pub enum Status {
     Ignored,
     /// The broker has it as a dead letter.
     DeadLettered,
+    /// It is no event: the provider asked whether the address is right.
+    Handshake,
 }
 
 impl Status {
     /// Each of them, for metrics.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Published,
         Self::Duplicate,
         Self::Ignored,
         Self::DeadLettered,
+        Self::Handshake,
     ];
 
     /// Its name.
@@ -76,6 +80,7 @@ impl Status {
             Self::Duplicate => "duplicate",
             Self::Ignored => "ignored",
             Self::DeadLettered => "dead_lettered",
+            Self::Handshake => "handshake",
         }
     }
 }
@@ -115,6 +120,12 @@ struct Success<'a> {
     status: &'static str,
 }
 
+/// The body of a success of several events.
+#[derive(Serialize)]
+struct Successes<'a> {
+    events: Vec<Success<'a>>,
+}
+
 /// The body of a refusal: RFC 9457 section 3.1, with members of our own.
 #[derive(Serialize)]
 struct Problem<'a> {
@@ -141,9 +152,11 @@ pub(super) fn answer(
 ) -> Response<Full<Bytes>> {
     let mut response = match result {
         Ok(accepted) => success(
-            accepted.status(),
             source.map_or(StatusCode::OK, |source| source.success_status),
-            event_id,
+            &Success {
+                event_id: event_id.map(EventId::as_str),
+                status: accepted.status().as_str(),
+            },
         ),
         Err(refusal) => problem(refusal, event_id),
     };
@@ -153,18 +166,48 @@ pub(super) fn answer(
     response
 }
 
+/// The answer to a batch of which every event is accepted, in the order in which they were sent.
+pub(super) fn answer_batch<'e>(
+    accepted: impl Iterator<Item = (Option<&'e EventId>, Status)>,
+    source: &Source,
+    request_id: RequestId,
+) -> Response<Full<Bytes>> {
+    let events = accepted.map(|(event_id, status)| Success {
+        event_id: event_id.map(EventId::as_str),
+        status: status.as_str(),
+    });
+    let body = Successes {
+        events: events.collect(),
+    };
+    let mut response = success(source.success_status, &body);
+    response
+        .headers_mut()
+        .insert(REQUEST_ID, request_id.header());
+    response
+}
+
+/// The answer to a handshake: whatever it echoes, no browser may take it for a page.
+pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(reply.body));
+    *response.status_mut() = reply.status;
+    let headers = response.headers_mut();
+    if let Some(content_type) = reply.content_type {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    headers.insert(REQUEST_ID, request_id.header());
+    response
+}
+
 /// Marks an answer that leaves the request's body unread: the connection cannot be used again.
 pub(super) fn close_after(response: &mut Response<Full<Bytes>>) {
     response.headers_mut().insert(CONNECTION, CLOSE);
 }
 
-fn success(status: Status, code: StatusCode, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
+fn success(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     let body = match code {
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Vec::new(),
-        _ => to_json(&Success {
-            event_id: event_id.map(EventId::as_str),
-            status: status.as_str(),
-        }),
+        _ => to_json(body),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
@@ -194,7 +237,8 @@ fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
     if let Refusal::MethodNotAllowed { allow } = refusal {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+        let allow = HeaderValue::from_str(allow);
+        headers.insert(ALLOW, allow.unwrap_or(HeaderValue::from_static("POST")));
     }
     if *refusal == Refusal::UnsupportedCoding {
         // RFC 9110 section 12.5.3; for a media type it must not be there.

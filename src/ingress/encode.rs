@@ -18,7 +18,7 @@ use crate::brokers::{
 };
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
 use crate::json::Node;
-use crate::providers::{DedupBy, EventId, Identity, Unidentified};
+use crate::providers::{DedupBy, EventId, Identity, Origin, Unidentified};
 
 /// What a message usually has: more only costs another allocation.
 const HEADERS: usize = 12;
@@ -50,10 +50,7 @@ pub(super) fn encode(
         || forwarding.fallback.as_ref().is_some_and(is_for_nats)
         || forwarding.copies.iter().any(is_for_nats);
     let fingerprint = is_needed
-        .then(|| {
-            let body = verified.request().body();
-            Fingerprint::of(source.dedup_by, &parsed.event().id, body)
-        })
+        .then(|| Fingerprint::of(source.dedup_by, &parsed.event().id, parsed.payload()))
         .flatten();
     let to = encode_for(verified, parsed, &forwarding.to, fingerprint)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
@@ -111,7 +108,7 @@ fn encode_for(
     let mut headers = event_headers(verified, &Known::of(event));
     headers.push(Attribute::PARTITION_KEY, &key);
     let id = deduplication_id(verified.source(), &event.id, fingerprint);
-    Ok(message(verified, topic, key, headers, id))
+    Ok(message(verified, parsed.payload(), topic, key, headers, id))
 }
 
 fn check_bounds(verified: &Verified, event: &Event) -> Result<(), Refusal> {
@@ -157,20 +154,21 @@ pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
     reject_or(verified, refusal, |refusal, topic| {
         let mut headers = event_headers(verified, &Known::of(event));
         say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(verified, topic, key, headers, &event.id)
+        dead_letter(verified, parsed.payload(), topic, key, headers, &event.id)
     })
 }
 
 /// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
 fn dead_letter(
     verified: &Verified,
+    payload: &[u8],
     topic: String,
     key: String,
     headers: Headers,
     id: &EventId,
 ) -> Message {
-    let deduplication_id = letter_id(verified.source(), id, verified.request().body());
-    message(verified, topic, key, headers, deduplication_id)
+    let deduplication_id = letter_id(verified.source(), id, payload);
+    message(verified, payload, topic, key, headers, deduplication_id)
 }
 
 fn letter_id(source: &Source, id: &EventId, body: &[u8]) -> Option<String> {
@@ -229,7 +227,11 @@ struct Intended {
 }
 
 /// The same of an event of which little is known: its bytes, and perhaps its id and type.
-pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidentified) -> Decision {
+pub(super) fn otherwise_unidentified(
+    verified: &Verified,
+    payload: &[u8],
+    unidentified: Unidentified,
+) -> Decision {
     let Unidentified {
         refusal,
         event_id,
@@ -240,6 +242,10 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
     let id = event_id.as_ref().unwrap_or(&generated);
     let known = Known {
         id,
+        id_origin: match event_id {
+            Some(_) => Origin::Provider,
+            None => Origin::Generated,
+        },
         event_type: event_type.as_deref(),
         time: time.as_deref(),
         subject: None,
@@ -247,14 +253,11 @@ pub(super) fn otherwise_unidentified(verified: &Verified, unidentified: Unidenti
     let verdict = reject_or(verified, refusal, |refusal, topic| {
         let key = id.as_str().to_owned();
         let mut headers = event_headers(verified, &known);
-        if event_id.is_none() {
-            headers.push(EVENT_ID_ORIGIN, "generated");
-        }
         let intended = event_type
             .as_deref()
             .and_then(|event_type| intended_for_type(verified.source(), event_type));
         say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(verified, topic, key, headers, id)
+        dead_letter(verified, payload, topic, key, headers, id)
     });
     // A dead letter's id is told; one that was made for nothing is not.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
@@ -272,10 +275,13 @@ fn reject_or(
     letter: impl FnOnce(&Refusal, String) -> Message,
 ) -> Verdict {
     let source = verified.source();
-    let otherwise = if matches!(refusal, Refusal::NoRoute { .. }) {
-        &source.on_unrouted
-    } else {
-        &source.on_invalid
+    let otherwise = match refusal {
+        Refusal::NoRoute { .. } => &source.on_unrouted,
+        // What is signed inside of the body says that nobody may take it for the provider's.
+        Refusal::MissingSignature | Refusal::InvalidSignature | Refusal::StaleTimestamp => {
+            &Otherwise::Reject
+        }
+        _ => &source.on_invalid,
     };
     match otherwise {
         Otherwise::Reject => Verdict::Refuse(refusal),
@@ -391,6 +397,7 @@ fn destination_of<'s>(source: &'s Source, event_type: &str) -> Option<&'s Destin
 
 fn message(
     verified: &Verified,
+    payload: &[u8],
     destination: String,
     key: String,
     headers: Headers,
@@ -400,7 +407,7 @@ fn message(
         destination,
         key,
         headers,
-        body: verified.request().body().clone(),
+        body: verified.request().body().slice_ref(payload),
         deduplication_id,
     }
 }
@@ -408,15 +415,16 @@ fn message(
 /// The provider's default: what the event is about, so that all about one thing stays in order; else the event's id.
 /// A subject that is too long for a key gets here for a dead letter only.
 fn default_key(event: &Event) -> &str {
-    let subject = event.subject.as_deref();
-    subject
-        .filter(|subject| subject.len() <= MAX_KEY_BYTES)
+    let named = event.key.as_deref().or(event.subject.as_deref());
+    named
+        .filter(|key| key.len() <= MAX_KEY_BYTES)
         .unwrap_or(event.id.as_str())
 }
 
 /// What is known of an event.
 struct Known<'e> {
     id: &'e EventId,
+    id_origin: Origin,
     event_type: Option<&'e str>,
     time: Option<&'e str>,
     subject: Option<&'e str>,
@@ -426,6 +434,7 @@ impl<'e> Known<'e> {
     fn of(event: &'e Event) -> Self {
         Self {
             id: &event.id,
+            id_origin: event.id_origin,
             event_type: Some(&event.event_type),
             time: event.time.as_deref(),
             subject: event.subject.as_deref(),
@@ -459,6 +468,9 @@ fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     headers.push(Attribute::RECORDED_TIME, rfc_3339(request.at()));
     if let Some(content_type) = request.headers().get(CONTENT_TYPE_HEADER) {
         push_content_type(&mut headers, content_type.as_bytes());
+    }
+    if known.id_origin == Origin::Generated {
+        headers.push(EVENT_ID_ORIGIN, "generated");
     }
     if forwarded_bytes(verified) <= MAX_FORWARDED_BYTES {
         for name in &source.forward_headers {
@@ -500,7 +512,7 @@ fn rfc_3339(time: SystemTime) -> String {
 struct Fill<'e, 'd> {
     event: &'e Event,
     source: &'e str,
-    root: Node<'d>,
+    root: Option<Node<'d>>,
 }
 
 impl<'e, 'd> Fill<'e, 'd>
@@ -565,7 +577,8 @@ where
             Part::Type => Ok((Cow::Borrowed(self.event.event_type.as_str()), "")),
             Part::Source => Ok((Cow::Borrowed(self.source), "")),
             Part::Pointer(pointer) => {
-                let value = self.root.at(pointer).and_then(|node| node.scalar_text());
+                let node = self.root.and_then(|root| root.at(pointer));
+                let value = node.and_then(|node| node.scalar_text());
                 let missing = || {
                     Refusal::invalid_event(
                         pointer.as_str(),

@@ -23,7 +23,10 @@ mod route;
 
 mod encode;
 
+mod decide;
+
 // 7: a delivery that is stored already; the broker's word
+mod batch;
 pub(crate) mod duplicates;
 mod publish;
 
@@ -52,20 +55,38 @@ use crate::bridge::Bridge;
 use crate::brokers::Message;
 use crate::config::{BrokerId, Position, Source};
 use crate::providers::EventId;
+use crate::providers::handshake::Reply;
 
 pub use answer::{RequestId, Status};
+pub use decide::decide;
 pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
 pub(crate) use receive::check_head;
+#[cfg(test)]
+pub(crate) use receive::head_handshake;
 pub use refusal::{Refusal, Violation};
 pub use verify::{Verified, verify};
 
-use answer::{Accepted, answer};
+use answer::{Accepted, answer, answer_handshake};
 use duplicates::{Entered, Fingerprint};
-use parse::Parsed;
 use publish::Use;
-use route::Routed;
+use receive::{Arrived, Head};
 use socket::Activity;
+
+/// What is to become of an authentic request.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are the large one"
+)]
+pub enum Decided {
+    /// It is one event, or is refused as a whole.
+    Event(Decision),
+    /// It is several events, none of which is refused.
+    Batch(Vec<Decision>),
+    /// It is no event, and is answered like this.
+    Handshake(Box<Reply>),
+}
 
 /// What is to become of an authentic event: steps 3 to 6, without any I/O.
 #[derive(Debug)]
@@ -138,14 +159,18 @@ fn handle(
         receive::admit(&bridge, &request, connection)
     }))
     .unwrap_or_else(|_panic| Err(panicked()));
-    let (head, body) = request.into_parts();
-    let headers = head.headers;
+    let (parts, body) = request.into_parts();
+    let head = Head {
+        method: parts.method,
+        target: parts.uri,
+        headers: parts.headers,
+    };
     async move {
-        let receiving = receive::receive(&bridge, admitted, headers, body, connection);
+        let receiving = receive::receive(&bridge, admitted, head, body, connection);
         let received = AssertUnwindSafe(receiving).catch_unwind().await;
         match received.unwrap_or_else(|_panic| Err(panicked())) {
             // From here on the work goes on when the sender hangs up.
-            Ok(received) => {
+            Ok(Arrived::Whole(received)) => {
                 let source = received.source().index;
                 Detached(Some(Caught {
                     bridge: Arc::clone(&bridge),
@@ -160,6 +185,18 @@ fn handle(
                     )),
                 }))
                 .await
+            }
+            Ok(Arrived::Handshake {
+                source,
+                reply,
+                is_read,
+            }) => {
+                bridge.note_end(&source, Ok(Status::Handshake), started.elapsed());
+                let mut response = answer_handshake(*reply, request_id);
+                if !is_read {
+                    answer::close_after(&mut response);
+                }
+                response
             }
             Err(refused) => {
                 let source = refused.source.as_deref();
@@ -188,8 +225,25 @@ fn finish(
     async move {
         let decided = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
+        let decided = match decided {
+            Ok((Decided::Event(decision), permit)) => Ok((decision, permit)),
+            Ok((Decided::Batch(decisions), permit)) => {
+                // Large, and rare.
+                let publishing =
+                    batch::finish(bridge, source, decisions, permit, request_id, started);
+                return Box::pin(publishing).await;
+            }
+            Ok((Decided::Handshake(reply), _permit)) => {
+                bridge.note_end(&source, Ok(Status::Handshake), started.elapsed());
+                return answer_handshake(*reply, request_id);
+            }
+            Err(refusal) => Err(refusal),
+        };
         let result = match &decided {
-            Ok((decision, _place)) => carry_out(&bridge, &source, decision).await,
+            Ok((decision, _permit)) => {
+                let deadline = tokio::time::Instant::now() + source.publish_timeout;
+                carry_out(&bridge, &source, decision, deadline).await
+            }
             Err(refusal) => Err(refusal.clone()),
         };
         let decision = decided.as_ref().ok().map(|(decision, _)| decision);
@@ -216,9 +270,8 @@ fn verify_and_decide(
     bridge: &Bridge,
     received: Received,
     stranger: Option<&Activity>,
-) -> Result<(Decision, Permit), Refusal> {
-    let received_at = received.at();
-    let verified = verify(received, received_at)?;
+) -> Result<(Decided, Permit), Refusal> {
+    let verified = verify(received)?;
     if let Some(stranger) = stranger {
         stranger.become_known();
     }
@@ -230,46 +283,13 @@ fn verify_and_decide(
     Ok((decide(&verified), permit))
 }
 
-/// Steps 3 to 6: what is to become of an authentic event. Pure, so that `hookbridge explain` says what `run` would do.
-#[must_use]
-pub fn decide(verified: &Verified) -> Decision {
-    let parsed = match parse::parse(verified) {
-        Ok(parsed) => parsed,
-        Err(unidentified) => return encode::otherwise_unidentified(verified, unidentified),
-    };
-    let verdict = judge(verified, &parsed)
-        .unwrap_or_else(|refusal| encode::otherwise(verified, &parsed, refusal));
-    let event = parsed.into_event();
-    Decision {
-        event_id: Some(event.id),
-        event_type: Some(event.event_type),
-        verdict,
-    }
-}
-
-/// Steps 4 to 6.
-fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
-    let source = verified.source();
-    let judged = validate::validate(source, parsed).and_then(|()| {
-        Ok(match route::route(source, parsed.event())? {
-            Routed::Ignore => Verdict::Ignore,
-            Routed::To { route, forwarding } => Verdict::Publish {
-                route,
-                delivery: encode::encode(verified, parsed, forwarding)?,
-            },
-        })
-    });
-    // Whatever the steps found, they must all have read the same event.
-    parsed.refuse_if_ambiguous().and(judged)
-}
-
 /// Step 7, and the proof that step 8 needs: publishes what is to be published, and says what came of it.
 async fn carry_out(
     bridge: &Bridge,
     source: &Source,
     decision: &Decision,
+    deadline: tokio::time::Instant,
 ) -> Result<Accepted, Refusal> {
-    let deadline = tokio::time::Instant::now() + source.publish_timeout;
     let event_type = decision.event_type.as_deref().unwrap_or_default();
     match &decision.verdict {
         Verdict::Ignore => Ok(Accepted::Ignored),

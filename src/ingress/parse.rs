@@ -1,28 +1,35 @@
-//! Step 3: the body is read as JSON, in place, and asked who it is. Its bytes stay as they are.
+//! Step 3: the body is read, in place, and asked which events it holds and who they are. Its bytes stay as they are.
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 
 use super::refusal::Refusal;
-use super::verify::Verified;
 use crate::json::{Document, Fault, Node};
 use crate::printable::printable;
-use crate::providers::{EventId, Identity, Unidentified};
+use crate::providers::mapping::{Content, Mapping};
+use crate::providers::{EventId, Identity, Origin, Scope, Unidentified};
 
 /// What an event says of itself.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) id: EventId,
+    pub(super) id_origin: Origin,
     pub(super) event_type: String,
     pub(super) time: Option<String>,
     pub(super) subject: Option<String>,
+    pub(super) key: Option<String>,
 }
 
-/// An event, and the document that it stands in.
+/// An event, its bytes, and the JSON in them.
 #[derive(Debug)]
-pub(super) struct Parsed<'b> {
-    document: Document<'b>,
+pub(super) struct Parsed<'d> {
+    /// A part of the body, or all of it.
+    payload: &'d [u8],
+    document: Option<&'d Document<'d>>,
     event: Event,
 }
 
-impl Parsed<'_> {
+impl<'d> Parsed<'d> {
     pub(super) fn event(&self) -> &Event {
         &self.event
     }
@@ -31,52 +38,79 @@ impl Parsed<'_> {
         self.event
     }
 
-    pub(super) fn root(&self) -> Node<'_> {
-        self.document.root()
+    pub(super) fn payload(&self) -> &'d [u8] {
+        self.payload
+    }
+
+    pub(super) fn root(&self) -> Option<Node<'d>> {
+        self.document.map(Document::root)
     }
 
     /// A name that was looked up so far and stands twice is a fault: another reader would see another event.
     pub(super) fn refuse_if_ambiguous(&self) -> Result<(), Refusal> {
-        refuse_if_ambiguous(&self.document)
+        self.document.map_or(Ok(()), refuse_if_ambiguous)
     }
 }
 
-/// Reads the body and asks it who it is.
-///
-/// # Errors
-/// What is wrong, and what is known of the event all the same.
-pub(super) fn parse(verified: &Verified) -> Result<Parsed<'_>, Unidentified> {
-    let request = verified.request();
-    let document = Document::parse(request.body()).map_err(|fault| match fault {
+/// Reads a body as far as its content type says.
+pub(super) fn content<'b>(
+    mapping: &'b Mapping,
+    headers: &HeaderMap,
+    body: &'b [u8],
+) -> Result<Content<'b>, Refusal> {
+    // What is not text was refused before.
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next());
+    mapping.content(media_type.unwrap_or_default().trim(), body)
+}
+
+/// Reads the JSON of a body, of a field of a form, or of an element.
+pub(super) fn read(text: &[u8]) -> Result<Document<'_>, Refusal> {
+    Document::parse(text).map_err(|fault| match fault {
         Fault::Encoding { .. } => Refusal::InvalidEncoding(fault.to_string()),
         Fault::Syntax { .. } | Fault::Depth { .. } | Fault::Values { .. } => {
             Refusal::InvalidJson(fault.to_string())
         }
-    })?;
-    let identity = verified
-        .source()
-        .provider
-        .identify(request.headers(), &document);
+    })
+}
+
+/// Asks an event who it is.
+///
+/// # Errors
+/// What is wrong, and what is known of the event all the same.
+pub(super) fn identify<'d>(
+    mapping: &Mapping,
+    scope: &Scope<'d>,
+    document: Option<&'d Document<'d>>,
+) -> Result<Parsed<'d>, Unidentified> {
+    let identity = mapping.identify(scope);
     // What was read of an ambiguous event is not known.
-    refuse_if_ambiguous(&document)?;
+    document.map_or(Ok(()), refuse_if_ambiguous)?;
     let Identity {
         event_id,
+        id_origin,
         event_type,
         time,
         subject,
+        key,
     } = identity?;
     Ok(Parsed {
+        payload: scope.payload,
         document,
         event: Event {
             id: event_id,
+            id_origin,
             event_type,
             time,
             subject,
+            key,
         },
     })
 }
 
-fn refuse_if_ambiguous(document: &Document<'_>) -> Result<(), Refusal> {
+pub(super) fn refuse_if_ambiguous(document: &Document<'_>) -> Result<(), Refusal> {
     match document.ambiguous_name() {
         None => Ok(()),
         Some(name) => {

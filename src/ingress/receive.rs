@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -17,14 +17,19 @@ use tokio::time::Instant;
 use super::client::client_address;
 use super::refusal::Refusal;
 use super::socket::Activity;
-use super::verify::verify_head;
+use super::verify::{refuse, verify_head};
 use crate::bridge::Bridge;
 use crate::config::Source;
+use crate::providers::Scope;
+use crate::providers::handshake::Reply;
+use crate::providers::request::Request as Signed;
 
 /// A request that has arrived as a whole.
 #[derive(Debug)]
 pub struct Received {
     source: Arc<Source>,
+    method: Method,
+    target: Uri,
     headers: HeaderMap,
     body: Bytes,
     at: SystemTime,
@@ -40,10 +45,31 @@ impl Received {
         at: SystemTime,
     ) -> Self {
         Self {
+            method: Method::POST,
+            target: source.path.parse().unwrap_or_default(),
             source,
             headers,
             body,
             at,
+        }
+    }
+
+    /// The same request for another target, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_target(self, target: Uri) -> Self {
+        Self { target, ..self }
+    }
+
+    /// The request as verification sees it.
+    #[must_use]
+    pub fn as_request(&self) -> Signed<'_> {
+        Signed {
+            method: &self.method,
+            target: &self.target,
+            headers: &self.headers,
+            body: &self.body,
+            public_url: self.source.public_url.as_deref(),
+            at: self.at,
         }
     }
 
@@ -105,6 +131,30 @@ impl Refused {
 /// A request whose head was taken.
 pub(super) struct Admitted {
     source: Arc<Source>,
+    /// The answer, where the head says that it is a handshake.
+    handshake: Option<Box<Reply>>,
+}
+
+/// What became of a request that was taken.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are the large one"
+)]
+pub(super) enum Arrived {
+    Whole(Received),
+    /// Nothing of it is published.
+    Handshake {
+        source: Arc<Source>,
+        reply: Box<Reply>,
+        is_read: bool,
+    },
+}
+
+/// The head of a request, without what only HTTP needs of it.
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) target: Uri,
+    pub(super) headers: HeaderMap,
 }
 
 /// What the head alone can refuse.
@@ -120,25 +170,80 @@ pub(super) fn admit(
     }
     let source = find_source(bridge, request)?;
     let refused = |refusal| Refused::new(Some(&source), refusal);
+    if !source.handshakes.is_empty() {
+        let signed = Signed {
+            method: request.method(),
+            target: request.uri(),
+            headers: request.headers(),
+            body: &[],
+            public_url: source.public_url.as_deref(),
+            at: SystemTime::now(),
+        };
+        if let Some(reply) = head_handshake(&source, &signed) {
+            let handshake = Some(reply.map_err(refused)?);
+            return Ok(Admitted { source, handshake });
+        }
+    }
     let (method, length) = (request.method(), request.body().size_hint().exact());
     let declared = check_head(&source, method, request.headers(), length).map_err(refused)?;
     // A place is taken once the event is verified. What could not get one then need not be read.
     if !bridge.permits().has_room_for(source.index, declared) {
         return Err(refused(Refusal::Overloaded));
     }
-    Ok(Admitted { source })
+    Ok(Admitted {
+        source,
+        handshake: None,
+    })
+}
+
+/// The answer to a handshake that the head alone gives away.
+pub(crate) fn head_handshake(
+    source: &Source,
+    request: &Signed<'_>,
+) -> Option<Result<Box<Reply>, Refusal>> {
+    let scope = Scope::raw(request);
+    // A POST that must be verified needs its body.
+    let is_for_head = |verified: bool| !verified || *request.method != Method::POST;
+    let mut handshakes = source.handshakes.iter();
+    let handshake = handshakes.find(|handshake| {
+        is_for_head(handshake.verified) && handshake.matches(&scope).unwrap_or(false)
+    })?;
+    let key = match handshake
+        .verified
+        .then(|| source.authentication.verify(&scope))
+    {
+        None => None,
+        Some(Ok(secret)) => secret.and_then(|secret| source.authentication.key(secret)),
+        Some(Err(unverified)) => return Some(Err(refuse(unverified))),
+    };
+    let reply = handshake.reply(&scope, key).ok().flatten();
+    let missing = Refusal::BadRequest("the handshake lacks the value that is to be answered");
+    Some(reply.map(Box::new).ok_or(missing))
 }
 
 /// The rest of the request.
 pub(super) async fn receive(
     bridge: &Bridge,
     admitted: Result<Admitted, Refused>,
-    headers: HeaderMap,
+    head: Head,
     body: Incoming,
     connection: &Activity,
-) -> Result<Received, Refused> {
+) -> Result<Arrived, Refused> {
     let source = match admitted {
-        Ok(Admitted { source }) => source,
+        Ok(Admitted {
+            source,
+            handshake: None,
+        }) => source,
+        Ok(Admitted {
+            source,
+            handshake: Some(reply),
+        }) => {
+            return Ok(Arrived::Handshake {
+                source,
+                reply,
+                is_read: read_away(body).await,
+            });
+        }
         Err(refused) if refused.refusal == Refusal::Overloaded => {
             return Err(Refused {
                 is_read: read_away(body).await,
@@ -149,7 +254,7 @@ pub(super) async fn receive(
     };
     let mut reader = Reader::new(body, source.max_body);
     // A sender that asks whether it may send the body must not be told to before its head is checked.
-    let asks_first = headers.contains_key(EXPECT);
+    let asks_first = head.headers.contains_key(EXPECT);
     // Most bodies come with their heads, and need neither a clock nor a place.
     let at_hand = poll_at_hand(&mut reader, asks_first).await;
     let read = match at_hand {
@@ -159,7 +264,7 @@ pub(super) async fn receive(
             Box::pin(wait_for_body(
                 bridge,
                 &source,
-                &headers,
+                &head,
                 &mut reader,
                 connection,
             ))
@@ -168,12 +273,19 @@ pub(super) async fn receive(
     };
     read?;
     connection.note_body_read();
-    Ok(Received {
+    let Head {
+        method,
+        target,
+        headers,
+    } = head;
+    Ok(Arrived::Whole(Received {
         source,
+        method,
+        target,
         headers,
         body: reader.into_body(),
         at: SystemTime::now(),
-    })
+    }))
 }
 
 /// Reads what is there already.
@@ -189,12 +301,25 @@ async fn poll_at_hand(reader: &mut Reader, asks_first: bool) -> Poll<Result<(), 
 async fn wait_for_body(
     bridge: &Bridge,
     source: &Arc<Source>,
-    headers: &HeaderMap,
+    head: &Head,
     reader: &mut Reader,
     connection: &Activity,
 ) -> Result<(), Refused> {
     let refused = |refusal| Refused::new(Some(source), refusal);
-    verify_head(source, headers, SystemTime::now()).map_err(|refusal| Refused {
+    let Head {
+        method,
+        target,
+        headers,
+    } = head;
+    let request = Signed {
+        method,
+        target,
+        headers,
+        body: &[],
+        public_url: source.public_url.as_deref(),
+        at: SystemTime::now(),
+    };
+    verify_head(source, &request).map_err(|refusal| Refused {
         is_unread: true,
         ..refused(refusal)
     })?;
@@ -323,7 +448,9 @@ fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Sourc
         let refusal = if is_path {
             Refusal::UnknownPath
         } else {
-            Refusal::MethodNotAllowed { allow: "POST" }
+            Refusal::MethodNotAllowed {
+                allow: "POST".into(),
+            }
         };
         Refused::new(None, refusal)
     })
@@ -338,7 +465,9 @@ pub(crate) fn check_head(
     declared: Option<u64>,
 ) -> Result<usize, Refusal> {
     if *method != Method::POST {
-        return Err(Refusal::MethodNotAllowed { allow: "POST" });
+        return Err(Refusal::MethodNotAllowed {
+            allow: source.methods.clone().into(),
+        });
     }
     let limit_bytes = source.max_body;
     let declared = match declared.map(usize::try_from) {
@@ -351,7 +480,7 @@ pub(crate) fn check_head(
 }
 
 fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
-    let accepted = source.provider.media_types();
+    let accepted = &source.media_types;
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let only = lines.next().filter(|_| lines.next().is_none());
     // Case and parameters don't matter (RFC 9110 section 8.3.1).
@@ -361,7 +490,7 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
         .unwrap_or_default();
     if !accepted
         .iter()
-        .any(|accepted| media_type.trim().eq_ignore_ascii_case(accepted))
+        .any(|accepted| accepted == "*/*" || media_type.trim().eq_ignore_ascii_case(accepted))
     {
         return Err(Refusal::UnsupportedMediaType(
             format!("the content type must be {}", accepted.join(" or ")).into(),

@@ -31,7 +31,7 @@ pub enum Refusal {
     /// The path takes other methods; `allow` lists them as the header does.
     MethodNotAllowed {
         /// The methods that the path takes.
-        allow: &'static str,
+        allow: Cow<'static, str>,
     },
     /// The body came too slowly.
     RequestTimeout {
@@ -108,6 +108,17 @@ impl Refusal {
             pointer: pointer.into(),
             reason: reason.into(),
         }])
+    }
+
+    /// The same of an element, told of the whole body.
+    #[must_use]
+    pub(super) fn within(mut self, element: &str) -> Self {
+        if let Self::InvalidEvent(violations) = &mut self {
+            for violation in violations {
+                violation.pointer.insert_str(0, element);
+            }
+        }
+        self
     }
 
     /// The answer's status.
@@ -290,7 +301,9 @@ mod tests {
             Refusal::StaleTimestamp,
             Refusal::Unauthorized,
             Refusal::UnknownPath,
-            Refusal::MethodNotAllowed { allow: "POST" },
+            Refusal::MethodNotAllowed {
+                allow: "POST".into(),
+            },
             Refusal::RequestTimeout {
                 limit: Duration::from_secs(1),
             },

@@ -1,19 +1,17 @@
 //! Steps 2 to 6 together, on configurations as users write them.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::*;
 use crate::brokers::Kind;
-use crate::config::{Config, ConfigFile, Origin, Secret};
-use crate::json::Document;
-use crate::providers::synq::Synq;
-use crate::providers::{
-    Identity, Provider, SignError, Unidentified, Unverified, Verifier, VerifierSettings,
-};
+use crate::config::{Config, ConfigFile, Origin};
+use crate::json::Node;
+use crate::providers::mapping::Hook;
+use crate::providers::{Identity, Unidentified, synq};
 
 const LEAST: &str = r#"
 [brokers.main]
@@ -39,12 +37,16 @@ fn config(routes: &str) -> Config {
 fn decide_with(config: &Config, headers: HeaderMap, body: &[u8]) -> Decision {
     let source = Arc::clone(&config.sources[0]);
     let body = Bytes::copy_from_slice(body);
-    decide(&Verified::assumed(Received::from_parts(
+    let decided = decide(&Verified::assumed(Received::from_parts(
         source,
         headers,
         body,
         SystemTime::UNIX_EPOCH,
-    )))
+    )));
+    match decided {
+        Decided::Event(decision) => decision,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn decide_body(routes: &str, body: &str) -> Decision {
@@ -457,18 +459,14 @@ fn what_a_provider_does_not_bound_is_refused_and_left_out_of_its_dead_letter() {
     assert_eq!(key, "i-1");
     assert!(has(&headers, "ce_type") && !has(&headers, "x-a"));
 
-    let providers: [(&'static dyn Provider, _, _, _); 3] = [
-        (&Unbounded("type"), "type of more", "ce_type", "i-1"),
-        (&Unbounded("time"), "time of more", "ce_time", "i-1"),
-        (
-            &Unbounded("subject"),
-            "subject of more",
-            "ce_subject",
-            "e-1",
-        ),
+    let hooks: [(Hook, _, _, _); 3] = [
+        (with_long_type, "type of more", "ce_type", "i-1"),
+        (with_long_time, "time of more", "ce_time", "i-1"),
+        (with_long_subject, "subject of more", "ce_subject", "e-1"),
     ];
-    for (provider, words, absent, expected) in providers {
-        Arc::get_mut(&mut config.sources[0]).unwrap().provider = provider;
+    for (hook, words, absent, expected) in hooks {
+        let source = Arc::get_mut(&mut config.sources[0]).unwrap();
+        source.mapping.hook = Some(hook);
         let (detail, key, headers) = letter(&config, HeaderMap::new());
         assert!(detail.contains(words), "{detail}");
         assert_eq!(key, expected);
@@ -476,64 +474,30 @@ fn what_a_provider_does_not_bound_is_refused_and_left_out_of_its_dead_letter() {
     }
 }
 
+fn long() -> String {
+    "x".repeat(100_000)
+}
+
 /// SYNQ, were this of its values without a bound.
-struct Unbounded(&'static str);
+fn with_long_type(root: Node<'_>) -> Result<Identity, Unidentified> {
+    let event_type = long();
+    synq::identify(root).map(|identity| Identity {
+        event_type,
+        ..identity
+    })
+}
 
-impl Provider for Unbounded {
-    fn name(&self) -> &'static str {
-        Synq.name()
-    }
+fn with_long_time(root: Node<'_>) -> Result<Identity, Unidentified> {
+    let time = Some(long());
+    synq::identify(root).map(|identity| Identity { time, ..identity })
+}
 
-    fn event_types(&self) -> &'static [&'static str] {
-        Synq.event_types()
-    }
-
-    fn media_types(&self) -> &'static [&'static str] {
-        Synq.media_types()
-    }
-
-    fn default_tolerance(&self) -> Option<Duration> {
-        Synq.default_tolerance()
-    }
-
-    fn retry_time(&self) -> Option<Duration> {
-        Synq.retry_time()
-    }
-
-    fn signature_headers(&self) -> &'static [&'static str] {
-        Synq.signature_headers()
-    }
-
-    fn schema(&self) -> Option<&'static str> {
-        Synq.schema()
-    }
-
-    fn verifier(&self, settings: VerifierSettings) -> Box<dyn Verifier> {
-        Synq.verifier(settings)
-    }
-
-    fn identify(
-        &self,
-        headers: &HeaderMap,
-        document: &Document<'_>,
-    ) -> Result<Identity, Unidentified> {
-        let mut identity = Synq.identify(headers, document)?;
-        let long = "x".repeat(100_000);
-        match self.0 {
-            "type" => identity.event_type = long,
-            "time" => identity.time = Some(long),
-            _ => identity.subject = Some(long),
-        }
-        Ok(identity)
-    }
-
-    fn sign(&self, body: &[u8], secret: &Secret, now: SystemTime) -> Result<HeaderMap, SignError> {
-        Synq.sign(body, secret, now)
-    }
-
-    fn sample(&self, event_type: &str) -> Option<&'static [u8]> {
-        Synq.sample(event_type)
-    }
+fn with_long_subject(root: Node<'_>) -> Result<Identity, Unidentified> {
+    let subject = Some(long());
+    synq::identify(root).map(|identity| Identity {
+        subject,
+        ..identity
+    })
 }
 
 #[test]
@@ -639,61 +603,6 @@ fn every_refused_reference_event_is_refused_for_its_reason() {
                     .any(|violation| violation.pointer == pointer),
                 "{}: {violations:?}",
                 line["name"]
-            );
-        }
-    }
-}
-
-#[test]
-fn every_reference_vector_is_judged_as_written() {
-    let Some(folder) = reference().map(|folder| folder.join("providers")) else {
-        return;
-    };
-    for provider in crate::providers::ALL {
-        let file: Value = serde_json::from_slice(
-            &std::fs::read(folder.join(format!("{}.json", provider.name()))).unwrap(),
-        )
-        .unwrap();
-        for vector in file["vectors"].as_array().unwrap() {
-            let name = &vector["name"];
-            let secrets = vector["secrets"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|secret| secret.as_str().unwrap().to_owned());
-            let settings = crate::providers::VerifierSettings {
-                secrets: secrets
-                    .map(|secret| crate::config::Secret::new(secret).unwrap())
-                    .collect(),
-                tolerance: provider.default_tolerance(),
-            };
-            let mut headers = HeaderMap::new();
-            for (header, values) in vector["headers"].as_object().unwrap() {
-                let single = std::slice::from_ref(values);
-                for value in values.as_array().map_or(single, Vec::as_slice) {
-                    let header = HeaderName::from_bytes(header.as_bytes()).unwrap();
-                    headers.append(
-                        header,
-                        HeaderValue::from_str(value.as_str().unwrap()).unwrap(),
-                    );
-                }
-            }
-            let body = data_encoding::BASE64
-                .decode(vector["body_base64"].as_str().unwrap().as_bytes())
-                .unwrap();
-            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(vector["now"].as_u64().unwrap());
-            let code = match provider.verifier(settings).verify(&headers, &body, now) {
-                Ok(_) => None,
-                Err(Unverified::MissingSignature) => Some("missing_signature"),
-                Err(Unverified::InvalidSignature) => Some("invalid_signature"),
-                Err(Unverified::StaleTimestamp) => Some("stale_timestamp"),
-            };
-            assert_eq!(code, vector["code"].as_str(), "{} {name}", provider.name());
-            assert_eq!(
-                code.is_none(),
-                vector["verdict"] == "accept",
-                "{} {name}",
-                provider.name()
             );
         }
     }

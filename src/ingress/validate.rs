@@ -5,10 +5,12 @@ use super::refusal::Refusal;
 use crate::config::Source;
 
 pub(super) fn validate(source: &Source, parsed: &Parsed<'_>) -> Result<(), Refusal> {
-    match &source.schema {
-        Some(schema) => schema
-            .validate(parsed.root())
-            .map_err(Refusal::InvalidEvent),
-        None => Ok(()),
+    match (&source.schema, parsed.root()) {
+        (Some(schema), Some(root)) => schema.validate(root).map_err(Refusal::InvalidEvent),
+        (Some(_), None) => {
+            let reason = "has no JSON that could be validated by its schema";
+            Err(Refusal::invalid_event("", reason))
+        }
+        (None, _) => Ok(()),
     }
 }

@@ -1,26 +1,25 @@
-//! Step 2: only what a provider's verifier takes for genuine goes on. Nothing of the body is parsed or logged before.
+//! Step 2: only what its provider can have sent goes on. Nothing of the body is parsed or logged before.
 
 use std::sync::Arc;
-use std::time::SystemTime;
-
-use http::HeaderMap;
 
 use super::receive::Received;
 use super::refusal::Refusal;
 use crate::config::Source;
-use crate::providers::Unverified;
+use crate::providers::keys::Key;
+use crate::providers::{Request, Scope, Unverified};
 
 /// A request whose signature was verified. [`verify`] makes it, and [`Verified::assumed`] for `explain`; nobody else can:
 ///
 /// ```compile_fail,E0451
 /// fn forge(received: hookbridge::ingress::Received) -> hookbridge::ingress::Verified {
-///     hookbridge::ingress::Verified { received, secret_index: 0 }
+///     hookbridge::ingress::Verified { received, secret_index: None }
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Verified {
     received: Received,
-    secret_index: usize,
+    secret_index: Option<usize>,
+    is_assumed: bool,
 }
 
 impl Verified {
@@ -28,14 +27,25 @@ impl Verified {
     pub(crate) fn assumed(received: Received) -> Self {
         Self {
             received,
-            secret_index: 0,
+            secret_index: None,
+            is_assumed: true,
         }
     }
 
-    /// Which of the source's secrets signed it.
+    /// Which of the source's secrets vouches for it; none where the source takes requests from anyone.
     #[must_use]
-    pub fn secret_index(&self) -> usize {
+    pub fn secret_index(&self) -> Option<usize> {
         self.secret_index
+    }
+
+    /// Whether nobody has vouched for it.
+    pub(super) fn is_assumed(&self) -> bool {
+        self.is_assumed
+    }
+
+    /// The key that signed it.
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.source().authentication.key(self.secret_index?)
     }
 
     /// The request.
@@ -55,33 +65,32 @@ impl Verified {
 ///
 /// # Errors
 /// Why it can't be taken for the provider's.
-pub fn verify(received: Received, now: SystemTime) -> Result<Verified, Refusal> {
+pub fn verify(received: Received) -> Result<Verified, Refusal> {
+    let request = received.as_request();
     let verdict = received
         .source()
-        .verifier
-        .verify(received.headers(), received.body(), now);
+        .authentication
+        .verify(&Scope::raw(&request));
     match verdict {
         Ok(secret_index) => Ok(Verified {
             received,
             secret_index,
+            is_assumed: false,
         }),
         Err(unverified) => Err(refuse(unverified)),
     }
 }
 
 /// Refuses what its head alone gives away, before its body is waited for.
-pub(super) fn verify_head(
-    source: &Source,
-    headers: &HeaderMap,
-    now: SystemTime,
-) -> Result<(), Refusal> {
-    source.verifier.check_head(headers, now).map_err(refuse)
+pub(super) fn verify_head(source: &Source, request: &Request<'_>) -> Result<(), Refusal> {
+    source.authentication.check_head(request).map_err(refuse)
 }
 
-fn refuse(unverified: Unverified) -> Refusal {
+pub(super) fn refuse(unverified: Unverified) -> Refusal {
     match unverified {
         Unverified::MissingSignature => Refusal::MissingSignature,
         Unverified::InvalidSignature => Refusal::InvalidSignature,
         Unverified::StaleTimestamp => Refusal::StaleTimestamp,
+        Unverified::Unauthorized => Refusal::Unauthorized,
     }
 }

@@ -1,82 +1,32 @@
-//! The seam for providers: how their requests are verified, and where id, type, time and subject stand in their events.
+//! The seam for providers: how their requests are verified, and where id, type, time and subject are in their events.
 //!
-//! A new provider is a folder here and a line in [`ALL`].
+//! A provider is data: a file in `presets/`, in the form in which users declare sources of their own. Only what no data can
+//! describe is code, in `hooks/`.
 
-mod hmac;
+pub mod authentication;
+pub mod credentials;
+pub mod handshake;
+mod hooks;
+pub mod keys;
+pub mod mapping;
+pub mod preset;
+pub mod reading;
+pub mod request;
+pub mod scheme;
+pub mod sign;
 pub mod synq;
+pub mod text;
+#[cfg(test)]
+mod vectors;
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::HeaderMap;
-
-use crate::config::Secret;
 use crate::ingress::Refusal;
-use crate::json::Document;
 
-/// Every provider there is a preset for.
-pub static ALL: &[&dyn Provider] = &[&synq::Synq];
-
-/// The provider of this name.
-#[must_use]
-pub fn find(name: &str) -> Option<&'static dyn Provider> {
-    ALL.iter().copied().find(|provider| provider.name() == name)
-}
-
-/// What is particular to a provider.
-pub trait Provider: Send + Sync + 'static {
-    /// Its name in the configuration.
-    fn name(&self) -> &'static str;
-
-    /// The event types it is known to send. They bound the metrics' label `type`: any other is `other`.
-    fn event_types(&self) -> &'static [&'static str];
-
-    /// The media types of its requests, in lower case.
-    fn media_types(&self) -> &'static [&'static str];
-
-    /// How far a signed time may be from ours, both ways: at least as long as the provider's retries keep it.
-    fn default_tolerance(&self) -> Option<Duration>;
-
-    /// How long it may deliver an event again: the default `dedup_window`.
-    fn retry_time(&self) -> Option<Duration>;
-
-    /// The headers that carry the signature and its timestamp, in lower case. They are never forwarded.
-    fn signature_headers(&self) -> &'static [&'static str];
-
-    /// The JSON Schema of its events.
-    fn schema(&self) -> Option<&'static str>;
-
-    /// Prepares the keys, once.
-    fn verifier(&self, settings: VerifierSettings) -> Box<dyn Verifier>;
-
-    /// Where an authentic event says who it is.
-    ///
-    /// # Errors
-    /// The refusal of an event that does not.
-    fn identify(
-        &self,
-        headers: &HeaderMap,
-        document: &Document<'_>,
-    ) -> Result<Identity, Unidentified>;
-
-    /// Whether the signature covers the event's id.
-    fn id_is_signed(&self) -> bool {
-        true
-    }
-
-    /// What makes two of its deliveries the same, unless the source says otherwise.
-    fn dedup_by(&self) -> DedupBy {
-        DedupBy::IdAndBody
-    }
-
-    /// The headers with which the provider signs a body at a time, for `hookbridge send` and tests.
-    ///
-    /// # Errors
-    /// Why it can't be signed.
-    fn sign(&self, body: &[u8], secret: &Secret, now: SystemTime) -> Result<HeaderMap, SignError>;
-
-    /// An event of this type, made up.
-    fn sample(&self, event_type: &str) -> Option<&'static [u8]>;
-}
+pub use authentication::Authentication;
+pub use preset::{Preset, Sample, find};
+pub use request::{Request, Scope};
+pub use scheme::Unverified;
 
 /// What makes two deliveries of a source the same. The duplicates window and `Nats-Msg-Id` both follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,73 +39,30 @@ pub enum DedupBy {
     Never,
 }
 
-/// What a verifier is made of.
-#[derive(Debug)]
-pub struct VerifierSettings {
-    /// The configured secrets; any of them may have signed.
-    pub secrets: Vec<Secret>,
-    /// How far a signed time may be from ours, both ways.
-    pub tolerance: Option<Duration>,
-}
-
-/// Judges whether a request is the provider's.
-pub trait Verifier: Send + Sync {
-    /// Refuses what the head alone gives away: headers of the scheme that are absent or malformed, a signed time too far from
-    /// ours. It must be cheap, and refuse nothing that [`Verifier::verify`] would take. A scheme whose signature is not in
-    /// the headers has nothing to check here.
-    ///
-    /// # Errors
-    /// Why no body could make it the provider's.
-    fn check_head(&self, _headers: &HeaderMap, _now: SystemTime) -> Result<(), Unverified> {
-        Ok(())
-    }
-
-    /// Says which of the configured secrets signed the request, counted from 0.
-    ///
-    /// # Errors
-    /// Why the request can't be taken for the provider's.
-    fn verify(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        now: SystemTime,
-    ) -> Result<usize, Unverified>;
-}
-
-/// Why a request can't be taken for the provider's.
+/// Who gave an event its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unverified {
-    /// There is no signature, or a part of the scheme is missing.
-    MissingSignature,
-    /// No configured secret made the signature.
-    InvalidSignature,
-    /// The signed time is too far from ours.
-    StaleTimestamp,
+pub enum Origin {
+    /// The provider.
+    Provider,
+    /// The bridge: a digest of the event, or a random id.
+    Generated,
 }
-
-/// Why a body can't be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignError(pub &'static str);
-
-impl std::fmt::Display for SignError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for SignError {}
 
 /// What an event says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The provider's id: the same on every delivery of the event.
+    /// The id: the same on every delivery of the event where the provider gives one.
     pub event_id: EventId,
+    /// Who gave the id.
+    pub id_origin: Origin,
     /// The type, in the provider's name for it.
     pub event_type: String,
     /// When it happened, in RFC 3339 as it was sent.
     pub time: Option<String>,
     /// What it is about.
     pub subject: Option<String>,
+    /// The default key, where it is neither the subject nor the id.
+    pub key: Option<String>,
 }
 
 impl Identity {
@@ -165,6 +72,8 @@ impl Identity {
     pub const MAX_TIME_BYTES: usize = 64;
     /// Of the subject, which is the default key.
     pub const MAX_SUBJECT_BYTES: usize = 1024;
+    /// Of the default key.
+    pub const MAX_KEY_BYTES: usize = 1024;
 }
 
 /// An event that does not say all that it must, and what it says all the same.
@@ -237,26 +146,6 @@ impl std::fmt::Display for EventId {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_unique_and_every_known_type_has_a_sample() {
-        for (index, provider) in ALL.iter().enumerate() {
-            assert!(
-                ALL.iter()
-                    .skip(index + 1)
-                    .all(|other| other.name() != provider.name())
-            );
-            for event_type in provider.event_types() {
-                let sample = provider
-                    .sample(event_type)
-                    .unwrap_or_else(|| panic!("{} lacks {event_type}", provider.name()));
-                let identity = provider
-                    .identify(&HeaderMap::new(), &Document::parse(sample).unwrap())
-                    .unwrap();
-                assert_eq!(identity.event_type, *event_type);
-            }
-        }
-    }
 
     #[test]
     fn ids_are_bounded() {

@@ -21,9 +21,10 @@ use divan::{Bencher, black_box};
 use hookbridge::config::{Config, ConfigFile, Origin, Secret, Source};
 use hookbridge::ingress::{Received, decide, verify};
 use hookbridge::json::{Document, Schema};
-use hookbridge::providers::{Provider, VerifierSettings, synq::Synq};
-use http::HeaderMap;
+use hookbridge::providers::sign::{Unsigned, sign};
+use hookbridge::providers::{Request, Scope, synq};
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Uri};
 
 /// What can go wrong ends the run.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -41,9 +42,15 @@ fn secret() -> Secret {
 }
 
 fn signed(body: &[u8]) -> HeaderMap {
-    let mut headers = Synq
-        .sign(body, &secret(), SystemTime::now())
-        .expect("a signature");
+    let unsigned = Unsigned {
+        method: &Method::POST,
+        url: &Uri::from_static("http://localhost/hooks/synq"),
+        headers: &HeaderMap::new(),
+        body,
+        at: SystemTime::now(),
+    };
+    let source = source(1);
+    let mut headers = sign(&source.authentication, &secret(), unsigned).expect("a signature");
     headers.insert(
         CONTENT_TYPE,
         http::HeaderValue::from_static("application/json"),
@@ -53,9 +60,12 @@ fn signed(body: &[u8]) -> HeaderMap {
 
 /// A source with so many routes, of which the last one takes the event.
 fn source(routes: usize) -> Arc<Source> {
+    source_with(routes, &[event::SECRET.to_owned()])
+}
+
+fn source_with(routes: usize, secrets: &[String]) -> Arc<Source> {
     let mut text = format!(
-        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n[sources.synq]\nsecrets = [\"{}\"]\n",
-        event::SECRET
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n[sources.synq]\nsecrets = {secrets:?}\n",
     );
     for number in 1..routes {
         text.push_str(&format!(
@@ -91,7 +101,7 @@ fn whole_by_routes(bencher: Bencher<'_, '_>, routes: usize) {
             )
         })
         .bench_values(|received| {
-            let verified = verify(received, SystemTime::now()).expect("an authentic event");
+            let verified = verify(received).expect("an authentic event");
             decide(&verified)
         });
 }
@@ -101,7 +111,7 @@ fn whole_by_routes(bencher: Bencher<'_, '_>, routes: usize) {
 fn decide_alone(bencher: Bencher<'_, '_>) {
     let (source, body) = (source(1), bytes::Bytes::from(event::body(1)));
     let received = Received::from_parts(source, signed(&body), body, SystemTime::now());
-    let verified = verify(received, SystemTime::now()).expect("an authentic event");
+    let verified = verify(received).expect("an authentic event");
     bencher.bench_local(|| decide(black_box(&verified)));
 }
 
@@ -113,16 +123,24 @@ mod step_2_verify {
     fn verify_by_secrets(bencher: Bencher<'_, '_>, secrets: usize) {
         let body = event::body(1);
         let headers = signed(&body);
-        let others = (1..secrets)
-            .map(|number| Secret::new(format!("whs_other_{number}")).expect("a secret"));
-        let verifier = Synq.verifier(VerifierSettings {
-            secrets: others.chain([secret()]).collect(),
-            tolerance: Synq.default_tolerance(),
-        });
-        let now = SystemTime::now();
+        let others = (1..secrets).map(|number| format!("whs_other_{number}"));
+        let secrets: Vec<_> = others.chain([event::SECRET.to_owned()]).collect();
+        let source = source_with(1, &secrets);
+        let (method, target) = (Method::POST, Uri::from_static("/hooks/synq"));
+        let at = SystemTime::now();
         bencher
             .counter(BytesCount::new(body.len()))
-            .bench_local(|| verifier.verify(black_box(&headers), black_box(&body), now));
+            .bench_local(|| {
+                let request = Request {
+                    method: &method,
+                    target: &target,
+                    headers: black_box(&headers),
+                    body: black_box(&body),
+                    public_url: None,
+                    at,
+                };
+                source.authentication.verify(&Scope::raw(&request))
+            });
     }
 
     /// A yardstick: the sketch's.
@@ -158,8 +176,8 @@ mod step_3_parse {
     #[divan::bench]
     fn identify(bencher: Bencher<'_, '_>) {
         let body = event::body(1);
-        let (document, headers) = (Document::parse(&body).expect("JSON"), HeaderMap::new());
-        bencher.bench_local(|| Synq.identify(black_box(&headers), black_box(&document)));
+        let document = Document::parse(&body).expect("JSON");
+        bencher.bench_local(|| synq::identify(black_box(&document).root()));
     }
 
     /// A yardstick: UTF-8 alone.
@@ -216,6 +234,6 @@ mod step_4_validate {
     }
 
     fn schema() -> serde_json::Value {
-        serde_json::from_str(Synq.schema().expect("a schema")).expect("JSON")
+        serde_json::from_str(synq::SCHEMA).expect("JSON")
     }
 }

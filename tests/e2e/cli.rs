@@ -154,7 +154,6 @@ fn check_shows_where_toml_itself_is_broken() {
 fn keys_that_wait_for_later_releases_are_unknown_until_then() {
     let keys = [
         ("source", "verify = { header = \"x\" }"),
-        ("source", "public_url = \"https://hooks.example.com\""),
         ("source", "success_body = \"ok\""),
         ("source", "rate_limit = { per_second = 1 }"),
         ("source", "expect_every = \"1h\""),

@@ -102,6 +102,9 @@ mod validation;
 // HTTP as its RFCs have it.
 mod protocol;
 
+// Presets and declared sources.
+mod providers;
+
 // What unverified senders can not take from the others.
 mod admission;
 

@@ -4,9 +4,9 @@
 //! `issue`, `incident` or `ping`, and `event_type` says which type it is. Everything that is not needed here is the
 //! schema's to judge.
 
-use super::super::{EventId, Identity, Unidentified};
+use super::super::{EventId, Identity, Origin, Unidentified};
 use crate::ingress::Refusal;
-use crate::json::{Document, Kind, Node, is_date_time};
+use crate::json::{Kind, Node, is_date_time};
 
 /// A field's name in both of protobuf JSON's spellings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,23 +75,14 @@ const EVENT_TYPES: [EventType; 8] = [
     of_incident(22, name("incident_cancelled", "incidentCancelled")),
 ];
 
-/// The names of the types.
-#[expect(clippy::indexing_slicing, reason = "the compiler checks it")]
-pub(super) const TYPES: [&str; 8] = {
-    let mut names = [""; 8];
-    let mut index = 0;
-    while index < names.len() {
-        names[index] = EVENT_TYPES[index].nested.snake;
-        index += 1;
-    }
-    names
-};
-
 /// The longest type, in bytes.
 const MAX_TYPE_BYTES: usize = 128;
 
-pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Unidentified> {
-    let root = document.root();
+/// Where an authentic event says who it is.
+///
+/// # Errors
+/// The refusal of an event that does not.
+pub fn identify(root: Node<'_>) -> Result<Identity, Unidentified> {
     if root.kind() != Kind::Object {
         return Err(Refusal::invalid_event("", "must be an object").into());
     }
@@ -111,9 +102,11 @@ pub(super) fn identify(document: &Document<'_>) -> Result<Identity, Unidentified
     match subject_of(root, &event_type, &payloads).and_then(|subject| Ok((subject, time(root)?))) {
         Ok((subject, time)) => Ok(Identity {
             event_id,
+            id_origin: Origin::Provider,
             event_type,
             time,
             subject,
+            key: None,
         }),
         Err(refusal) => Err(Unidentified {
             refusal,
@@ -230,7 +223,8 @@ fn payloads<'d>(root: Node<'d>) -> Result<Vec<Field<'d>>, Refusal> {
 /// The type that the first nested payload stands for.
 fn nested_type(payloads: &[Field<'_>]) -> Option<&'static str> {
     let mut names = payloads.iter().map(|payload| payload.name.snake);
-    names.find(|name| TYPES.contains(name))
+    let is_type = |name: &&str| EVENT_TYPES.iter().any(|known| known.nested.snake == *name);
+    names.find(is_type)
 }
 
 /// The one payload of a known type.
@@ -375,15 +369,17 @@ impl<'d> Field<'d> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::Document;
 
     fn identity(body: &str) -> Result<Identity, Refusal> {
-        identify(&Document::parse(body.as_bytes()).unwrap())
+        identify(Document::parse(body.as_bytes()).unwrap().root())
             .map_err(|unidentified| unidentified.refusal)
     }
 
     #[test]
     fn what_an_event_says_is_known_even_when_something_else_is_wrong() {
-        let of = |body: &str| identify(&Document::parse(body.as_bytes()).unwrap()).unwrap_err();
+        let of =
+            |body: &str| identify(Document::parse(body.as_bytes()).unwrap().root()).unwrap_err();
         let broken = of(r#"{"event_id":"e","issue_closed":{}}"#);
         assert_eq!(
             (broken.event_id, broken.event_type.as_deref()),

@@ -1,79 +1,39 @@
 //! SYNQ, now Coalesce Quality: data-observability events (provider's page "Webhooks"; `getsynq/api`,
-//! `protos/synq/webhooks/v1`).
+//! `protos/synq/webhooks/v1`). The preset is `presets/synq.toml`; here is what is particular to its events.
 
 mod event;
+#[cfg(test)]
 mod signature;
 
-use std::time::{Duration, SystemTime};
-
-use http::HeaderMap;
-
-use super::{Identity, Provider, SignError, Unidentified, Verifier, VerifierSettings};
-use crate::config::Secret;
+use super::preset::Sample;
 use crate::json::Document;
 
-/// The preset.
-pub struct Synq;
+pub use event::identify;
 
-impl Provider for Synq {
-    fn name(&self) -> &'static str {
-        "synq"
-    }
+/// The JSON Schema of its events.
+pub const SCHEMA: &str = include_str!("schema.json");
 
-    fn event_types(&self) -> &'static [&'static str] {
-        &event::TYPES
-    }
+const SAMPLES: [&str; 8] = [
+    include_str!("samples/ping.json"),
+    include_str!("samples/issue_created.json"),
+    include_str!("samples/issue_updated.json"),
+    include_str!("samples/issue_status_updated.json"),
+    include_str!("samples/issue_closed.json"),
+    include_str!("samples/incident_open.json"),
+    include_str!("samples/incident_closed.json"),
+    include_str!("samples/incident_cancelled.json"),
+];
 
-    fn media_types(&self) -> &'static [&'static str] {
-        &["application/json"]
-    }
-
-    fn default_tolerance(&self) -> Option<Duration> {
-        // Retries keep the first timestamp and go on for about 30 minutes (`event.proto`).
-        Some(Duration::from_secs(35 * 60))
-    }
-
-    fn retry_time(&self) -> Option<Duration> {
-        // About 30 minutes (`event.proto`), and some more by hand.
-        Some(Duration::from_secs(3600))
-    }
-
-    fn signature_headers(&self) -> &'static [&'static str] {
-        &signature::HEADERS
-    }
-
-    fn schema(&self) -> Option<&'static str> {
-        Some(include_str!("schema.json"))
-    }
-
-    fn verifier(&self, settings: VerifierSettings) -> Box<dyn Verifier> {
-        Box::new(signature::Signature::new(&settings))
-    }
-
-    fn identify(
-        &self,
-        _headers: &HeaderMap,
-        document: &Document<'_>,
-    ) -> Result<Identity, Unidentified> {
-        event::identify(document)
-    }
-
-    fn sign(&self, body: &[u8], secret: &Secret, now: SystemTime) -> Result<HeaderMap, SignError> {
-        signature::sign(body, secret, now)
-    }
-
-    fn sample(&self, event_type: &str) -> Option<&'static [u8]> {
-        let sample: &[u8] = match event_type {
-            "ping" => include_bytes!("samples/ping.json"),
-            "issue_created" => include_bytes!("samples/issue_created.json"),
-            "issue_updated" => include_bytes!("samples/issue_updated.json"),
-            "issue_status_updated" => include_bytes!("samples/issue_status_updated.json"),
-            "issue_closed" => include_bytes!("samples/issue_closed.json"),
-            "incident_open" => include_bytes!("samples/incident_open.json"),
-            "incident_closed" => include_bytes!("samples/incident_closed.json"),
-            "incident_cancelled" => include_bytes!("samples/incident_cancelled.json"),
-            _ => return None,
-        };
-        Some(sample)
-    }
+/// An event of each type, made up. The place of the id is open.
+pub(super) fn samples() -> Vec<Sample> {
+    let samples = SAMPLES.iter().filter_map(|text| {
+        let document = Document::parse(text.as_bytes()).ok()?;
+        let identity = identify(document.root()).ok()?;
+        Some(Sample {
+            event_type: identity.event_type,
+            headers: [("content-type".to_owned(), "application/json".to_owned())].into(),
+            body: text.replace(identity.event_id.as_str(), "{uuid}"),
+        })
+    });
+    samples.collect()
 }

@@ -1,0 +1,155 @@
+//! `hookbridge providers`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::send::find_preset;
+use super::{Done, Outcome, style};
+use crate::providers::Preset;
+use crate::providers::preset::{PRESETS, PresetFile};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The provider that is explained
+    name: Option<String>,
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    match &options.name {
+        None => list()?,
+        Some(name) => explain(find_preset(name)?)?,
+    }
+    Ok(Done::Well)
+}
+
+fn list() -> std::io::Result<()> {
+    let headings = ["PRESET", "PROVIDER", "VERIFIED BY", "SAME EVENT BY"];
+    let mut rows = vec![headings.map(str::to_owned).to_vec()];
+    for preset in PRESETS {
+        let file = preset.read();
+        rows.push(vec![
+            preset.name.to_owned(),
+            file.about.title.clone(),
+            verified_by(&file),
+            word(&file, "dedup_by").unwrap_or_default(),
+        ]);
+    }
+    style::print(style::table(&rows))
+}
+
+fn explain(preset: &Preset) -> std::io::Result<()> {
+    let file = preset.read();
+    let about = &file.about;
+    style::println(style::bold(&format!("{}: {}", preset.name, about.title)))?;
+    let mut lines = vec![
+        ("documentation", about.page.clone()),
+        ("verified by", verified_by(&file)),
+        (
+            "secret",
+            about
+                .secret
+                .clone()
+                .unwrap_or_else(|| "a text that both sides know".to_owned()),
+        ),
+        ("retries", about.retries.clone()),
+    ];
+    let keys = [
+        ("media types", "media_types"),
+        ("tolerance", "tolerance"),
+        ("publish_timeout", "publish_timeout"),
+        ("max_body", "max_body"),
+        ("success_status", "success_status"),
+        ("split", "split"),
+        ("dedup_by", "dedup_by"),
+        ("dedup_window", "dedup_window"),
+    ];
+    for (title, key) in keys {
+        let own = word(&file, key);
+        let of_scheme = || first_scheme(&file)?.get(key).map(show);
+        lines.extend(own.or_else(of_scheme).map(|value| (title, value)));
+    }
+    if let Some(event) = file.key("event") {
+        for (title, key) in [("event id", "id"), ("event type", "type"), ("key", "key")] {
+            lines.extend(event.get(key).map(|value| (title, show(value))));
+        }
+        lines.extend(event.get("types").map(|types| ("types", show(types))));
+    }
+    if let Some(handshakes) = file.key("handshakes").and_then(Value::as_array) {
+        let methods = handshakes.iter().map(|handshake| {
+            let method = handshake.get("method").and_then(Value::as_str);
+            method.unwrap_or("POST")
+        });
+        lines.push(("handshakes", methods.collect::<Vec<_>>().join(", ")));
+    }
+    let names = |names: Vec<&String>| {
+        let names: Vec<_> = names.into_iter().map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    lines.extend(names(file.schemes.keys().collect()).map(|names| ("schemes", names)));
+    lines.extend(names(file.parameters.keys().collect()).map(|names| ("own keys", names)));
+    for (title, value) in lines {
+        style::println(format_args!(
+            "{}  {value}",
+            style::dim(&format!("{title:15}"))
+        ))?;
+    }
+    let url = match needs_url(&file) {
+        true => format!(
+            "public_url = \"https://hooks.example.com/hooks/{}\"\n",
+            preset.name
+        ),
+        false => String::new(),
+    };
+    style::print(format_args!(
+        "\n[sources.{name}]\nsecrets = [{{ env = \"{variable}_SECRET\" }}]\n{url}\n[[routes]]\nsource = \"{name}\"\ntopic = \"{name}.events\"\n",
+        name = preset.name,
+        variable = preset.name.to_uppercase().replace('-', "_"),
+    ))
+}
+
+/// The first of the schemes by which requests are verified.
+fn first_scheme(file: &PresetFile) -> Option<&Value> {
+    let verify = file.key("verify")?;
+    verify.get(0).or(Some(verify))
+}
+
+fn needs_url(file: &PresetFile) -> bool {
+    let content = first_scheme(file).and_then(|scheme| scheme.get("content"));
+    content
+        .and_then(Value::as_str)
+        .is_some_and(|text| text.contains("{url"))
+}
+
+fn verified_by(file: &PresetFile) -> String {
+    if let Some(auth) = word(file, "auth") {
+        return format!("a secret that is sent along ({auth})");
+    }
+    let scheme = first_scheme(file);
+    let algorithm = scheme.and_then(|scheme| scheme.get("algorithm")).map(show);
+    let places = ["header", "numbered_headers", "query"];
+    let signature = scheme.and_then(|scheme| scheme.get("signature"));
+    let place = signature.and_then(|signature| places.iter().find_map(|key| signature.get(*key)));
+    format!(
+        "{} in {}",
+        algorithm.unwrap_or_default(),
+        place.map(show).unwrap_or_default()
+    )
+}
+
+fn word(file: &PresetFile, key: &str) -> Option<String> {
+    file.key(key).map(show)
+}
+
+/// A value as a person writes it.
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.is_empty() => "\"\"".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => {
+            let texts: Vec<_> = values.iter().map(show).collect();
+            texts.join(", ")
+        }
+        Value::Object(values) => values.values().map(show).collect::<Vec<_>>().join(" when "),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,182 @@
+//! Steps 3 to 6 for all events of a request: what is to become of each, and whether it is a handshake instead.
+
+use super::encode;
+use super::parse::{self, Parsed};
+use super::refusal::Refusal;
+use super::route::{self, Routed};
+use super::validate::validate;
+use super::verify::{Verified, refuse};
+use super::{Decided, Decision, Verdict};
+use crate::json::Document;
+use crate::providers::handshake::Reply;
+use crate::providers::mapping::{BodyKind, lines};
+use crate::providers::request::Ambiguous;
+use crate::providers::{Scope, Unidentified};
+
+/// The largest number of events that one request may hold.
+const MAX_EVENTS: usize = 5_000;
+
+/// What is to become of an authentic request. Pure, so that `hookbridge explain` says what `run` would do.
+#[must_use]
+pub fn decide(verified: &Verified) -> Decided {
+    decide_or_refuse(verified).unwrap_or_else(|refusal| {
+        let body = verified.request().body();
+        Decided::Event(encode::otherwise_unidentified(
+            verified,
+            body,
+            refusal.into(),
+        ))
+    })
+}
+
+fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
+    let (received, source) = (verified.request(), verified.source());
+    let mapping = &source.mapping;
+    let request = received.as_request();
+    if mapping.body == BodyKind::Lines {
+        return decide_lines(verified, &Scope::raw(&request));
+    }
+    let content = parse::content(mapping, request.headers, request.body)?;
+    let text = content.json().map_err(repeated)?;
+    let document = text.map(parse::read).transpose()?;
+    let document = document.as_ref();
+    let scope = Scope {
+        form: content.form(),
+        node: document.map(Document::root),
+        ..Scope::raw(&request)
+    };
+    if let Some(reply) = handshake(verified, &scope, document)? {
+        return Ok(Decided::Handshake(Box::new(reply)));
+    }
+    if !verified.is_assumed() {
+        let checked = source.authentication.check_content(&scope);
+        checked.map_err(refuse)?;
+    }
+    match document.filter(|_| mapping.is_batch()) {
+        None => Ok(Decided::Event(decide_event(verified, &scope, document))),
+        Some(document) => {
+            let elements = mapping.elements(document);
+            parse::refuse_if_ambiguous(document)?;
+            let elements = elements?;
+            let texts = elements.iter().map(|element| element.raw().as_bytes());
+            decide_batch(verified, &scope, texts)
+        }
+    }
+}
+
+/// A handshake that is only told once it is verified.
+fn handshake(
+    verified: &Verified,
+    scope: &Scope<'_>,
+    document: Option<&Document<'_>>,
+) -> Result<Option<Reply>, Refusal> {
+    for handshake in &verified.source().handshakes {
+        if !handshake.matches(scope).map_err(repeated)? {
+            continue;
+        }
+        document.map_or(Ok(()), parse::refuse_if_ambiguous)?;
+        let reply = handshake.reply(scope, verified.key()).map_err(repeated)?;
+        return match reply {
+            Some(reply) => Ok(Some(reply)),
+            // Without secrets nothing can be signed.
+            None if verified.is_assumed() => Ok(Some(handshake.unsigned_reply())),
+            None => Err(Refusal::invalid_event(
+                "",
+                "is a handshake without the value that is to be answered",
+            )),
+        };
+    }
+    Ok(None)
+}
+
+fn repeated(_: Ambiguous) -> Refusal {
+    Refusal::invalid_event("", "has a header or form field twice that the bridge reads")
+}
+
+fn decide_lines(verified: &Verified, scope: &Scope<'_>) -> Result<Decided, Refusal> {
+    if lines(scope.payload).next().is_none() {
+        return Err(Refusal::invalid_event("", "must hold at least one event"));
+    }
+    decide_batch(verified, scope, lines(scope.payload))
+}
+
+/// Each element is a document of its own: what is wrong with one says nothing of the others.
+fn decide_batch<'a>(
+    verified: &Verified,
+    scope: &Scope<'_>,
+    texts: impl Iterator<Item = &'a [u8]>,
+) -> Result<Decided, Refusal> {
+    let mut decisions = Vec::new();
+    for (index, text) in texts.enumerate() {
+        if index == MAX_EVENTS {
+            let reason = format!("holds more than {MAX_EVENTS} events");
+            return Err(Refusal::invalid_event("", reason));
+        }
+        let decision = decide_element(verified, scope, text);
+        if let Verdict::Refuse(refusal) = decision.verdict {
+            // One that is refused refuses them all, before any of them is published.
+            let pointer = verified.source().mapping.pointer_to(index);
+            return Ok(Decided::Event(Decision {
+                verdict: Verdict::Refuse(refusal.within(&pointer)),
+                ..decision
+            }));
+        }
+        decisions.push(decision);
+    }
+    Ok(Decided::Batch(decisions))
+}
+
+fn decide_element(verified: &Verified, scope: &Scope<'_>, text: &[u8]) -> Decision {
+    match parse::read(text) {
+        Ok(document) => {
+            let scope = Scope {
+                request: scope.request,
+                form: None,
+                node: Some(document.root()),
+                timestamp: None,
+                payload: text,
+            };
+            decide_event(verified, &scope, Some(&document))
+        }
+        Err(refusal) => encode::otherwise_unidentified(verified, text, refusal.into()),
+    }
+}
+
+fn decide_event<'d>(
+    verified: &Verified,
+    scope: &Scope<'d>,
+    document: Option<&'d Document<'d>>,
+) -> Decision {
+    let mapping = &verified.source().mapping;
+    let parsed: Result<_, Unidentified> = parse::identify(mapping, scope, document);
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(unidentified) => {
+            return encode::otherwise_unidentified(verified, scope.payload, unidentified);
+        }
+    };
+    let verdict = judge(verified, &parsed)
+        .unwrap_or_else(|refusal| encode::otherwise(verified, &parsed, refusal));
+    let event = parsed.into_event();
+    Decision {
+        event_id: Some(event.id),
+        event_type: Some(event.event_type),
+        verdict,
+    }
+}
+
+/// Steps 4 to 6.
+fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
+    let source = verified.source();
+    let judged = validate(source, parsed).and_then(|()| {
+        Ok(match route::route(source, parsed.event())? {
+            Routed::Ignore => Verdict::Ignore,
+            Routed::To { route, forwarding } => Verdict::Publish {
+                route,
+                delivery: encode::encode(verified, parsed, forwarding)?,
+            },
+        })
+    });
+    // Whatever the steps found, they must all have read the same event.
+    parsed.refuse_if_ambiguous().and(judged)
+}

@@ -1,0 +1,430 @@
+//! How a source's requests are verified: by a signature of one of several schemes, or by a secret that is sent along.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::credentials::Credential;
+use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
+use super::reading::read_text;
+use super::request::{Request, Scope};
+use super::scheme::{
+    KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
+};
+use super::text::{Choice, Text};
+use crate::config::{Secret, Section};
+use crate::json::Pointer;
+
+/// The longest time that a request may be old.
+const MAX_TOLERANCE: Duration = Duration::from_secs(7 * 24 * 3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How a source's requests are verified.
+#[derive(Debug)]
+pub enum Authentication {
+    /// By a signature of any of these schemes.
+    Signature(Vec<Scheme>),
+    /// By a secret that is sent along; any of these ways.
+    Credentials {
+        /// The ways.
+        ways: Vec<Credential>,
+        /// The secrets.
+        secrets: Vec<Secret>,
+    },
+}
+
+/// Reads `verify` or `auth`. Problems are reported to the section.
+pub fn read_authentication(
+    source: &mut Section<'_>,
+    secrets: Vec<Secret>,
+) -> Option<Authentication> {
+    let tolerance = source.optional_duration("tolerance", SECOND, MAX_TOLERANCE);
+    let auth = source.texts("auth");
+    let tables = source.tables("verify");
+    match (auth, tables.is_empty()) {
+        (Some(_), false) => {
+            source.problem_at("auth", "is there beside `verify`; leave one of the two");
+            None
+        }
+        (Some(words), true) => {
+            if tolerance.is_some() {
+                source.warn_at(
+                    "tolerance",
+                    "it has no effect with `auth`, which knows no signed time; remove it",
+                );
+            }
+            read_credentials(source, &words, secrets)
+        }
+        (None, true) => {
+            source.problem(
+                "says neither how requests are signed nor how else senders are authenticated; write `[…verify]`, or for example `auth = \"bearer\"`",
+            );
+            None
+        }
+        (None, false) => read_schemes(source, tables, secrets, tolerance),
+    }
+}
+
+fn read_credentials(
+    source: &Section<'_>,
+    words: &[String],
+    secrets: Vec<Secret>,
+) -> Option<Authentication> {
+    let mut ways = Vec::with_capacity(words.len());
+    for (index, word) in words.iter().enumerate() {
+        match Credential::parse(word) {
+            Ok(way) => ways.push(way),
+            Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
+        }
+    }
+    if ways.contains(&Credential::None) {
+        if ways.len() > 1 {
+            source.problem_at(
+                "auth",
+                "has \"none\" beside other ways, which then mean nothing; leave one of them",
+            );
+        } else {
+            source.warn_at(
+                "auth",
+                "whoever can reach the path can publish events; keep it in a private network",
+            );
+        }
+    }
+    (!ways.is_empty()).then_some(Authentication::Credentials { ways, secrets })
+}
+
+fn read_schemes(
+    source: &Section<'_>,
+    tables: Vec<Section<'_>>,
+    secrets: Vec<Secret>,
+    tolerance: Option<Duration>,
+) -> Option<Authentication> {
+    let mut schemes = Vec::with_capacity(tables.len());
+    for mut table in tables {
+        let scheme = read_scheme(&mut table, tolerance);
+        if let Some(scheme) = &scheme
+            && scheme.needs_content()
+        {
+            table.problem("has its signature, or what it signs, inside of the body, which is not supported yet; use a scheme with its parts in headers or the query");
+        }
+        table.finish();
+        schemes.push(scheme?);
+    }
+    let has_time = schemes.iter().any(|scheme| scheme.timestamp.is_some());
+    if tolerance.is_some() && !has_time {
+        source.warn_at(
+            "tolerance",
+            "it has no effect: these requests have no signed time; remove it",
+        );
+    }
+    for (index, secret) in secrets.iter().enumerate() {
+        // A prefix tells which of several schemes a secret is for.
+        let is_for = |scheme: &Scheme| {
+            let prefix = &scheme.key_settings.prefix;
+            !prefix.is_empty() && secret.expose().starts_with(prefix)
+        };
+        let own = schemes.iter().position(is_for);
+        let Some(scheme) = schemes.get_mut(own.unwrap_or(0)) else {
+            continue;
+        };
+        let settings = &scheme.key_settings;
+        match Key::prepare(
+            settings.algorithm,
+            secret,
+            settings.encoding,
+            &settings.prefix,
+        ) {
+            Ok(key) => scheme.keys.push((index, key)),
+            Err(reason) => source.problem_at(&format!("secrets[{index}]"), reason),
+        }
+    }
+    Some(Authentication::Signature(schemes))
+}
+
+impl Authentication {
+    /// Which secret verifies the request; none where the source takes requests without any.
+    ///
+    /// # Errors
+    /// The reason, of several schemes the one that got furthest.
+    pub fn verify(&self, scope: &Scope<'_>) -> Result<Option<usize>, Unverified> {
+        match self {
+            Self::Signature(schemes) => {
+                let verdicts = schemes.iter().filter(|scheme| !scheme.keys.is_empty());
+                furthest(verdicts.map(|scheme| scheme.verify(scope).map(Some)))
+            }
+            Self::Credentials { ways, secrets } => {
+                furthest(ways.iter().map(|way| way.verify(scope.request, secrets)))
+            }
+        }
+    }
+
+    /// What the head alone can refuse. Passing it proves nothing.
+    ///
+    /// # Errors
+    /// As [`Authentication::verify`].
+    pub fn check_head(&self, request: &Request<'_>) -> Result<(), Unverified> {
+        match self {
+            Self::Signature(schemes) => {
+                let verdicts = schemes.iter().filter(|scheme| !scheme.keys.is_empty());
+                furthest(verdicts.map(|scheme| scheme.check_head(request)))
+            }
+            Self::Credentials { ways, secrets } => furthest(
+                ways.iter()
+                    .map(|way| way.verify(request, secrets).map(drop)),
+            ),
+        }
+    }
+
+    /// Checks what is signed inside the body.
+    ///
+    /// # Errors
+    /// As [`Authentication::verify`].
+    pub fn check_content(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
+        match self {
+            Self::Signature(schemes) => schemes
+                .iter()
+                .try_for_each(|scheme| scheme.check_content(scope)),
+            Self::Credentials { .. } => Ok(()),
+        }
+    }
+
+    /// Whether a request is signed with another key than it is verified with.
+    #[must_use]
+    pub fn is_asymmetric(&self) -> bool {
+        let Self::Signature(schemes) = self else {
+            return false;
+        };
+        let mut algorithms = schemes.iter().map(|scheme| scheme.key_settings.algorithm);
+        algorithms.any(Algorithm::is_asymmetric)
+    }
+
+    /// Whether it takes requests from anyone.
+    #[must_use]
+    pub fn takes_anyone(&self) -> bool {
+        matches!(self, Self::Credentials { ways, .. } if ways.contains(&Credential::None))
+    }
+
+    /// Whether the signed content has the URL that the provider calls.
+    #[must_use]
+    pub fn signs_url(&self) -> bool {
+        matches!(self, Self::Signature(schemes) if schemes.iter().any(|scheme| scheme.content.has_url()))
+    }
+
+    /// Whether a header field carries what authenticates a request.
+    #[must_use]
+    pub fn is_secret_header(&self, name: &str) -> bool {
+        match self {
+            Self::Signature(schemes) => schemes
+                .iter()
+                .any(|scheme| scheme.is_signature_header(name)),
+            Self::Credentials { ways, .. } => {
+                let mut headers = ways.iter().filter_map(Credential::header);
+                headers.any(|header| header == name)
+            }
+        }
+    }
+
+    /// The shortest time that a request may be old.
+    #[must_use]
+    pub fn tolerance(&self) -> Option<Duration> {
+        let Self::Signature(schemes) = self else {
+            return None;
+        };
+        let timestamps = schemes
+            .iter()
+            .filter_map(|scheme| scheme.timestamp.as_ref());
+        timestamps
+            .filter_map(|timestamp| Some(timestamp.tolerance?.past))
+            .min()
+    }
+
+    /// Whether every header field that an id is made of is signed.
+    #[must_use]
+    pub fn signs_headers_of(&self, id: &Choice) -> bool {
+        let mut headers = id.texts().flat_map(Text::headers);
+        match self {
+            Self::Signature(schemes) => headers.all(|header| {
+                schemes
+                    .iter()
+                    .all(|scheme| scheme.content.headers().any(|signed| signed == header))
+            }),
+            Self::Credentials { .. } => true,
+        }
+    }
+
+    /// The key of a secret.
+    #[must_use]
+    pub fn key(&self, secret: usize) -> Option<&Key> {
+        match self {
+            Self::Signature(schemes) => {
+                let mut keys = schemes.iter().flat_map(|scheme| &scheme.keys);
+                keys.find(|(index, _)| *index == secret).map(|(_, key)| key)
+            }
+            Self::Credentials { .. } => None,
+        }
+    }
+}
+
+/// The first success, or else the failure of the check that got furthest.
+fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<T, Unverified> {
+    let mut failure = None;
+    for verdict in verdicts {
+        match verdict {
+            Ok(verified) => return Ok(verified),
+            Err(reason) => failure = failure.max(Some(reason)),
+        }
+    }
+    Err(failure.unwrap_or(Unverified::MissingSignature))
+}
+
+fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Scheme> {
+    let algorithm = verify
+        .word("algorithm", &ALGORITHMS)
+        .unwrap_or(Algorithm::HmacSha256);
+    let secret_encoding = verify
+        .word(
+            "secret_encoding",
+            &[
+                ("text", Encoding::Text),
+                ("base64", Encoding::Base64),
+                ("hex", Encoding::Hex),
+            ],
+        )
+        .unwrap_or(Encoding::Text);
+    let secret_prefix = verify.text("secret_prefix").unwrap_or_default();
+    let own_tolerance = verify.optional_duration("tolerance", SECOND, MAX_TOLERANCE);
+    let future = verify.optional_duration("future_tolerance", SECOND, MAX_TOLERANCE);
+    let past = tolerance.or(own_tolerance);
+    let tolerance = past.map(|past| Tolerance {
+        past,
+        future: future.unwrap_or(past),
+    });
+    let content = read_text(verify, "content");
+    let content = match content {
+        Some(content) => content?,
+        None => Text::parse("{body}").ok()?,
+    };
+    let Some(signature) = verify.section("signature") else {
+        verify.problem("lacks `signature`; write for example `signature = { header = \"x-signature\", encoding = \"hex\" }`");
+        return None;
+    };
+    let signature = read_placement(signature);
+    let timestamp = match verify.section("timestamp") {
+        Some(section) => Some(read_timestamp(section, tolerance)?),
+        None => None,
+    };
+    if content.has_timestamp() && timestamp.is_none() {
+        verify.problem_at(
+            "content",
+            "contains {timestamp}, but `timestamp` does not say where it is",
+        );
+        return None;
+    }
+    Some(Scheme {
+        signature: signature?,
+        content,
+        timestamp,
+        key_settings: KeySettings {
+            algorithm,
+            encoding: secret_encoding,
+            prefix: secret_prefix,
+        },
+        keys: Vec::new(),
+    })
+}
+
+fn read_placement(mut section: Section<'_>) -> Option<Placement> {
+    let location = read_location(&mut section, false);
+    let separator = section.text("separator");
+    if separator
+        .as_ref()
+        .is_some_and(|separator| separator.len() != 1)
+    {
+        section.problem_at("separator", "is not one ASCII character");
+    }
+    let placement = Placement {
+        location: location?,
+        separator: separator.and_then(|separator| separator.bytes().next()),
+        field: section.text("field"),
+        prefix: section.text("prefix").unwrap_or_default(),
+        encoding: section
+            .word(
+                "encoding",
+                &[
+                    ("hex", Encoding::Hex),
+                    ("base64", Encoding::Base64),
+                    ("base64url", Encoding::Base64Url),
+                    ("text", Encoding::Text),
+                ],
+            )
+            .unwrap_or(Encoding::Hex),
+    };
+    section.finish();
+    Some(placement)
+}
+
+fn read_timestamp(mut section: Section<'_>, tolerance: Option<Tolerance>) -> Option<Timestamp> {
+    let location = read_location(&mut section, true);
+    let unit = section
+        .word(
+            "unit",
+            &[
+                ("s", Unit::Seconds),
+                ("ms", Unit::Milliseconds),
+                ("rfc3339", Unit::Rfc3339),
+            ],
+        )
+        .unwrap_or(Unit::Seconds);
+    section.finish();
+    Some(Timestamp {
+        location: location?,
+        unit,
+        tolerance,
+    })
+}
+
+/// Reads the one key that names a place.
+fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Location> {
+    let mut found = Vec::new();
+    if let Some(names) = section.texts("header") {
+        let names = names
+            .iter()
+            .map(|name| HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()));
+        match names.collect::<Result<Vec<_>, _>>() {
+            Ok(names) => found.push(Location::Header(names)),
+            Err(_) => section.problem_at("header", "is not a valid header name"),
+        }
+    }
+    found.extend(
+        section
+            .text("numbered_headers")
+            .map(|prefix| Location::NumberedHeaders(prefix.to_ascii_lowercase())),
+    );
+    found.extend(section.text("query").map(Location::Query));
+    found.extend(section.text("form").map(Location::Form));
+    if let Some(text) = section.text("pointer") {
+        match Pointer::parse(&text) {
+            Ok(pointer) => found.push(Location::Pointer(pointer)),
+            Err(rule) => section.problem_at("pointer", rule),
+        }
+    }
+    if may_be_field {
+        found.extend(section.text("field").map(Location::Field));
+    }
+    let keys = if may_be_field {
+        "`header`, `query`, `form`, `pointer` or `field`"
+    } else {
+        "`header`, `query`, `form` or `pointer`"
+    };
+    match (found.pop(), found.is_empty()) {
+        (Some(location), true) => Some(location),
+        (None, _) => {
+            section.problem(format!("names no place; write {keys}"));
+            None
+        }
+        (Some(_), false) => {
+            section.problem(format!("names several places; write one of {keys}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What no data can describe. Everything else about these providers is in their presets.
+
+use super::mapping::Hook;
+use super::preset::Sample;
+use super::synq;
+
+/// The hook of this name, which takes the place of a mapping's templates.
+pub(super) fn find(name: &str) -> Option<Hook> {
+    (name == "synq").then_some(synq::identify as Hook)
+}
+
+/// The JSON Schema of a preset's events.
+pub(super) fn schema(preset: &str) -> Option<&'static str> {
+    (preset == "synq").then_some(synq::SCHEMA)
+}
+
+/// The samples that are files of their own.
+pub(super) fn samples(preset: &str) -> Vec<Sample> {
+    if preset == "synq" {
+        synq::samples()
+    } else {
+        Vec::new()
+    }
+}

@@ -1,0 +1,369 @@
+//! Where an authentic request says which events it holds: their ids, types, times, subjects and keys.
+
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use super::request::{Ambiguous, Form, Scope};
+use super::text::{Choice, Text};
+use super::{EventId, Identity, Origin, Unidentified};
+use crate::ingress::Refusal;
+use crate::json::{Document, Kind, Node, Pointer, is_date_time};
+
+/// What a body is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyKind {
+    /// One JSON value.
+    Json,
+    /// A form, or JSON, as the content type says.
+    Form,
+    /// One JSON value a line.
+    Lines,
+    /// Bytes of any kind.
+    Raw,
+}
+
+/// The unit of an event's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// RFC 3339, or the same without an offset, which then is UTC.
+    Text,
+    /// Unix seconds, perhaps with a fraction.
+    Seconds,
+    /// Unix milliseconds.
+    Milliseconds,
+}
+
+/// Reads an event where no data can describe how.
+pub type Hook = fn(Node<'_>) -> Result<Identity, Unidentified>;
+
+/// The event mapping of a source.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// What the body is read as.
+    pub body: BodyKind,
+    /// The form field that holds JSON.
+    pub form_field: Option<String>,
+    /// The array whose elements are events; the outermost value where the pointer is empty.
+    pub split: Option<Split>,
+    /// The event's id.
+    pub id: Choice,
+    /// Its type.
+    pub event_type: Choice,
+    /// Its time.
+    pub time: Choice,
+    /// The unit of that time.
+    pub time_unit: TimeUnit,
+    /// Its subject.
+    pub subject: Choice,
+    /// The key where a route has none.
+    pub key: Choice,
+    /// The types that bound the metrics' label.
+    pub types: Vec<String>,
+    /// Whether these are all that there are, so that a route for another one is probably a mistake.
+    pub types_are_all: bool,
+    /// Takes the place of the templates.
+    pub hook: Option<Hook>,
+}
+
+/// Where a batch's elements are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Split {
+    /// The body is the array.
+    Root,
+    /// The array at this pointer.
+    At(Pointer),
+}
+
+/// A body, decoded as far as its content type says.
+#[derive(Debug)]
+pub enum Content<'b> {
+    /// One JSON text.
+    Json(&'b [u8]),
+    /// A JSON text a line.
+    Lines(&'b [u8]),
+    /// A form, and the field that may hold JSON.
+    Form(Form<'b>, Option<&'b str>),
+    /// Bytes of any kind.
+    Raw,
+}
+
+impl<'b> Content<'b> {
+    /// The body as a form, where it is one.
+    #[must_use]
+    pub fn form(&self) -> Option<&Form<'b>> {
+        match self {
+            Self::Form(form, _) => Some(form),
+            _ => None,
+        }
+    }
+
+    /// The JSON text: the body, or the form field that holds one.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where that field occurs twice.
+    pub fn json(&self) -> Result<Option<&[u8]>, Ambiguous> {
+        Ok(match self {
+            Self::Json(text) => Some(text),
+            Self::Form(form, Some(field)) => form.get(field)?.map(str::as_bytes),
+            Self::Form(_, None) | Self::Lines(_) | Self::Raw => None,
+        })
+    }
+}
+
+/// The JSON texts of a body that has one a line.
+pub fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty())
+}
+
+impl Mapping {
+    /// Decodes a body as far as its content type says. Nothing of it is JSON yet.
+    ///
+    /// # Errors
+    /// A form that has more fields than any provider sends.
+    pub fn content<'b>(&'b self, media_type: &str, body: &'b [u8]) -> Result<Content<'b>, Refusal> {
+        let is_form = media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+        if is_form && (self.body == BodyKind::Form || self.form_field.is_some()) {
+            let form = Form::parse(body)
+                .ok_or_else(|| Refusal::invalid_event("", "has more than 1000 form fields"))?;
+            return Ok(Content::Form(form, self.form_field.as_deref()));
+        }
+        Ok(match self.body {
+            BodyKind::Json | BodyKind::Form => Content::Json(body),
+            BodyKind::Lines => Content::Lines(body),
+            BodyKind::Raw => Content::Raw,
+        })
+    }
+
+    /// Whether a request may hold several events.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.split.is_some() || self.body == BodyKind::Lines
+    }
+
+    /// The elements of a batch.
+    ///
+    /// # Errors
+    /// There is no array of objects where it should be.
+    pub fn elements<'d>(&self, document: &'d Document<'_>) -> Result<Vec<Node<'d>>, Refusal> {
+        let root = document.root();
+        let (array, pointer) = match &self.split {
+            None | Some(Split::Root) => (Some(root), ""),
+            Some(Split::At(pointer)) => (root.at(pointer), pointer.as_str()),
+        };
+        let Some(array) = array.filter(|array| array.kind() == Kind::Array) else {
+            return Err(Refusal::invalid_event(
+                pointer,
+                "must be an array of events",
+            ));
+        };
+        if array.is_empty() {
+            return Err(Refusal::invalid_event(
+                pointer,
+                "must hold at least one event",
+            ));
+        }
+        let is_object = |node: &Node<'_>| node.kind() == Kind::Object;
+        match array.elements().position(|node| !is_object(&node)) {
+            Some(index) => Err(Refusal::invalid_event(
+                format!("{pointer}/{index}"),
+                "must be an object",
+            )),
+            None => Ok(array.elements().collect()),
+        }
+    }
+
+    /// The pointer to an element of a batch.
+    #[must_use]
+    pub fn pointer_to(&self, index: usize) -> String {
+        match &self.split {
+            None | Some(Split::Root) => format!("/{index}"),
+            Some(Split::At(pointer)) => format!("{}/{index}", pointer.as_str()),
+        }
+    }
+
+    /// What one event says of itself.
+    ///
+    /// # Errors
+    /// What is missing or out of bounds, and what is known of the event nevertheless.
+    pub fn identify(&self, scope: &Scope<'_>) -> Result<Identity, Unidentified> {
+        if let (Some(hook), Some(node)) = (self.hook, scope.node) {
+            return hook(node);
+        }
+        let id = self.id.fill(scope).map_err(repeated)?;
+        let Some((id, template)) = id else {
+            return Err(Refusal::MissingEventId.into());
+        };
+        let id_origin = origin(template);
+        let event_id = EventId::new(id).ok_or_else(|| invalid_id(template))?;
+        let unidentified = |refusal, event_type| Unidentified {
+            refusal,
+            event_id: Some(event_id.clone()),
+            event_type,
+            time: self.time(scope).ok().flatten(),
+        };
+        let event_type = self
+            .event_type
+            .fill(scope)
+            .map_err(repeated)
+            .and_then(|found| found.ok_or(Refusal::MissingEventType))
+            .and_then(|(text, template)| bounded(text, template, "type", Identity::MAX_TYPE_BYTES))
+            .map_err(|refusal| unidentified(refusal, None))?;
+        let read = || {
+            let optional = |choice: &Choice, what, max_bytes| match choice.fill(scope) {
+                Err(ambiguous) => Err(repeated(ambiguous)),
+                Ok(None) => Ok(None),
+                Ok(Some((text, template))) => bounded(text, template, what, max_bytes).map(Some),
+            };
+            Ok((
+                self.time(scope).map_err(repeated)?,
+                optional(&self.subject, "subject", Identity::MAX_SUBJECT_BYTES)?,
+                optional(&self.key, "key", Identity::MAX_KEY_BYTES)?,
+            ))
+        };
+        match read() {
+            Ok((time, subject, key)) => Ok(Identity {
+                event_id,
+                id_origin,
+                event_type,
+                time,
+                subject,
+                key,
+            }),
+            Err(refusal) => Err(unidentified(refusal, Some(event_type))),
+        }
+    }
+
+    /// The event's time in RFC 3339. A text that is no time is left out: it is copied into a header and means nothing else.
+    fn time(&self, scope: &Scope<'_>) -> Result<Option<String>, Ambiguous> {
+        let found = self.time.fill(scope)?;
+        Ok(found.and_then(|(text, _)| rfc3339(&text, self.time_unit)))
+    }
+}
+
+fn origin(template: &Text) -> Origin {
+    if template.is_random() || template.is_digest() {
+        Origin::Generated
+    } else {
+        Origin::Provider
+    }
+}
+
+fn repeated(_: Ambiguous) -> Refusal {
+    Refusal::invalid_event("", "has a header or form field twice that the bridge reads")
+}
+
+fn invalid_id(template: &Text) -> Unidentified {
+    let pointer = template.pointer().unwrap_or_default().to_owned();
+    Refusal::invalid_event(
+        pointer,
+        "must be an id of 1 to 256 bytes without control characters",
+    )
+    .into()
+}
+
+fn bounded(text: String, template: &Text, what: &str, max_bytes: usize) -> Result<String, Refusal> {
+    let pointer = || template.pointer().unwrap_or_default().to_owned();
+    if text.len() > max_bytes {
+        return Err(Refusal::invalid_event(
+            pointer(),
+            format!("is longer than the {max_bytes} bytes that a {what} may have"),
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Refusal::invalid_event(
+            pointer(),
+            format!("has control characters, which a {what} may not have"),
+        ));
+    }
+    Ok(text)
+}
+
+/// A provider's time in RFC 3339.
+fn rfc3339(text: &str, unit: TimeUnit) -> Option<String> {
+    let from_unix = |nanoseconds: i128| {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?;
+        time.format(&Rfc3339).ok()
+    };
+    match unit {
+        TimeUnit::Text if is_date_time(text) => Some(text.to_owned()),
+        TimeUnit::Text => without_offset(text),
+        TimeUnit::Seconds => from_unix(decimal(text, 9)?),
+        TimeUnit::Milliseconds => from_unix(decimal(text, 6)?),
+    }
+}
+
+/// `2026-08-01T07:59:58` and `2026-08-01 07:59:58 UTC`, as some providers write it.
+fn without_offset(text: &str) -> Option<String> {
+    let bare = text
+        .strip_suffix(" UTC")
+        .unwrap_or(text)
+        .replacen(' ', "T", 1);
+    let candidate = format!("{bare}Z");
+    let parsed = PrimitiveDateTime::parse(&candidate, &Rfc3339).is_ok();
+    parsed.then_some(candidate)
+}
+
+/// A decimal number, perhaps with a fraction, times ten to a power; digits beyond that are dropped.
+fn decimal(text: &str, power: usize) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_decimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 15 || !is_decimal(whole) || !is_decimal(fraction) {
+        return None;
+    }
+    let fraction: String = fraction
+        .chars()
+        .chain(std::iter::repeat('0'))
+        .take(power)
+        .collect();
+    format!("{whole}{fraction}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_become_rfc_3339_or_nothing() {
+        for (text, unit, expected) in [
+            (
+                "1795132798",
+                TimeUnit::Seconds,
+                Some("2026-11-19T23:59:58Z"),
+            ),
+            (
+                "1795132798.5",
+                TimeUnit::Seconds,
+                Some("2026-11-19T23:59:58.5Z"),
+            ),
+            (
+                "1795132798000",
+                TimeUnit::Milliseconds,
+                Some("2026-11-19T23:59:58Z"),
+            ),
+            (
+                "2026-08-01 07:59:58 UTC",
+                TimeUnit::Text,
+                Some("2026-08-01T07:59:58Z"),
+            ),
+            (
+                "2026-08-01T07:59:58+02:00",
+                TimeUnit::Text,
+                Some("2026-08-01T07:59:58+02:00"),
+            ),
+            ("soon", TimeUnit::Text, None),
+            ("-1", TimeUnit::Seconds, None),
+            ("1e9", TimeUnit::Seconds, None),
+            ("9999999999999999", TimeUnit::Seconds, None),
+        ] {
+            assert_eq!(rfc3339(text, unit).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_are_trimmed_and_empty_ones_are_none() {
+        let found: Vec<_> = lines(b"{}\r\n\n [1] \n").collect();
+        assert_eq!(found, [b"{}".as_slice(), b"[1]"]);
+        assert_eq!(lines(b" \n").count(), 0);
+    }
+}

@@ -1,0 +1,246 @@
+//! Presets: TOML files with the keys of `[sources.NAME]`, which are defaults under a user's own keys of the same table.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::authentication::{Authentication, read_authentication};
+use super::hooks;
+use crate::config::{Reading, Section};
+
+/// A preset as it was compiled in.
+#[derive(Debug, Clone, Copy)]
+pub struct Preset {
+    /// Its name in the configuration: the file's name.
+    pub name: &'static str,
+    toml: &'static str,
+}
+
+include!(concat!(env!("OUT_DIR"), "/presets.rs"));
+
+/// The preset of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|preset| preset.name == name)
+}
+
+/// A preset's file, read.
+#[derive(Debug, Default, Deserialize)]
+pub struct PresetFile {
+    /// For people.
+    #[serde(default)]
+    pub about: About,
+    #[serde(default)]
+    samples: Vec<Sample>,
+    /// Keys of a source by scheme, where the provider has several.
+    #[serde(default)]
+    pub schemes: BTreeMap<String, Map<String, Value>>,
+    /// Keys that only this preset takes, and the keys of a source that they set.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Value>,
+    /// The keys of a source.
+    #[serde(flatten)]
+    keys: Map<String, Value>,
+}
+
+/// What a person wants to know of a provider.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct About {
+    /// Its name as it writes it.
+    pub title: String,
+    /// Its documentation.
+    pub page: String,
+    /// How often it delivers an event again.
+    pub retries: String,
+    /// What kind of secret it has, where it is not a text that both sides know.
+    pub secret: Option<String>,
+    /// Whether its retries keep the first delivery's time, so that a shorter tolerance refuses them.
+    pub keeps_timestamp: bool,
+}
+
+/// An event that a provider could send.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The type that the bridge gives it.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The header fields besides those of the signature. `{uuid}` is the place of an id.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body, likewise.
+    pub body: String,
+}
+
+/// In a parameter: what its values mean, where they are a closed list.
+const CHOICES: &str = "choices";
+/// In a scheme: the preset's keys that it does without. In a parameter: the value of a key that is removed.
+const UNSET: &str = "unset";
+
+impl Preset {
+    /// Reads the file. A test sees to it that each can be read.
+    #[must_use]
+    pub fn read(&self) -> PresetFile {
+        toml::from_str(self.toml).unwrap_or_default()
+    }
+
+    /// An event of each type that it has one of, made up.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        [hooks::samples(self.name), self.read().samples].concat()
+    }
+
+    /// How its requests are signed, without a secret.
+    ///
+    /// # Errors
+    /// There is no such scheme.
+    pub fn authentication(&self, scheme: Option<&str>) -> Result<Authentication, String> {
+        let keys = self.read().under(scheme, Map::new());
+        let keys = keys.map_err(|UnknownWord { known, .. }| match known.as_slice() {
+            [] => format!("{} has one scheme; leave the name out", self.name),
+            known => format!("there is no such scheme; known: {}", known.join(", ")),
+        })?;
+        let reading = Reading::default();
+        let mut section = Section::new(&reading, self.name.to_owned(), keys);
+        let read = read_authentication(&mut section, Vec::new());
+        read.ok_or_else(|| format!("the preset {} can't be read", self.name))
+    }
+
+    /// The JSON Schema of its events.
+    #[must_use]
+    pub fn schema(&self) -> Option<&'static str> {
+        hooks::schema(self.name)
+    }
+}
+
+impl PresetFile {
+    /// A key of a source, as the preset sets it.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&Value> {
+        self.keys.get(name)
+    }
+
+    /// The keys of a source: the user's over those of the scheme, over the preset's own.
+    ///
+    /// # Errors
+    /// The scheme or a parameter's value does not exist.
+    pub fn under(
+        self,
+        scheme: Option<&str>,
+        mut user: Map<String, Value>,
+    ) -> Result<Map<String, Value>, UnknownWord> {
+        let mut table = self.keys;
+        if let Some(scheme) = scheme {
+            let known = || self.schemes.keys().cloned().collect();
+            let unknown = || UnknownWord {
+                key: "scheme".to_owned(),
+                known: known(),
+            };
+            let mut chosen = self.schemes.get(scheme).cloned().ok_or_else(unknown)?;
+            let unset = chosen.remove(UNSET);
+            let unset = unset
+                .as_ref()
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
+            for key in unset.filter_map(Value::as_str) {
+                table.remove(key);
+            }
+            overlay(&mut table, chosen);
+        }
+        for (name, meaning) in self.parameters {
+            if let Some(value) = user.remove(&name) {
+                set_parameter(&mut table, &name, &meaning, &value)?;
+            }
+        }
+        // A user says one of the two.
+        for (given, replaced) in [("verify", "auth"), ("auth", "verify")] {
+            if user.contains_key(given) {
+                table.remove(replaced);
+            }
+        }
+        overlay(&mut table, user);
+        Ok(table)
+    }
+}
+
+/// A word that a preset does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownWord {
+    /// The key.
+    pub key: String,
+    /// The words that it may have.
+    pub known: Vec<String>,
+}
+
+/// Sets the keys that a parameter stands for. Their values may contain the user's as `$`, or depend on it.
+fn set_parameter(
+    table: &mut Map<String, Value>,
+    name: &str,
+    meaning: &Value,
+    value: &Value,
+) -> Result<(), UnknownWord> {
+    let word = match value {
+        Value::String(word) => word.clone(),
+        other => other.to_string(),
+    };
+    let choices = meaning.get(CHOICES).and_then(Value::as_object);
+    let meaning = match choices {
+        None => meaning,
+        Some(choices) => choices.get(&word).ok_or_else(|| UnknownWord {
+            key: name.to_owned(),
+            known: choices.keys().cloned().collect(),
+        })?,
+    };
+    for (path, template) in meaning.as_object().into_iter().flatten() {
+        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut keys = parent.split('.').filter(|key| !key.is_empty());
+        let parent = keys.try_fold(&mut *table, |table, key| {
+            let child = table
+                .entry(key)
+                .or_insert_with(|| Value::Object(Map::new()));
+            child.as_object_mut()
+        });
+        if let Some(parent) = parent {
+            match template {
+                Value::String(text) if text == UNSET => parent.remove(key),
+                template => parent.insert(key.to_owned(), substitute(template, &word)),
+            };
+        }
+    }
+    Ok(())
+}
+
+fn substitute(template: &Value, word: &str) -> Value {
+    match template {
+        Value::String(text) => text.replace('$', word).into(),
+        Value::Array(values) => values.iter().map(|value| substitute(value, word)).collect(),
+        Value::Object(values) => {
+            let values = values
+                .iter()
+                .map(|(key, value)| (key.clone(), substitute(value, word)));
+            Value::Object(values.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Tables whose keys are overridden one by one; any other value is replaced.
+const MERGED: [&str; 1] = ["event"];
+
+fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Object(below)), Value::Object(above))
+                if MERGED.contains(&key.as_str()) =>
+            {
+                below.extend(above)
+            }
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Reads `event`, `split` and `handshakes` of a source, for presets and for what users declare.
+
+use http::{HeaderValue, Method, StatusCode};
+
+use super::handshake::{Answer, Body, Condition, Handshake, JsonValue};
+use super::hooks;
+use super::mapping::{BodyKind, Mapping, Split, TimeUnit};
+use super::text::{Alternative, Choice, Text};
+use crate::config::{Section, WordOrSection};
+use crate::json::Pointer;
+
+/// Reads a template. The outer `None` means that there is none, the inner that it was reported.
+pub(super) fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Option<Text>> {
+    let text = section.text(key)?;
+    Some(
+        Text::parse(&text)
+            .map_err(|mistake| section.problem_at(key, mistake))
+            .ok(),
+    )
+}
+
+fn read_choice(section: &mut Section<'_>, key: &'static str) -> Choice {
+    let mut alternatives = Vec::new();
+    for (index, value) in section.words_or_sections(key).into_iter().enumerate() {
+        let at = format!("{key}[{index}]");
+        match value {
+            WordOrSection::Word(word) => match Text::parse(&word) {
+                Ok(text) => alternatives.push(Alternative { text, when: None }),
+                Err(mistake) => section.problem_at(&at, mistake),
+            },
+            WordOrSection::Section(mut table) => {
+                let text = read_text(&mut table, "text").flatten();
+                let when = read_text(&mut table, "when").flatten();
+                table.finish();
+                alternatives.extend(text.map(|text| Alternative { text, when }));
+            }
+        }
+    }
+    Choice(alternatives)
+}
+
+/// Reads `event` and `split`.
+pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
+    let split = source
+        .text("split")
+        .and_then(|text| match Pointer::parse(&text) {
+            _ if text.is_empty() => Some(Split::Root),
+            Ok(pointer) => Some(Split::At(pointer)),
+            Err(rule) => {
+                source.problem_at(
+                    "split",
+                    format!(
+                        "{rule}; write for example \"/events\", or \"\" where the body is the array"
+                    ),
+                );
+                None
+            }
+        });
+    let Some(mut event) = source.section("event") else {
+        source.problem("does not say where id and type of an event are; write `[…event]` with `id = \"{/id}\"` and `type = \"{/type}\"`");
+        return None;
+    };
+    let hook = event.text("hook").and_then(|name| {
+        let hook = hooks::find(&name);
+        if hook.is_none() {
+            event.problem_at("hook", "there is no such hook; remove it");
+        }
+        hook
+    });
+    for (key, example) in [("id", "\"{/id}\""), ("type", "\"{/type}\"")] {
+        if hook.is_none() && !event.has(key) {
+            event.problem(format!(
+                "lacks `{key}`; write for example `{key} = {example}`"
+            ));
+        }
+    }
+    let bodies = [
+        ("json", BodyKind::Json),
+        ("form", BodyKind::Form),
+        ("lines", BodyKind::Lines),
+        ("raw", BodyKind::Raw),
+    ];
+    let units = [
+        ("rfc3339", TimeUnit::Text),
+        ("s", TimeUnit::Seconds),
+        ("ms", TimeUnit::Milliseconds),
+    ];
+    let mapping = Mapping {
+        body: event.word("body", &bodies).unwrap_or(BodyKind::Json),
+        form_field: event.text("form_field"),
+        split,
+        id: read_choice(&mut event, "id"),
+        event_type: read_choice(&mut event, "type"),
+        time: read_choice(&mut event, "time"),
+        time_unit: event.word("time_unit", &units).unwrap_or(TimeUnit::Text),
+        subject: read_choice(&mut event, "subject"),
+        key: read_choice(&mut event, "key"),
+        types: event.texts("types").unwrap_or_default(),
+        types_are_all: event.flag("types_are_all", false),
+        hook,
+    };
+    event.finish();
+    if mapping.split.is_some() && mapping.body != BodyKind::Json {
+        source.problem_at(
+            "split",
+            "takes a JSON body apart, and this source has none; remove it",
+        );
+    }
+    Some(mapping)
+}
+
+/// Reads `[[handshakes]]`.
+pub fn read_handshakes(source: &mut Section<'_>) -> Vec<Handshake> {
+    let tables = source.sections("handshakes");
+    tables.into_iter().filter_map(read_handshake).collect()
+}
+
+fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
+    let method = section.text("method").unwrap_or_else(|| "POST".to_owned());
+    let method = Method::from_bytes(method.as_bytes()).ok().filter(|method| {
+        [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST].contains(method)
+    });
+    let Some(method) = method else {
+        section.problem_at(
+            "method",
+            "is none of \"GET\", \"HEAD\", \"OPTIONS\" and \"POST\"",
+        );
+        section.finish_quietly();
+        return None;
+    };
+    let equals = section.text("equals");
+    let mut conditions = Vec::new();
+    for key in ["query", "header", "form", "pointer"] {
+        let Some(name) = section.text(key) else {
+            continue;
+        };
+        let text = if key == "pointer" {
+            format!("{{{name}}}")
+        } else {
+            format!("{{{key}:{name}}}")
+        };
+        match Text::parse(&text) {
+            Ok(text) => conditions.push(Condition { text, equals: None }),
+            Err(mistake) => section.problem_at(key, mistake),
+        }
+    }
+    match (equals, conditions.last_mut()) {
+        (Some(wanted), Some(last)) => last.equals = Some(wanted),
+        (Some(_), None) => {
+            section.problem_at("equals", "needs `query`, `header`, `form` or `pointer`")
+        }
+        (None, _) => {}
+    }
+    let verified = section.flag("verified", false);
+    if !verified
+        && conditions
+            .iter()
+            .any(|condition| condition.text.needs_content())
+    {
+        section.problem("would be told from a body that nobody has verified; write `verified = true`, or tell it by `query` or `header`");
+    }
+    if method == Method::POST && conditions.is_empty() {
+        section.problem("would be every event; write `query`, `header`, `form` or `pointer`");
+    }
+    let status = section
+        .count("status", 200, 299)
+        .and_then(|status| u16::try_from(status).ok());
+    let content_type = section.text("content_type").and_then(|value| {
+        let header = HeaderValue::from_str(&value).ok();
+        if header.is_none() {
+            section.problem_at(
+                "content_type",
+                "is not a media type; write for example \"text/plain\"",
+            );
+        }
+        header
+    });
+    let text = read_text(&mut section, "answer");
+    let body = match (section.section("json"), text) {
+        (Some(json), _) => Body::Json(read_json_answer(json)),
+        (None, Some(text)) => Body::Text(text?),
+        (None, None) => Body::Empty,
+    };
+    // An echo without a type could be taken for a page.
+    let usual = match body {
+        Body::Empty => None,
+        Body::Text(_) => Some(HeaderValue::from_static("text/plain")),
+        Body::Json(_) => Some(HeaderValue::from_static("application/json")),
+    };
+    let handshake = Handshake {
+        method,
+        conditions,
+        verified,
+        answer: Answer {
+            status: status
+                .and_then(|status| StatusCode::from_u16(status).ok())
+                .unwrap_or(StatusCode::OK),
+            content_type: content_type.or(usual),
+            body,
+        },
+    };
+    section.finish();
+    Some(handshake)
+}
+
+fn read_json_answer(mut section: Section<'_>) -> Vec<(String, JsonValue)> {
+    let mut members = Vec::new();
+    for (name, value) in section.take_text_map() {
+        let hmac = value
+            .strip_prefix("{hmac:")
+            .and_then(|rest| rest.strip_suffix('}'));
+        let read = match (hmac, value.parse::<u64>()) {
+            (Some(pointer), _) => Pointer::parse(pointer)
+                .map(JsonValue::Hmac)
+                .map_err(str::to_owned),
+            (None, Ok(number)) => Ok(JsonValue::Number(number)),
+            (None, Err(_)) => Text::parse(&value).map(JsonValue::Text),
+        };
+        match read {
+            Ok(value) => members.push((name, value)),
+            Err(mistake) => section.problem_at(&name, mistake),
+        }
+    }
+    members
+}

@@ -1,0 +1,152 @@
+//! A request as verification and the event mapping see it.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, Method, Uri};
+
+use crate::json::{Node, Pointer};
+
+/// A request that was received whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// The target as it was received.
+    pub target: &'r Uri,
+    /// The header fields.
+    pub headers: &'r HeaderMap,
+    /// The body, byte for byte.
+    pub body: &'r [u8],
+    /// The URL that the provider calls, without the query.
+    pub public_url: Option<&'r str>,
+    /// The time of receipt.
+    pub at: SystemTime,
+}
+
+/// A field that occurs twice where one value is expected: which one counts is not for the bridge to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ambiguous;
+
+/// A value that may be absent.
+pub type Found<'r> = Result<Option<Cow<'r, [u8]>>, Ambiguous>;
+
+impl<'r> Request<'r> {
+    /// The value of the first of these header fields that is there.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where that field occurs twice.
+    pub fn header(&self, names: &[HeaderName]) -> Result<Option<&'r [u8]>, Ambiguous> {
+        for name in names {
+            let mut lines = self.headers.get_all(name).iter();
+            match (lines.next(), lines.next()) {
+                (None, _) => {}
+                (Some(value), None) => return Ok(Some(value.as_bytes())),
+                (Some(_), Some(_)) => return Err(Ambiguous),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A parameter of the query, decoded.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where it occurs twice.
+    pub fn query(&self, name: &str) -> Found<'r> {
+        let query = self.target.query().unwrap_or_default();
+        only(form_urlencoded::parse(query.as_bytes()), name)
+    }
+
+    /// The URL as the provider called it: `public_url` and this request's query.
+    #[must_use]
+    pub fn url(&self) -> Option<Cow<'r, str>> {
+        let base = self.public_url?;
+        Some(match self.target.query() {
+            None => Cow::Borrowed(base),
+            Some(query) => Cow::Owned(format!("{base}?{query}")),
+        })
+    }
+}
+
+/// The fields of an `application/x-www-form-urlencoded` body, decoded (WHATWG URL Standard, section 5.1).
+#[derive(Debug, Default)]
+pub struct Form<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
+
+/// The largest number of fields that a form may have.
+const MAX_FORM_FIELDS: usize = 1000;
+
+impl<'r> Form<'r> {
+    /// Decodes a body. None where it has more fields than any provider sends.
+    #[must_use]
+    pub fn parse(body: &'r [u8]) -> Option<Self> {
+        let fields: Vec<_> = form_urlencoded::parse(body)
+            .take(MAX_FORM_FIELDS + 1)
+            .collect();
+        (fields.len() <= MAX_FORM_FIELDS).then_some(Self(fields))
+    }
+
+    /// A field's value.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where it occurs twice.
+    pub fn get(&self, name: &str) -> Result<Option<&str>, Ambiguous> {
+        let mut named = self.0.iter().filter(|(known, _)| known == name);
+        match (named.next(), named.next()) {
+            (None, _) => Ok(None),
+            (Some((_, value)), None) => Ok(Some(value)),
+            (Some(_), Some(_)) => Err(Ambiguous),
+        }
+    }
+
+    /// All fields, in the order they were sent.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+fn only<'r>(pairs: form_urlencoded::Parse<'r>, wanted: &str) -> Found<'r> {
+    let mut named = pairs.filter(|(name, _)| name == wanted);
+    match (named.next(), named.next()) {
+        (None, _) => Ok(None),
+        (Some((_, value)), None) => Ok(Some(match value {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })),
+        (Some(_), Some(_)) => Err(Ambiguous),
+    }
+}
+
+/// Everything that a template may refer to.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// Its body as a form, where it is one.
+    pub form: Option<&'a Form<'a>>,
+    /// The JSON value that pointers start from: the body's, a form field's, or one element of a batch.
+    pub node: Option<Node<'a>>,
+    /// The signed timestamp as it was sent.
+    pub timestamp: Option<&'a [u8]>,
+    /// The bytes of the event: the body, or the element's.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Scope<'a> {
+    /// The scope of a request of which nothing has been parsed.
+    #[must_use]
+    pub const fn raw(request: &'a Request<'a>) -> Self {
+        Self {
+            request,
+            form: None,
+            node: None,
+            timestamp: None,
+            payload: request.body,
+        }
+    }
+
+    /// A string, number or boolean; `null` counts as absent.
+    #[must_use]
+    pub fn at(&self, pointer: &Pointer) -> Option<Cow<'a, str>> {
+        self.node?.at(pointer)?.scalar_text()
+    }
+}

@@ -1,0 +1,535 @@
+//! Signature schemes as data: where the signature and the timestamp are, what is signed, and how.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderName;
+use smallvec::SmallVec;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::keys::{Algorithm, Candidate, Encoding, Key};
+use super::request::{Ambiguous, Found, Request, Scope};
+use super::text::Text;
+use crate::json::Pointer;
+
+/// The largest number of signatures that are tried. Providers send two while a secret is rotated.
+const MAX_CANDIDATES: usize = 10;
+
+/// The reason why a request cannot be taken for the provider's.
+///
+/// In the order in which checks fail: a later one got further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unverified {
+    /// A part of the scheme is missing.
+    MissingSignature,
+    /// The credentials are missing or wrong.
+    Unauthorized,
+    /// No configured secret made the signature.
+    InvalidSignature,
+    /// The signed time is too far from the bridge's.
+    StaleTimestamp,
+}
+
+impl From<Ambiguous> for Unverified {
+    fn from(_: Ambiguous) -> Self {
+        Self::InvalidSignature
+    }
+}
+
+/// Texts that hold signatures. Most requests have one.
+type Lines<'a> = SmallVec<[Cow<'a, [u8]>; 2]>;
+
+/// Signatures that are tried.
+type Candidates = SmallVec<[Candidate; 2]>;
+
+/// A place in a request that holds one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// The first of these header fields that is there.
+    Header(Vec<HeaderName>),
+    /// Every header field whose name is this, followed by a number.
+    NumberedHeaders(String),
+    /// A parameter of the query.
+    Query(String),
+    /// A field of a form body.
+    Form(String),
+    /// A JSON value of the body.
+    Pointer(Pointer),
+    /// A value of the signature's own `NAME=value` pairs.
+    Field(String),
+}
+
+impl Location {
+    fn read<'a>(&'a self, scope: &Scope<'a>) -> Found<'a> {
+        Ok(match self {
+            Self::Header(names) => scope.request.header(names)?.map(Cow::Borrowed),
+            Self::Query(name) => scope.request.query(name)?,
+            Self::Form(name) => match scope.form {
+                Some(form) => form.get(name)?.map(|value| Cow::Borrowed(value.as_bytes())),
+                None => None,
+            },
+            Self::Pointer(pointer) => scope.at(pointer).map(|text| match text {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            }),
+            // Read by `Placement`.
+            Self::NumberedHeaders(_) | Self::Field(_) => None,
+        })
+    }
+
+    /// Whether reading it needs the body to be parsed.
+    #[must_use]
+    pub fn needs_content(&self) -> bool {
+        matches!(self, Self::Form(_) | Self::Pointer(_))
+    }
+}
+
+fn is_numbered(name: &str, prefix: &str) -> bool {
+    let number = name.strip_prefix(prefix);
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// Where signatures are, and how they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The place of the text that holds them.
+    pub location: Location,
+    /// Splits the text into values.
+    pub separator: Option<u8>,
+    /// Takes the values of these `NAME=value` pairs.
+    pub field: Option<String>,
+    /// Is dropped from each value; a value without it is ignored.
+    pub prefix: String,
+    /// The encoding of the rest.
+    pub encoding: Encoding,
+}
+
+impl Placement {
+    /// The whole text, of every line where a header may carry several.
+    fn lines<'a>(&'a self, scope: &Scope<'a>) -> Result<Lines<'a>, Ambiguous> {
+        if let (Location::Header(names), Some(_)) = (&self.location, self.separator) {
+            let present = names
+                .iter()
+                .find(|name| scope.request.headers.contains_key(*name));
+            return Ok(present.map_or_else(Lines::new, |name| {
+                let lines = scope.request.headers.get_all(name).iter();
+                lines.map(|line| Cow::Borrowed(line.as_bytes())).collect()
+            }));
+        }
+        if let Location::NumberedHeaders(prefix) = &self.location {
+            let headers = scope.request.headers.iter();
+            let numbered = headers.filter(|(name, _)| is_numbered(name.as_str(), prefix));
+            return Ok(numbered
+                .map(|(_, value)| Cow::Borrowed(value.as_bytes()))
+                .collect());
+        }
+        Ok(self.location.read(scope)?.into_iter().collect())
+    }
+
+    fn values<'l>(&self, line: &'l [u8]) -> impl Iterator<Item = &'l [u8]> + use<'l> {
+        let separator = self.separator;
+        line.split(move |byte| Some(*byte) == separator)
+            .map(<[u8]>::trim_ascii)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The values of the pairs with this name.
+    fn fields<'l>(
+        &self,
+        line: &'l [u8],
+        name: &'l str,
+    ) -> impl Iterator<Item = &'l [u8]> + use<'l> {
+        self.values(line).filter_map(move |value| {
+            let equals = value.iter().position(|byte| *byte == b'=')?;
+            let (key, rest) = value.split_at_checked(equals)?;
+            (key == name.as_bytes()).then(|| rest.get(1..).unwrap_or_default())
+        })
+    }
+}
+
+/// The unit of a timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Decimal digits: Unix seconds.
+    Seconds,
+    /// Decimal digits: Unix milliseconds.
+    Milliseconds,
+    /// RFC 3339.
+    Rfc3339,
+}
+
+impl Unit {
+    /// The time that a text stands for.
+    #[must_use]
+    pub fn parse(self, text: &[u8]) -> Option<SystemTime> {
+        let text = std::str::from_utf8(text).ok()?;
+        let since_epoch = match self {
+            Self::Rfc3339 => {
+                return OffsetDateTime::parse(text, &Rfc3339)
+                    .ok()
+                    .map(SystemTime::from);
+            }
+            _ if !text.bytes().all(|byte| byte.is_ascii_digit()) => return None,
+            Self::Seconds => Duration::from_secs(text.parse().ok()?),
+            Self::Milliseconds => Duration::from_millis(text.parse().ok()?),
+        };
+        SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+    }
+}
+
+/// How far a signed time may be from the bridge's; both bounds are inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Into the past: at least the time over which a provider repeats a delivery with its first timestamp.
+    pub past: Duration,
+    /// Into the future: the difference of two clocks.
+    pub future: Duration,
+}
+
+/// Where the signed time is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timestamp {
+    /// The place of its text.
+    pub location: Location,
+    /// The unit of the text.
+    pub unit: Unit,
+    /// How old or how far ahead it may be; none where it is only a part of the signed content.
+    pub tolerance: Option<Tolerance>,
+}
+
+impl Timestamp {
+    fn check(&self, text: &[u8], now: SystemTime) -> Result<(), Unverified> {
+        let Some(tolerance) = self.tolerance else {
+            return Ok(());
+        };
+        let signed = self.unit.parse(text).ok_or(Unverified::StaleTimestamp)?;
+        let is_near = match now.duration_since(signed) {
+            Ok(age) => age <= tolerance.past,
+            Err(ahead) => ahead.duration() <= tolerance.future,
+        };
+        if is_near {
+            Ok(())
+        } else {
+            Err(Unverified::StaleTimestamp)
+        }
+    }
+}
+
+/// How the secrets of a scheme become keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySettings {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The encoding of a secret.
+    pub encoding: Encoding,
+    /// Is dropped from a secret first, and tells which of several schemes it is for.
+    pub prefix: String,
+}
+
+/// A signature scheme with its keys.
+#[derive(Debug)]
+pub struct Scheme {
+    /// Where signatures are.
+    pub signature: Placement,
+    /// The signed bytes.
+    pub content: Text,
+    /// Where the signed time is.
+    pub timestamp: Option<Timestamp>,
+    /// How a secret becomes a key.
+    pub key_settings: KeySettings,
+    /// The keys, each with the index of its secret; any of them may have signed.
+    pub keys: Vec<(usize, Key)>,
+}
+
+/// The parts of a signature that were found in a request.
+#[derive(Debug)]
+struct Claims<'a> {
+    candidates: Candidates,
+    timestamp: Option<Cow<'a, [u8]>>,
+}
+
+impl Scheme {
+    /// Whether the signature, or what it signs, is inside of the body, which nobody may parse before it is verified.
+    #[must_use]
+    pub fn needs_content(&self) -> bool {
+        let time_is_signed = self.content.has_timestamp();
+        let timestamp = self.timestamp.as_ref().filter(|_| time_is_signed);
+        self.signature.location.needs_content()
+            || self.content.needs_content()
+            || timestamp.is_some_and(|timestamp| timestamp.location.needs_content())
+    }
+
+    /// Whether a header field carries the signature or its time: whoever reads them could send the request again.
+    #[must_use]
+    pub fn is_signature_header(&self, name: &str) -> bool {
+        let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.location);
+        std::iter::once(&self.signature.location)
+            .chain(timestamp)
+            .any(|location| match location {
+                Location::Header(names) => names.iter().any(|known| known == name),
+                Location::NumberedHeaders(prefix) => is_numbered(name, prefix),
+                _ => false,
+            })
+    }
+
+    /// Which key signed the request.
+    ///
+    /// # Errors
+    /// The first check that fails: the parts are there, a key made the signature, the time is near.
+    pub fn verify(&self, scope: &Scope<'_>) -> Result<usize, Unverified> {
+        let lines = self.signature.lines(scope)?;
+        let claims = self.claims(scope, &lines)?;
+        let scope = Scope {
+            timestamp: claims.timestamp.as_deref(),
+            ..*scope
+        };
+        let content = self
+            .content
+            .bytes(&scope)?
+            .ok_or(Unverified::MissingSignature)?;
+        // Every key is tried, so that the time does not tell which.
+        let signer = self.keys.iter().fold(None, |found, (index, key)| {
+            let verifies = key.verifies(&content, &claims.candidates);
+            found.or(verifies.then_some(*index))
+        });
+        let signer = signer.ok_or(Unverified::InvalidSignature)?;
+        if let (Some(timestamp), Some(text)) = (&self.timestamp, scope.timestamp) {
+            timestamp.check(text, scope.request.at)?;
+        }
+        Ok(signer)
+    }
+
+    /// Checks a signed time that is in the body, which may be parsed once the signature has been verified.
+    ///
+    /// # Errors
+    /// It is missing, not a time, or too far away.
+    pub fn check_content(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
+        match &self.timestamp {
+            Some(timestamp) if timestamp.location.needs_content() => {
+                let text = timestamp
+                    .location
+                    .read(scope)?
+                    .ok_or(Unverified::MissingSignature)?;
+                timestamp.check(&text, scope.request.at)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the head alone can refuse, before any of the body has been read: missing parts, signatures that are not in their
+    /// encoding, and times that are too far away. Passing it proves nothing.
+    ///
+    /// # Errors
+    /// As [`Scheme::verify`].
+    pub fn check_head(&self, request: &Request<'_>) -> Result<(), Unverified> {
+        let scope = Scope::raw(request);
+        if self.signature.location.needs_content() {
+            return Ok(());
+        }
+        let lines = self.signature.lines(&scope)?;
+        let claims = self.claims(&scope, &lines)?;
+        match (&self.timestamp, &claims.timestamp) {
+            (Some(timestamp), Some(text)) => timestamp.check(text, request.at),
+            _ => Ok(()),
+        }
+    }
+
+    /// A signature in its encoding and of its algorithm's length.
+    fn decode(&self, value: &[u8]) -> Option<Candidate> {
+        let value = value.strip_prefix(self.signature.prefix.as_bytes())?;
+        let decoded = self.signature.encoding.decode(value)?;
+        let length = self.key_settings.algorithm.signature_bytes();
+        let fits = !decoded.is_empty() && length.is_none_or(|length| length == decoded.len());
+        fits.then_some(decoded)
+    }
+
+    /// The first of the line's signatures, as many as there is room for.
+    fn add_candidates(&self, line: &[u8], candidates: &mut Candidates) {
+        let room = MAX_CANDIDATES.saturating_sub(candidates.len());
+        let decode = |value| self.decode(value);
+        match &self.signature.field {
+            Some(name) => {
+                let values = self.signature.fields(line, name);
+                candidates.extend(values.filter_map(decode).take(room));
+            }
+            None => {
+                let values = self.signature.values(line);
+                candidates.extend(values.filter_map(decode).take(room));
+            }
+        }
+    }
+
+    fn claims<'a>(
+        &'a self,
+        scope: &Scope<'a>,
+        lines: &'a [Cow<'a, [u8]>],
+    ) -> Result<Claims<'a>, Unverified> {
+        if lines.is_empty() {
+            return Err(Unverified::MissingSignature);
+        }
+        let timestamp = match self.timestamp.as_ref().map(|timestamp| &timestamp.location) {
+            None => None,
+            Some(Location::Field(name)) => {
+                let mut found = lines
+                    .iter()
+                    .flat_map(|line| self.signature.fields(line, name));
+                match (found.next(), found.next()) {
+                    (None, _) => return Err(Unverified::InvalidSignature),
+                    (Some(only), None) => Some(Cow::Borrowed(only)),
+                    (Some(_), Some(_)) => return Err(Unverified::InvalidSignature),
+                }
+            }
+            Some(location)
+                if location.needs_content() && scope.node.is_none() && scope.form.is_none() =>
+            {
+                None
+            }
+            Some(location) => match location.read(scope)? {
+                Some(text) if !text.is_empty() => Some(text),
+                _ => return Err(Unverified::MissingSignature),
+            },
+        };
+        let mut candidates = Candidates::new();
+        for line in lines {
+            self.add_candidates(line, &mut candidates);
+        }
+        if candidates.is_empty() {
+            return Err(Unverified::InvalidSignature);
+        }
+        Ok(Claims {
+            candidates,
+            timestamp,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, Method, Uri};
+    use proptest::prelude::*;
+
+    fn scheme() -> Scheme {
+        let name = HeaderName::from_static("x-signature");
+        let secret = crate::config::Secret::new("a secret of ours".to_owned()).unwrap();
+        let key = Key::prepare(Algorithm::HmacSha256, &secret, Encoding::Text, "").unwrap();
+        Scheme {
+            signature: Placement {
+                location: Location::Header(vec![name]),
+                separator: Some(b','),
+                field: Some("v1".to_owned()),
+                prefix: String::new(),
+                encoding: Encoding::Hex,
+            },
+            content: Text::parse("{timestamp}.{body}").unwrap(),
+            timestamp: Some(Timestamp {
+                location: Location::Field("t".to_owned()),
+                unit: Unit::Seconds,
+                tolerance: Some(Tolerance {
+                    past: Duration::from_secs(300),
+                    future: Duration::from_secs(60),
+                }),
+            }),
+            key_settings: KeySettings {
+                algorithm: Algorithm::HmacSha256,
+                encoding: Encoding::Text,
+                prefix: String::new(),
+            },
+            keys: vec![(3, key)],
+        }
+    }
+
+    const NOW: u64 = 1_795_132_800;
+
+    fn verify(value: &str, body: &[u8], now: u64) -> Result<usize, Unverified> {
+        let name = HeaderName::from_static("x-signature");
+        let headers = HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())]);
+        let request = Request {
+            method: &Method::POST,
+            target: &Uri::from_static("/x"),
+            headers: &headers,
+            body,
+            public_url: None,
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(now),
+        };
+        let (scheme, scope) = (scheme(), Scope::raw(&request));
+        let verdict = scheme.verify(&scope);
+        // Whatever the whole request is taken for, its head is too.
+        assert!(verdict.is_err() || scheme.check_head(&request).is_ok());
+        verdict
+    }
+
+    fn signature(time: &str, body: &[u8]) -> String {
+        let parts: [Cow<'_, [u8]>; 3] = [time.as_bytes().into(), b".".into(), body.into()];
+        let scheme = scheme();
+        let (_, key) = scheme.keys.first().unwrap();
+        Encoding::Hex.encode(key.digest(&parts).as_slice()).unwrap()
+    }
+
+    #[test]
+    fn the_pairs_of_a_header_are_taken_in_any_order() {
+        let good = signature("1795132800", b"body");
+        let other = "0".repeat(64);
+        for value in [
+            format!("t=1795132800,v1={good}"),
+            format!("v0=x, v1={other} , v1={good},t=1795132800"),
+        ] {
+            assert_eq!(verify(&value, b"body", NOW), Ok(3), "{value}");
+            assert_eq!(
+                verify(&value, b"Body", NOW),
+                Err(Unverified::InvalidSignature)
+            );
+        }
+        let twice = format!("t=1795132800,t=1795132800,v1={good}");
+        for value in [
+            twice,
+            format!("v1={good}"),
+            "t=1795132800".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(
+                verify(&value, b"body", NOW),
+                Err(Unverified::InvalidSignature),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_tolerances_are_inclusive_and_hold_on_their_own_side() {
+        let value = format!("t=1795132800,v1={}", signature("1795132800", b"body"));
+        assert_eq!(verify(&value, b"body", NOW + 300), Ok(3));
+        assert_eq!(verify(&value, b"body", NOW - 60), Ok(3));
+        for now in [NOW + 301, NOW - 61] {
+            assert_eq!(
+                verify(&value, b"body", now),
+                Err(Unverified::StaleTimestamp)
+            );
+        }
+    }
+
+    #[test]
+    fn numbered_headers_are_those_with_a_number() {
+        assert!(is_numbered("x-signature-12", "x-signature-"));
+        for other in ["x-signature-", "x-signature-a", "x-other-1"] {
+            assert!(!is_numbered(other, "x-signature-"), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_passes_without_the_secret(value in "(t=1795132800,)?[ -~]{0,200}") {
+            prop_assert!(verify(&value, b"body", NOW).is_err());
+        }
+
+        #[test]
+        fn what_is_signed_passes_with_anything_around_it(around in "[a-z0-9= ]{0,20}", body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assume!(!around.trim_start().starts_with("t="));
+            let value = format!("{around},t=1795132800,v1={}", signature("1795132800", &body));
+            prop_assert_eq!(verify(&value, &body, NOW), Ok(3));
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Templates over a request and its event: `v0:{timestamp}:{body}`, `{header:x-github-event}.{/action}`.
+
+use std::borrow::Cow;
+
+use data_encoding::HEXLOWER;
+use http::HeaderName;
+use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
+
+use super::request::{Ambiguous, Found, Scope};
+use crate::json::Pointer;
+
+/// Bytes that come in pieces, none of them copied.
+pub type Pieces<'a> = SmallVec<[Cow<'a, [u8]>; 6]>;
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Method,
+    Url,
+    UrlDecoded,
+    Path,
+    Query,
+    Body,
+    Timestamp,
+    /// The first of these that is there.
+    Header(Vec<HeaderName>),
+    QueryParameter(String),
+    FormField(String),
+    Pointer(Pointer),
+    BodyDigest,
+    Uuid,
+}
+
+/// The placeholders, for error messages.
+const PLACEHOLDERS: &str = "{timestamp} {method} {url} {url:decoded} {path} {query} {body} {header:NAME} {query:NAME} {form:NAME} {/json/pointer} {sha256:body} {uuid}";
+
+impl Text {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// The mistake, and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            if literal.contains('}') {
+                return Err("`}` has no `{`".to_owned());
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Literal(literal.to_owned()));
+            }
+            let (name, behind) = after
+                .split_once('}')
+                .ok_or_else(|| format!("`{{{after}` has no `}}`"))?;
+            parts.push(Part::parse(name)?);
+            rest = behind;
+        }
+        if rest.contains('}') {
+            return Err("`}` has no `{`".to_owned());
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Literal(rest.to_owned()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The text with every placeholder filled in; None where one of them is absent or empty.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where a field that it names occurs twice.
+    pub fn fill(&self, scope: &Scope<'_>) -> Result<Option<String>, Ambiguous> {
+        let mut filled = String::new();
+        for part in &self.parts {
+            match part.value(scope)? {
+                Some(value) if !value.is_empty() => match std::str::from_utf8(&value) {
+                    Ok(text) => filled.push_str(text),
+                    Err(_) => return Ok(None),
+                },
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(filled))
+    }
+
+    /// The bytes with every placeholder filled in, part by part, so that a body is never copied. None where one is absent.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where a field that it names occurs twice.
+    pub fn bytes<'a>(&'a self, scope: &Scope<'a>) -> Result<Option<Pieces<'a>>, Ambiguous> {
+        let mut bytes = Pieces::with_capacity(self.parts.len());
+        for part in &self.parts {
+            match part.value(scope)? {
+                Some(value) => bytes.push(value),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    fn refers_to(&self, wanted: impl Fn(&Part) -> bool) -> bool {
+        self.parts.iter().any(wanted)
+    }
+
+    /// Whether it contains the body.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        self.refers_to(|part| *part == Part::Body)
+    }
+
+    /// Whether it contains the timestamp.
+    #[must_use]
+    pub fn has_timestamp(&self) -> bool {
+        self.refers_to(|part| *part == Part::Timestamp)
+    }
+
+    /// Whether it contains the URL that the provider calls.
+    #[must_use]
+    pub fn has_url(&self) -> bool {
+        self.refers_to(|part| matches!(part, Part::Url | Part::UrlDecoded))
+    }
+
+    /// Whether it needs the body to be parsed.
+    #[must_use]
+    pub fn needs_content(&self) -> bool {
+        self.refers_to(|part| matches!(part, Part::Pointer(_) | Part::FormField(_)))
+    }
+
+    /// Whether it makes a value of its own for each request.
+    #[must_use]
+    pub fn is_random(&self) -> bool {
+        self.refers_to(|part| *part == Part::Uuid)
+    }
+
+    /// Whether its value is derived from the body rather than given by the provider.
+    #[must_use]
+    pub fn is_digest(&self) -> bool {
+        self.refers_to(|part| *part == Part::BodyDigest)
+    }
+
+    /// The JSON Pointer that it refers to, for error messages.
+    #[must_use]
+    pub fn pointer(&self) -> Option<&str> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Pointer(pointer) => Some(pointer.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The header fields that it refers to.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.parts.iter().flat_map(|part| match part {
+            Part::Header(names) => names.as_slice(),
+            _ => &[],
+        })
+    }
+}
+
+impl Part {
+    fn parse(name: &str) -> Result<Self, String> {
+        if name.starts_with('/') {
+            return Pointer::parse(name)
+                .map(Self::Pointer)
+                .map_err(|rule| format!("`{{{name}}}`: {rule}"));
+        }
+        let named = |argument: &str| {
+            if argument.is_empty() {
+                Err(format!(
+                    "`{{{name}}}` has no name; write for example `{{header:x-id}}`"
+                ))
+            } else {
+                Ok(argument.to_owned())
+            }
+        };
+        match name.split_once(':') {
+            None => match name {
+                "method" => Ok(Self::Method),
+                "url" => Ok(Self::Url),
+                "path" => Ok(Self::Path),
+                "query" => Ok(Self::Query),
+                "body" => Ok(Self::Body),
+                "timestamp" => Ok(Self::Timestamp),
+                "uuid" => Ok(Self::Uuid),
+                _ => Err(format!(
+                    "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
+                )),
+            },
+            Some(("header", argument)) => {
+                let names = named(argument)?;
+                let names = names.split('|').map(|name| {
+                    HeaderName::from_bytes(name.as_bytes())
+                        .map_err(|_| format!("{name:?} is not a valid header name"))
+                });
+                Ok(Self::Header(names.collect::<Result<_, _>>()?))
+            }
+            Some(("query", argument)) => named(argument).map(Self::QueryParameter),
+            Some(("form", argument)) => named(argument).map(Self::FormField),
+            Some(("sha256", "body")) => Ok(Self::BodyDigest),
+            Some(("url", "decoded")) => Ok(Self::UrlDecoded),
+            Some(_) => Err(format!(
+                "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
+            )),
+        }
+    }
+
+    fn value<'a>(&'a self, scope: &Scope<'a>) -> Found<'a> {
+        let request = scope.request;
+        Ok(match self {
+            Self::Literal(text) => Some(Cow::Borrowed(text.as_bytes())),
+            Self::Method => Some(Cow::Borrowed(request.method.as_str().as_bytes())),
+            Self::Url => request.url().map(into_bytes),
+            Self::UrlDecoded => request
+                .url()
+                .map(|url| Cow::Owned(decode_delimiters(&url).into_bytes())),
+            Self::Path => Some(Cow::Borrowed(request.target.path().as_bytes())),
+            Self::Query => Some(Cow::Borrowed(
+                request.target.query().unwrap_or_default().as_bytes(),
+            )),
+            Self::Body => Some(Cow::Borrowed(request.body)),
+            Self::Timestamp => scope.timestamp.map(Cow::Borrowed),
+            Self::Header(names) => request.header(names)?.map(Cow::Borrowed),
+            Self::QueryParameter(name) => request.query(name)?,
+            Self::FormField(name) => match scope.form {
+                Some(form) => form.get(name)?.map(|value| Cow::Borrowed(value.as_bytes())),
+                None => None,
+            },
+            Self::Pointer(pointer) => scope.at(pointer).map(into_bytes),
+            Self::BodyDigest => Some(Cow::Owned(
+                HEXLOWER.encode(&Sha256::digest(scope.payload)).into_bytes(),
+            )),
+            Self::Uuid => Some(Cow::Owned(uuid::Uuid::new_v4().to_string().into_bytes())),
+        })
+    }
+}
+
+/// The delimiters that HubSpot decodes in a URL before it signs it, and no others.
+const DELIMITERS: &str = ":/?@!$'()*,;";
+
+fn decode_delimiters(url: &str) -> String {
+    let mut decoded = String::with_capacity(url.len());
+    let mut rest = url;
+    while let Some((before, after)) = rest.split_once('%') {
+        decoded.push_str(before);
+        let escape = after
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escape
+            .map(char::from)
+            .filter(|character| DELIMITERS.contains(*character))
+        {
+            Some(delimiter) => {
+                decoded.push(delimiter);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push('%');
+                rest = after;
+            }
+        }
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
+fn into_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
+/// Several templates; the first whose parts are all there counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice(pub Vec<Alternative>);
+
+/// A template, and what must be there for it to count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alternative {
+    /// The template.
+    pub text: Text,
+    /// A condition: this must be there as well.
+    pub when: Option<Text>,
+}
+
+impl Choice {
+    /// The first alternative that is whole.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where a field that it names occurs twice.
+    pub fn fill(&self, scope: &Scope<'_>) -> Result<Option<(String, &Text)>, Ambiguous> {
+        for Alternative { text, when } in &self.0 {
+            if let Some(condition) = when
+                && condition.fill(scope)?.is_none()
+            {
+                continue;
+            }
+            if let Some(filled) = text.fill(scope)? {
+                return Ok(Some((filled, text)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its templates.
+    pub fn texts(&self) -> impl Iterator<Item = &Text> {
+        self.0.iter().map(|alternative| &alternative.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::Request;
+    use super::*;
+    use crate::json::Document;
+    use http::{HeaderMap, Method, Uri};
+    use proptest::prelude::*;
+    use std::time::SystemTime;
+
+    fn filled(template: &str, headers: &HeaderMap, body: &str) -> Option<String> {
+        let target = Uri::from_static("/x?a=1%2B1&twice=1&twice=2");
+        let request = Request {
+            method: &Method::POST,
+            target: &target,
+            headers,
+            body: body.as_bytes(),
+            public_url: Some("https://hooks.example.com/x"),
+            at: SystemTime::UNIX_EPOCH,
+        };
+        let document = Document::parse(body.as_bytes()).unwrap();
+        let scope = Scope {
+            node: Some(document.root()),
+            timestamp: Some(b"17"),
+            ..Scope::raw(&request)
+        };
+        Text::parse(template).unwrap().fill(&scope).ok().flatten()
+    }
+
+    #[test]
+    fn placeholders_are_filled_from_the_request_and_its_event() {
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-b"),
+            http::HeaderValue::from_static("B"),
+        )]);
+        let body = r#"{"a":{"b":7},"empty":"","none":null}"#;
+        for (template, expected) in [
+            ("v0:{timestamp}.{method}", Some("v0:17.POST")),
+            ("{header:x-a|x-b}-{/a/b}", Some("B-7")),
+            ("{query:a}", Some("1+1")),
+            (
+                "{url}",
+                Some("https://hooks.example.com/x?a=1%2B1&twice=1&twice=2"),
+            ),
+            ("{path}", Some("/x")),
+            ("plain", Some("plain")),
+            ("{/empty}", None),
+            ("{/none}", None),
+            ("{/a}", None),
+            ("{header:x-a}", None),
+            ("{form:a}", None),
+            ("{query:twice}", None),
+        ] {
+            let found = filled(template, &headers, body);
+            assert_eq!(found.as_deref(), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_what_to_write() {
+        for (template, words) in [
+            ("{", "has no `}`"),
+            ("a}", "has no `{`"),
+            ("{nothing}", "known: {timestamp}"),
+            ("{header:}", "has no name"),
+            ("{header:a b}", "not a valid header name"),
+            ("{/a~2}", "{/a~2}"),
+        ] {
+            let mistake = Text::parse(template).unwrap_err();
+            assert!(mistake.contains(words), "{template}: {mistake}");
+        }
+    }
+
+    #[test]
+    fn only_delimiters_are_decoded_in_a_url() {
+        assert_eq!(decode_delimiters("a%3Ab%2Fc%20d%zz%"), "a:b/c%20d%zz%");
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_braces_stands_for_itself(text in "[^{}]{1,40}") {
+            prop_assert_eq!(filled(&text, &HeaderMap::new(), "{}"), Some(text));
+        }
+
+        #[test]
+        fn any_text_is_a_template_or_a_mistake(text in "[{}a-z:/|~]{0,40}") {
+            if let Ok(template) = Text::parse(&text) {
+                let is_literal = |part: &&Part| matches!(part, Part::Literal(_));
+                let placeholders = template.parts.iter().filter(|part| !is_literal(part)).count();
+                // A pointer may lead to a name with an opening brace.
+                let (opened, closed) = (text.matches('{').count(), text.matches('}').count());
+                prop_assert!(placeholders <= opened);
+                prop_assert_eq!(placeholders, closed);
+            }
+        }
+    }
+}
