@@ -1,6 +1,8 @@
 //! A credentials file: a user's JWT and the seed of its key, each between dashed lines (docs.nats.io, "Credentials
 //! file"). It is read anew for each connection, so that rotated credentials need no restart.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use async_nats::Auth;
@@ -21,13 +23,16 @@ pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, String> {
             file.display()
         )
     };
-    let length = std::fs::metadata(file)
-        .map_err(|error| unusable(&error))?
-        .len();
-    if length > MAX_BYTES {
+    // Opened once: what is checked is what is read.
+    let opened = File::open(file).map_err(|error| unusable(&error))?;
+    let mut text = Zeroizing::new(String::new());
+    let mut bounded = opened.take(MAX_BYTES + 1);
+    bounded
+        .read_to_string(&mut text)
+        .map_err(|error| unusable(&error))?;
+    if text.len() as u64 > MAX_BYTES {
         return Err(unusable(&"it is larger than 64 KiB"));
     }
-    let text = Zeroizing::new(std::fs::read_to_string(file).map_err(|error| unusable(&error))?);
     let jwt = section(&text, "NATS USER JWT").ok_or_else(|| unusable(&"it has no user JWT"))?;
     let seed = section(&text, "USER NKEY SEED").ok_or_else(|| unusable(&"it has no user seed"))?;
     let pair = KeyPair::from_seed(seed).map_err(|_| unusable(&"its seed is none"))?;
@@ -72,6 +77,9 @@ mod tests {
             error.contains("its seed is none") && !error.contains("SUSECRET"),
             "{error}"
         );
+        std::fs::write(&file, "x".repeat(64 * 1024 + 1)).unwrap();
+        let error = authenticate(&file, b"nonce").err().unwrap();
+        assert!(error.contains("larger than 64 KiB"), "{error}");
         std::fs::write(&file, "").unwrap();
         assert!(
             authenticate(&file, b"nonce")
