@@ -307,6 +307,15 @@ pub(crate) fn cached(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
+/// Where promtool is: among what tests/run installs, else in the PATH.
+pub(crate) fn promtool() -> Option<PathBuf> {
+    let promtool = cached("promtool").unwrap_or_else(|| "promtool".into());
+    match Command::new(&promtool).arg("--version").output() {
+        Ok(_) => Some(promtool),
+        Err(_) => missing("promtool"),
+    }
+}
+
 /// A line of tests/support/versions.
 pub(crate) fn version(name: &str) -> &'static str {
     include_str!("versions")
