@@ -146,7 +146,7 @@ fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {
 pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for line in lines {
-        let wrong = || format!("`{line}` is no header; write `Name: value`");
+        let wrong = || format!("`{line}` is not a header; write `Name: value`");
         let (name, value) = line.split_once(':').ok_or_else(wrong)?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
         headers.append(

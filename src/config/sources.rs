@@ -381,7 +381,7 @@ fn path_fault(path: &str) -> Option<&'static str> {
     let fault = if !path.starts_with('/') {
         "does not begin with `/`"
     } else if path.contains(['?', '#']) {
-        "has a query or fragment, which is no part of a path"
+        "has a query or fragment, which is not part of a path"
     } else if path.contains('%') {
         "has a percent sign: paths are compared byte for byte, and an encoded one can be written in several ways"
     } else if !path.bytes().all(is_plain) {

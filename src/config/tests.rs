@@ -346,7 +346,7 @@ fn librdkafkas_properties_pass_but_for_those_that_the_promise_rests_on() {
         with("\"compresion.type\" = \"lz4\"")
             .unwrap_err()
             .to_string()
-            .contains("no property of librdkafka")
+            .contains("not a property of librdkafka")
     );
     let shown = with("\"linger.ms\" = \"s3cret\"").unwrap_err().to_string();
     assert!(

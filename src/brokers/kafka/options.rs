@@ -178,7 +178,7 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
         .split_once("outside allowed range ")
         .map(|(_, range)| range.trim());
     let what = if description.contains("No such configuration property") {
-        "is no property of librdkafka (see its CONFIGURATION.md)".to_owned()
+        "is not a property of librdkafka (see its CONFIGURATION.md)".to_owned()
     } else if let Some((_, why)) = description.split_once("not supported in this build: ") {
         format!("is not in this build of librdkafka ({})", why.trim())
     } else if description.contains("dedicated") || description.contains("not settable") {

@@ -72,7 +72,7 @@ mod tests {
         match of_acknowledgement(payload.as_bytes()) {
             Outcome::NotStored(not) => (true, not.reason),
             Outcome::Unknown(unknown) => (false, unknown.reason),
-            Outcome::Stored(_) => panic!("{payload} is no word of storage"),
+            Outcome::Stored(_) => panic!("{payload} is not a word of storage"),
         }
     }
 
