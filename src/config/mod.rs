@@ -3,15 +3,9 @@
 
 mod brokers;
 mod check;
-mod files;
-mod private;
-mod problem;
 mod reach;
 mod routes;
-mod secret;
-mod section;
 mod sources;
-mod spans;
 mod strays;
 mod template;
 #[cfg(test)]
@@ -28,18 +22,14 @@ use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::brokers::{Kind, Limits, Needs, Settings};
+use crate::event::DedupBy;
 use crate::json::Schema;
+use crate::providers::Authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::Mapping;
-use crate::providers::{Authentication, DedupBy};
+use crate::table::{Files, Problem, Problems};
 
 pub(crate) use check::MAX_FILE;
-pub use files::Files;
-pub(crate) use private::read_stream;
-pub use problem::{Excerpt, Place, Problem, Problems};
-pub use secret::Secret;
-pub(crate) use section::Reading;
-pub use section::{Section, WordOrSection};
 pub use template::{Part, Template};
 pub(crate) use tls::HTTP2;
 pub use tls::Tls;

@@ -9,13 +9,12 @@ use http::Response;
 use http::header::CONNECTION;
 use http_body_util::Full;
 
-use super::answer::{Accepted, RequestId, Status, answer, answer_batch};
-use super::permits::Permit;
-use super::refusal::Refusal;
+use super::answer::{Accepted, answer, answer_batch};
 use super::{Decision, carry_out};
 use crate::bridge::Bridge;
 use crate::config::Source;
-use crate::providers::EventId;
+use crate::event::{EventId, Refusal, RequestId, Status};
+use crate::flow::Permit;
 
 /// How many events of one request are published at the same time.
 const MAX_AT_ONCE: usize = 64;

@@ -1,17 +1,16 @@
 //! Steps 3 to 6 for all events of a request: what is to become of each, and whether it is a handshake instead.
 
-use super::encode;
 use super::parse::{self, Parsed};
-use super::refusal::Refusal;
 use super::route::{self, Routed};
 use super::validate::validate;
 use super::verify::{Verified, refuse};
-use super::{Decided, Decision, Verdict};
+use super::{Decided, Decision, Verdict, encode};
+use crate::event::{Refusal, Unidentified};
 use crate::json::Document;
+use crate::providers::Scope;
 use crate::providers::handshake::Reply;
 use crate::providers::mapping::{BodyKind, lines};
 use crate::providers::request::Ambiguous;
-use crate::providers::{Scope, Unidentified};
 
 /// The largest number of events that one request may hold.
 const MAX_EVENTS: usize = 5_000;

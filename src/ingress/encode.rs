@@ -7,9 +7,7 @@ use http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::duplicates::Fingerprint;
 use super::parse::{Event, Parsed};
-use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
 use super::{Addressed, Decision, Delivery, Verdict};
 use crate::brokers::{
@@ -17,8 +15,9 @@ use crate::brokers::{
     MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
 };
 use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
+use crate::event::{DedupBy, EventId, Identity, Origin, Refusal, Unidentified, Violation};
+use crate::flow::duplicates::Fingerprint;
 use crate::json::Node;
-use crate::providers::{DedupBy, EventId, Identity, Origin, Unidentified};
 
 /// What a message usually has: more only costs another allocation.
 const HEADERS: usize = 12;

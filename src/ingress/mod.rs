@@ -7,9 +7,6 @@ mod socket;
 mod strangers;
 mod tls;
 
-mod permits;
-mod unverified;
-
 mod receive;
 
 // 2 to 6: pure
@@ -27,15 +24,15 @@ mod decide;
 
 // 7: a delivery that is stored already; the broker's word
 mod batch;
-pub(crate) mod duplicates;
 mod publish;
 
 // 8: and the table of refusals
 mod answer;
-mod refusal;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,21 +51,19 @@ use hyper::body::Incoming;
 use crate::bridge::Bridge;
 use crate::brokers::Message;
 use crate::config::{BrokerId, Position, Source};
-use crate::providers::EventId;
+use crate::event::{EventId, Refusal, RequestId, Status};
+use crate::flow::Permit;
+use crate::flow::duplicates::{self, Entered, Fingerprint};
 use crate::providers::handshake::Reply;
 
-pub use answer::{RequestId, Status};
 pub use decide::decide;
-pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
 pub(crate) use receive::check_head;
 #[cfg(test)]
 pub(crate) use receive::head_handshake;
-pub use refusal::{Refusal, Violation};
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_handshake};
-use duplicates::{Entered, Fingerprint};
 use publish::Use;
 use receive::{Arrived, Head};
 use socket::Activity;

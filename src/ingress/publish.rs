@@ -6,12 +6,11 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::answer::Accepted;
-use super::refusal::Refusal;
 use super::{Addressed, Delivery, encode};
 use crate::bridge::Bridge;
 use crate::brokers::{Health, NotStored, Outcome, Reason, Receipt, Unknown};
 use crate::config::{Position, Source};
-use crate::providers::EventId;
+use crate::event::{EventId, Refusal};
 
 /// What a message is published for.
 pub(super) struct Use<'a> {

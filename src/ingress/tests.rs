@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::*;
 use crate::brokers::Kind;
 use crate::config::{Config, ConfigFile, Origin};
+use crate::event::{Identity, Unidentified};
 use crate::json::Node;
 use crate::providers::mapping::Hook;
-use crate::providers::{Identity, Unidentified, synq};
+use crate::providers::synq;
 
 const LEAST: &str = r#"
 [brokers.main]

@@ -13,9 +13,8 @@ use highway::{HighwayHash as _, HighwayHasher};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::refusal::Refusal;
 use crate::brokers::Receipt;
-use crate::providers::{DedupBy, EventId};
+use crate::event::{DedupBy, EventId, Refusal};
 
 /// A source's memory is in so many parts, found by the key's bits: none of them is ever so large that letting it grow
 /// makes a request wait.
@@ -55,7 +54,7 @@ const KEY: highway::Key = highway::Key([
 
 impl Fingerprint {
     /// None where each delivery is an event of its own.
-    pub(super) fn of(by: DedupBy, event_id: &EventId, body: &[u8]) -> Option<Self> {
+    pub(crate) fn of(by: DedupBy, event_id: &EventId, body: &[u8]) -> Option<Self> {
         let mut hash = HighwayHasher::new(KEY);
         hash.append(event_id.as_str().as_bytes());
         match by {
@@ -71,7 +70,7 @@ impl Fingerprint {
         Some(Self { first, second })
     }
 
-    pub(super) fn to_hex(self) -> String {
+    pub(crate) fn to_hex(self) -> String {
         let bytes = (u128::from(self.first) << 64 | u128::from(self.second)).to_be_bytes();
         data_encoding::HEXLOWER.encode(&bytes)
     }
@@ -122,7 +121,7 @@ type End = Result<Receipt, Refusal>;
 
 /// What a delivery finds.
 #[derive(Debug)]
-pub(super) enum Entered {
+pub(crate) enum Entered {
     /// It is the first: it must be published, and its end told.
     First(Place),
     /// It is known to be stored.
@@ -131,7 +130,7 @@ pub(super) enum Entered {
 
 /// A first delivery's place. Dropping it without an end forgets the delivery, so that the next one is published.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     window: Arc<Window>,
     key: Fingerprint,
     is_open: bool,
@@ -222,7 +221,7 @@ impl Entries {
 ///
 /// # Errors
 /// The twin's refusal.
-pub(super) async fn enter(
+pub(crate) async fn enter(
     window: &Arc<Window>,
     key: Fingerprint,
     deadline: Instant,
@@ -246,7 +245,7 @@ pub(super) async fn enter(
 
 impl Place {
     /// Says how the first delivery ended. Only what is stored is remembered.
-    pub(super) fn end(mut self, end: &End) {
+    pub(crate) fn end(mut self, end: &End) {
         self.leave(Some(end));
     }
 

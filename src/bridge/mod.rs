@@ -1,6 +1,10 @@
 //! One configuration at work: its brokers' clients, and the handles of its metrics. A request holds one [`Bridge`] from its
 //! first step to its last, so it sees no other configuration's.
 
+mod inspection;
+pub mod live;
+mod process;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +12,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::brokers::{Broker, Health, Message, NotStored, Outcome, StartError, Unknown};
+use crate::bridge::inspection::Inspection;
+use crate::bridge::process::Process;
+use crate::brokers::{Broker, Health, Message, Meter, NotStored, Outcome, StartError, Unknown};
 use crate::config::{BrokerId, Config, NamedBroker, Position, ReadyWhen, Source};
-use crate::ingress::duplicates::Window;
-use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
-use crate::inspection::Inspection;
-use crate::metrics::{BrokerMetrics, Handles, SourceMetrics, unix_seconds};
-use crate::process::Process;
-use crate::providers::{DedupBy, EventId};
+use crate::event::{DedupBy, EventId, Refusal, RequestId, Status};
+use crate::flow::duplicates::Window;
+use crate::flow::{Permits, Share};
+use crate::metrics::{Handles, SourceMetrics, unix_seconds};
 use crate::telemetry::shorten;
 
 /// One configuration at work.
@@ -161,7 +165,7 @@ impl Bridge {
         self.config.brokers.iter().zip(&self.clients)
     }
 
-    pub(crate) fn broker_metrics(&self) -> impl Iterator<Item = &BrokerMetrics> {
+    pub(crate) fn broker_metrics(&self) -> impl Iterator<Item = &Meter> {
         self.handles.brokers.iter().map(Arc::as_ref)
     }
 
