@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::model::TypeGlob;
 use super::*;
 use crate::providers::sign::{Unsigned, sign};
 use crate::providers::{Request, Scope, Unverified};
