@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::brokers::{Broker, Health, Message, NotStored, Outcome, StartError, Unknown};
 use crate::config::{BrokerId, Config, NamedBroker, Position, ReadyWhen, Source};
 use crate::ingress::duplicates::Window;
+use crate::ingress::rate_limit::Limiter;
 use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
 use crate::inspection::Inspection;
 use crate::metrics::{BrokerMetrics, Handles, SourceMetrics, unix_seconds};
@@ -29,6 +30,8 @@ pub struct Bridge {
     permits: Arc<Permits>,
     /// By source, where it remembers what was stored.
     windows: Vec<Option<Arc<Window>>>,
+    /// By source, where its requests are limited.
+    limiters: Vec<Option<Arc<Limiter>>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
     /// Tells that the last request has let go of it.
@@ -121,6 +124,14 @@ impl Bridge {
             });
             Some(earlier.unwrap_or_else(|| Window::new(lifetime)))
         });
+        let limiters = config.sources.iter().map(|source| {
+            let limit = source.rate_limit?;
+            let earlier = earlier.and_then(|earlier| {
+                let limiter = earlier.limiter(earlier.source_called(&source.name)?)?;
+                (limiter.limit() == limit).then(|| Arc::clone(limiter))
+            });
+            Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(limit))))
+        });
         let paths = config
             .sources
             .iter()
@@ -128,6 +139,7 @@ impl Bridge {
             .collect();
         Ok(Self {
             windows: windows.collect(),
+            limiters: limiters.collect(),
             needed_brokers: config.needed_brokers(),
             process,
             config,
@@ -338,6 +350,10 @@ impl Bridge {
 
     pub(crate) fn source_at(&self, path: &str) -> Option<Arc<Source>> {
         self.paths.get(path).cloned()
+    }
+
+    pub(crate) fn limiter(&self, source: &Source) -> Option<&Arc<Limiter>> {
+        self.limiters.get(source.index)?.as_ref()
     }
 
     pub(crate) fn permits(&self) -> &Arc<Permits> {

@@ -17,6 +17,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transport;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub use section::{Section, WordOrSection};
 pub use template::{Part, Template};
 pub(crate) use tls::HTTP2;
 pub use tls::Tls;
+pub use transport::RateLimit;
 
 /// A configuration without a fault.
 #[derive(Debug)]
@@ -171,6 +173,8 @@ pub struct Source {
     pub publish_timeout: Duration,
     /// How many of its events may be in flight.
     pub max_in_flight: usize,
+    /// How many of its verified requests are taken, where its operator limits them.
+    pub rate_limit: Option<RateLimit>,
     /// The status of a success.
     pub success_status: StatusCode,
     /// The CloudEvents `source` of its events.

@@ -8,6 +8,7 @@ mod strangers;
 mod tls;
 
 mod permits;
+pub(crate) mod rate_limit;
 mod unverified;
 
 mod receive;
@@ -277,6 +278,10 @@ fn verify_and_decide(
     }
     let source = verified.source();
     bridge.note_verified(source, verified.secret_index());
+    if let Some(limiter) = bridge.limiter(source) {
+        let limited = |retry_after| Refusal::RateLimited { retry_after };
+        limiter.take().map_err(limited)?;
+    }
     let bytes = verified.request().body().len();
     let permit = bridge.permits().take(source.index, bytes);
     let permit = permit.ok_or(Refusal::Overloaded)?;
