@@ -20,6 +20,7 @@ use super::sources::read_sources;
 use super::spans::Spans;
 use super::strays::warn_of_strays;
 use super::tls::read_tls;
+use super::transport::read_networks;
 use super::{Admin, Config, ConfigFile, Http, Origin, ReadyWhen, Source};
 use crate::brokers;
 
@@ -221,20 +222,27 @@ fn read(root: &mut Section<'_>, reading: &Reading) -> Option<Config> {
     Some(config)
 }
 
-/// What `[http]` says for every source that does not say otherwise.
+/// What sources need to know of `[http]`: the values of keys that they leave out, and what their own keys rest on.
 pub(super) struct Defaults {
     pub(super) max_body: usize,
     pub(super) publish_timeout: Duration,
     pub(super) max_in_flight: usize,
+    pub(super) trusted_proxies: Vec<IpNet>,
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
+    let trusted_proxies = read_networks(
+        &mut section,
+        "trusted_proxies",
+        "so that any sender could claim any address; list your proxies",
+    );
     let defaults = Defaults {
         max_body: section.size("max_body", 1, 256 * MIB).unwrap_or(MIB),
         publish_timeout: section.duration("publish_timeout", 8 * SECOND, SECOND, 300 * SECOND),
         max_in_flight: section
             .count("max_in_flight", 1, 1_000_000)
             .unwrap_or(10_000),
+        trusted_proxies: trusted_proxies.clone(),
     };
     let http2 = section.flag("http2", false);
     let http = Http {
@@ -252,7 +260,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         max_connection_age: section.duration("max_connection_age", 300 * SECOND, SECOND, 24 * HOUR),
         drain_delay: section.duration("drain_delay", Duration::ZERO, Duration::ZERO, HOUR),
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
-        trusted_proxies: read_networks(&mut section, "trusted_proxies"),
+        trusted_proxies,
         http2,
         tls: section.section("tls").and_then(|tls| read_tls(tls, http2)),
     };
@@ -270,27 +278,6 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     }
     section.finish();
     (http, defaults)
-}
-
-/// Networks; a lone address is a network of one.
-fn read_networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
-    let texts = section.texts(key).unwrap_or_default();
-    let mut networks = Vec::new();
-    for text in texts {
-        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        match text.parse::<IpNet>().ok().or_else(address) {
-            Some(network) if network.prefix_len() == 0 => section.problem_at(
-                key,
-                format!("{text:?} is every address, so that any sender could claim any address; list your proxies"),
-            ),
-            Some(network) => networks.push(network),
-            None => section.problem_at(
-                key,
-                format!("{text:?} is not a network; write for example \"10.0.0.0/8\", \"192.0.2.7\" or \"2001:db8::/32\""),
-            ),
-        }
-    }
-    networks
 }
 
 fn read_admin(mut section: Section<'_>) -> Admin {

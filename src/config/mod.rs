@@ -173,6 +173,8 @@ pub struct Source {
     pub publish_timeout: Duration,
     /// How many of its events may be in flight.
     pub max_in_flight: usize,
+    /// The only networks that its requests may come from; any where there is none.
+    pub allow_from: Vec<IpNet>,
     /// How many of its verified requests are taken, where its operator limits them.
     pub rate_limit: Option<RateLimit>,
     /// The status of a success.

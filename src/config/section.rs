@@ -197,6 +197,11 @@ impl<'r> Section<'r> {
         matches!(self.values.get(key), Some(Value::Array(_)))
     }
 
+    /// Whether the key's value is a list without values.
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some(Value::Array(values)) if values.is_empty())
+    }
+
     /// The names of all keys, for tables whose keys are names of the user's.
     pub(super) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()

@@ -1,7 +1,10 @@
 //! The keys of `[sources.NAME]` that are about requests and not about events: who may send them, how many, and how they
 //! are answered.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
+
+use ipnet::{IpNet, Ipv4Net};
 
 use super::section::Section;
 
@@ -30,6 +33,82 @@ pub(super) fn read_rate_limit(source: &mut Section<'_>) -> Option<RateLimit> {
         per_second,
         burst: burst.unwrap_or(per_second),
     })
+}
+
+/// Networks; a lone address is a network of one. `every` says what is wrong with a network that has every address.
+pub(super) fn read_networks(
+    section: &mut Section<'_>,
+    key: &'static str,
+    every: &str,
+) -> Vec<IpNet> {
+    let texts = section.texts(key).unwrap_or_default();
+    let mut networks = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        let shown = section.quote(&key, text);
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let Some(network) = text.parse::<IpNet>().ok().or_else(address) else {
+            section.problem_at(
+                &key,
+                format!("{shown} is not a network; write for example \"192.0.2.0/24\", \"192.0.2.7\" or \"2001:db8::/32\""),
+            );
+            continue;
+        };
+        let network = canonical(network);
+        if network.prefix_len() == 0 {
+            section.problem_at(&key, format!("{shown} is every address, {every}"));
+            continue;
+        }
+        if network.trunc() != network {
+            section.warn_at(
+                &key,
+                format!(
+                    "{shown} has bits after its prefix, and is read as \"{}\"; write that, or the address alone",
+                    network.trunc()
+                ),
+            );
+        }
+        networks.push(network.trunc());
+    }
+    networks
+}
+
+/// A network as addresses are compared: an IPv4 address that is written in IPv6 is one of IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(wide) = network else {
+        return network;
+    };
+    let inner = wide
+        .addr()
+        .to_ipv4_mapped()
+        .zip(wide.prefix_len().checked_sub(96));
+    let inner = inner.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
+    inner.map_or(network, IpNet::V4)
+}
+
+pub(super) fn read_allow_from(source: &mut Section<'_>, trusted_proxies: &[IpNet]) -> Vec<IpNet> {
+    let key = "allow_from";
+    let is_empty = source.is_empty_list(key);
+    let networks = read_networks(
+        source,
+        key,
+        "so that it keeps nobody out; list the addresses that the provider sends from, or leave `allow_from` out",
+    );
+    if is_empty {
+        source.problem_at(key, "an empty list lets nobody in; list the addresses that the provider sends from, or leave `allow_from` out");
+    }
+    for network in &networks {
+        let proxies = trusted_proxies
+            .iter()
+            .find(|proxies| proxies.contains(network));
+        if let Some(proxies) = proxies {
+            source.problem_at(
+                key,
+                format!("{network} is within {proxies} of `http.trusted_proxies`, and the address of a proxy is never taken for a sender's; list the addresses that the provider sends from"),
+            );
+        }
+    }
+    networks
 }
 
 #[cfg(test)]
@@ -62,6 +141,71 @@ mod tests {
             assert_eq!(problems.lines().count(), 1, "{keys}: {problems}");
             assert!(problems.contains(what), "{keys}: {problems}");
         }
+    }
+
+    #[test]
+    fn networks_are_compared_as_addresses_are() {
+        let networks = |keys: &str| {
+            with_source("", keys, |source| {
+                let networks: Vec<_> = source.allow_from.iter().map(ToString::to_string).collect();
+                networks.join(" ")
+            })
+        };
+        assert_eq!(networks(""), "");
+        assert_eq!(
+            networks("allow_from = [\"192.0.2.0/24\", \"198.51.100.7\", \"2001:db8::/32\"]"),
+            "192.0.2.0/24 198.51.100.7/32 2001:db8::/32"
+        );
+        assert_eq!(
+            networks("allow_from = [\"::ffff:192.0.2.0/120\", \"::ffff:198.51.100.7\"]"),
+            "192.0.2.0/24 198.51.100.7/32"
+        );
+        let proxies = "trusted_proxies = [\"10.0.0.0/8\"]";
+        expect_refused(&[
+            ("", "allow_from = []", "an empty list lets nobody in"),
+            (
+                "",
+                "allow_from = [\"hooks.example.com\"]",
+                "is not a network",
+            ),
+            ("", "allow_from = [\"192.0.2.0/33\"]", "is not a network"),
+            ("", "allow_from = [\"0.0.0.0/0\"]", "keeps nobody out"),
+            (
+                "",
+                "allow_from = [\"::ffff:0.0.0.0/96\"]",
+                "keeps nobody out",
+            ),
+            (
+                "trusted_proxies = [\"::ffff:0:0/96\"]",
+                "",
+                "is every address",
+            ),
+            (
+                proxies,
+                "allow_from = [\"10.1.0.0/16\"]",
+                "10.1.0.0/16 is within 10.0.0.0/8 of `http.trusted_proxies`",
+            ),
+        ]);
+        let warnings = |keys: &str| {
+            let warnings = load("", keys).unwrap().warnings;
+            warnings.iter().map(ToString::to_string).collect::<String>()
+        };
+        assert!(
+            warnings("allow_from = [\"192.0.2.7/24\"]").contains("is read as \"192.0.2.0/24\"")
+        );
+        let auth =
+            "provider = \"generic\"\nauth = \"none\"\nevent = { id = \"{uuid}\", type = \"x\" }\n";
+        let event = "provider = \"generic\"\nauth = \"none\"\nallow_from = [\"192.0.2.0/24\"]\nevent = { id = \"{uuid}\", type = \"x\" }\n";
+        assert!(
+            warnings(auth).contains("whoever can reach the path"),
+            "{}",
+            warnings(auth)
+        );
+        assert!(
+            warnings(event).contains("only the address says who the sender is"),
+            "{}",
+            warnings(event)
+        );
     }
 
     #[test]

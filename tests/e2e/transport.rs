@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::support::bridge::{self, Bridge};
 use crate::support::events;
 use crate::support::nats::Nats;
-use crate::support::sender::{Answer, Request};
+use crate::support::sender::{Answer, Connection, Request};
 
 #[test]
 fn verified_requests_beyond_the_rate_limit_are_refused_and_a_reload_does_not_forget_them() {
@@ -57,4 +57,80 @@ fn verified_requests_beyond_the_rate_limit_are_refused_and_a_reload_does_not_for
     assert_eq!(nats.read(&stream).len(), published);
     assert!(bridge.reload(&config("")));
     assert_eq!(deliver(&bridge, 60), (60, 0));
+}
+
+#[test]
+fn only_addresses_of_allow_from_get_in_and_no_header_makes_another_one_of_them() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("from");
+    let allow = "allow_from = [\"192.0.2.0/24\", \"2001:db8::/32\"]";
+    let proxies = "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
+    let bridge = Bridge::to_nats(nats, &stream, proxies, allow);
+    let (x, forwarded) = ("X-Forwarded-For", "Forwarded");
+    let mut published = 0;
+    let cases: [(bool, &[(&str, &str)]); 15] = [
+        (true, &[(x, "192.0.2.7")]),
+        (true, &[(x, "::ffff:192.0.2.7")]),
+        (true, &[(x, "203.0.113.9, 192.0.2.7, 10.0.0.5")]),
+        (true, &[(x, "203.0.113.9"), (x, "192.0.2.7")]),
+        (
+            true,
+            &[(forwarded, "for=\"[2001:db8::17]:4711\";proto=https")],
+        ),
+        (true, &[(x, "192.0.2.7"), (forwarded, "for=192.0.2.7")]),
+        (false, &[]),
+        (false, &[(x, "203.0.113.9")]),
+        (false, &[(x, "192.0.2.7, 203.0.113.9")]),
+        (false, &[(x, "192.0.2.7"), (x, "203.0.113.9")]),
+        (false, &[(x, "192.0.2.7, garbage")]),
+        (false, &[(x, "127.0.0.1")]),
+        (false, &[(x, "192.0.2.7"), (forwarded, "for=192.0.2.8")]),
+        (false, &[(forwarded, "for=192.0.2.7, for=unknown")]),
+        (false, &[(forwarded, "for=_hidden;by=192.0.2.7")]),
+    ];
+    for (is_let_in, headers) in cases {
+        let event = events::ping();
+        let mut request = Request::event(&event);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer = bridge.send(&request);
+        if is_let_in {
+            answer.expect_published(&event);
+            published += 1;
+        } else {
+            answer.expect_problem(401, "unauthorized");
+            assert!(answer.says_close(), "{headers:?}: {answer:?}");
+        }
+    }
+    assert_eq!(nats.read(&stream).len(), published);
+    // It is said before the body is asked for.
+    let mut connection = Connection::open(bridge.public).unwrap();
+    let waiting = Request::event(&events::ping()).header("Expect", "100-continue");
+    connection.write(&waiting.head()).unwrap();
+    let answer = connection.read_answer().unwrap();
+    answer.expect_problem(401, "unauthorized");
+    assert!(answer.interim.is_empty(), "{answer:?}");
+}
+
+#[test]
+fn without_a_trusted_proxy_headers_say_nothing_of_the_senders_address() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("from");
+    let mut bridge = Bridge::to_nats(nats, &stream, "", "allow_from = [\"192.0.2.0/24\"]");
+    let request = Request::event(&events::ping());
+    let spoofed = request.clone().header("X-Forwarded-For", "192.0.2.7");
+    for request in [&request, &spoofed] {
+        bridge.send(request).expect_problem(401, "unauthorized");
+    }
+    let config = bridge::nats_broker("main", &nats.url)
+        + &bridge::synq_source("allow_from = [\"127.0.0.1\", \"::1\"]")
+        + &bridge::route(&format!("{stream}.{{type}}"));
+    assert!(bridge.reload(&config));
+    bridge.send(&spoofed).expect_success("published");
+    // Whoever is let in must sign all the same.
+    let unsigned = Request::event(&events::ping()).without("x-coalesce-signature");
+    bridge
+        .send(&unsigned)
+        .expect_problem(401, "missing_signature");
 }
