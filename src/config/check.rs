@@ -228,9 +228,14 @@ pub(super) struct Defaults {
     pub(super) publish_timeout: Duration,
     pub(super) max_in_flight: usize,
     pub(super) trusted_proxies: Vec<IpNet>,
+    /// Whether senders must show a certificate.
+    pub(super) has_client_ca: bool,
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
+    let http2 = section.flag("http2", false);
+    let tls = section.section("tls");
+    let has_client_ca = tls.as_ref().is_some_and(|tls| tls.has("client_ca"));
     let trusted_proxies = read_networks(
         &mut section,
         "trusted_proxies",
@@ -243,8 +248,8 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
             .count("max_in_flight", 1, 1_000_000)
             .unwrap_or(10_000),
         trusted_proxies: trusted_proxies.clone(),
+        has_client_ca,
     };
-    let http2 = section.flag("http2", false);
     let http = Http {
         listen: read_address(&mut section, "0.0.0.0:8080"),
         header_timeout: section.duration("header_timeout", 5 * SECOND, SECOND / 10, HOUR),
@@ -262,7 +267,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
         trusted_proxies,
         http2,
-        tls: section.section("tls").and_then(|tls| read_tls(tls, http2)),
+        tls: tls.and_then(|tls| read_tls(tls, http2)),
     };
     if http.max_in_flight_bytes < defaults.max_body {
         section.problem_at(

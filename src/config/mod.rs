@@ -42,8 +42,8 @@ pub use secret::Secret;
 pub(crate) use section::Reading;
 pub use section::{Section, WordOrSection};
 pub use template::{Part, Template};
-pub(crate) use tls::HTTP2;
 pub use tls::Tls;
+pub(crate) use tls::{HTTP2, dns_names};
 pub use transport::RateLimit;
 
 /// A configuration without a fault.
@@ -175,6 +175,8 @@ pub struct Source {
     pub max_in_flight: usize,
     /// The only networks that its requests may come from; any where there is none.
     pub allow_from: Vec<IpNet>,
+    /// The names of which a sender's certificate must have one, in lower case; none where the source asks for no names.
+    pub client_names: Vec<String>,
     /// How many of its verified requests are taken, where its operator limits them.
     pub rate_limit: Option<RateLimit>,
     /// The status of a success.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
 use super::section::{Section, WordOrSection, did_you_mean};
-use super::transport::{read_allow_from, read_rate_limit};
+use super::transport::{read_allow_from, read_client_names, read_rate_limit};
 use super::{Otherwise, Routes, Secret, Source};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::json::Schema;
@@ -137,6 +137,7 @@ fn read_source(
         .count("max_in_flight", 1, 1_000_000)
         .unwrap_or(defaults.max_in_flight);
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
+    let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
     let success_status = read_success_status(&mut section);
     let ce_source = section
@@ -217,6 +218,7 @@ fn read_source(
         publish_timeout,
         max_in_flight,
         allow_from,
+        client_names,
         rate_limit,
         success_status,
         ce_source,

@@ -114,6 +114,16 @@ fn read(section: &mut Section<'_>, http2: bool) -> Option<Tls> {
     })
 }
 
+/// The DNS names in a certificate's `subjectAltName`, in lower case, wildcards as they are. Its subject's common name is not
+/// one of them (RFC 9525).
+pub(crate) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else {
+        return Vec::new();
+    };
+    let names = certificate.valid_dns_names();
+    names.map(str::to_ascii_lowercase).collect()
+}
+
 fn read_certificates(
     section: &Section<'_>,
     key: &str,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::{IpNet, Ipv4Net};
+use rustls_pki_types::DnsName;
 
 use super::section::Section;
 
@@ -111,6 +112,30 @@ pub(super) fn read_allow_from(source: &mut Section<'_>, trusted_proxies: &[IpNet
     networks
 }
 
+/// Names as they stand in certificates, in lower case.
+pub(super) fn read_client_names(source: &mut Section<'_>, has_client_ca: bool) -> Vec<String> {
+    let key = "client_names";
+    let is_empty = source.is_empty_list(key);
+    let Some(names) = source.texts(key) else {
+        return Vec::new();
+    };
+    if is_empty {
+        source.problem_at(key, "an empty list lets nobody in; list the names that the sender's certificate may have, or leave `client_names` out");
+    }
+    if !has_client_ca {
+        source.problem_at(key, "the listener asks senders for no certificate; set `tls = { cert = \"…\", key = \"…\", client_ca = \"…\" }` under [http], or leave `client_names` out");
+    }
+    for (index, name) in names.iter().enumerate() {
+        let host = name.strip_prefix("*.").unwrap_or(name);
+        if host.parse::<IpAddr>().is_ok() || DnsName::try_from(host).is_err() {
+            let key = format!("{key}[{index}]");
+            let shown = source.quote(&key, name);
+            source.problem_at(&key, format!("{shown} is not a DNS name as a certificate has them in its subjectAltName; write for example \"hooks.example.com\""));
+        }
+    }
+    names.iter().map(|name| name.to_ascii_lowercase()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, ConfigFile, Origin, Problems, Source};
@@ -205,6 +230,36 @@ mod tests {
             warnings(event).contains("only the address says who the sender is"),
             "{}",
             warnings(event)
+        );
+    }
+
+    #[test]
+    fn names_of_certificates_need_a_listener_that_asks_for_certificates() {
+        let tls = "tls = { cert = \"src/config/fixtures/certificate.pem\", key = \"src/config/fixtures/key.pem\", client_ca = \"src/config/fixtures/certificate.pem\" }";
+        let plain = tls.replace(", client_ca = \"src/config/fixtures/certificate.pem\"", "");
+        let keys = "client_names = [\"Hooks.Example.com\", \"*.example.net\"]";
+        with_source(tls, keys, |source| {
+            assert_eq!(source.client_names, ["hooks.example.com", "*.example.net"]);
+        });
+        expect_refused(&[
+            ("", keys, "asks senders for no certificate; set `tls"),
+            (&plain, keys, "asks senders for no certificate; set `tls"),
+            (tls, "client_names = []", "an empty list lets nobody in"),
+            (tls, "client_names = [\"192.0.2.7\"]", "is not a DNS name"),
+            (tls, "client_names = [\"CN=hooks\"]", "is not a DNS name"),
+            (
+                tls,
+                "client_names = [\"a.*.example.com\"]",
+                "is not a DNS name",
+            ),
+        ]);
+        let keys = "provider = \"generic\"\nauth = \"none\"\nclient_names = [\"hooks.example.com\"]\nevent = { id = \"{uuid}\", type = \"x\" }\n";
+        let warnings = load(tls, keys).unwrap().warnings;
+        assert!(
+            !warnings
+                .iter()
+                .any(|warning| warning.to_string().contains("auth")),
+            "{warnings:?}"
         );
     }
 

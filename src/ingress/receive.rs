@@ -207,6 +207,10 @@ fn check_sender(
     headers: &HeaderMap,
     connection: &Activity,
 ) -> Result<(), Refusal> {
+    if !source.client_names.is_empty() && !connection.has_name_of(&source.client_names) {
+        tracing::debug!(source = source.name, peer = %connection.peer(), "the sender's certificate has none of client_names");
+        return Err(Refusal::Unauthorized);
+    }
     if source.allow_from.is_empty() {
         return Ok(());
     }

@@ -83,7 +83,7 @@ fn read_credentials(
                 "auth",
                 "has \"none\" beside other ways, which then mean nothing; leave one of them",
             );
-        } else {
+        } else if !source.has("client_names") {
             source.warn_at(
                 "auth",
                 if source.has("allow_from") {

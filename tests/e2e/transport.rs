@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
+use tokio_rustls::rustls::version::TLS13;
+
 use crate::support::bridge::{self, Bridge};
 use crate::support::events;
 use crate::support::nats::Nats;
 use crate::support::sender::{Answer, Connection, Request};
+use crate::support::tls::{self, CERTIFICATES};
 
 #[test]
 fn verified_requests_beyond_the_rate_limit_are_refused_and_a_reload_does_not_forget_them() {
@@ -133,4 +136,91 @@ fn without_a_trusted_proxy_headers_say_nothing_of_the_senders_address() {
     bridge
         .send(&unsigned)
         .expect_problem(401, "missing_signature");
+}
+
+/// A certificate of the tests' authority, with this `subjectAltName`.
+fn certificate(names: &str) -> tls::Issued {
+    tls::issue("/CN=hooks.example.com", Some(names))
+}
+
+#[test]
+fn a_sender_with_a_certificate_gets_in_under_the_names_that_the_source_lists() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("names");
+    let http = format!(
+        "tls = {{ cert = \"{}\", key = \"{}\", client_ca = \"{}\" }}",
+        CERTIFICATES.certificate.display(),
+        CERTIFICATES.key.display(),
+        CERTIFICATES.authority.display()
+    );
+    let config = |names: &str| {
+        bridge::nats_broker("main", &nats.url)
+            + &bridge::synq_source(names)
+            + "[sources.other]\nprovider = \"synq\"\nsecrets = [\"another-secret-of-the-tests\"]\n"
+            + &bridge::route(&format!("{stream}.{{type}}"))
+    };
+    let listed = "client_names = [\"Hooks.example.com\", \"*.wild.example.com\"]";
+    let mut bridge = Bridge::run_with(&http, &config(listed));
+    bridge.wait_ready();
+    let open = |issued: &tls::Issued| {
+        let client = tls::client(&[&TLS13], Some((&issued.certificate, &issued.key)));
+        tls::open(bridge.public, &client, "localhost").expect("a handshake")
+    };
+    let mut published = 0;
+    for (is_let_in, names) in [
+        (true, "DNS:hooks.example.com"),
+        (true, "DNS:other.example.com,DNS:HOOKS.EXAMPLE.COM"),
+        (true, "DNS:*.wild.example.com"),
+        (false, "DNS:other.example.com"),
+        // A name that it could stand for is not the name that it has.
+        (false, "DNS:*.example.com"),
+        (false, "DNS:a.wild.example.com"),
+        (false, "DNS:hooks.example.com.evil.example"),
+        (
+            false,
+            "email:hooks@example.com,URI:https://hooks.example.com,IP:127.0.0.1",
+        ),
+    ] {
+        let mut connection = open(&certificate(names));
+        let event = events::ping();
+        let answer = connection.send(&Request::event(&event)).expect("an answer");
+        if is_let_in {
+            answer.expect_published(&event);
+            published += 1;
+        } else {
+            answer.expect_problem(401, "unauthorized");
+            assert!(answer.says_close(), "{names}: {answer:?}");
+        }
+    }
+    // The subject's common name is not a name of the certificate's (RFC 9525).
+    let nameless = tls::issue("/CN=hooks.example.com", None);
+    let mut connection = open(&nameless);
+    let answer = connection
+        .send(&Request::event(&events::ping()))
+        .expect("an answer");
+    answer.expect_problem(401, "unauthorized");
+    // A source without names takes every certificate of the authority.
+    let mut connection = open(&certificate("DNS:other.example.com"));
+    let signed =
+        Request::post("/hooks/other", events::ping().body).signed("another-secret-of-the-tests");
+    connection
+        .send(&signed)
+        .expect("an answer")
+        .expect_success("published");
+    published += 1;
+    assert_eq!(nats.read(&stream).len(), published);
+    // What is listed counts for connections that are open already.
+    std::fs::write(
+        &bridge.file,
+        bridge::whole(&http, &config("client_names = [\"other.example.com\"]")),
+    )
+    .unwrap();
+    let before = bridge.reloads();
+    bridge.signal("HUP");
+    assert!(bridge.wait_for_reload(before));
+    let event = events::ping();
+    connection
+        .send(&Request::event(&event))
+        .expect("an answer")
+        .expect_published(&event);
 }

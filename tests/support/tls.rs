@@ -106,6 +106,59 @@ pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
     certificates
 });
 
+/// A certificate of the authority's, and its key.
+pub(crate) struct Issued {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Lets the authority sign a certificate with these names, as openssl writes `subjectAltName`.
+pub(crate) fn issue(subject: &str, names: Option<&str>) -> Issued {
+    let authority = CERTIFICATES.authority.display().to_string();
+    let authority_key = CERTIFICATES.authority.with_file_name("ca.key");
+    let dir = process::directory("certificate");
+    openssl(
+        &dir,
+        &[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            subject,
+        ],
+        "key.pem",
+        "request.pem",
+    );
+    let text = names.map(|names| format!("subjectAltName = {names}\n"));
+    std::fs::write(dir.join("names"), text.unwrap_or_default()).expect("a file");
+    run(
+        &dir,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "request.pem",
+            "-CA",
+            &authority,
+            "-CAkey",
+            authority_key.to_str().expect("a path in UTF-8"),
+            "-CAcreateserial",
+            "-CAserial",
+            "serial",
+            "-days",
+            "2",
+        ],
+        &["-extfile", "names", "-out", "certificate.pem"],
+    );
+    Issued {
+        certificate: dir.join("certificate.pem"),
+        key: dir.join("key.pem"),
+    }
+}
+
 fn openssl(dir: &Path, arguments: &[&str], key: &str, out: &str) {
     run(dir, arguments, &["-keyout", key, "-out", out]);
 }
