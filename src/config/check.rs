@@ -234,8 +234,11 @@ pub(super) struct Defaults {
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     let http2 = section.flag("http2", false);
-    let tls = section.section("tls");
-    let has_client_ca = tls.as_ref().is_some_and(|tls| tls.has("client_ca"));
+    if section.is_empty_list("tls") {
+        section.problem_at("tls", "an empty list has no certificate; write `tls = { cert = \"…\", key = \"…\" }`, or leave `tls` out for plain HTTP");
+    }
+    let tls = section.tables("tls");
+    let has_client_ca = tls.first().is_some_and(|tls| tls.has("client_ca"));
     let trusted_proxies = read_networks(
         &mut section,
         "trusted_proxies",
@@ -267,7 +270,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
         trusted_proxies,
         http2,
-        tls: tls.and_then(|tls| read_tls(tls, http2)),
+        tls: read_tls(tls, http2),
     };
     if http.max_in_flight_bytes < defaults.max_body {
         section.problem_at(

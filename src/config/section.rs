@@ -505,7 +505,9 @@ impl<'r> Section<'r> {
 
     /// A table, or the tables of a list.
     pub fn tables(&mut self, key: &'static str) -> Vec<Self> {
-        if self.is_list(key) {
+        // A list in an environment variable is a text.
+        let is_text = matches!(self.values.get(key), Some(Value::String(text)) if text.trim_start().starts_with('['));
+        if self.is_list(key) || is_text {
             self.sections(key)
         } else {
             self.section(key).into_iter().collect()

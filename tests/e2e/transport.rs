@@ -9,6 +9,7 @@ use crate::support::events;
 use crate::support::nats::Nats;
 use crate::support::sender::{Answer, Connection, Request};
 use crate::support::tls::{self, CERTIFICATES};
+use crate::support::wait::{self, PATIENCE};
 
 #[test]
 fn verified_requests_beyond_the_rate_limit_are_refused_and_a_reload_does_not_forget_them() {
@@ -156,7 +157,7 @@ fn a_sender_with_a_certificate_gets_in_under_the_names_that_the_source_lists() {
     let config = |names: &str| {
         bridge::nats_broker("main", &nats.url)
             + &bridge::synq_source(names)
-            + "[sources.other]\nprovider = \"synq\"\nsecrets = [\"another-secret-of-the-tests\"]\n"
+            + "[sources.second]\nprovider = \"synq\"\nsecrets = [\"another-secret-of-the-tests\"]\n"
             + &bridge::route(&format!("{stream}.{{type}}"))
     };
     let listed = "client_names = [\"Hooks.example.com\", \"*.wild.example.com\"]";
@@ -202,7 +203,7 @@ fn a_sender_with_a_certificate_gets_in_under_the_names_that_the_source_lists() {
     // A source without names takes every certificate of the authority.
     let mut connection = open(&certificate("DNS:other.example.com"));
     let signed =
-        Request::post("/hooks/other", events::ping().body).signed("another-secret-of-the-tests");
+        Request::post("/hooks/second", events::ping().body).signed("another-secret-of-the-tests");
     connection
         .send(&signed)
         .expect("an answer")
@@ -223,4 +224,68 @@ fn a_sender_with_a_certificate_gets_in_under_the_names_that_the_source_lists() {
         .send(&Request::event(&event))
         .expect("an answer")
         .expect_published(&event);
+}
+
+#[test]
+fn a_certificate_is_chosen_by_the_name_that_the_sender_asks_for_and_reloaded_when_its_file_changes()
+{
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("sni");
+    let issued = [
+        certificate("DNS:localhost,IP:127.0.0.1"),
+        certificate("DNS:hooks.example.com,DNS:*.wild.example.com"),
+    ];
+    let tables: String = issued
+        .iter()
+        .map(|issued| {
+            format!(
+                "[[http.tls]]\ncert = \"{}\"\nkey = \"{}\"\n",
+                issued.certificate.display(),
+                issued.key.display()
+            )
+        })
+        .collect();
+    let rest = tables
+        + &bridge::nats_broker("main", &nats.url)
+        + &bridge::synq_source("")
+        + &bridge::route(&format!("{stream}.{{type}}"));
+    let bridge = Bridge::run(&rest);
+    bridge.wait_ready();
+    let shown = |name: &'static str| {
+        let client = tls::client_of_anyone();
+        let mut connection = tls::open(bridge.public, &client, name).expect("a handshake");
+        let event = events::ping();
+        connection
+            .send(&Request::event(&event))
+            .expect("an answer")
+            .expect_published(&event);
+        connection
+            .wire()
+            .conn
+            .peer_certificates()
+            .expect("a certificate")[0]
+            .to_vec()
+    };
+    let der = |issued: &tls::Issued| tls::der(&issued.certificate);
+    for (name, index) in [
+        ("localhost", 0),
+        ("hooks.example.com", 1),
+        ("HOOKS.example.com", 1),
+        ("a.wild.example.com", 1),
+        ("wild.example.com", 0),
+        ("a.b.wild.example.com", 0),
+        ("unknown.example.com", 0),
+        ("127.0.0.1", 0),
+    ] {
+        assert!(shown(name) == der(&issued[index]), "{name}");
+    }
+    let renewed = certificate("DNS:hooks.example.com,DNS:new.example.com");
+    let before = bridge.reloads();
+    std::fs::copy(&renewed.key, &issued[1].key).unwrap();
+    std::fs::copy(&renewed.certificate, &issued[1].certificate).unwrap();
+    wait::until("both files are read", PATIENCE, || {
+        bridge.reloads() > before && shown("new.example.com") == der(&renewed)
+    });
+    assert!(shown("hooks.example.com") == der(&renewed));
+    assert!(shown("a.wild.example.com") == der(&issued[0]));
 }
