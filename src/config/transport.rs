@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use ipnet::{IpNet, Ipv4Net};
 use rustls_pki_types::DnsName;
 
-use super::section::Section;
+use crate::table::Section;
 
 /// `rate_limit`: how many verified requests a source takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,8 @@ pub(super) fn read_client_names(source: &mut Section<'_>, has_client_ca: bool) -
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, ConfigFile, Origin, Problems, Source};
+    use crate::config::{Config, ConfigFile, Origin, Source};
+    use crate::table::Problems;
 
     /// Loads a source with these keys; `http` is the keys of `[http]`.
     fn load(http: &str, keys: &str) -> Result<Config, Problems> {

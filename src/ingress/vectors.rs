@@ -11,15 +11,17 @@ use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::{Map, Value, json};
 
-use super::handshake::Reply;
-use super::preset::PRESETS;
-use super::request::{Request, Scope};
-use super::sign::{Unsigned, sign};
 use crate::brokers::Kind;
-use crate::config::{Config, Secret, Source};
+use crate::config::{Config, Source};
+use crate::event::Refusal;
 use crate::ingress::{
-    Decided, Decision, Received, Refusal, Verdict, check_head, decide, head_handshake, verify,
+    Decided, Decision, Received, Verdict, check_head, decide, head_handshake, verify,
 };
+use crate::providers::handshake::Reply;
+use crate::providers::preset::PRESETS;
+use crate::providers::request::{Request, Scope};
+use crate::providers::sign::{Unsigned, sign};
+use crate::secret::Secret;
 
 const JWT: &str = "the scheme with a JSON Web Token is not supported yet";
 
