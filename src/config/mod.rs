@@ -26,7 +26,7 @@ pub use origin::{ConfigFile, Origin};
 pub use template::{Part, Template};
 pub use tls::Tls;
 pub(crate) use tls::{HTTP2, dns_names};
-pub use transport::RateLimit;
+pub use transport::{FixedBody, RateLimit};
 
 impl Origin {
     /// Reads, merges and checks it all.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::template::{Part, Template};
 use super::tls::Tls;
-use super::transport::RateLimit;
+use super::transport::{FixedBody, RateLimit};
 use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::event::DedupBy;
 use crate::json::Schema;
@@ -154,6 +154,8 @@ pub struct Source {
     pub rate_limit: Option<RateLimit>,
     /// The status of a success.
     pub success_status: StatusCode,
+    /// Its body, where it is not to say what became of the event.
+    pub success_body: Option<FixedBody>,
     /// The CloudEvents `source` of its events.
     pub ce_source: String,
     /// The sender's headers that go on with the message.

@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use ipnet::{IpNet, Ipv4Net};
 use rustls_pki_types::DnsName;
 
@@ -136,6 +138,67 @@ pub(super) fn read_client_names(source: &mut Section<'_>, has_client_ca: bool) -
     names.iter().map(|name| name.to_ascii_lowercase()).collect()
 }
 
+/// `success_body`: the body of every success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedBody {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its media type, where it has bytes.
+    pub content_type: Option<HeaderValue>,
+}
+
+/// The largest `success_body`, in bytes.
+const MAX_SUCCESS_BODY: usize = 64 * 1024;
+
+pub(super) fn read_success_body(source: &mut Section<'_>, status: StatusCode) -> Option<FixedBody> {
+    let text = source.text("success_body");
+    let content_type = source.text("success_content_type");
+    let content_type = content_type.and_then(|text| {
+        let is_plain = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+        let value = HeaderValue::from_str(&text).ok();
+        let value = value.filter(|_| is_plain && text.split_once('/').is_some_and(is_media_type));
+        if value.is_none() {
+            let shown = source.quote("success_content_type", &text);
+            source.problem_at(
+                "success_content_type",
+                format!("{shown} is not a media type; write for example \"text/xml\" or \"text/plain; charset=utf-8\""),
+            );
+        }
+        value
+    });
+    let Some(text) = text else {
+        if content_type.is_some() {
+            source.problem_at("success_content_type", "says what `success_body` is, which is not there; set `success_body` too, or remove it");
+        }
+        return None;
+    };
+    if text.len() > MAX_SUCCESS_BODY {
+        source.problem_at(
+            "success_body",
+            "is larger than 64 KiB; senders expect a few bytes",
+        );
+    }
+    let takes_none = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if takes_none && !text.is_empty() {
+        let status = status.as_u16();
+        source.problem_at("success_body", format!("an answer with the status {status} has no body; set another `success_status`, or remove it"));
+    }
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    Some(FixedBody {
+        content_type: (!text.is_empty()).then(|| content_type.unwrap_or(plain)),
+        bytes: Bytes::from(text),
+    })
+}
+
+fn is_media_type((kind, rest): (&str, &str)) -> bool {
+    let is_token = |part: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
+        !part.is_empty() && part.bytes().all(is_plain)
+    };
+    let subtype = rest.split(';').next().unwrap_or_default();
+    is_token(kind) && is_token(subtype.trim_end())
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, ConfigFile, Origin, Source};
@@ -262,6 +325,57 @@ mod tests {
                 .any(|warning| warning.to_string().contains("auth")),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn a_fixed_answer_has_a_type_unless_it_is_empty() {
+        let fixed = |keys: &str| {
+            with_source("", keys, |source| {
+                let fixed = source.success_body.as_ref()?;
+                let content_type = fixed.content_type.as_ref();
+                let content_type = content_type.map(|value| value.to_str().unwrap().to_owned());
+                Some((
+                    String::from_utf8(fixed.bytes.to_vec()).unwrap(),
+                    content_type,
+                ))
+            })
+        };
+        let some =
+            |body: &str, content_type: &str| Some((body.to_owned(), Some(content_type.to_owned())));
+        assert_eq!(fixed(""), None);
+        assert_eq!(fixed("success_body = \"\""), Some((String::new(), None)));
+        assert_eq!(
+            fixed("success_body = \"ok\""),
+            some("ok", "text/plain; charset=utf-8")
+        );
+        assert_eq!(
+            fixed("success_body = \"<Response/>\"\nsuccess_content_type = \"text/xml\""),
+            some("<Response/>", "text/xml")
+        );
+        let long = format!("success_body = \"{}\"", "x".repeat(65_537));
+        expect_refused(&[
+            (
+                "",
+                "success_content_type = \"text/xml\"",
+                "which is not there",
+            ),
+            (
+                "",
+                "success_body = \"ok\"\nsuccess_content_type = \"xml\"",
+                "is not a media type",
+            ),
+            (
+                "",
+                "success_body = \"ok\"\nsuccess_content_type = \"text/x\\r\\nx: y\"",
+                "is not a media type",
+            ),
+            (
+                "",
+                "success_body = \"ok\"\nsuccess_status = 204",
+                "the status 204 has no body",
+            ),
+            ("", &long, "is larger than 64 KiB"),
+        ]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::bridge::{self, Bridge};
-use crate::support::events;
+use crate::support::events::{self, SECRET};
 use crate::support::nats::Nats;
 use crate::support::sender::{Answer, Connection, Request};
 use crate::support::tls::{self, CERTIFICATES};
@@ -288,4 +288,57 @@ fn a_certificate_is_chosen_by_the_name_that_the_sender_asks_for_and_reloaded_whe
     });
     assert!(shown("hooks.example.com") == der(&renewed));
     assert!(shown("a.wild.example.com") == der(&issued[0]));
+}
+
+#[test]
+fn a_success_is_answered_as_the_provider_wants_it_for_batches_too() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("answer");
+    let source = |name: &str, keys: &str| {
+        format!(
+            "[sources.{name}]\nprovider = \"generic\"\nsecrets = [\"{SECRET}\"]\nauth = \"bearer\"\n\
+             event = {{ id = \"{{/id}}\", type = \"{{/type}}\" }}\n{keys}\n"
+        )
+    };
+    let rest = bridge::nats_broker("main", &nats.url)
+        + &source(
+            "xml",
+            "success_body = \"<Response/>\"\nsuccess_content_type = \"text/xml\"\nsplit = \"\"",
+        )
+        + &source(
+            "empty",
+            "success_body = \"\"\nsuccess_status = 202\non_unrouted = \"ignore\"",
+        )
+        + &source("none", "success_status = 204")
+        + &format!("[[routes]]\ntypes = [\"a\"]\ntopic = \"{stream}.x\"\n");
+    let bridge = Bridge::run(&rest);
+    bridge.wait_ready();
+    let bearer = format!("Bearer {SECRET}");
+    let send = |source: &str, body: &str| {
+        let request = Request::post(&format!("/hooks/{source}"), body);
+        bridge.send(&request.header("Authorization", &bearer))
+    };
+    let batch = r#"[{"id":"1","type":"a"},{"id":"2","type":"a"}]"#;
+    let (one, unrouted) = (r#"{"id":"3","type":"a"}"#, r#"{"id":"4","type":"b"}"#);
+    for (source, body, status, content_type, answered) in [
+        ("xml", batch, 200, Some("text/xml"), "<Response/>"),
+        // Again: `duplicate` looks the same.
+        ("xml", batch, 200, Some("text/xml"), "<Response/>"),
+        ("empty", one, 202, None, ""),
+        ("empty", unrouted, 202, None, ""),
+        ("none", one, 204, None, ""),
+    ] {
+        let answer = send(source, body);
+        assert_eq!(answer.status, status, "{source} {body}: {answer:?}");
+        assert_eq!(
+            answer.header("content-type"),
+            content_type,
+            "{source}: {answer:?}"
+        );
+        assert_eq!(String::from_utf8_lossy(&answer.body), answered, "{source}");
+        assert!(answer.header("x-request-id").is_some(), "{answer:?}");
+    }
+    assert_eq!(nats.read(&stream).len(), 4);
+    // A refusal says what is wrong, whatever a success looks like.
+    send("xml", "[]").expect_problem(422, "invalid_event");
 }
