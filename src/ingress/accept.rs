@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
 use super::strangers::{Stranger, Strangers};
-use super::tls::{Stream, may_speak_http2, shake_hands, tcp};
+use super::tls::{Stream, client_names, may_speak_http2, shake_hands, tcp};
 use crate::bridge::live::Live;
 use crate::config::Http;
 use crate::telemetry::Gate;
@@ -191,7 +191,12 @@ async fn connection(
     };
     let http2 = http2 && may_speak_http2(&stream);
     let aged_at = Instant::now() + spread(max_connection_age, count);
-    let activity = Arc::new(Activity::new(peer.ip(), aged_at, stranger));
+    let activity = Arc::new(Activity::new(
+        peer.ip(),
+        client_names(&stream),
+        aged_at,
+        stranger,
+    ));
     let mut socket = Socket::new(
         stream,
         Arc::clone(&activity),

@@ -35,6 +35,8 @@ const LINGER_BYTES: usize = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Activity {
     peer: IpAddr,
+    /// The names of the certificate that it has shown.
+    names: Box<[String]>,
     aged_at: Instant,
     stranger: Stranger,
     is_known: AtomicBool,
@@ -48,9 +50,15 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(peer: IpAddr, aged_at: Instant, stranger: Stranger) -> Self {
+    pub(super) fn new(
+        peer: IpAddr,
+        names: Box<[String]>,
+        aged_at: Instant,
+        stranger: Stranger,
+    ) -> Self {
         Self {
             peer,
+            names,
             aged_at,
             stranger,
             is_known: AtomicBool::new(false),
@@ -66,6 +74,11 @@ impl Activity {
     /// The other side of the connection.
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Whether the other side has shown a certificate with one of these names.
+    pub(super) fn has_name_of(&self, wanted: &[String]) -> bool {
+        wanted.iter().any(|name| self.names.contains(name))
     }
 
     /// Notes that a request is being handled, until the guard is dropped.
@@ -484,7 +497,7 @@ mod tests {
         let (stranger, _) = Arc::<Strangers>::default().enter();
         let aged_at = Instant::now() + Duration::from_secs(3600);
         let peer = IpAddr::from([127, 0, 0, 1]);
-        let activity = Arc::new(Activity::new(peer, aged_at, stranger));
+        let activity = Arc::new(Activity::new(peer, Box::default(), aged_at, stranger));
         let limits = TimeLimits {
             header: Duration::from_secs(5),
             idle: Duration::from_secs(75),
