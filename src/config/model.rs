@@ -140,8 +140,10 @@ pub struct Source {
     pub on_unrouted: Otherwise,
     /// The routes.
     pub routes: Routes,
-    /// The largest body.
+    /// The largest body, after it was unfolded.
     pub max_body: usize,
+    /// Whether bodies may come compressed by gzip.
+    pub accept_gzip: bool,
     /// The longest that a request waits for the broker.
     pub publish_timeout: Duration,
     /// How many of its events may be in flight.

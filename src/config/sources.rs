@@ -26,7 +26,7 @@ use crate::table::{Section, WordOrSection, did_you_mean};
 /// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the
 /// request.
-const NEVER_FORWARDED: [&str; 9] = [
+const NEVER_FORWARDED: [&str; 10] = [
     "event_id",
     "event_id_origin",
     "authorization",
@@ -35,6 +35,7 @@ const NEVER_FORWARDED: [&str; 9] = [
     "cookie",
     "set-cookie",
     "traceparent",
+    "content-encoding",
     "content-type",
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
@@ -138,6 +139,7 @@ fn read_source(
     let max_in_flight = section
         .count("max_in_flight", 1, 1_000_000)
         .unwrap_or(defaults.max_in_flight);
+    let accept_gzip = section.flag("accept_gzip", false);
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
     let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
@@ -220,6 +222,7 @@ fn read_source(
         max_body,
         publish_timeout,
         max_in_flight,
+        accept_gzip,
         allow_from,
         client_names,
         rate_limit,

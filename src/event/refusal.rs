@@ -16,7 +16,7 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// The body is not JSON, or two readers could read it differently.
     InvalidJson(String),
-    /// The body is not UTF-8.
+    /// The body is not UTF-8, or not gzip though it says so.
     InvalidEncoding(String),
     /// There is no signature, or a part of the scheme is missing.
     MissingSignature,
@@ -48,7 +48,10 @@ pub enum Refusal {
     /// Not a content type that the source takes.
     UnsupportedMediaType(Cow<'static, str>),
     /// Not a content coding that the source takes.
-    UnsupportedCoding,
+    UnsupportedCoding {
+        /// The one that it takes.
+        accepted: &'static str,
+    },
     /// Well-formed, but not an event that the source takes.
     InvalidEvent(Vec<Violation>),
     /// An event without an id.
@@ -143,7 +146,7 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => {
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::InvalidEvent(_)
@@ -174,7 +177,9 @@ impl Refusal {
             Self::RequestTimeout { .. } => "request_timeout",
             Self::BrokenOff => "broken_off",
             Self::BodyTooLarge { .. } => "body_too_large",
-            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => "unsupported_media_type",
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding { .. } => {
+                "unsupported_media_type"
+            }
             Self::InvalidEvent(_) => "invalid_event",
             Self::MissingEventId => "missing_event_id",
             Self::MissingEventType => "missing_event_type",
@@ -209,7 +214,7 @@ impl Refusal {
             | Self::BrokenOff
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType(_)
-            | Self::UnsupportedCoding
+            | Self::UnsupportedCoding { .. }
             | Self::InvalidEvent(_)
             | Self::MissingEventId
             | Self::MissingEventType
@@ -228,7 +233,7 @@ impl Refusal {
             | Self::BrokenOff
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType(_)
-            | Self::UnsupportedCoding
+            | Self::UnsupportedCoding { .. }
             | Self::Overloaded
             | Self::ShuttingDown => true,
             Self::InvalidJson(_)
@@ -269,7 +274,9 @@ impl Refusal {
                 format!("the body is larger than {limit_bytes} bytes").into()
             }
             Self::UnsupportedMediaType(detail) => detail.clone(),
-            Self::UnsupportedCoding => "encoded bodies are not accepted; send the body without Content-Encoding".into(),
+            Self::UnsupportedCoding { accepted } => {
+                format!("the only Content-Encoding that is accepted is {accepted}").into()
+            }
             Self::InvalidEvent(violations) => match violations.first() {
                 Some(first) if first.pointer.is_empty() => {
                     format!("the event {}", first.reason).into()
@@ -324,7 +331,9 @@ mod tests {
             Refusal::BrokenOff,
             Refusal::BodyTooLarge { limit_bytes: 1 },
             Refusal::UnsupportedMediaType("x".into()),
-            Refusal::UnsupportedCoding,
+            Refusal::UnsupportedCoding {
+                accepted: "identity",
+            },
             Refusal::invalid_event("/a", "x"),
             Refusal::MissingEventId,
             Refusal::MissingEventType,

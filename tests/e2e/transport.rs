@@ -1,7 +1,10 @@
 //! What a source asks of its requests besides their signature, and how it answers them.
 
+use std::io::Write as _;
 use std::time::Instant;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::bridge::{self, Bridge};
@@ -341,4 +344,114 @@ fn a_success_is_answered_as_the_provider_wants_it_for_batches_too() {
     assert_eq!(nats.read(&stream).len(), 4);
     // A refusal says what is wrong, whatever a success looks like.
     send("xml", "[]").expect_problem(422, "invalid_event");
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_body_is_verified_limited_and_stored_as_it_was_before() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("gzip");
+    let keys = "accept_gzip = true\nmax_body = \"64KiB\"\n";
+    let mut bridge = Bridge::to_nats(nats, &stream, "", keys);
+    let compressed = |body: &[u8], coding: &str, folded: Vec<u8>| {
+        let mut request = Request::post("/hooks/synq", body).signed(SECRET);
+        request.body = folded;
+        request.header("Content-Encoding", coding)
+    };
+    let mut sent = Vec::new();
+    for (coding, size, chunk) in [
+        ("gzip", 500, None),
+        ("X-GZip", 500, None),
+        ("identity, gzip", 500, Some(7)),
+        ("gzip", 65_536, Some(100)),
+        ("identity", 500, None),
+    ] {
+        let event = events::ping_of_size(size);
+        let middle = event.body.len() / 2;
+        let folded = match coding {
+            "identity" => event.body.clone(),
+            // Two members.
+            _ => [gzip(&event.body[..middle]), gzip(&event.body[middle..])].concat(),
+        };
+        let mut request = compressed(&event.body, coding, folded);
+        if let Some(chunk) = chunk {
+            request = request.chunked(chunk);
+        }
+        bridge.send(&request).expect_published(&event);
+        sent.push(event.body);
+    }
+    let event = events::ping_of_size(500);
+    let folded = gzip(&event.body);
+    let large = events::ping_of_size(65_537);
+    let cut = folded[..folded.len() - 1].to_vec();
+    let followed = [&folded[..], b"{}"].concat();
+    let bomb = gzip(&vec![b' '; 20_000_000]);
+    let over_folded = Request::post("/hooks/synq", folded.clone())
+        .signed(SECRET)
+        .header("Content-Encoding", "gzip");
+    let unsigned = compressed(&event.body, "gzip", folded.clone()).without("x-coalesce-signature");
+    for (request, status, code) in [
+        (
+            compressed(&large.body, "gzip", gzip(&large.body)),
+            413,
+            "body_too_large",
+        ),
+        (compressed(&event.body, "gzip", bomb), 413, "body_too_large"),
+        (
+            compressed(&event.body, "gzip", event.body.clone()),
+            400,
+            "invalid_encoding",
+        ),
+        (
+            compressed(&event.body, "gzip", cut),
+            400,
+            "invalid_encoding",
+        ),
+        (
+            compressed(&event.body, "gzip", followed),
+            400,
+            "invalid_encoding",
+        ),
+        (
+            compressed(&event.body, "gzip", Vec::new()),
+            400,
+            "invalid_encoding",
+        ),
+        (over_folded, 401, "invalid_signature"),
+        (unsigned, 401, "missing_signature"),
+    ] {
+        let mut connection = Connection::open(bridge.public).unwrap();
+        let answer = connection.send(&request).expect("an answer");
+        answer.expect_problem(status, code);
+        // All of the body was read, so that the connection stays.
+        let event = events::ping();
+        connection
+            .send(&Request::event(&event))
+            .expect("an answer")
+            .expect_published(&event);
+        sent.push(event.body);
+    }
+    for coding in ["br", "gzip, gzip"] {
+        let answer = bridge.send(&compressed(&event.body, coding, folded.clone()));
+        answer.expect_problem(415, "unsupported_media_type");
+        assert_eq!(answer.header("accept-encoding"), Some("gzip"));
+    }
+    let stored: Vec<_> = nats
+        .read(&stream)
+        .into_iter()
+        .map(|message| message.value)
+        .collect();
+    assert_eq!(stored, sent);
+    let config = bridge::nats_broker("main", &nats.url)
+        + &bridge::synq_source("")
+        + &bridge::route(&format!("{stream}.{{type}}"));
+    assert!(bridge.reload(&config));
+    let answer = bridge.send(&compressed(&event.body, "gzip", folded));
+    answer.expect_problem(415, "unsupported_media_type");
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
 }
