@@ -10,15 +10,18 @@ use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
-use super::model::{Otherwise, Routes, Source};
+use super::model::{Otherwise, Routes, Source, TypeGlob, TypedSchema};
+use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
 use crate::providers::handshake::Handshake;
+use crate::providers::mapping::{BodyKind, Mapping};
 use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
+use crate::providers::text::Text;
 use crate::providers::{self, Authentication};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection, did_you_mean};
@@ -179,6 +182,15 @@ fn read_source(
         );
     }
     let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
+    let schemas = read_schemas(&mut section, mapping.as_ref());
+    let is_raw = |mapping: &Mapping| mapping.body == BodyKind::Raw;
+    if mapping.as_ref().is_some_and(is_raw) {
+        for key in ["schema", "schemas"] {
+            if given.contains(key) {
+                section.problem_at(key, "this source's bodies are bytes of any kind (`body = \"raw\"`), which no schema can be used on; remove it");
+            }
+        }
+    }
     let (Some(authentication), Some(mapping)) = (authentication, mapping) else {
         section.finish();
         return None;
@@ -216,6 +228,7 @@ fn read_source(
         public_url,
         secret_count,
         schema,
+        schemas,
         on_invalid,
         on_unrouted,
         routes: Routes::default(),
@@ -525,15 +538,109 @@ fn read_schema(
             format!("the schema of {}", provider.name()),
         ),
     };
-    let schema = Schema::read(&text)
-        .map_err(|error| section.problem_at("schema", format!("{place} can't be used: {error}")))
+    let schema = compile_schema(section, "schema", &text, &place)?;
+    if file.is_none() {
+        presets.insert(provider.name(), Arc::clone(&schema));
+    }
+    Some(schema)
+}
+
+/// The schemas by type. A file that several types have is read once.
+fn read_schemas(source: &mut Section<'_>, mapping: Option<&Mapping>) -> Vec<TypedSchema> {
+    let Some(mut table) = source.section("schemas") else {
+        return Vec::new();
+    };
+    let mut known: HashMap<String, Option<Arc<Schema>>> = HashMap::new();
+    let mut schemas = Vec::new();
+    for (glob, file) in table.take_text_map() {
+        let shown = glob.escape_debug();
+        let types = match TypeGlob::new(&glob) {
+            Ok(types) if !glob.is_empty() => Some(types),
+            Ok(_) => {
+                table.problem_at(
+                    &glob,
+                    "matches no type; write a glob on the event type, for example \"issues.*\"",
+                );
+                None
+            }
+            Err(error) => {
+                table.problem_at(
+                    &glob,
+                    format!("\"{shown}\" is not a valid glob: {}", error.kind()),
+                );
+                None
+            }
+        };
+        if let (Some(types), Some(mapping)) = (&types, mapping) {
+            check_type(&table, &glob, types, mapping);
+        }
+        let schema = known
+            .entry(file)
+            .or_insert_with_key(|file| read_typed_schema(&table, &glob, Path::new(file)));
+        let schema = schema.as_ref().map(Arc::clone);
+        schemas.extend(
+            types
+                .zip(schema)
+                .map(|(types, schema)| TypedSchema { types, schema }),
+        );
+    }
+    table.finish();
+    schemas
+}
+
+fn read_typed_schema(table: &Section<'_>, glob: &str, file: &Path) -> Option<Arc<Schema>> {
+    table.note_file(file);
+    let place = file.display().to_string();
+    match read_file(file) {
+        Ok(text) => compile_schema(table, glob, &text, &place),
+        Err(error) => {
+            table.problem_at(glob, format!("{place} can't be read: {error}"));
+            None
+        }
+    }
+}
+
+/// A schema that no event can reach protects nothing.
+fn check_type(table: &Section<'_>, glob: &str, types: &TypeGlob, mapping: &Mapping) {
+    let shown = glob.escape_debug();
+    let constants: Option<Vec<&str>> = mapping.event_type.texts().map(Text::literal).collect();
+    match constants.filter(|constants| mapping.hook.is_none() && !constants.is_empty()) {
+        Some(constants) if !constants.iter().any(|constant| types.is_match(constant)) => {
+            let constants = constants.join("\" or \"");
+            table.problem_at(
+                glob,
+                format!(
+                    "no event of this source has a type like \"{shown}\": each has \"{constants}\""
+                ),
+            );
+        }
+        Some(_) => {}
+        None => {
+            let mut known = mapping.types.iter();
+            if mapping.types_are_all && !known.any(|known| types.is_match(known)) {
+                let known: Vec<_> = mapping.types.iter().map(String::as_str).collect();
+                let help = nearest(glob, &known);
+                table.warn_at(
+                    glob,
+                    format!("the provider is not known to send \"{shown}\"{help}"),
+                );
+            }
+        }
+    }
+}
+
+fn compile_schema(
+    section: &Section<'_>,
+    key: &str,
+    text: &str,
+    place: &str,
+) -> Option<Arc<Schema>> {
+    let schema = Schema::read(text)
+        .map_err(|error| section.problem_at(key, format!("{place} can't be used: {error}")))
         .map(Arc::new)
         .ok()?;
     for warning in schema.warnings() {
-        section.warn_at("schema", format!("{place}: {warning}"));
-    }
-    if file.is_none() {
-        presets.insert(provider.name(), Arc::clone(&schema));
+        section.warn_at(key, format!("{place}: {warning}"));
     }
     Some(schema)
 }

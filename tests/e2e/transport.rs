@@ -10,6 +10,7 @@ use tokio_rustls::rustls::version::TLS13;
 use crate::support::bridge::{self, Bridge};
 use crate::support::events::{self, SECRET};
 use crate::support::nats::Nats;
+use crate::support::process;
 use crate::support::sender::{Answer, Connection, Request};
 use crate::support::tls::{self, CERTIFICATES};
 use crate::support::wait::{self, PATIENCE};
@@ -454,4 +455,55 @@ fn a_compressed_body_is_verified_limited_and_stored_as_it_was_before() {
     let answer = bridge.send(&compressed(&event.body, "gzip", folded));
     answer.expect_problem(415, "unsupported_media_type");
     assert_eq!(answer.header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn events_of_a_type_are_held_to_its_schema_besides_the_providers_and_a_changed_file_is_taken() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("schemas");
+    let folder = process::directory("schemas");
+    let (pings, all) = (folder.join("pings.json"), folder.join("all.json"));
+    std::fs::write(&pings, r#"{ "required": ["team"] }"#).unwrap();
+    std::fs::write(&all, "{}").unwrap();
+    let schemas = format!(
+        "schemas = {{ \"pi*\" = \"{}\", \"*\" = \"{}\" }}",
+        pings.display(),
+        all.display()
+    );
+    let bridge = Bridge::to_nats(nats, &stream, "", &schemas);
+    let issue = events::issue("created", "i-1");
+    let with_team = |value: &str| {
+        let body = String::from_utf8(events::ping().body).unwrap();
+        Request::signed_body(body.replacen('{', &format!("{{\"team\":{value},"), 1))
+    };
+    bridge.deliver(&issue).expect_published(&issue);
+    let refused = bridge.deliver(&events::ping());
+    refused.expect_problem(422, "invalid_event");
+    assert_eq!(refused.pointers(), ["/team"]);
+    bridge.send(&with_team("\"a\"")).expect_success("published");
+    // The provider's own schema holds as well.
+    let body = String::from_utf8(events::ping().body).unwrap();
+    let body = body
+        .replacen('{', r#"{"team":"a","#, 1)
+        .replace("2026-11-20T06:15:04.5Z", "never");
+    let answer = bridge.send(&Request::signed_body(body));
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert_eq!(nats.read(&stream).len(), 2);
+    let before = bridge.reloads();
+    std::fs::write(
+        &pings,
+        r#"{ "properties": { "team": { "type": "number" } } }"#,
+    )
+    .unwrap();
+    assert!(bridge.wait_for_reload(before));
+    bridge
+        .send(&with_team("\"a\""))
+        .expect_problem(422, "invalid_event");
+    bridge.send(&with_team("7")).expect_success("published");
+    bridge.deliver(&events::ping()).expect_success("published");
+    // A file that can't be used changes nothing.
+    let before = bridge.reloads();
+    std::fs::write(&all, r#"{ "$ref": "https://example.com/x.json" }"#).unwrap();
+    assert!(!bridge.wait_for_reload(before));
+    bridge.send(&with_team("7")).expect_success("published");
 }
