@@ -9,7 +9,7 @@ use http::{HeaderName, Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
+use super::check::{Defaults, HOUR, LEAST_PUBLISH_TIMEOUT, MIB, SECOND, read_file};
 use super::model::{Otherwise, Routes, Source, TypeGlob, TypedSchema};
 use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
@@ -19,7 +19,7 @@ use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::{BodyKind, Mapping};
-use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
+use crate::providers::preset::{About, PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
 use crate::providers::text::Text;
 use crate::providers::{self, Authentication};
@@ -92,8 +92,9 @@ fn read_source(
         return None;
     };
     let given: HashSet<String> = section.names().into_iter().collect();
-    let file = provider.preset().map(Preset::read).unwrap_or_default();
-    let keeps_timestamp = file.about.keeps_timestamp;
+    let mut file = provider.preset().map(Preset::read).unwrap_or_default();
+    let about = std::mem::take(&mut file.about);
+    let keeps_timestamp = about.keeps_timestamp;
     let usual_dedup_by = file.key("dedup_by").cloned();
     if provider.preset().is_some() {
         lay_under(&mut section, file);
@@ -136,7 +137,7 @@ fn read_source(
     let publish_timeout = section.duration(
         "publish_timeout",
         defaults.publish_timeout,
-        SECOND,
+        LEAST_PUBLISH_TIMEOUT,
         300 * SECOND,
     );
     let max_in_flight = section
@@ -161,6 +162,13 @@ fn read_source(
         );
     }
     let forward_headers = read_forward_headers(&mut section, authentication.as_ref());
+    warn_of_limits(&section, &about, publish_timeout, max_body, success_status);
+    if about.needs_fallback && rate_limit.is_some() {
+        section.warn_at(
+            "rate_limit",
+            format!("{} does not send again what is refused beyond the limit, so that it is lost; leave `rate_limit` out", about.title),
+        );
+    }
     let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
     let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
@@ -246,6 +254,45 @@ fn read_source(
         dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
         dedup_by,
     })
+}
+
+/// Warns of values that a provider does not go along with.
+fn warn_of_limits(
+    section: &Section<'_>,
+    about: &About,
+    publish_timeout: Duration,
+    max_body: usize,
+    success_status: StatusCode,
+) {
+    let title = &about.title;
+    if let Some(timeout) = about.timeout()
+        && publish_timeout >= timeout
+    {
+        let timeout = humantime::format_duration(timeout);
+        section.warn_at(
+            "publish_timeout",
+            format!("{title} waits {timeout} for an answer, and takes what is stored later for lost; write less than that"),
+        );
+    }
+    if let (Some(largest), Some(shown)) = (about.largest_body(), &about.largest_body)
+        && max_body < largest
+    {
+        section.warn_at(
+            "max_body",
+            format!("{title} sends bodies of up to {shown}, and larger ones than `max_body` are refused with 413"),
+        );
+    }
+    let status = success_status.as_u16();
+    if !about.success.is_empty() && !about.success.contains(&status) {
+        let known: Vec<_> = about.success.iter().map(ToString::to_string).collect();
+        section.warn_at(
+            "success_status",
+            format!(
+                "{title} takes {status} for a failure and sends the event again; write {}",
+                known.join(" or ")
+            ),
+        );
+    }
 }
 
 /// Lays a preset under the user's keys.

@@ -463,6 +463,59 @@ mod tests {
     }
 
     #[test]
+    fn values_that_a_provider_does_not_go_along_with_are_warned_of() {
+        let warnings = |http: &str, keys: &str| {
+            let config = load(http, keys).unwrap_or_else(|problems| panic!("{keys}: {problems}"));
+            let told = config.warnings.iter().map(ToString::to_string);
+            told.collect::<Vec<_>>().join("\n")
+        };
+        for (http, keys, what) in [
+            ("", "provider = \"github\"", ""),
+            (
+                "publish_timeout = \"30s\"\nmax_body = \"64KiB\"",
+                "provider = \"github\"",
+                "",
+            ),
+            (
+                "",
+                "provider = \"github\"\npublish_timeout = \"10s\"",
+                "GitHub waits 10s for an answer",
+            ),
+            (
+                "",
+                "provider = \"github\"\nmax_body = \"1MiB\"",
+                "GitHub sends bodies of up to 25MB",
+            ),
+            (
+                "",
+                "provider = \"github\"\nrate_limit = { per_second = 9 }",
+                "GitHub does not send again",
+            ),
+            (
+                "max_body = \"64KiB\"",
+                "provider = \"pagerduty\"",
+                "PagerDuty sends bodies of up to 256KB",
+            ),
+            (
+                "",
+                "provider = \"linear\"\nsuccess_status = 202",
+                "Linear takes 202 for a failure and sends the event again; write 200",
+            ),
+            ("", "provider = \"okta\"\nsuccess_status = 204", ""),
+        ] {
+            let told = warnings(http, keys);
+            assert_eq!(told.is_empty(), what.is_empty(), "{keys}: {told}");
+            assert!(
+                told.lines().count() <= 1 && told.contains(what),
+                "{keys}: {told}"
+            );
+        }
+        with_source("", "provider = \"sentry\"", |source| {
+            assert_eq!(source.publish_timeout.as_millis(), 800);
+        });
+    }
+
+    #[test]
     fn a_rate_limit_is_requests_a_second_and_a_burst() {
         let limit = |keys: &str| {
             with_source("", keys, |source| {

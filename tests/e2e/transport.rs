@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::Value;
 use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::bridge::{self, Bridge};
@@ -506,4 +507,33 @@ fn events_of_a_type_are_held_to_its_schema_besides_the_providers_and_a_changed_f
     std::fs::write(&all, r#"{ "$ref": "https://example.com/x.json" }"#).unwrap();
     assert!(!bridge.wait_for_reload(before));
     bridge.send(&with_team("7")).expect_success("published");
+}
+
+#[test]
+fn check_recommends_a_fallback_where_a_provider_does_not_retry() {
+    let source = |name: &str| format!("[sources.{name}]\nsecrets = [\"{SECRET}\"]\n");
+    let brokers = bridge::nats_broker("main", "nats://127.0.0.1:1")
+        + &bridge::nats_broker("edge", "nats://127.0.0.1:2");
+    for (name, route, is_advised) in [
+        ("github", "broker = \"main\"", true),
+        ("github", "broker = \"main\"\nfallback = \"edge\"", false),
+        ("stripe", "broker = \"main\"", false),
+    ] {
+        let rest = brokers.clone() + &source(name) + &bridge::route_with("x", route);
+        let files = bridge::write("", &rest);
+        let file = files.file.to_str().unwrap();
+        let checked = bridge::hookbridge(["check", "--deny-warnings", "--config", file]);
+        let checked = checked.expect_code(0);
+        assert_eq!(
+            checked.stderr.starts_with(
+                "note: github: GitHub sends an event again within seconds at most, or never"
+            ),
+            is_advised,
+            "{checked:?}"
+        );
+        assert_eq!(checked.stderr.is_empty(), !is_advised, "{checked:?}");
+        let json = bridge::hookbridge(["check", "--format", "json", "--config", file]);
+        let json: Value = serde_json::from_str(&json.expect_code(0).stdout).unwrap();
+        assert_eq!(json["advice"].is_array(), is_advised, "{json}");
+    }
 }
