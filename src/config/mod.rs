@@ -10,7 +10,7 @@ mod routes;
 mod sources;
 mod strays;
 mod template;
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka"))]
 mod tests;
 mod tls;
 mod transport;

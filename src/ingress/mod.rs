@@ -34,9 +34,9 @@ mod publish;
 // 8
 mod answer;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka"))]
 mod tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka"))]
 mod vectors;
 
 use std::future::Future;
