@@ -3,6 +3,7 @@
 //! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
 //! inside these folders.
 
+mod backoff;
 mod delivered;
 mod durability;
 mod error;
