@@ -11,6 +11,7 @@
     )
 )]
 
+mod backoff;
 mod delivered;
 mod durability;
 mod error;

@@ -12,7 +12,7 @@ use crate::support::process;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What every variable is set to. Long enough for a signing secret.
+/// The value of every variable. Long enough for a signing secret.
 const SECRET: &str = "a-secret-of-the-documentation";
 
 /// Folders that a documented configuration names. Here they stand for one that has the files.
@@ -300,7 +300,7 @@ fn invocations(script: &str) -> Vec<Vec<String>> {
     for command in commands(script) {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut rest = words.as_slice();
-        // What may stand before the program.
+        // Words that may stand before the program.
         loop {
             rest = match rest {
                 ["docker", "compose", "exec", _service, rest @ ..] => rest,
@@ -491,7 +491,7 @@ fn functions() -> BTreeSet<String> {
             let functions = text.lines().filter_map(|line| line.strip_prefix("fn "));
             names.extend(
                 functions
-                    .filter_map(|rest| rest.split_once('('))
+                    .filter_map(|rest| rest.split_once(['(', '<']))
                     .map(|(name, _)| name.to_owned()),
             );
         }

@@ -212,9 +212,7 @@ fn slack_events_and_commands_are_stored_and_its_handshake_is_answered() {
     expect_message(&stored[1], "tr-1", "slash_command", &also[1..]);
     assert_eq!(stored[1].value, command.body);
     let handshakes = [("source", "slack"), ("outcome", "handshake")];
-    let counted = bridge
-        .metrics()
-        .sum("hookbridge_requests_total", &handshakes);
+    let counted = bridge.metric("hookbridge_requests_total", &handshakes);
     assert!((counted - 2.0).abs() < f64::EPSILON, "{counted}");
 }
 
@@ -651,7 +649,7 @@ fn demo_shows_another_provider() {
 }
 
 #[test]
-fn what_events_do_not_say_of_themselves_is_told_by_explain() {
+fn explain_finds_id_and_type_in_headers() {
     let stream = events::new_id();
     let files = crate::support::bridge::write(
         "",
@@ -659,7 +657,7 @@ fn what_events_do_not_say_of_themselves_is_told_by_explain() {
             + &source("github", SECRET, "")
             + &route(&format!("{stream}.x"))),
     );
-    let config = files.file.to_str().unwrap();
+    let config = files.path();
     let arguments = [
         "explain",
         "--config",
