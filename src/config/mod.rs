@@ -4,6 +4,8 @@
 mod brokers;
 mod check;
 mod files;
+#[cfg(test)]
+mod mistakes;
 mod private;
 mod problem;
 mod reach;

@@ -62,8 +62,6 @@ pub use decide::decide;
 pub use permits::{Permit, Permits, Share};
 pub use receive::Received;
 pub(crate) use receive::check_head;
-#[cfg(test)]
-pub(crate) use receive::head_handshake;
 pub use refusal::{Refusal, Violation};
 pub use verify::{Verified, verify};
 

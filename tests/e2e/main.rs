@@ -45,6 +45,9 @@ mod dedup_by;
 // Where events go that can't go where they should.
 mod dead_letters;
 
+// Every preset as its page configures it, and the commands for them.
+mod presets;
+
 // The provider's samples, accepted and refused.
 mod synq;
 
