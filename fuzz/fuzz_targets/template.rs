@@ -6,9 +6,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hookbridge::config::{Config, ConfigFile, Origin, Secret, Template};
+use hookbridge::config::{Config, ConfigFile, Origin, Template};
 use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
 use hookbridge::providers::sign::{Unsigned, sign};
+use hookbridge::secret::Secret;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Uri};
 use libfuzzer_sys::fuzz_target;

@@ -9,11 +9,11 @@ use http::{HeaderMap, Method, Uri};
 
 use super::http_client::{Answer, post};
 use super::{Done, Outcome, explain, runtime, samples, style};
-use crate::config::Secret;
 use crate::printable::{printable, printable_lines};
 use crate::providers::preset::PRESETS;
 use crate::providers::sign::{Unsigned, sign};
 use crate::providers::{self, Preset};
+use crate::secret::Secret;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

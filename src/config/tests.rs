@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::model::TypeGlob;
 use super::*;
 use crate::providers::sign::{Unsigned, sign};
 use crate::providers::{Request, Scope, Unverified};
+use crate::secret::Secret;
 
 const SOURCE_AND_ROUTE: &str =
     "[sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{type}\"\n";

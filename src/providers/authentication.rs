@@ -14,8 +14,9 @@ use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
 use super::text::{Choice, Text};
-use crate::config::{Secret, Section};
 use crate::json::Pointer;
+use crate::secret::Secret;
+use crate::table::Section;
 
 /// The longest time that a request may be old.
 const MAX_TOLERANCE: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authentication::{Authentication, read_authentication};
-use super::{EventId, hooks};
-use crate::config::{Reading, Section};
+use super::hooks;
+use crate::event::EventId;
+use crate::table::{Reading, Section};
 
 /// A preset as it was compiled in.
 #[derive(Debug, Clone, Copy)]

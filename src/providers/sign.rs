@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use time::OffsetDateTime;
@@ -14,7 +14,7 @@ use super::credentials::Credential;
 use super::keys::{Algorithm, Encoding, Key};
 use super::request::{Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
-use crate::config::Secret;
+use crate::secret::Secret;
 
 /// The reason why a request cannot be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +185,7 @@ fn sign_by(
     };
     if let (Some(timestamp), Some(text)) = (&scheme.timestamp, &timestamp)
         && let Location::Header(names) = &timestamp.location
-        && let Some(name) = names.first()
+        && let Some(name) = one_of(names, headers)
     {
         signed.insert(name.clone(), header_value(text)?);
     }
@@ -231,7 +231,7 @@ fn sign_by(
         value = format!("{field}={text}{}{value}", char::from(separator));
     }
     let name = match &placement.location {
-        Location::Header(names) => names.first().cloned(),
+        Location::Header(names) => one_of(names, headers).cloned(),
         Location::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok(),
         _ => None,
     };
@@ -240,6 +240,21 @@ fn sign_by(
     ))?;
     signed.insert(name, header_value(&value)?);
     Ok(signed)
+}
+
+/// Of several names for a header field, the one whose first word another field of the request begins with, else the first.
+/// A provider with two generations of names does not mix them.
+fn one_of<'n>(names: &'n [HeaderName], headers: &HeaderMap) -> Option<&'n HeaderName> {
+    let is_of_request = |name: &&HeaderName| {
+        let name = name.as_str();
+        let bare = name.strip_prefix("x-").unwrap_or(name);
+        let word = bare.split_once('-').map_or(bare, |(word, _)| word);
+        let family = format!("{}{word}-", if name == bare { "" } else { "x-" });
+        headers
+            .keys()
+            .any(|known| known.as_str().starts_with(&family))
+    };
+    names.iter().find(is_of_request).or(names.first())
 }
 
 fn signature(

@@ -33,8 +33,7 @@ const verify = {
       isEmbeddedApp: false,
       logger: { log: () => {} },
     });
-    // It also wants a header that has nothing to do with the signature.
-    const rawRequest = { method: "POST", url: "/", headers: { "x-shopify-api-version": "2026-07", ...headers } };
+    const rawRequest = { method: "POST", url: "/", headers };
     const { valid } = await shopify.webhooks.validate({ rawBody: body, rawRequest, rawResponse: {} });
     return valid;
   },

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 use super::metadata::{Cluster, Fault, Surveyed, survey};
 use crate::brokers::durability::Attention;
-use crate::brokers::{Health, Reason};
+use crate::brokers::health::Health;
+use crate::brokers::outcome::Reason;
 use crate::telemetry::Gate;
 
 /// How a complaint about credentials begins.

@@ -17,12 +17,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::preset::PRESETS;
-use super::sign::{Unsigned, example_secret, sign};
+use super::accept;
+use crate::bridge::live::Live;
 use crate::brokers::{From, MockCluster, Subscription};
-use crate::config::{Config, Secret, Source};
-use crate::ingress::accept;
-use crate::live::Live;
+use crate::config::{Config, Source};
+use crate::providers::preset::PRESETS;
+use crate::providers::sign::{Unsigned, example_secret, sign};
+use crate::secret::Secret;
 
 const JWT: &str = "the scheme with a JSON Web Token is not supported yet";
 
