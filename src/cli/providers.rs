@@ -55,6 +55,13 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
         ),
         ("retries", about.retries.clone()),
     ];
+    lines.extend(about.timeout.clone().map(|timeout| ("waits", timeout)));
+    let largest = about.largest_body.clone();
+    lines.extend(largest.map(|largest| ("largest body", largest)));
+    if about.needs_fallback {
+        let advice = "a `fallback` on its routes: an outage of the broker loses events";
+        lines.push(("recommended", advice.to_owned()));
+    }
     let keys = [
         ("media types", "media_types"),
         ("tolerance", "tolerance"),
@@ -113,10 +120,18 @@ fn start(preset: &Preset, file: &PresetFile) -> String {
         true => format!("public_url = \"https://hooks.example.com/hooks/{name}\"\n"),
         false => String::new(),
     };
+    let (spare, broker, fallback) = match file.about.needs_fallback {
+        true => (
+            "[brokers.spare]\nkind = \"nats\"\nservers = [\"nats://localhost:4222\"]\n\n",
+            "broker = \"main\"\n",
+            "fallback = \"spare\"\n",
+        ),
+        false => ("", "", ""),
+    };
     format!(
-        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\n\
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\n{spare}\
          [sources.{name}]\nsecrets = [{{ env = \"{variable}_{kind}\" }}]\n{url}\n\
-         [[routes]]\nsource = \"{name}\"\ntopic = \"{name}.events\"\n"
+         [[routes]]\nsource = \"{name}\"\n{broker}topic = \"{name}.events\"\n{fallback}"
     )
 }
 

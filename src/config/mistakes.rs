@@ -273,7 +273,7 @@ fn what_is_legal_and_weak_is_warned_of_where_a_user_has_declared_it() {
         assert!(found[0].contains(words), "{words}: {found:?}");
     }
     // A preset is as strong as its provider: nobody can do anything about a warning.
-    for name in ["github", "stripe", "alertmanager", "docusign"] {
+    for name in ["shopify", "stripe", "alertmanager", "docusign"] {
         let found = findings(preset(&format!("[sources.{name}]")));
         assert_eq!(found, (true, Vec::new()), "{name}");
     }

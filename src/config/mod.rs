@@ -15,18 +15,20 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transport;
 
 use crate::table::{Files, Problems};
 
 pub(crate) use check::MAX_FILE;
 pub use model::{
     Action, Admin, BrokerId, Config, Destination, Forwarding, Http, NamedBroker, Otherwise,
-    Position, ReadyWhen, Route, Routes, Source,
+    Position, ReadyWhen, Route, Routes, Source, TypedSchema,
 };
 pub use origin::{ConfigFile, Origin};
 pub use template::{Part, Template};
-pub(crate) use tls::HTTP2;
 pub use tls::Tls;
+pub(crate) use tls::{HTTP2, dns_names};
+pub use transport::{FixedBody, RateLimit};
 
 impl Origin {
     /// Reads, merges and checks it all.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::template::{Part, Template};
 use super::tls::Tls;
+use super::transport::{FixedBody, RateLimit};
 use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::event::DedupBy;
 use crate::json::Schema;
@@ -133,20 +134,32 @@ pub struct Source {
     pub secret_count: usize,
     /// What its events must look like.
     pub schema: Option<Arc<Schema>>,
+    /// And those of some types, besides.
+    pub schemas: Vec<TypedSchema>,
     /// What becomes of an authentic event that is not valid.
     pub on_invalid: Otherwise,
     /// What becomes of one that no route takes.
     pub on_unrouted: Otherwise,
     /// The routes.
     pub routes: Routes,
-    /// The largest body.
+    /// The largest body, after it was unfolded.
     pub max_body: usize,
+    /// Whether bodies may come compressed by gzip.
+    pub accept_gzip: bool,
     /// The longest that a request waits for the broker.
     pub publish_timeout: Duration,
     /// How many of its events may be in flight.
     pub max_in_flight: usize,
+    /// The only networks that its requests may come from; any where there is none.
+    pub allow_from: Vec<IpNet>,
+    /// The names of which a sender's certificate must have one, in lower case; none where the source asks for no names.
+    pub client_names: Vec<String>,
+    /// How many of its verified requests are taken, where its operator limits them.
+    pub rate_limit: Option<RateLimit>,
     /// The status of a success.
     pub success_status: StatusCode,
+    /// Its body, where it is not to say what became of the event.
+    pub success_body: Option<FixedBody>,
     /// The CloudEvents `source` of its events.
     pub ce_source: String,
     /// The sender's headers that go on with the message.
@@ -164,6 +177,22 @@ impl std::fmt::Debug for Source {
             .field("path", &self.path)
             .field("routes", &self.routes)
             .finish_non_exhaustive()
+    }
+}
+
+/// `schemas`: what events of some types must look like.
+#[derive(Debug)]
+pub struct TypedSchema {
+    pub(super) types: TypeGlob,
+    /// The schema.
+    pub schema: Arc<Schema>,
+}
+
+impl TypedSchema {
+    /// Whether it is for events of this type.
+    #[must_use]
+    pub fn is_for(&self, event_type: &str) -> bool {
+        self.types.is_match(event_type)
     }
 }
 

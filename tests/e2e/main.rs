@@ -33,6 +33,9 @@ mod kafka_faults;
 // What `check` finds in a Kafka broker's options.
 mod kafka_options;
 
+// Access tokens of an identity provider.
+mod kafka_oidc;
+
 // The same for NATS, with JetStream and without.
 mod nats;
 
@@ -107,6 +110,9 @@ mod protocol;
 
 // Presets and declared sources.
 mod providers;
+
+// Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
+mod transport;
 
 // What unverified senders can not take from the others.
 mod admission;

@@ -725,6 +725,15 @@ fn without_brokers(text: &str) -> String {
     tables.concat()
 }
 
+/// With the broker named in each route, as it must be beside a spare one.
+fn with_broker(text: &str) -> String {
+    let named = text.replace("\ntopic = ", "\nbroker = \"main\"\ntopic = ");
+    named.replace(
+        "broker = \"main\"\nbroker = \"main\"\n",
+        "broker = \"main\"\n",
+    )
+}
+
 /// The names of all presets.
 fn presets() -> Vec<String> {
     let files = std::fs::read_dir(format!("{ROOT}/src/providers/presets")).unwrap();
@@ -759,12 +768,7 @@ fn each_preset_stores_what_its_provider_signs_and_nothing_that_was_tampered_with
     let pages = pages.collect::<String>();
     let pages = pages.replace("topic = \"", &format!("topic = \"{prefix}."));
     let brokers = kafka_broker("main", &kafka.address) + &nats_broker("spare", &nats.url);
-    // Where a page has one broker its routes need not name it.
-    let pages = pages.replace("\ntopic = ", "\nbroker = \"main\"\ntopic = ");
-    let pages = pages.replace(
-        "broker = \"main\"\nbroker = \"main\"\n",
-        "broker = \"main\"\n",
-    );
+    let pages = with_broker(&pages);
     let environment = variables(&pages);
     let environment: Vec<_> = environment
         .iter()
@@ -875,8 +879,10 @@ fn what_providers_prints_to_start_from_is_valid_and_takes_what_send_signs() {
             &format!("topic = \"{stream}.{name}\""),
         );
     }
+    let sources = with_broker(&sources);
     // Some sign the address, which is known once the bridge listens.
-    let rest = |address: &str| nats_broker("main", &nats.url) + &sources.replace(PUBLIC, address);
+    let brokers = nats_broker("main", &nats.url) + &nats_broker("spare", &nats.url);
+    let rest = |address: &str| brokers.clone() + &sources.replace(PUBLIC, address);
     let environment = variables(&sources);
     let environment: Vec<_> = environment
         .iter()
@@ -921,8 +927,10 @@ fn what_providers_prints_to_start_from_is_valid_and_takes_what_send_signs() {
 #[test]
 fn explain_says_of_each_preset_what_the_signature_covers() {
     let mut text = kafka_broker("main", "localhost:9092");
+    text.push_str(&kafka_broker("spare", "localhost:9093"));
     for name in presets() {
-        text.push_str(&without_brokers(&starting_configuration(&name)));
+        let start = without_brokers(&starting_configuration(&name));
+        text.push_str(&with_broker(&start));
     }
     let directory = process::directory("explain");
     let config = directory.join("hookbridge.toml");
