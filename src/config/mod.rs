@@ -3,6 +3,8 @@
 
 mod brokers;
 mod check;
+#[cfg(test)]
+mod mistakes;
 mod model;
 mod origin;
 mod reach;

@@ -53,6 +53,9 @@ mod security;
 // Presets and declared sources.
 mod providers;
 
+// Every preset as its page configures it, and the commands for them.
+mod presets;
+
 // Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
 mod transport;
 

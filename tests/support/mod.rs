@@ -42,6 +42,9 @@ pub(crate) mod bridge;
 // Bodies as SYNQ sends them, its signature, the reference samples.
 pub(crate) mod events;
 
+// Secrets of the kinds that providers have, for documented configurations.
+pub(crate) mod secrets;
+
 // HTTP/1.1 over a socket that repairs nothing.
 pub(crate) mod sender;
 
