@@ -16,6 +16,7 @@ use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
 use crate::providers::handshake::Handshake;
+use crate::providers::mapping::BodyKind;
 use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
 use crate::providers::{self, Authentication};
@@ -102,10 +103,10 @@ fn read_source(
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
     let authentication = read_authentication(&mut section, secrets);
-    let takes_anyone = authentication
+    let needs_secret = authentication
         .as_ref()
-        .is_some_and(Authentication::takes_anyone);
-    if !has_secrets && !takes_anyone {
+        .is_none_or(Authentication::needs_secret);
+    if !has_secrets && needs_secret {
         section.problem(format!(
             "lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
             name.to_uppercase()
@@ -176,6 +177,18 @@ fn read_source(
         section.finish();
         return None;
     };
+    let needs = authentication.needs();
+    let (has_form, has_json) = match mapping.body {
+        BodyKind::Json => (mapping.form_field.is_some(), true),
+        BodyKind::Form => (true, true),
+        BodyKind::Lines | BodyKind::Raw => (false, false),
+    };
+    if needs.form && !has_form {
+        section.problem("has a signature of form fields, and its events are not read as forms; write `event.body = \"form\"`");
+    }
+    if needs.json && !has_json {
+        section.problem("has a signature inside of JSON, and its events are not read as JSON; remove `event.body`");
+    }
     if let (Some(tolerance), Some(usual)) = (authentication.tolerance(), usual_tolerance)
         && tolerance < usual
     {
@@ -204,6 +217,7 @@ fn read_source(
         authentication,
         mapping,
         methods: methods(&handshakes),
+        has_open_handshake: handshakes.iter().any(Handshake::is_open),
         handshakes,
         media_types,
         public_url,

@@ -144,9 +144,13 @@ fn success(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Vec::new(),
         _ => to_json(body),
     };
+    // A type without content would be taken for an answer that the provider cannot read.
+    let has_content = !body.is_empty();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    if has_content {
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+    }
     response
 }
 

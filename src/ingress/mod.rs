@@ -61,6 +61,8 @@ pub use receive::Received;
 pub(crate) use receive::check_head;
 #[cfg(test)]
 pub(crate) use receive::head_handshake;
+#[cfg(test)]
+pub(crate) use verify::open_handshake;
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_handshake};
@@ -218,6 +220,10 @@ fn finish(
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
     async move {
+        if let Some(reply) = verify::open_handshake(&received) {
+            bridge.note_end(&source, Ok(Status::Handshake), started.elapsed());
+            return answer_handshake(*reply, request_id);
+        }
         let decided = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
         let decided = match decided {

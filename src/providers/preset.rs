@@ -161,6 +161,14 @@ impl PresetFile {
                 table.remove(replaced);
             }
         }
+        let says_jwt = |auth: &Value| match auth {
+            Value::Array(words) => words.iter().any(|word| word == "jwt"),
+            word => word == "jwt",
+        };
+        let user_auth = user.get("auth").or(user.get("verify"));
+        if user_auth.is_some_and(|auth| !says_jwt(auth)) {
+            table.remove("jwt");
+        }
         overlay(&mut table, user);
         Ok(table)
     }

@@ -105,6 +105,9 @@ mod protocol;
 // Presets and declared sources.
 mod providers;
 
+// Signatures inside of bodies, over forms, and tokens.
+mod signed_bodies;
+
 // What unverified senders can not take from the others.
 mod admission;
 
