@@ -10,7 +10,7 @@ use crate::event::Refusal;
 use crate::json::Document;
 use crate::providers::handshake::Reply;
 use crate::providers::keys::Key;
-use crate::providers::text::Needs;
+use crate::providers::text::Parsing;
 use crate::providers::{Request, Scope, Unverified};
 
 /// A request whose signature was verified. [`verify`] makes it, and [`Verified::assumed`] for `explain`; nobody else can:
@@ -73,12 +73,12 @@ impl Verified {
 pub fn verify(received: Received) -> Result<Verified, Refusal> {
     let secret_index = {
         let request = received.as_request();
-        let authentication = &received.source().authentication;
-        let needs = authentication.needs();
-        if needs == Needs::default() {
-            authentication.verify(&Scope::raw(&request)).map_err(refuse)
+        let source = received.source();
+        if source.body_needs == Parsing::default() {
+            let verdict = source.authentication.verify(&Scope::raw(&request));
+            verdict.map_err(refuse)
         } else {
-            verify_content(received.source(), &request, needs)
+            verify_content(source, &request)
         }?
     };
     Ok(Verified {
@@ -89,17 +89,16 @@ pub fn verify(received: Received) -> Result<Verified, Refusal> {
 }
 
 /// Verifies a request whose signature, or what it signs, is in the body.
-fn verify_content(
-    source: &Source,
-    request: &Request<'_>,
-    needs: Needs,
-) -> Result<Option<usize>, Refusal> {
+fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize>, Refusal> {
     let authentication = &source.authentication;
     // Costs less than parsing.
     authentication.check_head(request).map_err(refuse)?;
     let content = parse::content(&source.mapping, request.headers, request.body)?;
     let text = content.json().map_err(|repeated| refuse(repeated.into()))?;
-    let document = text.filter(|_| needs.json).map(parse::read).transpose()?;
+    let document = text
+        .filter(|_| source.body_needs.json)
+        .map(parse::read)
+        .transpose()?;
     let scope = Scope {
         form: content.form(),
         node: document.as_ref().map(Document::root),

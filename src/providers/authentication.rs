@@ -12,7 +12,7 @@ use super::request::{Request, Scope};
 use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
-use super::text::{Choice, Needs, Text};
+use super::text::{Choice, Parsing, Text};
 use crate::json::Pointer;
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection};
@@ -100,10 +100,14 @@ fn read_credentials(
                 "auth",
                 "has \"none\" beside other ways, which then mean nothing; leave one of them",
             );
-        } else {
+        } else if !source.has("client_names") {
             source.warn_at(
                 "auth",
-                "whoever can reach the path can publish events; keep it in a private network",
+                if source.has("allow_from") {
+                    "only the address says who the sender is: whoever can send from one of `allow_from` can publish events"
+                } else {
+                    "whoever can reach the path can publish events; keep it in a private network"
+                },
             );
         }
     }
@@ -210,13 +214,13 @@ impl Authentication {
 
     /// What must be parsed of the body to verify it.
     #[must_use]
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self) -> Parsing {
         match self {
             Self::Signature(schemes) => {
                 let needs = schemes.iter().map(Scheme::needs);
-                needs.fold(Needs::default(), Needs::or)
+                needs.fold(Parsing::default(), Parsing::or)
             }
-            Self::Credentials { .. } => Needs::default(),
+            Self::Credentials { .. } => Parsing::default(),
         }
     }
 

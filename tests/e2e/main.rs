@@ -108,6 +108,9 @@ mod providers;
 // Signatures inside of bodies, over forms, and tokens.
 mod signed_bodies;
 
+// Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
+mod transport;
+
 // What unverified senders can not take from the others.
 mod admission;
 
