@@ -34,9 +34,11 @@ mod publish;
 // 8
 mod answer;
 
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(test)]
+#[cfg(feature = "kafka")]
 mod tests;
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(test)]
+#[cfg(feature = "kafka")]
 mod vectors;
 
 use std::future::Future;
