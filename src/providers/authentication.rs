@@ -377,7 +377,9 @@ impl Authentication {
     pub fn weaknesses(&self) -> Vec<&'static str> {
         let schemes = match self {
             // Reported where it is read.
-            Self::Credentials { ways, .. } if ways.iter().any(|way| matches!(way, Credential::None)) => {
+            Self::Credentials { ways, .. }
+                if ways.iter().any(|way| matches!(way, Credential::None)) =>
+            {
                 return Vec::new();
             }
             Self::Credentials { .. } => return vec![TOKEN_ONLY],
