@@ -214,7 +214,10 @@ async fn send(provider: &'static Preset, url: Uri, events: Option<usize>) -> Res
     let authentication = provider.authentication(None)?;
     let samples = provider.samples();
     for sample in samples.iter().cycle().take(events.unwrap_or(usize::MAX)) {
-        let samples::Fresh { mut headers, body } = samples::fresh(sample);
+        let samples::Fresh {
+            mut headers,
+            mut body,
+        } = samples::fresh(sample);
         let unsigned = Unsigned {
             method: &Method::POST,
             url: &url,
@@ -223,7 +226,9 @@ async fn send(provider: &'static Preset, url: Uri, events: Option<usize>) -> Res
             at: SystemTime::now(),
         };
         let signature = sign(&authentication, &secret, unsigned);
-        headers.extend(signature.map_err(|error| error.to_string())?);
+        let signed = signature.map_err(|error| error.to_string())?;
+        headers.extend(signed.headers);
+        body = signed.body.unwrap_or(body);
         let answer = post(&url, headers, body.into())
             .await
             .map_err(|error| error.to_string())?;

@@ -121,6 +121,9 @@ fn needs_url(file: &PresetFile) -> bool {
 }
 
 fn verified_by(file: &PresetFile) -> String {
+    if let Some(words) = &file.about.verified_by {
+        return words.clone();
+    }
     if let Some(auth) = word(file, "auth") {
         return format!("a secret that is sent along ({auth})");
     }

@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let preset = find_preset(&options.provider)?;
     let secret = Secret::new(options.secret.clone()).ok_or("the secret is empty")?;
     let authentication = preset.authentication(options.scheme.as_deref())?;
-    let (mut headers, body) = event(options, preset)?;
+    let (mut headers, mut body) = event(options, preset)?;
     headers.extend(explain::headers(&options.headers)?);
     let unsigned = Unsigned {
         method: &Method::POST,
@@ -57,7 +57,9 @@ pub(super) fn run(options: &Options) -> Outcome {
         body: &body,
         at: SystemTime::now(),
     };
-    headers.extend(sign(&authentication, &secret, unsigned)?);
+    let signed = sign(&authentication, &secret, unsigned)?;
+    headers.extend(signed.headers);
+    body = signed.body.unwrap_or(body);
     let answer = runtime()?.block_on(post(&options.url, headers, body.into()))?;
     print_answer(&answer)?;
     Ok(if answer.status.is_success() {

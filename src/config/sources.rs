@@ -102,10 +102,10 @@ fn read_source(
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
     let authentication = read_authentication(&mut section, secrets);
-    let takes_anyone = authentication
+    let needs_secrets = authentication
         .as_ref()
-        .is_some_and(Authentication::takes_anyone);
-    if !has_secrets && !takes_anyone {
+        .is_none_or(Authentication::needs_secrets);
+    if !has_secrets && needs_secrets {
         section.problem(format!(
             "lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
             name.to_uppercase()
@@ -230,6 +230,7 @@ fn lay_under(section: &mut Section<'_>, file: PresetFile) {
         false => section.text("scheme"),
     };
     let parameters: Vec<String> = file.parameters.keys().cloned().collect();
+    section.set_own_keys(parameters.clone());
     let user = section.take_values(parameters);
     let kept = user.clone();
     match file.under(scheme.as_deref(), user) {

@@ -1082,7 +1082,8 @@ fn verify_signed(
         body,
         at,
     };
-    let headers = &sign(&source.authentication, secret, unsigned).unwrap();
+    let signed = sign(&source.authentication, secret, unsigned).unwrap();
+    let headers = &signed.headers;
     let request = Request {
         method,
         target: url,
@@ -1425,6 +1426,11 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
             "github",
             "timestamp_header = \"x\"",
             "unknown key `timestamp_header`",
+        ),
+        (
+            "grafana",
+            "id_header = \"x\"",
+            "keys of this preset: signature_header, timestamp_header",
         ),
         ("gitlab", "scheme = \"v9\"", "is none of signing, token"),
         ("auth0", "format = \"XML\"", "is none of JSONARRAY"),

@@ -398,7 +398,11 @@ fn a_signed_sample_is_verified_and_its_changed_body_is_not() {
                 at,
             };
             let secret = Secret::new(secret).unwrap();
-            headers.extend(sign(&source.authentication, &secret, unsigned).unwrap());
+            let signed = sign(&source.authentication, &secret, unsigned).unwrap();
+            headers.extend(signed.headers);
+            let body = signed
+                .body
+                .map_or(body, |body| String::from_utf8(body).unwrap());
             let target: Uri = "/x?y=z".parse().unwrap();
             let request = Request {
                 method: &Method::POST,

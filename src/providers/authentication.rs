@@ -5,12 +5,14 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::credentials::Credential;
+use super::hooks;
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
 use super::reading::read_text;
 use super::request::{Request, Scope};
 use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
+use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Text};
 use crate::json::Pointer;
 use crate::secret::Secret;
@@ -32,7 +34,66 @@ pub enum Authentication {
         /// The secrets.
         secrets: Vec<Secret>,
     },
+    /// As only code can describe it.
+    Hook(Box<dyn Verifier>),
 }
+
+/// Verification that no data describes: a file in `hooks/`.
+pub trait Verifier: std::fmt::Debug + Send + Sync {
+    /// As [`Authentication::verify`]. Without I/O.
+    ///
+    /// # Errors
+    /// As [`Authentication::verify`].
+    fn verify(&self, scope: &Scope<'_>) -> Result<Option<usize>, Unverified>;
+
+    /// As [`Authentication::check_head`].
+    ///
+    /// # Errors
+    /// As [`Authentication::verify`].
+    fn check_head(&self, _request: &Request<'_>) -> Result<(), Unverified> {
+        Ok(())
+    }
+
+    /// Whether a source must have `secrets`.
+    fn needs_secrets(&self) -> bool {
+        true
+    }
+
+    /// As [`Authentication::is_asymmetric`].
+    fn is_asymmetric(&self) -> bool {
+        false
+    }
+
+    /// As [`Authentication::signs_url`].
+    fn signs_url(&self) -> bool {
+        false
+    }
+
+    /// As [`Authentication::is_secret_header`].
+    fn is_secret_header(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// As [`Authentication::tolerance`].
+    fn tolerance(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Signs a request as the provider does.
+    ///
+    /// # Errors
+    /// The secret cannot be used, or the request lacks what is signed.
+    fn sign(&self, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError>;
+}
+
+/// What a hook's verifier is made of: the source's table, where it reads the keys that only its preset has; the table
+/// `verify`; the secrets; and `tolerance`.
+pub type ReadVerifier = fn(
+    &mut Section<'_>,
+    &mut Section<'_>,
+    Vec<Secret>,
+    Option<Duration>,
+) -> Option<Box<dyn Verifier>>;
 
 /// Reads `verify` or `auth`. Problems are reported to the section.
 pub fn read_authentication(
@@ -41,7 +102,14 @@ pub fn read_authentication(
 ) -> Option<Authentication> {
     let tolerance = source.optional_duration("tolerance", SECOND, MAX_TOLERANCE);
     let auth = source.texts("auth");
-    let tables = source.tables("verify");
+    let mut tables = source.tables("verify");
+    if let (None, [table]) = (&auth, tables.as_mut_slice())
+        && let Some(name) = table.text("hook")
+    {
+        let read = read_hook(source, table, &name, secrets, tolerance);
+        tables.into_iter().for_each(Section::finish);
+        return read;
+    }
     match (auth, tables.is_empty()) {
         (Some(_), false) => {
             source.problem_at("auth", "is there beside `verify`; leave one of the two");
@@ -64,6 +132,21 @@ pub fn read_authentication(
         }
         (None, false) => read_schemes(source, tables, secrets, tolerance),
     }
+}
+
+fn read_hook(
+    source: &mut Section<'_>,
+    table: &mut Section<'_>,
+    name: &str,
+    secrets: Vec<Secret>,
+    tolerance: Option<Duration>,
+) -> Option<Authentication> {
+    let Some(read) = hooks::verifier(name) else {
+        table.problem_at("hook", "there is no such hook; remove it");
+        return None;
+    };
+    let verifier = read(source, table, secrets, tolerance);
+    verifier.map(Authentication::Hook)
 }
 
 fn read_credentials(
@@ -156,6 +239,7 @@ impl Authentication {
             Self::Credentials { ways, secrets } => {
                 furthest(ways.iter().map(|way| way.verify(scope.request, secrets)))
             }
+            Self::Hook(verifier) => verifier.verify(scope),
         }
     }
 
@@ -173,6 +257,7 @@ impl Authentication {
                 ways.iter()
                     .map(|way| way.verify(request, secrets).map(drop)),
             ),
+            Self::Hook(verifier) => verifier.check_head(request),
         }
     }
 
@@ -185,18 +270,30 @@ impl Authentication {
             Self::Signature(schemes) => schemes
                 .iter()
                 .try_for_each(|scheme| scheme.check_content(scope)),
-            Self::Credentials { .. } => Ok(()),
+            Self::Credentials { .. } | Self::Hook(_) => Ok(()),
+        }
+    }
+
+    /// Whether a source must have `secrets`.
+    #[must_use]
+    pub fn needs_secrets(&self) -> bool {
+        match self {
+            Self::Hook(verifier) => verifier.needs_secrets(),
+            Self::Signature(_) | Self::Credentials { .. } => !self.takes_anyone(),
         }
     }
 
     /// Whether a request is signed with another key than it is verified with.
     #[must_use]
     pub fn is_asymmetric(&self) -> bool {
-        let Self::Signature(schemes) = self else {
-            return false;
-        };
-        let mut algorithms = schemes.iter().map(|scheme| scheme.key_settings.algorithm);
-        algorithms.any(Algorithm::is_asymmetric)
+        match self {
+            Self::Signature(schemes) => {
+                let mut algorithms = schemes.iter().map(|scheme| scheme.key_settings.algorithm);
+                algorithms.any(Algorithm::is_asymmetric)
+            }
+            Self::Credentials { .. } => false,
+            Self::Hook(verifier) => verifier.is_asymmetric(),
+        }
     }
 
     /// Whether it takes requests from anyone.
@@ -208,7 +305,11 @@ impl Authentication {
     /// Whether the signed content has the URL that the provider calls.
     #[must_use]
     pub fn signs_url(&self) -> bool {
-        matches!(self, Self::Signature(schemes) if schemes.iter().any(|scheme| scheme.content.has_url()))
+        match self {
+            Self::Signature(schemes) => schemes.iter().any(|scheme| scheme.content.has_url()),
+            Self::Credentials { .. } => false,
+            Self::Hook(verifier) => verifier.signs_url(),
+        }
     }
 
     /// Whether a header field carries what authenticates a request.
@@ -222,21 +323,25 @@ impl Authentication {
                 let mut headers = ways.iter().filter_map(Credential::header);
                 headers.any(|header| header == name)
             }
+            Self::Hook(verifier) => verifier.is_secret_header(name),
         }
     }
 
     /// The shortest time that a request may be old.
     #[must_use]
     pub fn tolerance(&self) -> Option<Duration> {
-        let Self::Signature(schemes) = self else {
-            return None;
-        };
-        let timestamps = schemes
-            .iter()
-            .filter_map(|scheme| scheme.timestamp.as_ref());
-        timestamps
-            .filter_map(|timestamp| Some(timestamp.tolerance?.past))
-            .min()
+        match self {
+            Self::Signature(schemes) => {
+                let timestamps = schemes
+                    .iter()
+                    .filter_map(|scheme| scheme.timestamp.as_ref());
+                timestamps
+                    .filter_map(|timestamp| Some(timestamp.tolerance?.past))
+                    .min()
+            }
+            Self::Credentials { .. } => None,
+            Self::Hook(verifier) => verifier.tolerance(),
+        }
     }
 
     /// Whether every header field that an id is made of is signed.
@@ -250,6 +355,8 @@ impl Authentication {
                     .all(|scheme| scheme.content.headers().any(|signed| signed == header))
             }),
             Self::Credentials { .. } => true,
+            // The hooks' providers sign no header.
+            Self::Hook(_) => headers.next().is_none(),
         }
     }
 
@@ -261,7 +368,7 @@ impl Authentication {
                 let mut keys = schemes.iter().flat_map(|scheme| &scheme.keys);
                 keys.find(|(index, _)| *index == secret).map(|(_, key)| key)
             }
-            Self::Credentials { .. } => None,
+            Self::Credentials { .. } | Self::Hook(_) => None,
         }
     }
 }

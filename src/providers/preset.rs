@@ -36,7 +36,7 @@ pub struct PresetFile {
     /// Keys of a source by scheme, where the provider has several.
     #[serde(default)]
     pub schemes: BTreeMap<String, Map<String, Value>>,
-    /// Keys that only this preset takes, and the keys of a source that they set.
+    /// Keys that only this preset takes: the keys of a source that each sets, or [`READ_BY_HOOK`].
     #[serde(default)]
     pub parameters: BTreeMap<String, Value>,
     /// The keys of a source.
@@ -56,6 +56,8 @@ pub struct About {
     pub retries: String,
     /// What kind of secret it has, where it is not a text that both sides know.
     pub secret: Option<String>,
+    /// How requests are verified, where a hook does it.
+    pub verified_by: Option<String>,
     /// Whether its retries keep the first delivery's time, so that a shorter tolerance refuses them.
     pub keeps_timestamp: bool,
 }
@@ -74,6 +76,8 @@ pub struct Sample {
     pub body: String,
 }
 
+/// A parameter whose value the preset's hook reads from the source's table.
+const READ_BY_HOOK: &str = "hook";
 /// In a parameter: what its values mean, where they are a closed list.
 const CHOICES: &str = "choices";
 /// In a scheme: the preset's keys that it does without. In a parameter: the value of a key that is removed.
@@ -151,7 +155,9 @@ impl PresetFile {
             overlay(&mut table, chosen);
         }
         for (name, meaning) in self.parameters {
-            if let Some(value) = user.remove(&name) {
+            if meaning != READ_BY_HOOK
+                && let Some(value) = user.remove(&name)
+            {
                 set_parameter(&mut table, &name, &meaning, &value)?;
             }
         }

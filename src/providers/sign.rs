@@ -43,7 +43,16 @@ pub struct Unsigned<'r> {
     pub at: SystemTime,
 }
 
-/// The header fields with which the provider authenticates a request.
+/// What authenticates a request.
+#[derive(Debug, Default)]
+pub struct Signed {
+    /// Header fields that are added.
+    pub headers: HeaderMap,
+    /// The body, where the signature is in it.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Signs a request as the provider does.
 ///
 /// # Errors
 /// The scheme puts its signature elsewhere, or the secret cannot be used.
@@ -51,21 +60,26 @@ pub fn sign(
     authentication: &Authentication,
     secret: &Secret,
     unsigned: Unsigned<'_>,
-) -> Result<HeaderMap, SignError> {
-    match authentication {
+) -> Result<Signed, SignError> {
+    let headers = match authentication {
+        Authentication::Hook(verifier) => return verifier.sign(secret, unsigned),
         Authentication::Signature(schemes) => {
             let scheme = schemes
                 .first()
                 .ok_or(SignError("the source has no scheme"))?;
-            sign_by(scheme, secret, unsigned)
+            sign_by(scheme, secret, unsigned)?
         }
         Authentication::Credentials { ways, .. } => {
             let way = ways
                 .first()
                 .ok_or(SignError("the source has no way to authenticate"))?;
-            present(way, secret)
+            present(way, secret)?
         }
-    }
+    };
+    Ok(Signed {
+        headers,
+        body: None,
+    })
 }
 
 fn present(way: &Credential, secret: &Secret) -> Result<HeaderMap, SignError> {

@@ -137,6 +137,8 @@ pub struct Section<'r> {
     path: String,
     values: Map<String, Value>,
     asked: Vec<Cow<'static, str>>,
+    /// The keys that a source's preset has besides those of every source.
+    own_keys: Vec<String>,
 }
 
 impl<'r> Section<'r> {
@@ -146,7 +148,13 @@ impl<'r> Section<'r> {
             path,
             values,
             asked: Vec::new(),
+            own_keys: Vec::new(),
         }
+    }
+
+    /// Names the keys that a message about an unknown one lists.
+    pub fn set_own_keys(&mut self, keys: Vec<String>) {
+        self.own_keys = keys;
     }
 
     /// Reports a problem with the table itself.
@@ -569,10 +577,14 @@ impl<'r> Section<'r> {
 
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
+        let own_keys = match self.own_keys.as_slice() {
+            [] => String::new(),
+            keys => format!("; keys of this preset: {}", keys.join(", ")),
+        };
         for key in self.values.keys() {
             let suggestion = did_you_mean(key, self.asked.iter().map(AsRef::as_ref));
             let what = format!(
-                "unknown key `{}` in {}{suggestion}",
+                "unknown key `{}` in {}{suggestion}{own_keys}",
                 key.escape_debug(),
                 self.title()
             );

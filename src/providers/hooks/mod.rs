@@ -1,5 +1,6 @@
 //! What no data can describe. Everything else about these providers is in their presets.
 
+use super::authentication::ReadVerifier;
 use super::mapping::Hook;
 use super::preset::Sample;
 use super::synq;
@@ -7,6 +8,11 @@ use super::synq;
 /// The hook of this name, which takes the place of a mapping's templates.
 pub(super) fn find(name: &str) -> Option<Hook> {
     (name == "synq").then_some(synq::identify as Hook)
+}
+
+/// Reads the verifier of this name, which takes the place of a signature scheme, and the keys that only its preset has.
+pub(super) fn verifier(_name: &str) -> Option<ReadVerifier> {
+    None
 }
 
 /// The JSON Schema of a preset's events.

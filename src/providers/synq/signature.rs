@@ -90,7 +90,15 @@ fn signed() -> (String, String) {
         at: at(NOW),
     };
     let signed = sign(&verifier(&[]).0, &secret("whs_example"), unsigned).unwrap();
-    let text = |name| signed.get(name).unwrap().to_str().unwrap().to_owned();
+    let text = |name| {
+        signed
+            .headers
+            .get(name)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
     (text("x-coalesce-timestamp"), text("x-coalesce-signature"))
 }
 
