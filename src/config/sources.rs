@@ -15,7 +15,9 @@ use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
+use crate::providers::cloudevents::Mode;
 use crate::providers::handshake::Handshake;
+use crate::providers::mapping::BodyKind;
 use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
 use crate::providers::{self, Authentication};
@@ -136,7 +138,8 @@ fn read_source(
     );
     let max_in_flight = section
         .count("max_in_flight", 1, 1_000_000)
-        .unwrap_or(defaults.max_in_flight);
+        .unwrap_or(defaults.max_in_flight)
+        .min(defaults.max_in_flight);
     let success_status = read_success_status(&mut section);
     let ce_source = section
         .text("ce_source")
@@ -193,6 +196,22 @@ fn read_source(
         section.warn_at(
             "dedup_by",
             "the event's id is in a header that is not signed: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
+        );
+    }
+    let is_binary = |media_type: &String| Mode::of(media_type) == Some(Mode::Binary);
+    if mapping.body == BodyKind::CloudEvent
+        && media_types.iter().any(is_binary)
+        && !authentication.signs_attributes()
+    {
+        section.warn_at(
+            "verify",
+            "in binary mode the attributes are headers that it does not sign: whoever repeats a request can change them; sign ce-id, ce-source and ce-type, or write `media_types = [\"application/cloudevents+json\"]`",
+        );
+    }
+    if authentication.is_in_events() && mapping.body != BodyKind::Json {
+        section.problem_at(
+            "auth",
+            "\"event:…\" looks for the secret in JSON, and the events of this source are not read as JSON; remove it, or `event.body`",
         );
     }
     section.finish();

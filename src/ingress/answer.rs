@@ -129,6 +129,7 @@ pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<
     if let Some(content_type) = reply.content_type {
         headers.insert(CONTENT_TYPE, content_type);
     }
+    headers.extend(reply.headers);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     headers.insert(REQUEST_ID, request_id.header());
     response

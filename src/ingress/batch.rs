@@ -10,7 +10,7 @@ use http::header::CONNECTION;
 use http_body_util::Full;
 
 use super::answer::{Accepted, answer, answer_batch};
-use super::{Decision, carry_out};
+use super::{Decision, Verdict, carry_out};
 use crate::bridge::Bridge;
 use crate::config::Source;
 use crate::event::{EventId, Refusal, RequestId, Status};
@@ -65,11 +65,22 @@ async fn publish(
         publishing.push(carry_out(bridge, source, decision, deadline));
     }
     let results: Vec<_> = stream::iter(publishing)
-        .buffered(MAX_AT_ONCE)
+        .buffered(at_once(bridge, decisions))
         .collect()
         .await;
     drop(permits);
     all_accepted(&results)
+}
+
+/// As many events as have room in a broker's share, whichever of their messages go there: otherwise a batch could refuse
+/// itself.
+fn at_once(bridge: &Bridge, decisions: &[Decision]) -> usize {
+    let messages = decisions.iter().map(|decision| match &decision.verdict {
+        Verdict::Publish { delivery, .. } => 1 + delivery.copies.len(),
+        _ => 1,
+    });
+    let (share, _) = bridge.config().broker_share();
+    (share / messages.max().unwrap_or(1)).clamp(1, MAX_AT_ONCE)
 }
 
 /// "Certainly not stored" is true only where no broker has any of them.

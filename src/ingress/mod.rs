@@ -272,6 +272,9 @@ fn verify_and_decide(
     }
     let source = verified.source();
     bridge.note_verified(source, verified.secret_index());
+    for index in verified.other_secrets() {
+        bridge.note_verified(source, Some(*index));
+    }
     let bytes = verified.request().body().len();
     let permit = bridge.permits().take(source.index, bytes);
     let permit = permit.ok_or(Refusal::Overloaded)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::parse;
 use super::receive::Received;
 use crate::config::Source;
 use crate::event::Refusal;
@@ -19,6 +20,8 @@ use crate::providers::{Request, Scope, Unverified};
 pub struct Verified {
     received: Received,
     secret_index: Option<usize>,
+    /// Of further secrets, where each event carries one.
+    other_secrets: Vec<usize>,
     is_assumed: bool,
 }
 
@@ -28,6 +31,7 @@ impl Verified {
         Self {
             received,
             secret_index: None,
+            other_secrets: Vec::new(),
             is_assumed: true,
         }
     }
@@ -36,6 +40,12 @@ impl Verified {
     #[must_use]
     pub fn secret_index(&self) -> Option<usize> {
         self.secret_index
+    }
+
+    /// The secrets that vouch for it besides.
+    #[must_use]
+    pub fn other_secrets(&self) -> &[usize] {
+        &self.other_secrets
     }
 
     /// Whether nobody has vouched for it.
@@ -71,14 +81,37 @@ pub fn verify(received: Received) -> Result<Verified, Refusal> {
         .source()
         .authentication
         .verify(&Scope::raw(&request));
-    match verdict {
-        Ok(secret_index) => Ok(Verified {
-            received,
-            secret_index,
-            is_assumed: false,
-        }),
-        Err(unverified) => Err(refuse(unverified)),
-    }
+    let (secret_index, other_secrets) = match verdict {
+        Ok(secret_index) => (secret_index, Vec::new()),
+        Err(_) if received.source().authentication.is_in_events() => {
+            let mut indices = verify_events(&received)?;
+            (indices.pop(), indices)
+        }
+        Err(unverified) => return Err(refuse(unverified)),
+    };
+    Ok(Verified {
+        received,
+        secret_index,
+        other_secrets,
+        is_assumed: false,
+    })
+}
+
+/// Verifies a request whose events carry the secret. Its body has to be parsed for that, and is parsed again afterwards:
+/// what reads events takes a [`Verified`].
+fn verify_events(received: &Received) -> Result<Vec<usize>, Refusal> {
+    let source = received.source();
+    let mapping = &source.mapping;
+    let content = parse::content(mapping, received.headers(), received.body())?;
+    let text = content.json().ok().flatten().ok_or(Refusal::Unauthorized)?;
+    let document = parse::read(text)?;
+    let events = match mapping.is_batch() {
+        true => mapping.elements(&document)?,
+        false => vec![document.root()],
+    };
+    let verdict = source.authentication.verify_events(&events);
+    parse::refuse_if_ambiguous(&document)?;
+    verdict.map_err(refuse)
 }
 
 /// Refuses what its head alone gives away, before its body is waited for.

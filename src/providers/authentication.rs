@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::credentials::Credential;
+use super::credentials::{self, Credential, Member};
 use super::hooks;
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
 use super::reading::read_text;
@@ -14,7 +14,7 @@ use super::scheme::{
 };
 use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Text};
-use crate::json::Pointer;
+use crate::json::{Node, Pointer};
 use crate::secret::Secret;
 use crate::table::Section;
 
@@ -157,6 +157,10 @@ fn read_credentials(
     let mut ways = Vec::with_capacity(words.len());
     for (index, word) in words.iter().enumerate() {
         match Credential::parse(word) {
+            Ok(Credential::Event(member)) => ways.push(Credential::Event(Member {
+                split: source.peek("split").map(str::to_owned),
+                ..member
+            })),
             Ok(way) => ways.push(way),
             Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
         }
@@ -253,11 +257,50 @@ impl Authentication {
                 let verdicts = schemes.iter().filter(|scheme| !scheme.keys.is_empty());
                 furthest(verdicts.map(|scheme| scheme.check_head(request)))
             }
+            // The events are not there yet.
+            Self::Credentials { .. } if self.is_in_events() => Ok(()),
             Self::Credentials { ways, secrets } => furthest(
                 ways.iter()
                     .map(|way| way.verify(request, secrets).map(drop)),
             ),
             Self::Hook(verifier) => verifier.check_head(request),
+        }
+    }
+
+    /// Whether what authenticates a request may be in its events, whose bodies are then parsed before anyone has vouched
+    /// for them.
+    #[must_use]
+    pub fn is_in_events(&self) -> bool {
+        let is_in_events = |way: &Credential| matches!(way, Credential::Event(_));
+        matches!(self, Self::Credentials { ways, .. } if ways.iter().any(is_in_events))
+    }
+
+    /// Which secrets the events of a request carry. Each event must carry one.
+    ///
+    /// # Errors
+    /// [`Unverified::Unauthorized`] where one carries none, or there is no event.
+    pub fn verify_events(&self, events: &[Node<'_>]) -> Result<Vec<usize>, Unverified> {
+        let Self::Credentials { ways, secrets } = self else {
+            return Err(Unverified::Unauthorized);
+        };
+        let pointers = ways.iter().filter_map(|way| match way {
+            Credential::Event(member) => Some(&member.pointer),
+            _ => None,
+        });
+        let mut found = Vec::new();
+        for event in events {
+            let carried = pointers.clone().find_map(|pointer| {
+                let text = event.at(pointer)?.as_str()?;
+                credentials::matching(secrets, text.as_bytes())
+            });
+            let index = carried.ok_or(Unverified::Unauthorized)?;
+            if !found.contains(&index) {
+                found.push(index);
+            }
+        }
+        match found.is_empty() {
+            true => Err(Unverified::Unauthorized),
+            false => Ok(found),
         }
     }
 
@@ -357,6 +400,18 @@ impl Authentication {
             Self::Credentials { .. } => true,
             // The hooks' providers sign no header.
             Self::Hook(_) => headers.next().is_none(),
+        }
+    }
+
+    /// Whether the attributes of a CloudEvent are signed where they are headers.
+    #[must_use]
+    pub fn signs_attributes(&self) -> bool {
+        match self {
+            Self::Signature(schemes) => schemes.iter().all(|scheme| {
+                let mut attributes = ["ce-id", "ce-source", "ce-type"].into_iter();
+                attributes.all(|name| scheme.content.headers().any(|signed| signed == name))
+            }),
+            Self::Credentials { .. } | Self::Hook(_) => true,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What stands in for a signature where a provider signs nothing: a secret in a header or in the query.
+//! What stands in for a signature where a provider signs nothing: a secret in a header, in the query or in each event.
 
 use data_encoding::BASE64;
 use http::HeaderName;
@@ -7,6 +7,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::request::Request;
 use super::scheme::Unverified;
+use crate::json::Pointer;
 use crate::secret::Secret;
 
 /// Where the secret is.
@@ -20,8 +21,19 @@ pub enum Credential {
     Header(HeaderName),
     /// A parameter of the query.
     Query(String),
+    /// A string in every event of the request.
+    Event(Member),
     /// Nothing is checked.
     None,
+}
+
+/// A string in each event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it is in an event.
+    pub pointer: Pointer,
+    /// Where the array of the events is in the body, as the configuration has it.
+    pub split: Option<String>,
 }
 
 impl Credential {
@@ -38,8 +50,16 @@ impl Credential {
                 .map(Self::Header)
                 .map_err(|_| format!("\"{}\" is not a valid header name", name.escape_debug())),
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
+            Some(("event", pointer)) if !pointer.is_empty() => Pointer::parse(pointer)
+                .map(|pointer| {
+                    Self::Event(Member {
+                        pointer,
+                        split: None,
+                    })
+                })
+                .map_err(|rule| format!("\"{}\": {rule}", pointer.escape_debug())),
             _ => Err(format!(
-                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\" or \"none\"",
+                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\" or \"none\"",
                 word.escape_debug()
             )),
         }
@@ -51,11 +71,12 @@ impl Credential {
         match self {
             Self::Header(name) => Some(name),
             Self::Bearer | Self::Basic => Some(&AUTHORIZATION),
-            Self::Query(_) | Self::None => None,
+            Self::Query(_) | Self::Event(_) | Self::None => None,
         }
     }
 
-    /// Which of the secrets a request carries.
+    /// Which of the secrets a request carries. What is in its events, it does not look for: see
+    /// [`Authentication::verify_events`](super::Authentication::verify_events).
     ///
     /// # Errors
     /// [`Unverified::Unauthorized`] where it carries none of them.
@@ -88,18 +109,22 @@ impl Credential {
                 .query(name)
                 .map_err(unauthorized)?
                 .map(std::borrow::Cow::into_owned),
+            Self::Event(_) => None,
         };
         let presented = presented.ok_or(Unverified::Unauthorized)?;
-        // Every secret is compared, so that the time does not tell which.
-        let matching = secrets
-            .iter()
-            .enumerate()
-            .fold(None, |found, (index, secret)| {
-                let is_equal = bool::from(secret.expose().as_bytes().ct_eq(&presented));
-                found.or(is_equal.then_some(index))
-            });
+        let matching = matching(secrets, &presented);
         matching.map(Some).ok_or(Unverified::Unauthorized)
     }
+}
+
+/// The secret that a request presents.
+pub(super) fn matching(secrets: &[Secret], presented: &[u8]) -> Option<usize> {
+    // Every secret is compared, so that the time does not tell which.
+    let secrets = secrets.iter().enumerate();
+    secrets.fold(None, |found, (index, secret)| {
+        let is_equal = bool::from(secret.expose().as_bytes().ct_eq(presented));
+        found.or(is_equal.then_some(index))
+    })
 }
 
 /// The credentials after a scheme's name, whose case does not matter (RFC 9110 section 11.1).

@@ -1,6 +1,6 @@
 //! Requests that are answered and never published: a provider's check that the address belongs to whoever configured it.
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::keys::Key;
 use super::request::{Ambiguous, Scope};
@@ -26,7 +26,30 @@ pub struct Condition {
     /// This must be there.
     pub text: Text,
     /// And have this value.
-    pub equals: Option<String>,
+    pub wanted: Wanted,
+}
+
+/// The values that a condition allows.
+#[derive(Debug)]
+pub enum Wanted {
+    /// Any.
+    Any,
+    /// This one.
+    Equal(String),
+    /// One of these host names, whose case does not matter; `*` is any.
+    Host(Vec<String>),
+}
+
+impl Wanted {
+    fn allows(&self, found: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Equal(wanted) => wanted == found,
+            Self::Host(names) => names
+                .iter()
+                .any(|name| name == "*" || name.eq_ignore_ascii_case(found)),
+        }
+    }
 }
 
 /// The answer to a handshake.
@@ -36,6 +59,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The media type of the body.
     pub content_type: Option<HeaderValue>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, Text)>,
     /// The body.
     pub body: Body,
 }
@@ -73,6 +98,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// The media type.
     pub content_type: Option<HeaderValue>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -86,14 +113,9 @@ impl Handshake {
         if *scope.request.method != self.method {
             return Ok(false);
         }
-        for Condition { text, equals } in &self.conditions {
+        for Condition { text, wanted } in &self.conditions {
             let found = text.fill(scope)?;
-            let holds = match (&found, equals) {
-                (Some(found), Some(wanted)) => found == wanted,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if !holds {
+            if !found.is_some_and(|found| wanted.allows(&found)) {
                 return Ok(false);
             }
         }
@@ -114,6 +136,7 @@ impl Handshake {
         Reply {
             status: self.answer.status,
             content_type: self.answer.content_type.clone(),
+            headers: Vec::new(),
             body: Vec::new(),
         }
     }
@@ -126,6 +149,7 @@ impl Handshake {
         let Answer {
             status,
             content_type,
+            headers,
             body,
         } = &self.answer;
         let fill = |text: &Text| {
@@ -133,6 +157,14 @@ impl Handshake {
                 .fill(scope)?
                 .filter(|text| text.len() <= MAX_ECHO_BYTES))
         };
+        let mut filled = Vec::with_capacity(headers.len());
+        for (name, text) in headers {
+            let value = fill(text)?.and_then(|text| HeaderValue::from_str(&text).ok());
+            match value {
+                Some(value) => filled.push((name.clone(), value)),
+                None => return Ok(None),
+            }
+        }
         let body = match body {
             Body::Empty => Vec::new(),
             Body::Text(text) => match fill(text)? {
@@ -164,6 +196,7 @@ impl Handshake {
         Ok(Some(Reply {
             status: *status,
             content_type: content_type.clone(),
+            headers: filled,
             body,
         }))
     }

@@ -4,6 +4,7 @@
 //! describe is code, in `hooks/`.
 
 pub mod authentication;
+pub mod cloudevents;
 pub mod credentials;
 pub mod handshake;
 mod hooks;

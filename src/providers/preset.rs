@@ -181,7 +181,7 @@ pub struct UnknownWord {
     pub known: Vec<String>,
 }
 
-/// Sets the keys that a parameter stands for. Their values may contain the user's as `$`, or depend on it.
+/// Sets the keys that a parameter stands for. Their values may be the user's, contain it as `$`, or depend on it.
 fn set_parameter(
     table: &mut Map<String, Value>,
     name: &str,
@@ -207,11 +207,16 @@ fn set_parameter(
             let child = table
                 .entry(key)
                 .or_insert_with(|| Value::Object(Map::new()));
-            child.as_object_mut()
+            match child {
+                // Of a list, its first table.
+                Value::Array(tables) => tables.first_mut()?.as_object_mut(),
+                table => table.as_object_mut(),
+            }
         });
         if let Some(parent) = parent {
             match template {
                 Value::String(text) if text == UNSET => parent.remove(key),
+                Value::String(text) if text == "$" => parent.insert(key.to_owned(), value.clone()),
                 template => parent.insert(key.to_owned(), substitute(template, &word)),
             };
         }

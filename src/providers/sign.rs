@@ -10,10 +10,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::authentication::Authentication;
-use super::credentials::Credential;
+use super::credentials::{Credential, Member};
 use super::keys::{Algorithm, Encoding, Key};
 use super::request::{Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
+use crate::json::{Document, Kind, Pointer};
 use crate::secret::Secret;
 
 /// The reason why a request cannot be signed.
@@ -73,6 +74,12 @@ pub fn sign(
             let way = ways
                 .first()
                 .ok_or(SignError("the source has no way to authenticate"))?;
+            if let Credential::Event(member) = way {
+                return Ok(Signed {
+                    headers: HeaderMap::new(),
+                    body: Some(write_into_events(member, secret, unsigned.body)?),
+                });
+            }
             present(way, secret)?
         }
     };
@@ -91,10 +98,50 @@ fn present(way: &Credential, secret: &Secret) -> Result<HeaderMap, SignError> {
             (http::header::AUTHORIZATION, format!("Basic {encoded}"))
         }
         Credential::Header(name) => (name.clone(), secret.to_owned()),
-        Credential::None => return Ok(HeaderMap::new()),
+        Credential::None | Credential::Event(_) => return Ok(HeaderMap::new()),
         Credential::Query(_) => return Err(SignError("the secret belongs into the URL's query")),
     };
     Ok(HeaderMap::from_iter([(name, header_value(&value)?)]))
+}
+
+/// The body with the secret in each event that does not have one.
+fn write_into_events(member: &Member, secret: &Secret, body: &[u8]) -> Result<Vec<u8>, SignError> {
+    let name = member.pointer.as_str().trim_start_matches('/');
+    if name.contains(['/', '~', '"', '\\']) {
+        return Err(SignError(
+            "the secret is deep in the events; write it there yourself",
+        ));
+    }
+    let no_events = SignError("the body has no events to write the secret into");
+    let document = Document::parse(body).map_err(|_| no_events)?;
+    let root = document.root();
+    let events = match member.split.as_deref() {
+        None => vec![root],
+        Some("") => root.elements().collect(),
+        Some(split) => {
+            let array = Pointer::parse(split).ok().and_then(|split| root.at(&split));
+            array.map_or(Vec::new(), |array| array.elements().collect())
+        }
+    };
+    let value = serde_json::Value::from(secret.expose());
+    let mut written = Vec::with_capacity(body.len());
+    let mut rest = body;
+    for event in events {
+        let raw = event.raw();
+        let start = raw.as_ptr().addr().checked_sub(rest.as_ptr().addr());
+        let split = start.and_then(|start| rest.split_at_checked(start + 1));
+        if let Some((before, after)) = split
+            && event.kind() == Kind::Object
+            && event.get(name).is_none()
+        {
+            let separator = if event.is_empty() { "" } else { "," };
+            written.extend_from_slice(before);
+            written.extend_from_slice(format!("\"{name}\":{value}{separator}").as_bytes());
+            rest = after;
+        }
+    }
+    written.extend_from_slice(rest);
+    Ok(written)
 }
 
 fn sign_by(

@@ -199,6 +199,12 @@ impl<'r> Section<'r> {
         self.values.contains_key(key)
     }
 
+    /// The key's text as it is written, which is still to be read.
+    #[must_use]
+    pub fn peek(&self, key: &str) -> Option<&str> {
+        self.values.get(key)?.as_str()
+    }
+
     /// Whether the key's value is a list.
     #[must_use]
     pub fn is_list(&self, key: &str) -> bool {

@@ -105,6 +105,9 @@ mod protocol;
 // Presets and declared sources.
 mod providers;
 
+// CloudEvents, and what Azure and Microsoft Graph send: several events in one request.
+mod cloud_events;
+
 // What unverified senders can not take from the others.
 mod admission;
 
