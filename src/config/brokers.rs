@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BrokerId, NamedBroker};
+use super::model::{BrokerId, NamedBroker};
 use crate::brokers;
 use crate::table::{Files, Section, did_you_mean};
 

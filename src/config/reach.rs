@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{GLOB_META, Route, Source};
+use super::model::{GLOB_META, Route, Source};
 use crate::table::{Section, did_you_mean};
 
 pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::brokers::Brokers;
+use super::model::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
+use super::reach;
 use super::template::{Part, Template};
-use super::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob, reach};
 use crate::brokers;
 use crate::table::{Section, did_you_mean};
 

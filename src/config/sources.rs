@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
-use super::{Otherwise, Routes, Source};
+use super::model::{Otherwise, Routes, Source};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
 use crate::json::Schema;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::model::TypeGlob;
 use super::*;
 use crate::providers::sign::{Unsigned, sign};
 use crate::providers::{Request, Scope, Unverified};
@@ -1436,10 +1437,44 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
         ("auth0", "format = \"XML\"", "is none of JSONARRAY"),
         ("hubspot", "", "lacks `public_url`"),
         ("okta", "auth = \"bearr\"", "is not a way to authenticate"),
+        (
+            "cloudevents",
+            "allowed_origins = [\"https://x.example.com\"]",
+            "\"https://x.example.com\" is not a host name",
+        ),
+        (
+            "cloudevents",
+            "event = { id = \"{/id}\" }",
+            "a CloudEvent says this itself",
+        ),
+        (
+            "cloudevents",
+            "auth = \"event:/id\"",
+            "are not read as JSON",
+        ),
+        (
+            "microsoft-graph",
+            "auth = \"event:clientState\"",
+            "a JSON Pointer starts with `/`",
+        ),
     ] {
         let problems = load(&text(name, keys)).unwrap_err().to_string();
         assert!(problems.contains(words), "{name}: {problems}");
     }
+    let signed = |content: &str| {
+        let verify =
+            format!("verify = {{ signature = {{ header = \"x-s\" }}, content = \"{content}\" }}");
+        of("cloudevents", &verify).warnings.len()
+    };
+    assert_eq!(
+        signed("{body}"),
+        1,
+        "the attributes in headers are not signed"
+    );
+    assert_eq!(
+        signed("{header:ce-id}{header:ce-source}{header:ce-type}{body}"),
+        0
+    );
     let anyone = "[sources.grafana]\nauth = \"none\"";
     assert_eq!(problems_of(anyone), [""; 0]);
 }

@@ -27,7 +27,15 @@ use crate::secret::Secret;
 const JWT: &str = "the scheme with a JSON Web Token is not supported yet";
 
 /// Vectors that are judged otherwise than the reference says, and why.
-const DEVIATIONS: [(&str, &str, &str); 14] = [
+const DEVIATIONS: [(&str, &str, &str); 27] = [
+    ("azure-event-grid", "jwt-good", JWT),
+    ("azure-event-grid", "jwt-other-key", JWT),
+    ("azure-event-grid", "jwt-expired", JWT),
+    ("azure-event-grid", "jwt-other-audience", JWT),
+    ("azure-event-grid", "jwt-other-appid", JWT),
+    ("azure-event-grid", "jwt-other-tenant", JWT),
+    ("azure-event-grid", "jwt-alg-none", JWT),
+    ("azure-event-grid", "jwt-hs256-with-public-key", JWT),
     (
         "dropbox",
         "empty-signature",
@@ -46,6 +54,11 @@ const DEVIATIONS: [(&str, &str, &str); 14] = [
         "upper-case-hex",
         "hexadecimal digits of either case are the same signature",
     ),
+    ("microsoft-graph", "rich-two-tokens-one-bad", JWT),
+    ("microsoft-graph", "rich-other-key", JWT),
+    ("microsoft-graph", "rich-expired", JWT),
+    ("microsoft-graph", "rich-other-appid", JWT),
+    ("microsoft-graph", "rich-other-audience", JWT),
     (
         "paddle",
         "classic",

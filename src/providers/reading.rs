@@ -150,7 +150,18 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         return None;
     };
     let equals = section.text("equals").map(Wanted::Equal);
-    let hosts = section.texts("hosts").map(Wanted::Host);
+    let hosts = section.texts("hosts");
+    for host in hosts.iter().flatten() {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        if host != "*" && (host.is_empty() || !host.bytes().all(is_plain)) {
+            let what = format!(
+                "\"{}\" is not a host name; write for example \"emitter.example.com\", or \"*\" for every one",
+                host.escape_debug()
+            );
+            section.problem_at("hosts", what);
+        }
+    }
+    let hosts = hosts.map(Wanted::Host);
     let mut conditions = Vec::new();
     for key in ["query", "header", "form", "pointer"] {
         let Some(name) = section.text(key) else {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route};
+use crate::support::bridge::{Bridge, hookbridge, kafka_broker, nats_broker, route};
 use crate::support::consumer::{Stored, only};
 use crate::support::kafka::{Kafka, unique};
 use crate::support::nats::Nats;
@@ -576,4 +576,58 @@ fn a_batch_that_can_never_be_in_flight_as_a_whole_is_refused_for_good() {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(kafka.read(&topic).len(), 10);
     assert_eq!(nats.read(&stream).len(), 0);
+}
+
+#[test]
+fn send_makes_samples_that_are_taken_and_providers_says_how_each_is_authenticated() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("send");
+    let presets = ["cloudevents", "azure-event-grid", "microsoft-graph"];
+    let sources: String = presets.iter().map(|name| source(name, "")).collect();
+    let rest = nats_broker("main", &nats.url) + &sources + &route(&format!("{stream}.x"));
+    let bridge = run("", &rest);
+    for (name, sample, events, authenticated) in [
+        ("cloudevents", "com.example.someevent", 1, "bearer"),
+        ("cloudevents", "com.example.object.deleted.v2", 2, "OPTIONS"),
+        ("cloudevents", "io.cncf.kafka.record", 4, "bearer"),
+        (
+            "azure-event-grid",
+            "Microsoft.Storage.BlobCreated",
+            5,
+            "bearer",
+        ),
+        (
+            "azure-event-grid",
+            "Microsoft.Storage.BlobDeleted",
+            6,
+            "POST",
+        ),
+        ("microsoft-graph", "created", 7, "event:/clientState"),
+        (
+            "microsoft-graph",
+            "reauthorizationRequired",
+            8,
+            "the clientState",
+        ),
+    ] {
+        let url = format!("http://{}/hooks/{name}", bridge.public);
+        let send = |secret: &str| {
+            hookbridge([
+                "send",
+                "--provider",
+                name,
+                "--secret",
+                secret,
+                "--url",
+                &url,
+                "--sample",
+                sample,
+            ])
+        };
+        send("another-secret-17").expect_code(1);
+        send(TOKEN).expect_code(0);
+        assert_eq!(nats.read(&stream).len(), events, "{name} {sample}");
+        let explained = hookbridge(["providers", name]).expect_code(0).stdout;
+        assert!(explained.contains(authenticated), "{explained}");
+    }
 }
