@@ -9,7 +9,7 @@ pub use crate::json::Violation;
 
 /// Why a request gets no 2xx.
 ///
-/// A 4xx is a statement that will be just as true of every retry; whatever time or an operator could cure is 503.
+/// A 4xx must hold for every retry, and what time or an operator can fix is a 503; only an operator's own rate limit is 429.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// A request that HTTP forbids, though the HTTP library takes it.
@@ -60,6 +60,11 @@ pub enum Refusal {
         /// The event's type.
         event_type: String,
     },
+    /// More verified requests than the source's operator lets in.
+    RateLimited {
+        /// What the sender should wait, in whole seconds.
+        retry_after: Duration,
+    },
     /// Certainly not stored: the broker is away or refused it.
     BrokerUnavailable {
         /// What the sender should wait.
@@ -77,7 +82,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code there is, for metrics.
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 22] = [
         "bad_request",
         "invalid_json",
         "invalid_encoding",
@@ -95,6 +100,7 @@ impl Refusal {
         "missing_event_id",
         "missing_event_type",
         "no_route",
+        "rate_limited",
         "broker_unavailable",
         "overloaded",
         "shutting_down",
@@ -144,6 +150,7 @@ impl Refusal {
             | Self::MissingEventId
             | Self::MissingEventType
             | Self::NoRoute { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::BrokerUnavailable { .. }
             | Self::Overloaded
             | Self::ShuttingDown
@@ -172,6 +179,7 @@ impl Refusal {
             Self::MissingEventId => "missing_event_id",
             Self::MissingEventType => "missing_event_type",
             Self::NoRoute { .. } => "no_route",
+            Self::RateLimited { .. } => "rate_limited",
             Self::BrokerUnavailable { .. } => "broker_unavailable",
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
@@ -183,7 +191,9 @@ impl Refusal {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::BrokerUnavailable { retry_after, .. } => Some(*retry_after),
+            Self::RateLimited { retry_after } | Self::BrokerUnavailable { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::Overloaded | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::PublishTimeout => Some(Duration::from_secs(5)),
             Self::BadRequest(_)
@@ -231,6 +241,7 @@ impl Refusal {
             | Self::MissingEventId
             | Self::MissingEventType
             | Self::NoRoute { .. }
+            | Self::RateLimited { .. }
             | Self::BrokerUnavailable { .. }
             | Self::PublishTimeout => false,
         }
@@ -269,6 +280,9 @@ impl Refusal {
             Self::MissingEventId => "the event has no id".into(),
             Self::MissingEventType => "the event has no type".into(),
             Self::NoRoute { .. } => "no route takes events of this type".into(),
+            Self::RateLimited { .. } => {
+                "the event was not stored, because this source's rate limit is reached; send it again".into()
+            }
             Self::BrokerUnavailable { cause, .. } => {
                 format!("the event was not stored, because {cause}; send it again").into()
             }
@@ -315,6 +329,9 @@ mod tests {
             Refusal::MissingEventId,
             Refusal::MissingEventType,
             Refusal::NoRoute { event_type: some() },
+            Refusal::RateLimited {
+                retry_after: Duration::from_secs(1),
+            },
             Refusal::BrokerUnavailable {
                 retry_after: Duration::from_secs(1),
                 cause: "the broker is not available",
@@ -334,9 +351,10 @@ mod tests {
     }
 
     #[test]
-    fn what_time_can_cure_is_503_with_retry_after_and_nothing_else_is() {
+    fn what_time_can_cure_is_503_or_the_rate_limits_429_with_retry_after_and_nothing_else_is() {
         for refusal in all() {
-            let may_be_retried = refusal.status() == StatusCode::SERVICE_UNAVAILABLE;
+            let is_limited = matches!(refusal, Refusal::RateLimited { .. });
+            let may_be_retried = refusal.status() == StatusCode::SERVICE_UNAVAILABLE || is_limited;
             assert_eq!(
                 refusal.retry_after().is_some(),
                 may_be_retried,
@@ -348,7 +366,7 @@ mod tests {
             );
             assert!(
                 refusal.status() != StatusCode::GONE
-                    && refusal.status() != StatusCode::TOO_MANY_REQUESTS,
+                    && is_limited == (refusal.status() == StatusCode::TOO_MANY_REQUESTS),
                 "{refusal:?}"
             );
             assert!(!refusal.detail().is_empty());

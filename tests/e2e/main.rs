@@ -108,6 +108,9 @@ mod providers;
 // CloudEvents, and what Azure and Microsoft Graph send: several events in one request.
 mod cloud_events;
 
+// Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
+mod transport;
+
 // What unverified senders can not take from the others.
 mod admission;
 
