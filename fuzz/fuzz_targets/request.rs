@@ -115,7 +115,8 @@ fuzz_target!(|input: &[u8]| {
             at: now,
         };
         let authentication = &CONFIG.sources[0].authentication;
-        headers.extend(sign(authentication, &secret, unsigned).expect("it can be signed"));
+        let signed = sign(authentication, &secret, unsigned).expect("it can be signed");
+        headers.extend(signed.headers);
     }
     let source = Arc::clone(&CONFIG.sources[0]);
     let received = Received::from_parts(source, headers.clone(), Bytes::copy_from_slice(body), now);

@@ -121,7 +121,7 @@ fuzz_target!(|input: &[u8]| {
         at: UNIX_EPOCH + NOW,
     };
     let signed = sign(&config.sources[0].authentication, &SECRET, unsigned);
-    let mut headers: HeaderMap = signed.expect("it can be signed");
+    let mut headers: HeaderMap = signed.expect("it can be signed").headers;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let received = Received::from_parts(
         config.sources[0].clone(),

@@ -225,11 +225,10 @@ async fn send(provider: &'static Preset, url: Uri, events: Option<usize>) -> Res
             body: &body,
             at: SystemTime::now(),
         };
-        let signature = sign(&authentication, &secret, unsigned);
-        let signed = signature.map_err(|error| error.to_string())?;
+        let signed = sign(&authentication, &secret, unsigned);
+        let signed = signed.map_err(|error| error.to_string())?;
         headers.extend(signed.headers);
-        body = signed.body.unwrap_or(body);
-        let answer = post(&url, headers, body.into())
+        let answer = post(&signed.url, headers, signed.body.into())
             .await
             .map_err(|error| error.to_string())?;
         if !answer.status.is_success() {

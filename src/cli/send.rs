@@ -59,8 +59,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     };
     let signed = sign(&authentication, &secret, unsigned)?;
     headers.extend(signed.headers);
-    body = signed.body.unwrap_or(body);
-    let answer = runtime()?.block_on(post(&options.url, headers, body.into()))?;
+    let answer = runtime()?.block_on(post(&signed.url, headers, signed.body.into()))?;
     print_answer(&answer)?;
     Ok(if answer.status.is_success() {
         Done::Well

@@ -124,6 +124,8 @@ pub struct Source {
     pub mapping: Mapping,
     /// Requests that are answered and never published.
     pub handshakes: Vec<Handshake>,
+    /// Whether one of them is only told from a body that its provider does not sign.
+    pub has_open_handshake: bool,
     /// The methods that its path takes, as `Allow` lists them.
     pub methods: String,
     /// The media types of its requests, in lower case; `*/*` is any.

@@ -149,9 +149,11 @@ fn success(source: Option<&Source>, body: &impl Serialize) -> Response<Full<Byte
             _ => (to_json(body).into(), Some(JSON)),
         },
     };
+    // A type without content would be taken for an answer that the provider cannot read.
+    let has_content = !body.is_empty();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
-    if let Some(content_type) = content_type {
+    if let Some(content_type) = content_type.filter(|_| has_content) {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }
     response

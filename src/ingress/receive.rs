@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::client::{client_address, known_client_address};
 use super::socket::Activity;
-use super::verify::{refuse, verify_head};
+use super::verify::{may_be_open_handshake, refuse, verify_head};
 use crate::bridge::Bridge;
 use crate::config::Source;
 use crate::event::Refusal;
@@ -239,7 +239,9 @@ pub(crate) fn head_handshake(
     let is_for_head = |verified: bool| !verified || *request.method != Method::POST;
     let mut handshakes = source.handshakes.iter();
     let handshake = handshakes.find(|handshake| {
-        is_for_head(handshake.verified) && handshake.matches(&scope).unwrap_or(false)
+        is_for_head(handshake.verified)
+            && !handshake.needs_content()
+            && handshake.matches(&scope).unwrap_or(false)
     })?;
     let key = match handshake
         .verified
@@ -352,10 +354,14 @@ async fn wait_for_body(
         public_url: source.public_url.as_deref(),
         at: SystemTime::now(),
     };
-    verify_head(source, &request).map_err(|refusal| Refused {
-        is_unread: true,
-        ..refused(refusal)
-    })?;
+    // What is too long for a handshake is not one.
+    let declared = reader.declared.unwrap_or(usize::MAX);
+    if !may_be_open_handshake(source, declared) {
+        verify_head(source, &request).map_err(|refusal| Refused {
+            is_unread: true,
+            ..refused(refusal)
+        })?;
+    }
     let http = &bridge.config().http;
     let peer = client_address(connection.peer(), headers, &http.trusted_proxies);
     let unverified = bridge.permits().unverified();

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::credentials::{self, Credential, Member};
 use super::hooks;
+use super::jwt::{Jwt, read_jwt};
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
 use super::reading::read_text;
 use super::request::{Request, Scope};
@@ -13,10 +14,10 @@ use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
 use super::sign::{SignError, Signed, Unsigned};
-use super::text::{Choice, Text};
-use crate::json::{Node, Pointer};
+use super::text::{Choice, Needs, Text};
+use crate::json::{Kind, Node, Pointer};
 use crate::secret::Secret;
-use crate::table::Section;
+use crate::table::{Section, WordOrSection};
 
 /// The longest time that a request may be old.
 const MAX_TOLERANCE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -149,23 +150,50 @@ fn read_hook(
     verifier.map(Authentication::Hook)
 }
 
+/// Reads which tokens must vouch for events with encrypted contents.
+fn read_tokens(source: &mut Section<'_>) -> Option<Jwt> {
+    let section = source.section("validation_tokens")?;
+    if !section.has("keys") {
+        section.problem(
+            "lacks `keys`, a file with the public keys of https://login.microsoftonline.com/common/discovery/v2.0/keys; they are read and never fetched",
+        );
+    }
+    read_jwt(Some(section), &[])
+}
+
 fn read_credentials(
-    source: &Section<'_>,
+    source: &mut Section<'_>,
     words: &[String],
     secrets: Vec<Secret>,
 ) -> Option<Authentication> {
     let mut ways = Vec::with_capacity(words.len());
+    let mut jwt = source.section("jwt");
     for (index, word) in words.iter().enumerate() {
+        if word == "jwt" {
+            ways.extend(read_jwt(jwt.take(), &secrets).map(Credential::Jwt));
+            continue;
+        }
         match Credential::parse(word) {
             Ok(Credential::Event(member)) => ways.push(Credential::Event(Member {
                 split: source.peek("split").map(str::to_owned),
+                tokens: read_tokens(source),
                 ..member
             })),
             Ok(way) => ways.push(way),
             Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
         }
     }
-    if ways.contains(&Credential::None) {
+    if let Some(mut unused) = jwt {
+        source.problem_at(
+            "jwt",
+            "is there without `auth = \"jwt\"`; write that, or remove it",
+        );
+        unused.finish_quietly();
+    }
+    if !secrets.is_empty() && !ways.iter().any(Credential::needs_secret) {
+        source.warn_at("secrets", "nothing is compared with them; remove them");
+    }
+    if ways.iter().any(Credential::is_none) {
         if ways.len() > 1 {
             source.problem_at(
                 "auth",
@@ -193,14 +221,9 @@ fn read_schemes(
 ) -> Option<Authentication> {
     let mut schemes = Vec::with_capacity(tables.len());
     for mut table in tables {
-        let scheme = read_scheme(&mut table, tolerance);
-        if let Some(scheme) = &scheme
-            && scheme.needs_content()
-        {
-            table.problem("has its signature, or what it signs, inside of the body, which is not supported yet; use a scheme with its parts in headers or the query");
-        }
+        let read = read_scheme(&mut table, tolerance);
         table.finish();
-        schemes.push(scheme?);
+        schemes.extend(read?);
     }
     let has_time = schemes.iter().any(|scheme| scheme.timestamp.is_some());
     if tolerance.is_some() && !has_time {
@@ -210,23 +233,31 @@ fn read_schemes(
         );
     }
     for (index, secret) in secrets.iter().enumerate() {
-        // A prefix tells which of several schemes a secret is for.
-        let is_for = |scheme: &Scheme| {
-            let prefix = &scheme.key_settings.prefix;
-            !prefix.is_empty() && secret.expose().starts_with(prefix)
+        // A prefix tells which of several schemes a secret is for. Without one it is for those that are like the first.
+        let is_for = |settings: &KeySettings| {
+            !settings.prefix.is_empty() && secret.expose().starts_with(&settings.prefix)
         };
-        let own = schemes.iter().position(is_for);
-        let Some(scheme) = schemes.get_mut(own.unwrap_or(0)) else {
+        let own = schemes.iter().map(|scheme| &scheme.key_settings);
+        let own = own
+            .clone()
+            .find(|settings| is_for(settings))
+            .or(own.clone().next());
+        let Some(settings) = own.cloned() else {
             continue;
         };
-        let settings = &scheme.key_settings;
-        match Key::prepare(
+        let prepared = Key::prepare(
             settings.algorithm,
             secret,
             settings.encoding,
             &settings.prefix,
-        ) {
-            Ok(key) => scheme.keys.push((index, key)),
+        );
+        match prepared {
+            Ok(key) => {
+                let same = schemes
+                    .iter_mut()
+                    .filter(|scheme| scheme.key_settings == settings);
+                same.for_each(|scheme| scheme.keys.push((index, key.clone())));
+            }
             Err(reason) => source.problem_at(&format!("secrets[{index}]"), reason),
         }
     }
@@ -279,22 +310,27 @@ impl Authentication {
         matches!(self, Self::Credentials { ways, .. } if ways.iter().any(is_in_events))
     }
 
-    /// Which secrets the events of a request carry. Each event must carry one.
+    /// Which secrets the events of a body carry. Each event must carry one.
     ///
     /// # Errors
-    /// [`Unverified::Unauthorized`] where one carries none, or there is no event.
-    pub fn verify_events(&self, events: &[Node<'_>]) -> Result<Vec<usize>, Unverified> {
+    /// [`Unverified::Unauthorized`] where one carries none, there is no event, or a token that the body has does not hold.
+    pub fn verify_events(
+        &self,
+        body: Node<'_>,
+        events: &[Node<'_>],
+        request: &Request<'_>,
+    ) -> Result<Vec<usize>, Unverified> {
         let Self::Credentials { ways, secrets } = self else {
             return Err(Unverified::Unauthorized);
         };
-        let pointers = ways.iter().filter_map(|way| match way {
-            Credential::Event(member) => Some(&member.pointer),
+        let members = ways.iter().filter_map(|way| match way {
+            Credential::Event(member) => Some(member),
             _ => None,
         });
         let mut found = Vec::new();
         for event in events {
-            let carried = pointers.clone().find_map(|pointer| {
-                let text = event.at(pointer)?.as_str()?;
+            let carried = members.clone().find_map(|member| {
+                let text = event.at(&member.pointer)?.as_str()?;
                 credentials::matching(secrets, text.as_bytes())
             });
             let index = carried.ok_or(Unverified::Unauthorized)?;
@@ -302,9 +338,11 @@ impl Authentication {
                 found.push(index);
             }
         }
-        match found.is_empty() {
-            true => Err(Unverified::Unauthorized),
-            false => Ok(found),
+        let mut tokens = members.filter_map(|member| member.tokens.as_ref());
+        let have_tokens = tokens.all(|tokens| hold(tokens, body, events, request));
+        match have_tokens && !found.is_empty() {
+            true => Ok(found),
+            false => Err(Unverified::Unauthorized),
         }
     }
 
@@ -321,12 +359,15 @@ impl Authentication {
         }
     }
 
-    /// Whether a source must have `secrets`.
+    /// What must be parsed of the body to verify it.
     #[must_use]
-    pub fn needs_secrets(&self) -> bool {
+    pub fn needs(&self) -> Needs {
         match self {
-            Self::Hook(verifier) => verifier.needs_secrets(),
-            Self::Signature(_) | Self::Credentials { .. } => !self.takes_anyone(),
+            Self::Signature(schemes) => {
+                let needs = schemes.iter().map(Scheme::needs);
+                needs.fold(Needs::default(), Needs::or)
+            }
+            Self::Credentials { .. } | Self::Hook(_) => Needs::default(),
         }
     }
 
@@ -343,10 +384,25 @@ impl Authentication {
         }
     }
 
-    /// Whether it takes requests from anyone.
+    /// Whether every byte of a body that means something is signed.
     #[must_use]
-    pub fn takes_anyone(&self) -> bool {
-        matches!(self, Self::Credentials { ways, .. } if ways.contains(&Credential::None))
+    pub fn covers_body(&self) -> bool {
+        match self {
+            Self::Signature(schemes) => schemes
+                .iter()
+                .all(|scheme| scheme.body_digest.is_some() || scheme.content.has_body()),
+            Self::Credentials { .. } | Self::Hook(_) => false,
+        }
+    }
+
+    /// Whether requests are compared with a secret of the source.
+    #[must_use]
+    pub fn needs_secret(&self) -> bool {
+        match self {
+            Self::Signature(_) => true,
+            Self::Credentials { ways, .. } => ways.iter().any(Credential::needs_secret),
+            Self::Hook(verifier) => verifier.needs_secrets(),
+        }
     }
 
     /// Whether the signed content has the URL that the provider calls.
@@ -354,7 +410,9 @@ impl Authentication {
     pub fn signs_url(&self) -> bool {
         match self {
             Self::Signature(schemes) => schemes.iter().any(|scheme| scheme.content.has_url()),
-            Self::Credentials { .. } => false,
+            Self::Credentials { ways, .. } => ways
+                .iter()
+                .any(|way| matches!(way, Credential::Jwt(jwt) if jwt.signs_url())),
             Self::Hook(verifier) => verifier.signs_url(),
         }
     }
@@ -432,6 +490,24 @@ impl Authentication {
     }
 }
 
+/// The largest number of tokens in a body: one for each application and tenant.
+const MAX_TOKENS: usize = 32;
+
+/// Whether every token of a body holds; there must be one where an event has encrypted contents.
+fn hold(tokens: &Jwt, body: Node<'_>, events: &[Node<'_>], request: &Request<'_>) -> bool {
+    let is_rich = events
+        .iter()
+        .any(|event| event.get("encryptedContent").is_some());
+    let Some(list) = body.get("validationTokens").filter(|list| !list.is_null()) else {
+        return !is_rich;
+    };
+    let is_list = list.kind() == Kind::Array && list.len() <= MAX_TOKENS;
+    let mut all = list.elements().map(|token| token.as_str());
+    is_list
+        && !(is_rich && list.is_empty())
+        && all.all(|token| token.is_some_and(|token| tokens.holds(token.as_bytes(), request)))
+}
+
 /// The first success, or else the failure of the check that got furthest.
 fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<T, Unverified> {
     let mut failure = None;
@@ -444,7 +520,8 @@ fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<
     Err(failure.unwrap_or(Unverified::MissingSignature))
 }
 
-fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Scheme> {
+/// Reads a table of `verify`: a scheme for each content that may be signed.
+fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Vec<Scheme>> {
     let algorithm = verify
         .word("algorithm", &ALGORITHMS)
         .unwrap_or(Algorithm::HmacSha256);
@@ -466,11 +543,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         past,
         future: future.unwrap_or(past),
     });
-    let content = read_text(verify, "content");
-    let content = match content {
-        Some(content) => content?,
-        None => Text::parse("{body}").ok()?,
-    };
+    let contents = read_contents(verify)?;
     let Some(signature) = verify.section("signature") else {
         verify.problem("lacks `signature`; write for example `signature = { header = \"x-signature\", encoding = \"hex\" }`");
         return None;
@@ -480,24 +553,75 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         Some(section) => Some(read_timestamp(section, tolerance)?),
         None => None,
     };
-    if content.has_timestamp() && timestamp.is_none() {
+    if contents.iter().any(Text::has_timestamp) && timestamp.is_none() {
         verify.problem_at(
             "content",
             "contains {timestamp}, but `timestamp` does not say where it is",
         );
         return None;
     }
-    Some(Scheme {
-        signature: signature?,
+    let body_digest = match verify.section("body_digest") {
+        Some(section) => Some(read_body_digest(section, &contents)?),
+        None => None,
+    };
+    let signature = signature?;
+    let scheme = |content| Scheme {
+        signature: signature.clone(),
         content,
-        timestamp,
+        timestamp: timestamp.clone(),
+        body_digest: body_digest.clone(),
         key_settings: KeySettings {
             algorithm,
             encoding: secret_encoding,
-            prefix: secret_prefix,
+            prefix: secret_prefix.clone(),
         },
         keys: Vec::new(),
-    })
+    };
+    Some(contents.into_iter().map(scheme).collect())
+}
+
+/// Reads what may be signed; `{body}` where it is not written.
+fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
+    if !verify.is_list("content") {
+        let content = match read_text(verify, "content") {
+            Some(content) => content?,
+            None => Text::parse("{body}").ok()?,
+        };
+        return Some(vec![content]);
+    }
+    let words = verify.words_or_sections("content").into_iter().enumerate();
+    let contents: Vec<_> = words
+        .filter_map(|(index, word)| {
+            let at = format!("content[{index}]");
+            let WordOrSection::Word(word) = word else {
+                verify.problem_at(&at, "is not a text");
+                return None;
+            };
+            let read = Text::parse(&word);
+            read.map_err(|mistake| verify.problem_at(&at, mistake)).ok()
+        })
+        .collect();
+    if contents.is_empty() {
+        verify.problem_at("content", "is an empty list; write what is signed");
+    }
+    Some(contents)
+}
+
+/// Reads where the body's digest is, which must be signed itself.
+fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Location> {
+    let location = read_location(&mut section, false)?;
+    let is_signed = |content: &Text| match &location {
+        Location::Query(name) => content.has_query(name),
+        Location::Header(names) => content.headers().any(|signed| names.contains(signed)),
+        _ => false,
+    };
+    if !contents.iter().all(is_signed) {
+        section.problem(
+            "names a place that is not signed; write a `query` or `header` that `content` contains",
+        );
+    }
+    section.finish();
+    Some(location)
 }
 
 fn read_placement(mut section: Section<'_>) -> Option<Placement> {

@@ -1,17 +1,19 @@
-//! What stands in for a signature where a provider signs nothing: a secret in a header, in the query or in each event.
+//! What stands in for a signature where a provider signs no body: a secret in a header, in the query or in each event, or a
+//! token.
 
 use data_encoding::BASE64;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq as _;
 
+use super::jwt::Jwt;
 use super::request::Request;
 use super::scheme::Unverified;
 use crate::json::Pointer;
 use crate::secret::Secret;
 
 /// Where the secret is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Credential {
     /// `Authorization: Bearer SECRET` (RFC 6750).
     Bearer,
@@ -23,21 +25,25 @@ pub enum Credential {
     Query(String),
     /// A string in every event of the request.
     Event(Member),
+    /// A JSON Web Token (RFC 7519) in `Authorization`.
+    Jwt(Jwt),
     /// Nothing is checked.
     None,
 }
 
 /// A string in each event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Member {
     /// Where it is in an event.
     pub pointer: Pointer,
     /// Where the array of the events is in the body, as the configuration has it.
     pub split: Option<String>,
+    /// Which tokens the body must have beside, where events have encrypted contents.
+    pub tokens: Option<Jwt>,
 }
 
 impl Credential {
-    /// Reads the configuration's word.
+    /// Reads the configuration's word, but for `jwt`, which has settings of its own.
     ///
     /// # Errors
     /// The mistake, and what to write instead.
@@ -55,13 +61,30 @@ impl Credential {
                     Self::Event(Member {
                         pointer,
                         split: None,
+                        tokens: None,
                     })
                 })
                 .map_err(|rule| format!("\"{}\": {rule}", pointer.escape_debug())),
             _ => Err(format!(
-                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\" or \"none\"",
+                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
                 word.escape_debug()
             )),
+        }
+    }
+
+    /// Whether nothing is checked.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Whether it compares with a secret of the source.
+    #[must_use]
+    pub fn needs_secret(&self) -> bool {
+        match self {
+            Self::Jwt(jwt) => !jwt.has_key_file(),
+            Self::None => false,
+            Self::Bearer | Self::Basic | Self::Header(_) | Self::Query(_) | Self::Event(_) => true,
         }
     }
 
@@ -70,7 +93,7 @@ impl Credential {
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Header(name) => Some(name),
-            Self::Bearer | Self::Basic => Some(&AUTHORIZATION),
+            Self::Bearer | Self::Basic | Self::Jwt(_) => Some(&AUTHORIZATION),
             Self::Query(_) | Self::Event(_) | Self::None => None,
         }
     }
@@ -79,7 +102,7 @@ impl Credential {
     /// [`Authentication::verify_events`](super::Authentication::verify_events).
     ///
     /// # Errors
-    /// [`Unverified::Unauthorized`] where it carries none of them.
+    /// [`Unverified::Unauthorized`] where it carries none of them; of a token also why it does not hold.
     pub fn verify(
         &self,
         request: &Request<'_>,
@@ -88,6 +111,7 @@ impl Credential {
         let unauthorized = |_| Unverified::Unauthorized;
         let presented = match self {
             Self::None => return Ok(None),
+            Self::Jwt(jwt) => return jwt.verify(request),
             Self::Bearer => {
                 let value = request.header(&[AUTHORIZATION]).map_err(unauthorized)?;
                 value
@@ -128,7 +152,7 @@ pub(super) fn matching(secrets: &[Secret], presented: &[u8]) -> Option<usize> {
 }
 
 /// The credentials after a scheme's name, whose case does not matter (RFC 9110 section 11.1).
-fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
+pub(super) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
     let (name, rest) = value.split_at_checked(scheme.len())?;
     let rest = rest.strip_prefix(b" ")?;
     name.eq_ignore_ascii_case(scheme.as_bytes())

@@ -8,6 +8,7 @@ pub mod cloudevents;
 pub mod credentials;
 pub mod handshake;
 mod hooks;
+mod jwt;
 pub mod keys;
 pub mod mapping;
 pub mod preset;

@@ -167,7 +167,16 @@ impl PresetFile {
                 table.remove(replaced);
             }
         }
+        let gives_jwt = user.contains_key("jwt");
         overlay(&mut table, user);
+        let says_jwt = |auth: &Value| match auth {
+            Value::Array(words) => words.iter().any(|word| word == "jwt"),
+            word => word == "jwt",
+        };
+        // Otherwise the preset's is of no use.
+        if !gives_jwt && !table.get("auth").is_some_and(says_jwt) {
+            table.remove("jwt");
+        }
         Ok(table)
     }
 }
@@ -239,7 +248,7 @@ fn substitute(template: &Value, word: &str) -> Value {
 }
 
 /// Tables whose keys are overridden one by one; any other value is replaced.
-const MERGED: [&str; 1] = ["event"];
+const MERGED: [&str; 2] = ["event", "jwt"];
 
 fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
     for (key, value) in above {

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::authentication::Authentication;
 use super::credentials::{Credential, Member};
 use super::keys::{Algorithm, Encoding, Key};
-use super::request::{Request, Scope};
+use super::request::{Form, Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
 use crate::json::{Document, Kind, Pointer};
 use crate::secret::Secret;
@@ -44,64 +45,82 @@ pub struct Unsigned<'r> {
     pub at: SystemTime,
 }
 
-/// What authenticates a request.
-#[derive(Debug, Default)]
+/// A request as its provider would send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// Header fields that are added.
+    /// The header fields that authenticate it, besides those that it had.
     pub headers: HeaderMap,
-    /// The body, where the signature is in it.
-    pub body: Option<Vec<u8>>,
+    /// The URL, which may have got a parameter.
+    pub url: Uri,
+    /// The body, which is another one where the scheme puts its parts there.
+    pub body: Vec<u8>,
 }
 
-/// Signs a request as the provider does.
+/// Signs a request as the provider does. Of several schemes, the first one that fits it signs.
 ///
 /// # Errors
-/// The scheme puts its signature elsewhere, or the secret cannot be used.
+/// The request lacks what the scheme signs, or the secret cannot be used.
 pub fn sign(
     authentication: &Authentication,
     secret: &Secret,
     unsigned: Unsigned<'_>,
 ) -> Result<Signed, SignError> {
-    let headers = match authentication {
-        Authentication::Hook(verifier) => return verifier.sign(secret, unsigned),
+    match authentication {
+        Authentication::Hook(verifier) => verifier.sign(secret, unsigned),
         Authentication::Signature(schemes) => {
-            let scheme = schemes
-                .first()
-                .ok_or(SignError("the source has no scheme"))?;
-            sign_by(scheme, secret, unsigned)?
+            let mut failure = SignError("the source has no scheme");
+            for (index, scheme) in schemes.iter().enumerate() {
+                match sign_by(scheme, secret, unsigned) {
+                    Ok(signed) => return Ok(signed),
+                    Err(reason) if index == 0 => failure = reason,
+                    Err(_) => {}
+                }
+            }
+            Err(failure)
         }
         Authentication::Credentials { ways, .. } => {
             let way = ways
                 .first()
                 .ok_or(SignError("the source has no way to authenticate"))?;
-            if let Credential::Event(member) = way {
-                return Ok(Signed {
-                    headers: HeaderMap::new(),
-                    body: Some(write_into_events(member, secret, unsigned.body)?),
-                });
-            }
-            present(way, secret)?
+            present(way, secret, unsigned)
         }
-    };
-    Ok(Signed {
-        headers,
-        body: None,
-    })
+    }
 }
 
-fn present(way: &Credential, secret: &Secret) -> Result<HeaderMap, SignError> {
-    let secret = secret.expose();
+fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError> {
+    let mut signed = Signed {
+        headers: HeaderMap::new(),
+        url: unsigned.url.clone(),
+        body: unsigned.body.to_vec(),
+    };
+    let text = secret.expose();
     let (name, value) = match way {
-        Credential::Bearer => (http::header::AUTHORIZATION, format!("Bearer {secret}")),
+        Credential::Bearer => (http::header::AUTHORIZATION, format!("Bearer {text}")),
         Credential::Basic => {
-            let encoded = data_encoding::BASE64.encode(secret.as_bytes());
+            let encoded = data_encoding::BASE64.encode(text.as_bytes());
             (http::header::AUTHORIZATION, format!("Basic {encoded}"))
         }
-        Credential::Header(name) => (name.clone(), secret.to_owned()),
-        Credential::None | Credential::Event(_) => return Ok(HeaderMap::new()),
-        Credential::Query(_) => return Err(SignError("the secret belongs into the URL's query")),
+        Credential::Header(name) => (name.clone(), text.to_owned()),
+        Credential::Jwt(jwt) => {
+            let base = unsigned.url.to_string();
+            let request = unsigned.as_request(&base, unsigned.url, unsigned.body);
+            let token = jwt.sign(secret, &request).ok_or(SignError(
+                "this program does not make tokens for a file of public keys",
+            ))?;
+            (http::header::AUTHORIZATION, format!("Bearer {token}"))
+        }
+        Credential::None => return Ok(signed),
+        Credential::Event(member) => {
+            signed.body = write_into_events(member, secret, unsigned.body)?;
+            return Ok(signed);
+        }
+        Credential::Query(name) => {
+            signed.url = with_parameter(unsigned.url, name, text)?;
+            return Ok(signed);
+        }
     };
-    Ok(HeaderMap::from_iter([(name, header_value(&value)?)]))
+    signed.headers.insert(name, header_value(&value)?);
+    Ok(signed)
 }
 
 /// The body with the secret in each event that does not have one.
@@ -144,51 +163,73 @@ fn write_into_events(member: &Member, secret: &Secret, body: &[u8]) -> Result<Ve
     Ok(written)
 }
 
-fn sign_by(
-    scheme: &Scheme,
-    secret: &Secret,
-    unsigned: Unsigned<'_>,
-) -> Result<HeaderMap, SignError> {
-    let Unsigned {
-        method,
-        url,
-        headers,
-        body,
-        at,
-    } = unsigned;
-    let mut signed = HeaderMap::new();
+impl<'r> Unsigned<'r> {
+    fn as_request(&self, base: &'r str, url: &'r Uri, body: &'r [u8]) -> Request<'r> {
+        Request {
+            method: self.method,
+            target: url,
+            headers: self.headers,
+            body,
+            public_url: base.split('?').next(),
+            at: self.at,
+        }
+    }
+
+    fn is_form(&self) -> bool {
+        let content_type = self.headers.get(http::header::CONTENT_TYPE);
+        let media_type = content_type
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next());
+        media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(FORM))
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn sign_by(scheme: &Scheme, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError> {
+    let mut signed = Signed {
+        headers: HeaderMap::new(),
+        url: unsigned.url.clone(),
+        body: unsigned.body.to_vec(),
+    };
     let timestamp = match &scheme.timestamp {
-        Some(timestamp) => Some(write_time(timestamp.unit, at)?),
+        Some(timestamp) => Some(write_time(timestamp.unit, unsigned.at)?),
         None => None,
     };
-    if let (Some(timestamp), Some(text)) = (&scheme.timestamp, &timestamp)
-        && let Location::Header(names) = &timestamp.location
-        && let Some(name) = names.first()
-    {
-        signed.insert(name.clone(), header_value(text)?);
+    let of_time = scheme
+        .timestamp
+        .as_ref()
+        .map(|timestamp| &timestamp.location);
+    if let (Some(location), Some(text)) = (of_time, &timestamp) {
+        signed.write(location, text, &unsigned)?;
     }
-    let base = url.to_string();
-    let request = Request {
-        method,
-        target: url,
-        headers,
-        body,
-        public_url: base.split('?').next(),
-        at,
+    if let Some(location) = &scheme.body_digest {
+        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&signed.body));
+        signed.write(location, &digest, &unsigned)?;
+    }
+    let signature = {
+        let base = signed.url.to_string();
+        let request = unsigned.as_request(&base, &signed.url, &signed.body);
+        let needs = scheme.needs();
+        let form = (needs.form && unsigned.is_form()).then(|| Form::parse(&signed.body));
+        let document = needs.json.then(|| Document::parse(&signed.body).ok());
+        let document = document.flatten();
+        let scope = Scope {
+            timestamp: timestamp.as_deref().map(str::as_bytes),
+            form: form.as_ref().and_then(Option::as_ref),
+            node: document.as_ref().map(Document::root),
+            ..Scope::raw(&request)
+        };
+        let content = scheme
+            .content
+            .bytes(&scope)
+            .ok()
+            .flatten()
+            .ok_or(SignError(
+                "a header, field or value that is signed is missing; add headers with --header",
+            ))?;
+        signature(scheme, secret, &content)?
     };
-    let scope = Scope {
-        timestamp: timestamp.as_deref().map(str::as_bytes),
-        ..Scope::raw(&request)
-    };
-    let content = scheme
-        .content
-        .bytes(&scope)
-        .ok()
-        .flatten()
-        .ok_or(SignError(
-            "a header that is signed is missing; add it with --header",
-        ))?;
-    let signature = signature(scheme, secret, &content)?;
     let placement = &scheme.signature;
     let encoded = placement
         .encoding
@@ -198,26 +239,76 @@ fn sign_by(
     if let Some(field) = &placement.field {
         value = format!("{field}={value}");
     }
-    if let (Some(text), Some(Location::Field(field)), Some(separator)) = (
-        &timestamp,
-        scheme
-            .timestamp
-            .as_ref()
-            .map(|timestamp| &timestamp.location),
-        placement.separator,
-    ) {
+    if let (Some(text), Some(Location::Field(field)), Some(separator)) =
+        (&timestamp, of_time, placement.separator)
+    {
         value = format!("{field}={text}{}{value}", char::from(separator));
     }
-    let name = match &placement.location {
-        Location::Header(names) => names.first().cloned(),
-        Location::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok(),
-        _ => None,
-    };
-    let name = name.ok_or(SignError(
-        "the scheme's signature is not in a header; sign the body yourself",
-    ))?;
-    signed.insert(name, header_value(&value)?);
+    signed.write(&placement.location, &value, &unsigned)?;
     Ok(signed)
+}
+
+impl Signed {
+    /// Puts a part of the scheme where it belongs.
+    fn write(
+        &mut self,
+        location: &Location,
+        text: &str,
+        unsigned: &Unsigned<'_>,
+    ) -> Result<(), SignError> {
+        let not_a_form = SignError("the scheme signs forms; add the header that says so");
+        match location {
+            Location::Header(names) => {
+                let name = names.first().ok_or(SignError("the scheme has no header"))?;
+                self.headers.insert(name.clone(), header_value(text)?);
+            }
+            Location::NumberedHeaders(prefix) => {
+                let name = HeaderName::try_from(format!("{prefix}1"));
+                let name = name.map_err(|_| SignError("the scheme has no header"))?;
+                self.headers.insert(name, header_value(text)?);
+            }
+            Location::Query(name) => self.url = with_parameter(&self.url, name, text)?,
+            Location::Form(name) if unsigned.is_form() => {
+                let others = form_urlencoded::parse(&self.body).filter(|(known, _)| known != name);
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                form.extend_pairs(others).append_pair(name, text);
+                self.body = form.finish().into_bytes();
+            }
+            Location::Form(_) => return Err(not_a_form),
+            Location::Pointer(pointer) => self.body = with_value(&self.body, pointer, text)?,
+            // Written with the signature.
+            Location::Field(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn with_parameter(url: &Uri, name: &str, value: &str) -> Result<Uri, SignError> {
+    let invalid = SignError("the URL cannot carry the scheme's parameter");
+    let pair = form_urlencoded::Serializer::new(String::new())
+        .append_pair(name, value)
+        .finish();
+    let separator = if url.query().is_some() { '&' } else { '?' };
+    format!("{url}{separator}{pair}")
+        .parse()
+        .map_err(|_| invalid)
+}
+
+/// Sets a string of a JSON body, and makes the objects around it.
+fn with_value(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, SignError> {
+    let invalid =
+        SignError("the scheme puts its signature into the body, which has no place for it");
+    let mut value: serde_json::Value = serde_json::from_slice(body).map_err(|_| invalid)?;
+    let mut at = &mut value;
+    for token in pointer.as_str().split('/').skip(1) {
+        let name = token.replace("~1", "/").replace("~0", "~");
+        let object = at.as_object_mut().ok_or(invalid)?;
+        at = object
+            .entry(name)
+            .or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+    }
+    *at = text.into();
+    serde_json::to_vec(&value).map_err(|_| invalid)
 }
 
 fn signature(

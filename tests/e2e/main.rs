@@ -111,6 +111,9 @@ mod cloud_events;
 // Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
 mod transport;
 
+// Signatures inside of bodies, over forms, and tokens.
+mod signed_bodies;
+
 // What unverified senders can not take from the others.
 mod admission;
 
