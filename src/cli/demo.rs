@@ -214,10 +214,7 @@ async fn send(provider: &'static Preset, url: Uri, events: Option<usize>) -> Res
     let authentication = provider.authentication(None)?;
     let samples = provider.samples();
     for sample in samples.iter().cycle().take(events.unwrap_or(usize::MAX)) {
-        let samples::Fresh {
-            mut headers,
-            mut body,
-        } = samples::fresh(sample);
+        let samples::Fresh { mut headers, body } = samples::fresh(sample);
         let unsigned = Unsigned {
             method: &Method::POST,
             url: &url,

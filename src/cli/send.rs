@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let preset = find_preset(&options.provider)?;
     let secret = Secret::new(options.secret.clone()).ok_or("the secret is empty")?;
     let authentication = preset.authentication(options.scheme.as_deref())?;
-    let (mut headers, mut body) = event(options, preset)?;
+    let (mut headers, body) = event(options, preset)?;
     headers.extend(explain::headers(&options.headers)?);
     let unsigned = Unsigned {
         method: &Method::POST,

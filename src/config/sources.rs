@@ -115,7 +115,7 @@ fn read_source(
         ));
     }
     let mapping = read_mapping(&mut section);
-    let handshakes = read_handshakes(&mut section);
+    let mut handshakes = read_handshakes(&mut section);
     let media_types = read_media_types(&mut section);
     let public_url = read_public_url(&mut section, &name);
     if public_url.is_none()
@@ -144,6 +144,12 @@ fn read_source(
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
     let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
+    if let Some(limit) = rate_limit {
+        let per_minute = u64::from(limit.per_second.get()) * 60;
+        for handshake in &mut handshakes {
+            handshake.allow_rate(per_minute);
+        }
+    }
     let success_status = read_success_status(&mut section);
     let success_body = read_success_body(&mut section, success_status);
     let ce_source = section

@@ -1475,6 +1475,11 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
             "auth = \"event:clientState\"",
             "a JSON Pointer starts with `/`",
         ),
+        (
+            "microsoft-graph",
+            "validation_tokens = { audience = \"a\", appid = \"b\" }",
+            "lacks `keys`",
+        ),
         ("monday", "", "lacks `public_url`"),
         (
             "okta",

@@ -153,10 +153,20 @@ fn read_hook(
 /// Reads which tokens must vouch for events with encrypted contents.
 fn read_tokens(source: &mut Section<'_>) -> Option<Jwt> {
     let section = source.section("validation_tokens")?;
-    if !section.has("keys") {
-        section.problem(
-            "lacks `keys`, a file with the public keys of https://login.microsoftonline.com/common/discovery/v2.0/keys; they are read and never fetched",
-        );
+    for (key, what) in [
+        (
+            "keys",
+            "the file with the issuer's public keys, as PEM or JWKS",
+        ),
+        ("audience", "the id of your application"),
+        (
+            "appid",
+            "the application that sends: Microsoft Graph's is 0bf30f3b-4a52-48df-9a82-234910c4a086",
+        ),
+    ] {
+        if !section.has(key) {
+            section.problem(format!("lacks `{key}`, {what}"));
+        }
     }
     read_jwt(Some(section), &[])
 }

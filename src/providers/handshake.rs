@@ -138,6 +138,15 @@ impl Handshake {
         !self.verified && self.method == Method::POST && self.needs_content()
     }
 
+    /// Tells senders of CloudEvents how many requests a minute are taken, where the answer says it.
+    pub fn allow_rate(&mut self, per_minute: u64) {
+        for (name, value) in &mut self.answer.headers {
+            if name == "webhook-allowed-rate" {
+                *value = Text::literal(per_minute.to_string());
+            }
+        }
+    }
+
     /// The answer without its body, where no secret is at hand.
     #[must_use]
     pub fn unsigned_reply(&self) -> Reply {

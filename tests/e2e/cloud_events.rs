@@ -8,6 +8,7 @@ use crate::support::consumer::{Stored, only};
 use crate::support::kafka::{Kafka, unique};
 use crate::support::nats::Nats;
 use crate::support::sender::{Answer, Request};
+use crate::support::usage::MIB;
 
 const TOKEN: &str = "mF_9.B5f-4.1JqM-e2e";
 
@@ -205,7 +206,9 @@ fn only_listed_origins_are_told_that_events_are_wanted() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("origins");
     let of = |origins: &str| {
-        let keys = format!("allowed_origins = {origins}");
+        let keys = format!(
+            "allowed_origins = {origins}\nrate_limit = {{ per_second = 200, burst = 400 }}"
+        );
         let rest = source("cloudevents", &keys)
             + &source("azure-event-grid", "")
             + &route(&format!("{stream}.x"));
@@ -220,7 +223,7 @@ fn only_listed_origins_are_told_that_events_are_wanted() {
     assert_eq!(granted.status, 200, "{granted:?}");
     for (name, value) in [
         ("webhook-allowed-origin", "Emitter.example.com"),
-        ("webhook-allowed-rate", "*"),
+        ("webhook-allowed-rate", "12000"),
         ("allow", "POST, OPTIONS"),
     ] {
         assert_eq!(granted.header(name), Some(value), "{granted:?}");
@@ -630,4 +633,47 @@ fn send_makes_samples_that_are_taken_and_providers_says_how_each_is_authenticate
         let explained = hookbridge(["providers", name]).expect_code(0).stdout;
         assert!(explained.contains(authenticated), "{explained}");
     }
+}
+
+#[test]
+fn batches_of_thousands_of_events_stay_within_the_documented_memory() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("thousands");
+    let http = "max_in_flight_bytes = \"8MiB\"\nmax_connections = 64\npublish_timeout = \"120s\"";
+    let keys = "publish_timeout = \"120s\"\ndedup_window = \"0s\"";
+    let rest = source("cloudevents", keys) + &route(&format!("{stream}.x"));
+    let bridge = run(http, &(nats_broker("main", &nats.url) + &rest));
+    // 5,000 events in a MiB, so that each has some 200 bytes.
+    let batch = |sender: usize| {
+        let data = json!({ "data": "x".repeat(100) });
+        let events: Vec<_> = (0..5_000)
+            .map(|id| event(&format!("{sender}-{id:04}"), &data))
+            .collect();
+        let body = format!("[{}]", events.join(","));
+        assert!(body.len() < 1024 * 1024, "{}", body.len());
+        cloud_event("application/cloudevents-batch+json", &body)
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                let (bridge, request) = (&bridge, batch(sender));
+                scope.spawn(move || bridge.send(&request).status)
+            })
+            .collect();
+        let joined = senders.into_iter().map(|sender| sender.join().unwrap());
+        joined.collect()
+    });
+    // Two of them may be in flight at once.
+    let stored = answers.iter().filter(|status| **status == 200).count();
+    let refused = answers.iter().filter(|status| **status == 503).count();
+    assert!(
+        stored >= 1 && stored + refused == answers.len(),
+        "{answers:?}"
+    );
+    assert_eq!(nats.read(&stream).len(), stored * 5_000);
+    let threads = u64::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    let bound = 64 * MIB + 2 * 8 * MIB + 64 * MIB / 16 + threads * 18_000_000;
+    let usage = bridge.usage();
+    assert!(usage.peak < bound, "{usage:?}, at most {} MiB", bound / MIB);
+    println!("{usage:?} of {} MiB", bound / MIB);
 }
