@@ -14,8 +14,9 @@ use prometheus::{
 
 use crate::brokers::{Meter, Reason, Restart};
 use crate::config::{Action, BrokerId, Config, Otherwise, Source};
-use crate::event::{Refusal, Status};
+use crate::event::{Code, Status};
 use crate::telemetry;
+use strum::VariantArray as _;
 
 /// Seconds: from a fast acknowledgement on the same machine to past the default `publish_timeout`.
 const BUCKETS: [f64; 16] = [
@@ -451,10 +452,10 @@ impl Families {
     }
 
     fn requests(&self, series: &mut Series, source: &str) -> Result<Requests, prometheus::Error> {
-        let outcomes = Status::ALL
+        let outcomes = Status::VARIANTS
             .iter()
             .map(|status| status.as_str())
-            .chain(Refusal::CODES);
+            .chain(Code::VARIANTS.iter().map(|code| code.into_str()));
         let counters = outcomes
             .map(|outcome| Ok((outcome, self.requests.member(series, &[source, outcome])?)));
         counters.collect::<Result<_, _>>().map(Requests)
@@ -545,13 +546,13 @@ impl Families {
     }
 
     fn broker(&self, series: &mut Series, name: &str) -> Result<Meter, prometheus::Error> {
-        let mut restarts = Vec::with_capacity(Restart::ALL.len());
-        for reason in Restart::ALL {
+        let mut restarts = Vec::with_capacity(Restart::VARIANTS.len());
+        for &reason in Restart::VARIANTS {
             let counter = self.restarts.member(series, &[name, reason.label()])?;
             restarts.push((reason, counter));
         }
-        let mut errors = Vec::with_capacity(Reason::ALL.len());
-        for reason in Reason::ALL {
+        let mut errors = Vec::with_capacity(Reason::VARIANTS.len());
+        for &reason in Reason::VARIANTS {
             let counter = self
                 .publish_errors
                 .member(series, &[name, reason.label()])?;

@@ -60,6 +60,13 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
         let what = "not signed: whoever has seen one request can send another body while its signature or secret holds";
         lines.insert(2, ("body", what.to_owned()));
     }
+    lines.extend(about.timeout.clone().map(|timeout| ("waits", timeout)));
+    let largest = about.largest_body.clone();
+    lines.extend(largest.map(|largest| ("largest body", largest)));
+    if about.needs_fallback {
+        let advice = "a `fallback` on its routes: an outage of the broker loses events";
+        lines.push(("recommended", advice.to_owned()));
+    }
     let keys = [
         ("media types", "media_types"),
         ("tolerance", "tolerance"),

@@ -8,6 +8,6 @@ mod status;
 pub use identity::{
     CloudEvent, DedupBy, EventId, Identity, Origin, Unidentified, is_attribute_name,
 };
-pub use refusal::{Refusal, Violation};
+pub use refusal::{Code, Refusal, Violation};
 pub use request_id::RequestId;
 pub use status::Status;

@@ -254,13 +254,15 @@ async fn live_http1(
         });
         tokio::select! {
             biased;
-            ended = until_rest => if let Some(ended) = ended {
-                let socket = connection.into_parts().io.into_inner();
-                if socket.is_half_closed() {
-                    note_if_gone(socket.get_ref(), ended.is_err(), live).await;
+            ended = until_rest => {
+                if let Some(ended) = ended {
+                    let socket = connection.into_parts().io.into_inner();
+                    if socket.is_half_closed() {
+                        note_if_gone(socket.get_ref(), ended.is_err(), live).await;
+                    }
+                    return Ok(ended?);
                 }
-                return Ok(ended?);
-            },
+            }
             () = stop.cancelled() => {
                 Pin::new(&mut connection).graceful_shutdown();
                 return finish(connection, live).await;

@@ -142,7 +142,7 @@ impl Handshake {
     pub fn allow_rate(&mut self, per_minute: u64) {
         for (name, value) in &mut self.answer.headers {
             if name == "webhook-allowed-rate" {
-                *value = Text::literal(per_minute.to_string());
+                *value = Text::plain(per_minute.to_string());
             }
         }
     }

@@ -77,7 +77,7 @@ impl Text {
 
     /// A text without placeholders.
     #[must_use]
-    pub fn literal(text: String) -> Self {
+    pub fn plain(text: String) -> Self {
         Self {
             parts: vec![Part::Literal(text)],
         }
@@ -188,6 +188,15 @@ impl Text {
             Part::Pointer(pointer) => Some(pointer.as_str()),
             _ => None,
         })
+    }
+
+    /// The text, where nothing is filled in.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
     }
 
     /// The header fields that it refers to.
