@@ -17,6 +17,7 @@ use crate::json::Schema;
 use crate::providers::Authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::Mapping;
+use crate::providers::text::Parsing;
 use crate::table::{Files, Problem};
 
 /// A configuration without a fault.
@@ -120,6 +121,8 @@ pub struct Source {
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
+    /// What must be parsed of a body to verify it.
+    pub body_needs: Parsing,
     /// Where its events say who they are.
     pub mapping: Mapping,
     /// Requests that are answered and never published.

@@ -265,6 +265,7 @@ fn read_source(
         index: 0,
         path,
         provider: provider.name(),
+        body_needs: needs,
         authentication,
         mapping,
         methods: methods(&handshakes),

@@ -365,7 +365,7 @@ async fn wait_for_body(
         at: SystemTime::now(),
     };
     // What is too long for a handshake is not one.
-    let declared = reader.declared.unwrap_or(usize::MAX);
+    let declared = reader.declared.unwrap_or_default();
     if !may_be_open_handshake(source, declared) {
         verify_head(source, &request).map_err(|refusal| Refused {
             is_unread: true,

@@ -10,7 +10,7 @@ use crate::event::Refusal;
 use crate::json::Document;
 use crate::providers::handshake::Reply;
 use crate::providers::keys::Key;
-use crate::providers::text::Needs;
+use crate::providers::text::Parsing;
 use crate::providers::{Request, Scope, Unverified};
 
 /// A request whose signature was verified. [`verify`] makes it, and [`Verified::assumed`] for `explain`; nobody else can:
@@ -84,11 +84,10 @@ pub fn verify(received: Received) -> Result<Verified, Refusal> {
         let request = received.as_request();
         let source = received.source();
         let authentication = &source.authentication;
-        let needs = authentication.needs();
-        let verdict = if needs == Needs::default() {
+        let verdict = if source.body_needs == Parsing::default() {
             authentication.verify(&Scope::raw(&request)).map_err(refuse)
         } else {
-            verify_content(source, &request, needs)
+            verify_content(source, &request)
         };
         match verdict {
             Ok(secret_index) => (secret_index, Vec::new()),
@@ -125,17 +124,16 @@ fn verify_events(source: &Source, request: &Request<'_>) -> Result<Vec<usize>, R
 }
 
 /// Verifies a request whose signature, or what it signs, is in the body.
-fn verify_content(
-    source: &Source,
-    request: &Request<'_>,
-    needs: Needs,
-) -> Result<Option<usize>, Refusal> {
+fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize>, Refusal> {
     let authentication = &source.authentication;
     // Costs less than parsing.
     authentication.check_head(request).map_err(refuse)?;
     let content = parse::content(&source.mapping, request.headers, request.body)?;
     let text = content.json().map_err(|repeated| refuse(repeated.into()))?;
-    let document = text.filter(|_| needs.json).map(parse::read).transpose()?;
+    let document = text
+        .filter(|_| source.body_needs.json)
+        .map(parse::read)
+        .transpose()?;
     let scope = Scope {
         form: content.form(),
         node: document.as_ref().map(Document::root),

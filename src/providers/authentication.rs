@@ -14,7 +14,7 @@ use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
 use super::sign::{SignError, Signed, Unsigned};
-use super::text::{Choice, Needs, Text};
+use super::text::{Choice, Parsing, Text};
 use crate::json::{Kind, Node, Pointer};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection};
@@ -371,13 +371,13 @@ impl Authentication {
 
     /// What must be parsed of the body to verify it.
     #[must_use]
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self) -> Parsing {
         match self {
             Self::Signature(schemes) => {
                 let needs = schemes.iter().map(Scheme::needs);
-                needs.fold(Needs::default(), Needs::or)
+                needs.fold(Parsing::default(), Parsing::or)
             }
-            Self::Credentials { .. } | Self::Hook(_) => Needs::default(),
+            Self::Credentials { .. } | Self::Hook(_) => Parsing::default(),
         }
     }
 

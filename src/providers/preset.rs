@@ -295,10 +295,12 @@ mod tests {
     use super::*;
 
     /// Their documentation names no time that they wait.
-    const UNKNOWN_TIMEOUTS: [&str; 7] = [
+    const UNKNOWN_TIMEOUTS: [&str; 9] = [
         "alertmanager",
         "auth0",
         "grafana",
+        "mailgun",
+        "monday",
         "postmark",
         "sendgrid",
         "stripe",

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::keys::{Algorithm, Candidate, Encoding, Key};
 use super::request::{Ambiguous, Found, Request, Scope};
-use super::text::{Needs, Text};
+use super::text::{Parsing, Text};
 use crate::json::Pointer;
 
 /// The largest number of signatures that are tried. Providers send two while a secret is rotated.
@@ -81,8 +81,8 @@ impl Location {
 
     /// What must be parsed of the body to read it.
     #[must_use]
-    pub fn needs(&self) -> Needs {
-        Needs {
+    pub fn needs(&self) -> Parsing {
+        Parsing {
             form: matches!(self, Self::Form(_)),
             json: matches!(self, Self::Pointer(_)),
         }
@@ -91,7 +91,7 @@ impl Location {
     /// Whether reading it needs the body to be parsed.
     #[must_use]
     pub fn needs_content(&self) -> bool {
-        self.needs() != Needs::default()
+        self.needs() != Parsing::default()
     }
 }
 
@@ -266,7 +266,7 @@ struct Claims<'a> {
 impl Scheme {
     /// What must be parsed of the body to verify it: only where the signature, or what it signs, is in there.
     #[must_use]
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self) -> Parsing {
         let time_is_signed = self.content.has_timestamp();
         let timestamp = self.timestamp.as_ref().filter(|_| time_is_signed);
         let of_time = timestamp.map(|timestamp| timestamp.location.needs());
@@ -336,7 +336,7 @@ impl Scheme {
     pub fn check_content(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
         match &self.timestamp {
             Some(timestamp)
-                if timestamp.location.needs_content() && self.needs() == Needs::default() =>
+                if timestamp.location.needs_content() && self.needs() == Parsing::default() =>
             {
                 let text = timestamp
                     .location

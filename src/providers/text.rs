@@ -156,8 +156,8 @@ impl Text {
 
     /// What must be parsed of the body to fill it in.
     #[must_use]
-    pub fn needs(&self) -> Needs {
-        Needs {
+    pub fn needs(&self) -> Parsing {
+        Parsing {
             form: self.refers_to(|part| matches!(part, Part::FormField(_) | Part::Form)),
             json: self.refers_to(|part| matches!(part, Part::Pointer(_))),
         }
@@ -166,7 +166,7 @@ impl Text {
     /// Whether it needs the body to be parsed.
     #[must_use]
     pub fn needs_content(&self) -> bool {
-        self.needs() != Needs::default()
+        self.needs() != Parsing::default()
     }
 
     /// Whether it makes a value of its own for each request.
@@ -358,14 +358,14 @@ fn without_port(url: &str) -> String {
 
 /// What must be parsed of a body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct Parsing {
     /// The fields of a form.
     pub form: bool,
     /// JSON.
     pub json: bool,
 }
 
-impl Needs {
+impl Parsing {
     /// What either of them needs.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

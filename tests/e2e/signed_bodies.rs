@@ -67,7 +67,6 @@ struct Case {
     name: &'static str,
     source: String,
     genuine: Request,
-    status: u16,
     message: [(&'static str, &'static str); 4],
     changed: Vec<(Request, &'static str)>,
 }
@@ -127,7 +126,6 @@ fn twilio(scheme: &'static str, hmac: fn(&str, &[u8]) -> Vec<u8>) -> Case {
         source: format!(
             "[sources.twilio]\nsecrets = [\"{SECRET}\"]\nscheme = \"{scheme}\"\npublic_url = \"{HOST}/hooks/twilio\"\n"
         ),
-        status: 204,
         message: [
             ("event_id", "token-1"),
             ("ce-type", "message.delivered"),
@@ -178,7 +176,6 @@ fn twilio_events() -> Case {
         source: format!(
             "[sources.twilio]\nsecrets = [\"{SECRET}\"]\npublic_url = \"{HOST}/hooks/twilio\"\n"
         ),
-        status: 204,
         message: [
             ("event_id", "EZ1"),
             ("ce-type", "com.twilio.messaging.message.sent"),
@@ -241,7 +238,6 @@ fn mailgun(has_parent: bool) -> Case {
         source: format!(
             "[sources.mailgun]\nsecrets = [\"{SECRET}\"]\nparent_signature = {has_parent}\n"
         ),
-        status: 200,
         message: [
             ("event_id", "mg-1"),
             ("ce-type", "delivered"),
@@ -283,7 +279,6 @@ fn mailgun_form() -> Case {
     Case {
         name: "mailgun form",
         source: format!("[sources.mailgun]\nsecrets = [\"another\", \"{SECRET}\"]\n"),
-        status: 200,
         message: [
             ("event_id_origin", "generated"),
             ("ce-type", "opened"),
@@ -386,7 +381,6 @@ fn monday() -> Case {
     Case {
         name: "monday",
         source: format!("[sources.monday]\nsecrets = [\"{SECRET}\"]\npublic_url = \"{url}\"\n"),
-        status: 200,
         message: [
             ("event_id", "trigger-1"),
             ("ce-type", "create_pulse"),
@@ -407,7 +401,6 @@ fn jira() -> Case {
     Case {
         name: "jira jwt",
         source: format!("[sources.jira]\nsecrets = [\"{SECRET}\"]\nscheme = \"jwt\"\n"),
-        status: 200,
         message: [
             ("event_id", "w-1"),
             ("ce-type", "jira:issue_updated"),
@@ -457,7 +450,6 @@ subject = "{{/order/customer}}"
     Case {
         name: "declared",
         source,
-        status: 200,
         message: [
             ("event_id", "o-1"),
             ("ce-type", "order.paid"),
@@ -501,9 +493,14 @@ fn what_is_signed_in_bodies_and_by_tokens_is_stored_and_nothing_else_is() {
         }
         assert_eq!(nats.read(&stream).len(), 0, "{}", case.name);
         let answer = bridge.send(&case.genuine);
-        assert_eq!(answer.status, case.status, "{}: {answer:?}", case.name);
+        assert_eq!(answer.status, 200, "{}: {answer:?}", case.name);
+        if case.source.contains("twilio") {
+            let empty = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
+            assert_eq!(answer.body, empty.as_bytes(), "{}", case.name);
+            assert_eq!(answer.header("content-type"), Some("text/xml"));
+        }
         let again = bridge.send(&case.genuine);
-        assert_eq!(again.status, case.status, "{}: {again:?}", case.name);
+        assert_eq!(again.status, 200, "{}: {again:?}", case.name);
         let message = only(nats.read(&stream));
         for (name, value) in case.message {
             assert_eq!(message.header(name), Some(value), "{}: {name}", case.name);
