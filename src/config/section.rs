@@ -425,7 +425,7 @@ impl<'r> Section<'r> {
     }
 
     /// Notes a file that has a part in the configuration.
-    pub(super) fn note_file(&self, path: &Path) {
+    pub(crate) fn note_file(&self, path: &Path) {
         self.reading.files.borrow_mut().note(path);
     }
 

@@ -223,6 +223,10 @@ fn finish(
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
     async move {
+        let preparation = source.authentication.prepare(&received.as_request());
+        if let Some(preparation) = preparation {
+            preparation.await;
+        }
         let decided = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
         let decided = match decided {
@@ -233,9 +237,20 @@ fn finish(
                     batch::finish(bridge, source, decisions, permit, request_id, started);
                 return Box::pin(publishing).await;
             }
-            Ok((Decided::Handshake(reply), _permit)) => {
-                bridge.note_end(&source, Ok(Status::Handshake), started.elapsed());
-                return answer_handshake(*reply, request_id);
+            Ok((Decided::Handshake(mut reply), permit)) => {
+                let done = match reply.errand.take() {
+                    None => Ok(()),
+                    // Large, and rare.
+                    Some(errand) => Box::pin(errand.run()).await,
+                };
+                drop(permit);
+                match done {
+                    Ok(()) => {
+                        bridge.note_end(&source, Ok(Status::Handshake), started.elapsed());
+                        return answer_handshake(*reply, request_id);
+                    }
+                    Err(refusal) => Err(refusal),
+                }
             }
             Err(refusal) => Err(refusal),
         };

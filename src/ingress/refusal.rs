@@ -69,6 +69,11 @@ pub enum Refusal {
     },
     /// Certainly not stored: as many events are being published as may be.
     Overloaded,
+    /// Certainly not stored: something of the provider's that is needed first cannot be had now.
+    ProviderUnavailable {
+        /// Why, after "because".
+        cause: &'static str,
+    },
     /// Certainly not stored: the service is ending.
     ShuttingDown,
     /// Not known to be stored.
@@ -77,7 +82,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code there is, for metrics.
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 22] = [
         "bad_request",
         "invalid_json",
         "invalid_encoding",
@@ -97,6 +102,7 @@ impl Refusal {
         "no_route",
         "broker_unavailable",
         "overloaded",
+        "provider_unavailable",
         "shutting_down",
         "publish_timeout",
     ];
@@ -146,6 +152,7 @@ impl Refusal {
             | Self::NoRoute { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BrokerUnavailable { .. }
             | Self::Overloaded
+            | Self::ProviderUnavailable { .. }
             | Self::ShuttingDown
             | Self::PublishTimeout => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -174,6 +181,7 @@ impl Refusal {
             Self::NoRoute { .. } => "no_route",
             Self::BrokerUnavailable { .. } => "broker_unavailable",
             Self::Overloaded => "overloaded",
+            Self::ProviderUnavailable { .. } => "provider_unavailable",
             Self::ShuttingDown => "shutting_down",
             Self::PublishTimeout => "publish_timeout",
         }
@@ -185,7 +193,7 @@ impl Refusal {
         match self {
             Self::BrokerUnavailable { retry_after, .. } => Some(*retry_after),
             Self::Overloaded | Self::ShuttingDown => Some(Duration::from_secs(1)),
-            Self::PublishTimeout => Some(Duration::from_secs(5)),
+            Self::ProviderUnavailable { .. } | Self::PublishTimeout => Some(Duration::from_secs(5)),
             Self::BadRequest(_)
             | Self::InvalidJson(_)
             | Self::InvalidEncoding(_)
@@ -232,6 +240,7 @@ impl Refusal {
             | Self::MissingEventType
             | Self::NoRoute { .. }
             | Self::BrokerUnavailable { .. }
+            | Self::ProviderUnavailable { .. }
             | Self::PublishTimeout => false,
         }
     }
@@ -274,6 +283,9 @@ impl Refusal {
             }
             Self::Overloaded => {
                 "the event was not stored, because too many are under way; send it again".into()
+            }
+            Self::ProviderUnavailable { cause } => {
+                format!("the request can't be accepted now, because {cause}; send it again").into()
             }
             Self::ShuttingDown => {
                 "the event was not stored, because the service is ending; send it again".into()
@@ -320,6 +332,9 @@ mod tests {
                 cause: "the broker is not available",
             },
             Refusal::Overloaded,
+            Refusal::ProviderUnavailable {
+                cause: "the certificate is not at hand",
+            },
             Refusal::ShuttingDown,
             Refusal::PublishTimeout,
         ]

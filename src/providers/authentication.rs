@@ -1,10 +1,13 @@
 //! How a source's requests are verified: by a signature of one of several schemes, or by a secret that is sent along.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::credentials::Credential;
+use super::handshake::Errand;
 use super::hooks;
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
 use super::reading::read_text;
@@ -15,6 +18,7 @@ use super::scheme::{
 use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Text};
 use crate::config::{Secret, Section};
+use crate::ingress::Refusal;
 use crate::json::Pointer;
 
 /// The longest time that a request may be old.
@@ -37,6 +41,9 @@ pub enum Authentication {
     Hook(Box<dyn Verifier>),
 }
 
+/// What must end before a request is verified. How it ended shows in the verification.
+pub type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Verification that no data describes: a file in `hooks/`.
 pub trait Verifier: std::fmt::Debug + Send + Sync {
     /// As [`Authentication::verify`]. Without I/O.
@@ -51,6 +58,19 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
     /// As [`Authentication::verify`].
     fn check_head(&self, _request: &Request<'_>) -> Result<(), Unverified> {
         Ok(())
+    }
+
+    /// As [`Authentication::prepare`].
+    fn prepare(&self, _request: &Request<'_>) -> Option<Preparation> {
+        None
+    }
+
+    /// As [`Authentication::errand`].
+    ///
+    /// # Errors
+    /// As [`Authentication::errand`].
+    fn errand(&self, _scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+        Ok(None)
     }
 
     /// Whether a source must have `secrets`.
@@ -239,6 +259,26 @@ impl Authentication {
                 furthest(ways.iter().map(|way| way.verify(scope.request, secrets)))
             }
             Self::Hook(verifier) => verifier.verify(scope),
+        }
+    }
+
+    /// What has to be fetched before the request can be verified, where something is missing. Verification itself does no I/O.
+    #[must_use]
+    pub fn prepare(&self, request: &Request<'_>) -> Option<Preparation> {
+        match self {
+            Self::Hook(verifier) => verifier.prepare(request),
+            Self::Signature(_) | Self::Credentials { .. } => None,
+        }
+    }
+
+    /// What the provider wants done before a handshake is answered.
+    ///
+    /// # Errors
+    /// The handshake asks for something that is not the provider's to ask.
+    pub fn errand(&self, scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+        match self {
+            Self::Hook(verifier) => verifier.errand(scope),
+            Self::Signature(_) | Self::Credentials { .. } => Ok(None),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod handshake;
 mod hooks;
 pub mod keys;
 pub mod mapping;
+pub mod outbound;
 pub mod preset;
 pub mod reading;
 pub mod request;

@@ -58,6 +58,8 @@ pub struct About {
     pub secret: Option<String>,
     /// How requests are verified, where a hook does it.
     pub verified_by: Option<String>,
+    /// The keys of a source to start from, where it has no `secrets`.
+    pub example: Option<String>,
     /// Whether its retries keep the first delivery's time, so that a shorter tolerance refuses them.
     pub keeps_timestamp: bool,
 }
