@@ -1,19 +1,18 @@
 //! Hookbridge: the small, hard door between webhook providers and Kafka or NATS.
-pub mod admin;
 pub mod bridge;
 pub mod brokers;
 pub mod cli;
 pub mod config;
+pub mod event;
+pub mod flow;
 pub mod ingress;
-mod inspection;
 pub mod json;
-pub mod live;
 pub mod metrics;
 mod printable;
-pub mod process;
 pub mod providers;
-pub mod reload;
+pub mod secret;
 pub mod service;
+pub mod table;
 mod task;
 pub mod telemetry;
 

@@ -12,9 +12,9 @@ use prometheus::{
     core::{Collector, MetricVec, MetricVecBuilder},
 };
 
-use crate::brokers::{Reason, Restart};
+use crate::brokers::{Meter, Reason, Restart};
 use crate::config::{Action, BrokerId, Config, Otherwise, Source};
-use crate::ingress::{Refusal, Status};
+use crate::event::{Refusal, Status};
 use crate::providers::outbound;
 use crate::telemetry;
 
@@ -65,7 +65,7 @@ pub struct Handles {
     /// By source, in the order of the configuration.
     pub sources: Vec<SourceMetrics>,
     /// By broker, in the order of the configuration.
-    pub brokers: Vec<Arc<BrokerMetrics>>,
+    pub brokers: Vec<Arc<Meter>>,
     /// What these are called: a family's name, and the values of its labels.
     series: Series,
 }
@@ -126,37 +126,6 @@ impl Events {
         });
         if let Some(known) = found {
             known.counter.inc();
-        }
-    }
-}
-
-/// A broker's.
-#[derive(Debug)]
-pub struct BrokerMetrics {
-    /// `hookbridge_broker_up`, as of the last scrape.
-    pub up: IntGauge,
-    /// `hookbridge_broker_queue_messages`.
-    pub queue_messages: IntGauge,
-    /// `hookbridge_late_acks_total`.
-    pub late_acks: IntCounter,
-    /// `hookbridge_publish_duration_seconds`.
-    pub publish_duration: Histogram,
-    errors: Vec<(Reason, IntCounter)>,
-    restarts: Vec<(Restart, IntCounter)>,
-}
-
-impl BrokerMetrics {
-    /// Counts a publish that did not end with an acknowledgement.
-    pub fn count_error(&self, reason: Reason) {
-        if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {
-            counter.inc();
-        }
-    }
-
-    /// Counts a client that was replaced.
-    pub fn count_restart(&self, reason: Restart) {
-        if let Some((_, counter)) = self.restarts.iter().find(|(known, _)| *known == reason) {
-            counter.inc();
         }
     }
 }
@@ -594,7 +563,7 @@ impl Families {
         counters.collect::<Result<_, _>>().map(Events)
     }
 
-    fn broker(&self, series: &mut Series, name: &str) -> Result<BrokerMetrics, prometheus::Error> {
+    fn broker(&self, series: &mut Series, name: &str) -> Result<Meter, prometheus::Error> {
         let mut restarts = Vec::with_capacity(Restart::ALL.len());
         for reason in Restart::ALL {
             let counter = self.restarts.member(series, &[name, reason.label()])?;
@@ -607,7 +576,7 @@ impl Families {
                 .member(series, &[name, reason.label()])?;
             errors.push((reason, counter));
         }
-        Ok(BrokerMetrics {
+        Ok(Meter {
             up: self.broker_up.member(series, &[name])?,
             queue_messages: self.broker_queue.member(series, &[name])?,
             late_acks: self.late_acks.member(series, &[name])?,

@@ -8,9 +8,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookbridge::brokers::{Kind, Message};
-use hookbridge::config::{Config, ConfigFile, Origin, Secret};
+use hookbridge::config::{Config, ConfigFile, Origin};
 use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
 use hookbridge::providers::sign::{Unsigned, sign};
+use hookbridge::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -114,7 +115,8 @@ fuzz_target!(|input: &[u8]| {
             at: now,
         };
         let authentication = &CONFIG.sources[0].authentication;
-        headers.extend(sign(authentication, &secret, unsigned).expect("it can be signed"));
+        let signed = sign(authentication, &secret, unsigned).expect("it can be signed");
+        headers.extend(signed.headers);
     }
     let source = Arc::clone(&CONFIG.sources[0]);
     let received = Received::from_parts(source, headers.clone(), Bytes::copy_from_slice(body), now);

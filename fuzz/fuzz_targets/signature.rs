@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hookbridge::config::{Config, ConfigFile, Origin, Secret};
+use hookbridge::config::{Config, ConfigFile, Origin};
 use hookbridge::providers::sign::{Unsigned, sign};
 use hookbridge::providers::{Authentication, Request, Scope};
+use hookbridge::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use libfuzzer_sys::fuzz_target;
 use sha2::Sha256;
@@ -100,7 +101,8 @@ fuzz_target!(|input: &[u8]| {
         body,
         at: UNIX_EPOCH + NOW,
     };
-    let genuine = sign(authentication(), &secret(), unsigned).expect("it can be signed");
+    let signed = sign(authentication(), &secret(), unsigned).expect("it can be signed");
+    let genuine = signed.headers;
     assert!(verify(&genuine, body));
     let mut other = body.to_vec();
     other.push(b' ');

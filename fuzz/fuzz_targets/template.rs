@@ -6,9 +6,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hookbridge::config::{Config, ConfigFile, Origin, Secret, Template};
+use hookbridge::config::{Config, ConfigFile, Origin, Template};
 use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
 use hookbridge::providers::sign::{Unsigned, sign};
+use hookbridge::secret::Secret;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Uri};
 use libfuzzer_sys::fuzz_target;
@@ -120,7 +121,7 @@ fuzz_target!(|input: &[u8]| {
         at: UNIX_EPOCH + NOW,
     };
     let signed = sign(&config.sources[0].authentication, &SECRET, unsigned);
-    let mut headers: HeaderMap = signed.expect("it can be signed");
+    let mut headers: HeaderMap = signed.expect("it can be signed").headers;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let received = Received::from_parts(
         config.sources[0].clone(),

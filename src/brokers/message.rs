@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::Kind;
-use crate::providers::{EventId, Identity};
+use crate::brokers::kind::Kind;
+use crate::event::{EventId, Identity};
 
 /// The bounds, in bytes, of what a message carries beside its body. An event that would exceed one is an invalid event:
 /// no broker's limit is met by a key or a header. The values that come from the provider have theirs in [`Identity`].

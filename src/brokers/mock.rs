@@ -2,7 +2,7 @@
 
 use rdkafka::producer::DefaultProducerContext;
 
-use super::StartError;
+use crate::brokers::error::StartError;
 
 /// A Kafka cluster in this process. It ends when it is dropped.
 pub struct MockCluster(rdkafka::mocking::MockCluster<'static, DefaultProducerContext>);

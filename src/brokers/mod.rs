@@ -3,11 +3,16 @@
 //! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
 //! inside these folders.
 
-mod address;
+mod delivered;
 mod durability;
+mod error;
+mod health;
 mod kafka;
+mod kind;
 mod message;
+mod meter;
 mod mock;
+mod names;
 mod nats;
 mod outcome;
 mod waiters;
@@ -19,59 +24,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) use address::hide_user_info;
+pub use delivered::{Delivered, From};
 pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, together};
+pub use error::{ReplayError, StartError, SubscribeError};
+pub use health::{Health, Limits};
+pub use kind::Kind;
 pub use message::{
     Attribute, Headers, MAX_CE_SOURCE_BYTES, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
     MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
 };
+pub use meter::Meter;
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
-use crate::config::Section;
-use crate::metrics::BrokerMetrics;
-
-/// Which kind of broker it is: what its names may look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Apache Kafka.
-    Kafka,
-    /// NATS.
-    Nats,
-}
-
-impl Kind {
-    /// Whether a whole topic or subject is a legal one that an event may go to.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub fn check_destination(self, name: &str) -> Result<(), &'static str> {
-        match self {
-            Self::Kafka => kafka::check_topic(name),
-            Self::Nats => nats::check_subject(name),
-        }
-    }
-
-    /// Whether an event's value may become a part of a topic or subject; `is_last` where nothing follows it.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub fn check_value(self, value: &str, is_last: bool) -> Result<(), &'static str> {
-        match self {
-            Self::Kafka => kafka::check_value(value),
-            Self::Nats => nats::check_value(value, is_last),
-        }
-    }
-
-    /// What a destination is called.
-    #[must_use]
-    pub fn destination_noun(self) -> &'static str {
-        match self {
-            Self::Kafka => "topic",
-            Self::Nats => "subject",
-        }
-    }
-}
+use crate::secret::hide_user_info;
+use crate::table::Section;
 
 /// A broker's part of the configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,40 +121,6 @@ impl Settings {
     }
 }
 
-/// What a client must be able to carry, worked out from the whole configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The longest that any request waits for an acknowledgement.
-    pub publish_timeout: Duration,
-    /// The largest body.
-    pub max_body_bytes: usize,
-    /// How many messages may be under way.
-    pub max_in_flight: usize,
-    /// How many bytes of bodies may be under way.
-    pub max_in_flight_bytes: usize,
-}
-
-/// Whether a broker can be published to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// It can. `missing` says which destinations of routes can't be published to, and why.
-    Up {
-        /// In words for the operator.
-        missing: Vec<String>,
-    },
-    /// It is reached, and refuses messages: to some destinations, or to all that are published to.
-    Refusing {
-        /// Which, and why, in words for the operator.
-        why: String,
-        /// Whether it takes others.
-        takes_others: bool,
-    },
-    /// It can't, and why, in words for the operator.
-    Down(String),
-    /// It has not been reached yet.
-    Starting,
-}
-
 /// A broker's client.
 #[derive(Debug)]
 pub enum Broker {
@@ -207,7 +140,7 @@ impl Broker {
         settings: &Settings,
         limits: Limits,
         destinations: Vec<String>,
-        metrics: Arc<BrokerMetrics>,
+        metrics: Arc<Meter>,
     ) -> Result<Self, StartError> {
         match settings {
             Settings::Kafka(settings) => {
@@ -351,30 +284,6 @@ pub async fn reach(
     }
 }
 
-/// A message as a subscriber sees it.
-#[derive(Debug, Clone)]
-pub struct Delivered {
-    /// The topic or subject.
-    pub topic: String,
-    /// The partition and offset (Kafka).
-    pub position: Option<(i32, i64)>,
-    /// The key (Kafka).
-    pub key: Option<Vec<u8>>,
-    /// The headers, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// The value.
-    pub value: Vec<u8>,
-}
-
-/// Where a subscriber begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    /// With the first message that is kept.
-    Start,
-    /// With the next one.
-    Now,
-}
-
 /// Messages of some topics or subjects as they come.
 pub enum Subscription {
     /// Of Kafka.
@@ -511,42 +420,6 @@ impl Replay {
         }
     }
 }
-
-/// Why a topic can't be replayed.
-#[derive(Debug)]
-pub struct ReplayError(pub(crate) String);
-
-impl std::fmt::Display for ReplayError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ReplayError {}
-
-/// Why a client can't be started.
-#[derive(Debug)]
-pub struct StartError(pub(crate) String);
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StartError {}
-
-/// Why there is no subscription.
-#[derive(Debug)]
-pub struct SubscribeError(pub(crate) String);
-
-impl std::fmt::Display for SubscribeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for SubscribeError {}
 
 /// A receipt for tests of what becomes of receipts.
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The three ways in which a publish ends.
 
 /// How a publish ended. There is no fourth way, and no two of them may be taken for each other.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub enum Outcome {
     /// The broker said that it has the message.

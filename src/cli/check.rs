@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::problems::{self, Entry, Severity};
 use super::{ConfigFiles, Done, Outcome, counted, runtime, style};
 use crate::brokers::{self, Verdict, durability, reach, together};
-use crate::config::{Action, Config, Otherwise, Problem, Problems, Route};
+use crate::config::{Action, Config, Otherwise, Route};
 use crate::printable::printable;
+use crate::table::{Problem, Problems};
 
 /// How long a broker has to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

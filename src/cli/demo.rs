@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use super::http_client::post;
 use super::{Done, Outcome, runtime, samples, send, style, tail};
 use crate::brokers::{From, MockCluster, Subscription};
-use crate::config::{Config, ConfigFile, Origin, Secret};
+use crate::config::{Config, ConfigFile, Origin};
 use crate::printable::printable;
 use crate::providers::Preset;
 use crate::providers::sign::{Unsigned, sign};
+use crate::secret::Secret;
 use crate::service::{Service, termination};
 
 /// The same file that `hookbridge check --config config/demo.toml` reads.
@@ -140,7 +141,7 @@ fn load(
     provider: &Preset,
     bootstrap_servers: &str,
     port: u16,
-) -> Result<Config, crate::config::Problems> {
+) -> Result<Config, crate::table::Problems> {
     let variables = [
         ("DEMO_KAFKA", bootstrap_servers.to_owned()),
         ("DEMO_PORT", port.to_string()),

@@ -13,12 +13,11 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFiles, Done, Error, Outcome, style};
 use crate::config::{Config, Source};
+use crate::event::{EventId, Refusal, Violation};
 use crate::ingress::{
-    Addressed, Decided, Decision, Delivery, Received, Refusal, Verdict, Verified, Violation,
-    check_head, decide,
+    Addressed, Decided, Decision, Delivery, Received, Verdict, Verified, check_head, decide,
 };
 use crate::printable::{printable, printable_json};
-use crate::providers::EventId;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

@@ -34,8 +34,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigFile, MAX_FILE, Origin, Problems, read_stream};
+use crate::config::{Config, ConfigFile, MAX_FILE, Origin};
 use crate::printable::printable_lines;
+use crate::table::{Problems, read_stream};
 use crate::telemetry::{self, Levels, LogFormat};
 
 /// What the last lines have to be written, should nobody read them: of a service that has flushed before, of one that ends with

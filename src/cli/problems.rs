@@ -10,7 +10,7 @@ use std::io::IsTerminal as _;
 use serde::Serialize;
 
 use super::style;
-use crate::config::{Place, Problem};
+use crate::table::{Place, Problem};
 
 /// How serious a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -114,7 +114,7 @@ fn render(severity: Severity, problem: &Problem, is_terminal: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Excerpt;
+    use crate::table::Excerpt;
 
     fn problem() -> Problem {
         Problem {

@@ -6,9 +6,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{ConfigFiles, Done, ENDED_FLUSH, Error, Outcome, runtime};
-use crate::config::{ConfigFile, Files, Origin};
-use crate::service::{Ended, Service, Terminations};
-use crate::{reload, task, telemetry};
+use crate::config::{ConfigFile, Origin};
+use crate::service::{Ended, Service, Terminations, reload};
+use crate::table::Files;
+use crate::{task, telemetry};
 
 /// What the last log lines have to be written, at most.
 const LONGEST_FLUSH: Duration = Duration::from_secs(5);

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::providers::{EventId, Preset, Sample};
+use crate::event::EventId;
+use crate::providers::{Preset, Sample};
 
 /// What a sample is sent as.
 pub(super) struct Fresh {

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::files::Files;
-use super::section::{Section, did_you_mean};
-use super::{BrokerId, NamedBroker};
+use super::model::{BrokerId, NamedBroker};
 use crate::brokers;
+use crate::table::{Files, Section, did_you_mean};
 
 /// The brokers by name.
 pub(super) struct Brokers {

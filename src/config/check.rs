@@ -11,17 +11,14 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
-use super::files::Files;
-use super::private;
-use super::problem::{Place, Problem, Problems};
+use super::model::{Admin, Config, Http, ReadyWhen, Source};
+use super::origin::{ConfigFile, Origin};
 use super::routes::read_routes;
-use super::section::{Reading, Section};
 use super::sources::read_sources;
-use super::spans::Spans;
 use super::strays::warn_of_strays;
 use super::tls::read_tls;
-use super::{Admin, Config, ConfigFile, Http, Origin, ReadyWhen, Source};
 use crate::brokers;
+use crate::table::{Files, Place, Problem, Problems, Reading, Section, Spans, private};
 
 /// What environment variables that override the files begin with.
 pub(super) const PREFIX: &str = "HOOKBRIDGE__";

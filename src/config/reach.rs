@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::section::{Section, did_you_mean};
-use super::{GLOB_META, Route, Source};
+use super::model::{GLOB_META, Route, Source};
+use crate::table::{Section, did_you_mean};
 
 pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
     // Of each route, by its number: the routes that take all of its events, one for each source that it reads; and how

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::brokers::Brokers;
+use super::model::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
 use super::reach;
-use super::section::{Section, did_you_mean};
 use super::template::{Part, Template};
-use super::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
 use crate::brokers;
+use crate::table::{Section, did_you_mean};
 
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
     let sections = root.sections("routes");

@@ -10,15 +10,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
-use super::section::{Section, WordOrSection, did_you_mean};
-use super::{Otherwise, Routes, Secret, Source};
+use super::model::{Otherwise, Routes, Source};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
+use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
-use crate::providers::{self, Authentication, DedupBy};
+use crate::providers::{self, Authentication};
+use crate::secret::Secret;
+use crate::table::{Section, WordOrSection, did_you_mean};
 
 /// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the

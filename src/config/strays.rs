@@ -1,7 +1,7 @@
 //! Environment variables that look like settings and that nothing reads: `HOOKBRIDGE_HTTP_LISTEN` with one underscore.
 
 use super::check::{PREFIX, SEPARATOR};
-use super::section::Reading;
+use crate::table::Reading;
 
 /// What the names of all our variables begin with.
 const FAMILY: &str = "HOOKBRIDGE_";

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 
 use super::check::read_file;
-use super::section::Section;
+use crate::table::Section;
 
 /// The names of the protocols in ALPN (RFC 7301).
 const HTTP1: &[u8] = b"http/1.1";

@@ -32,8 +32,8 @@ use tokio_util::task::TaskTracker;
 use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
 use super::strangers::{Stranger, Strangers};
 use super::tls::{Stream, may_speak_http2, shake_hands, tcp};
+use crate::bridge::live::Live;
 use crate::config::Http;
-use crate::live::Live;
 use crate::telemetry::Gate;
 
 /// A head's longest, in bytes: request line and headers. hyper answers 431 or 414 to more.

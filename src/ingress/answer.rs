@@ -7,12 +7,10 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
-use uuid::Uuid;
 
-use super::refusal::{Refusal, Violation};
 use crate::brokers::Receipt;
 use crate::config::Source;
-use crate::providers::EventId;
+use crate::event::{EventId, Refusal, RequestId, Status, Violation};
 use crate::providers::handshake::Reply;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,69 +19,6 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// Names a request in its answer and in the log. It is random: a counter would tell every sender how many requests there are.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestId(Uuid);
-
-impl std::fmt::Display for RequestId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl RequestId {
-    /// Another one.
-    pub(super) fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    /// The same as [`Display`](std::fmt::Display), without the machinery of formatting: every answer has one.
-    fn header(self) -> HeaderValue {
-        let mut buffer = Uuid::encode_buffer();
-        let text = self.0.as_hyphenated().encode_lower(&mut buffer);
-        // Made of digits alone; if it ever were not, the answer would still be one.
-        HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("-"))
-    }
-}
-
-/// What an accepted event's answer calls it; also the metric's `outcome`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// The broker has it.
-    Published,
-    /// The broker had it already.
-    Duplicate,
-    /// The operator does not want it.
-    Ignored,
-    /// The broker has it as a dead letter.
-    DeadLettered,
-    /// It is no event: the provider asked whether the address is right.
-    Handshake,
-}
-
-impl Status {
-    /// Each of them, for metrics.
-    pub const ALL: [Self; 5] = [
-        Self::Published,
-        Self::Duplicate,
-        Self::Ignored,
-        Self::DeadLettered,
-        Self::Handshake,
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::Duplicate => "duplicate",
-            Self::Ignored => "ignored",
-            Self::DeadLettered => "dead_lettered",
-            Self::Handshake => "handshake",
-        }
-    }
-}
 
 /// Why an event is answered 2xx.
 #[derive(Debug, Clone, Copy)]
@@ -256,7 +191,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use serde_json::json;
 
-    const ID: RequestId = RequestId(Uuid::from_u128(0x00c0_ffee_0000_4000_8000_0000_0000_002a));
+    const ID: RequestId = RequestId::from_u128(0x00c0_ffee_0000_4000_8000_0000_0000_002a);
 
     #[expect(clippy::disallowed_methods, reason = "an answer of ours is small")]
     async fn body(response: Response<Full<Bytes>>) -> serde_json::Value {
@@ -299,24 +234,6 @@ mod tests {
             ),
             ("1", &CLOSE)
         );
-    }
-
-    #[test]
-    fn request_ids_are_unique_and_tell_nothing_of_each_other() {
-        let ids: Vec<u128> = (0..10_000)
-            .map(|_| RequestId::random().0.as_u128())
-            .collect();
-        let unique: std::collections::HashSet<_> = ids.iter().collect();
-        assert_eq!(unique.len(), ids.len());
-        let (mut higher, mut changed_bits) = (0, 0);
-        for pair in ids.windows(2) {
-            higher += usize::from(pair[1] > pair[0]);
-            changed_bits += (pair[0] ^ pair[1]).count_ones();
-        }
-        // Of 122 random bits half change, and every other id is the higher one.
-        assert!((4_500..5_500).contains(&higher), "{higher}");
-        let mean = f64::from(changed_bits) / 9_999.0;
-        assert!((60.0..62.0).contains(&mean), "{mean}");
     }
 
     #[tokio::test]

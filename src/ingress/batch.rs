@@ -1,76 +1,43 @@
 //! Step 7 for a request that holds several events: a 2xx says that each of them is stored.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use http::Response;
-use http::header::CONNECTION;
-use http_body_util::Full;
+use tokio::time::Instant;
 
-use super::answer::{Accepted, RequestId, Status, answer, answer_batch};
-use super::permits::Permit;
-use super::refusal::Refusal;
-use super::{Decision, carry_out};
+use super::answer::Accepted;
+use super::decision::Decision;
+use super::publish;
 use crate::bridge::Bridge;
+use crate::bridge::observe::Observed;
 use crate::config::Source;
-use crate::providers::EventId;
+use crate::event::{Refusal, Status};
+use crate::flow::Permit;
 
 /// How many events of one request are published at the same time.
 const MAX_AT_ONCE: usize = 64;
 
-/// Publishes all of them, and answers.
-pub(super) async fn finish(
-    bridge: Arc<Bridge>,
-    source: Arc<Source>,
-    decisions: Vec<Decision>,
-    permit: Permit,
-    request_id: RequestId,
-    started: Instant,
-) -> Response<Full<Bytes>> {
-    let result = publish(&bridge, &source, &decisions, permit).await;
-    let status = result.as_deref().map(status_of_all);
-    bridge.note_end(&source, status, started.elapsed());
-    match result {
-        Ok(statuses) => {
-            let ids = decisions.iter().map(|decision| decision.event_id.as_ref());
-            answer_batch(ids.zip(statuses), &source, request_id)
-        }
-        Err(refusal) => {
-            let first: Option<&EventId> = None;
-            bridge.note_refusal(Some(&source), &refusal, request_id, first);
-            let mut response = answer(&Err(refusal), Some(&source), first, request_id);
-            // Whatever the refusal, the whole body was read.
-            response.headers_mut().remove(CONNECTION);
-            response
-        }
-    }
-}
-
-async fn publish(
+/// Publishes all of them.
+pub(super) async fn publish<'d>(
     bridge: &Bridge,
     source: &Source,
-    decisions: &[Decision],
+    decisions: &'d [Decision],
     permit: Permit,
-) -> Result<Vec<Status>, Refusal> {
+    deadline: Instant,
+) -> (Result<Vec<Status>, Refusal>, Vec<Observed<'d>>) {
     // The request's own permit holds its bytes and stands for one event.
     let mut permits = vec![permit];
     for _ in decisions.iter().skip(1) {
-        let permit = bridge.permits().take(source.index, 0);
-        permits.push(permit.ok_or(Refusal::Overloaded)?);
+        let Some(permit) = bridge.permits().take(source.index, 0) else {
+            return (Err(Refusal::Overloaded), Vec::new());
+        };
+        permits.push(permit);
     }
-    let deadline = tokio::time::Instant::now() + source.publish_timeout;
     let mut publishing = Vec::with_capacity(decisions.len());
     for decision in decisions {
-        publishing.push(carry_out(bridge, source, decision, deadline));
+        publishing.push(publish::publish(bridge, source, decision, deadline));
     }
-    let results: Vec<_> = stream::iter(publishing)
-        .buffered(MAX_AT_ONCE)
-        .collect()
-        .await;
-    drop(permits);
-    all_accepted(&results)
+    let (results, observed): (Vec<_>, Vec<_>) =
+        stream::iter(publishing).buffered(MAX_AT_ONCE).unzip().await;
+    (all_accepted(&results), observed)
 }
 
 /// "Certainly not stored" is true only where no broker has any of them.
@@ -90,8 +57,8 @@ fn all_accepted(results: &[Result<Accepted, Refusal>]) -> Result<Vec<Status>, Re
     })
 }
 
-/// What the request counts as: the most that became of any of its events.
-fn status_of_all(statuses: &[Status]) -> Status {
+/// The status that the request counts as: the most that became of any of its events.
+pub(super) fn status_of_all(statuses: &[Status]) -> Status {
     let order = [Status::Published, Status::DeadLettered, Status::Duplicate];
     let mut found = order.into_iter().filter(|status| statuses.contains(status));
     found.next().unwrap_or(Status::Ignored)

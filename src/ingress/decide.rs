@@ -1,17 +1,17 @@
 //! Steps 3 to 6 for all events of a request: what is to become of each, and whether it is a handshake instead.
 
-use super::encode;
+use super::decision::{Decided, Decision, Verdict};
 use super::parse::{self, Parsed};
-use super::refusal::Refusal;
 use super::route::{self, Routed};
 use super::validate::validate;
 use super::verify::{Verified, refuse};
-use super::{Decided, Decision, Verdict};
+use super::{dead_letter, encode};
+use crate::event::{Refusal, Unidentified};
 use crate::json::Document;
+use crate::providers::Scope;
 use crate::providers::handshake::Reply;
 use crate::providers::mapping::{BodyKind, lines};
 use crate::providers::request::Ambiguous;
-use crate::providers::{Scope, Unidentified};
 
 /// The largest number of events that one request may hold.
 const MAX_EVENTS: usize = 5_000;
@@ -21,7 +21,7 @@ const MAX_EVENTS: usize = 5_000;
 pub fn decide(verified: &Verified) -> Decided {
     decide_or_refuse(verified).unwrap_or_else(|refusal| {
         let body = verified.request().body();
-        Decided::Event(encode::otherwise_unidentified(
+        Decided::Event(dead_letter::for_unidentified(
             verified,
             body,
             refusal.into(),
@@ -139,7 +139,7 @@ fn decide_element(verified: &Verified, scope: &Scope<'_>, text: &[u8]) -> Decisi
             };
             decide_event(verified, &scope, Some(&document))
         }
-        Err(refusal) => encode::otherwise_unidentified(verified, text, refusal.into()),
+        Err(refusal) => dead_letter::for_unidentified(verified, text, refusal.into()),
     }
 }
 
@@ -153,11 +153,11 @@ fn decide_event<'d>(
     let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(unidentified) => {
-            return encode::otherwise_unidentified(verified, scope.payload, unidentified);
+            return dead_letter::for_unidentified(verified, scope.payload, unidentified);
         }
     };
     let verdict = judge(verified, &parsed)
-        .unwrap_or_else(|refusal| encode::otherwise(verified, &parsed, refusal));
+        .unwrap_or_else(|refusal| dead_letter::for_event(verified, &parsed, refusal));
     let event = parsed.into_event();
     Decision {
         event_id: Some(event.id),

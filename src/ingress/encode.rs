@@ -7,18 +7,17 @@ use http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::duplicates::Fingerprint;
+use super::decision::{Addressed, Delivery};
 use super::parse::{Event, Parsed};
-use super::refusal::{Refusal, Violation};
 use super::verify::Verified;
-use super::{Addressed, Decision, Delivery, Verdict};
 use crate::brokers::{
-    Attribute, Headers, Kind, MAX_DETAIL_BYTES, MAX_FORWARDED_BYTES, MAX_KEY_BYTES,
-    MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
+    Attribute, Headers, Kind, MAX_FORWARDED_BYTES, MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, Message,
+    id_part,
 };
-use crate::config::{Action, Destination, Forwarding, Otherwise, Part, Source, Template};
+use crate::config::{Destination, Forwarding, Part, Source, Template};
+use crate::event::{DedupBy, EventId, Identity, Origin, Refusal};
+use crate::flow::duplicates::Fingerprint;
 use crate::json::Node;
-use crate::providers::{DedupBy, EventId, Identity, Origin, Unidentified};
 
 /// What a message usually has: more only costs another allocation.
 const HEADERS: usize = 12;
@@ -27,12 +26,10 @@ const HEADER_BYTES: usize = 384;
 const EVENT_ID: Attribute = Attribute::plain("event_id");
 const EVENT_ID_ORIGIN: Attribute = Attribute::plain("event_id_origin");
 const CONTENT_TYPE: Attribute = Attribute::plain("content-type");
-const REASON: Attribute = Attribute::plain("hookbridge_reason");
-const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
-const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
-const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
-const INTENDED_BROKER: Attribute = Attribute::plain("hookbridge_intended_broker");
-const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
+pub(super) const REASON: Attribute = Attribute::plain("hookbridge_reason");
+pub(super) const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
+pub(super) const INTENDED_BROKER: Attribute = Attribute::plain("hookbridge_intended_broker");
+pub(super) const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
 
 /// Everything that is to be published of an event. One whose values exceed the bounds of headers and key is refused: no
 /// broker would ever take it.
@@ -147,37 +144,8 @@ fn forwarded_bytes(verified: &Verified) -> usize {
         .sum()
 }
 
-/// What becomes of an event that can't be published as it should: what the configuration says.
-pub(super) fn otherwise(verified: &Verified, parsed: &Parsed<'_>, refusal: Refusal) -> Verdict {
-    let event = parsed.event();
-    let (intended, key) = intended(verified.source(), parsed);
-    reject_or(verified, refusal, |refusal, topic| {
-        let mut headers = event_headers(verified, &Known::of(event));
-        say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(verified, parsed.payload(), topic, key, headers, &event.id)
-    })
-}
-
-/// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
-fn dead_letter(
-    verified: &Verified,
-    payload: &[u8],
-    topic: String,
-    key: String,
-    headers: Headers,
-    id: &EventId,
-) -> Message {
-    let deduplication_id = letter_id(verified.source(), id, payload);
-    message(verified, payload, topic, key, headers, deduplication_id)
-}
-
-fn letter_id(source: &Source, id: &EventId, body: &[u8]) -> Option<String> {
-    let fingerprint = Fingerprint::of(source.dedup_by, id, body);
-    deduplication_id(source, id, fingerprint).map(|id| id + "/dead_letter")
-}
-
 /// `source/id` or `source/id/hash`: every delivery that counts as the same has the same, on every replica.
-fn deduplication_id(
+pub(super) fn deduplication_id(
     source: &Source,
     id: &EventId,
     fingerprint: Option<Fingerprint>,
@@ -193,209 +161,7 @@ fn deduplication_id(
     }
 }
 
-/// The dead letter of a message that its broker finds too large; none where the source has no dead letters.
-pub(super) fn too_large(
-    source: &Source,
-    intended_broker: &str,
-    event_id: &EventId,
-    refused: &Message,
-) -> Option<(Addressed, Refusal)> {
-    let Otherwise::DeadLetter { broker, topic } = &source.on_invalid else {
-        return None;
-    };
-    let refusal = Refusal::invalid_event("", "is larger than its broker takes");
-    let mut message = refused.clone();
-    let intended = Intended {
-        broker: intended_broker.to_owned(),
-        topic: std::mem::replace(&mut message.destination, topic.clone()),
-    };
-    push_reason(&mut message.headers, source, &refusal, Some(&intended));
-    // An event and its copy may both be too large: each has a letter of its own.
-    message.deduplication_id =
-        letter_id(source, event_id, &message.body).map(|id| id + "/" + &id_part(&intended.topic));
-    let letter = Addressed {
-        broker: *broker,
-        message,
-    };
-    Some((letter, refusal))
-}
-
-/// Where an event would have gone.
-struct Intended {
-    broker: String,
-    topic: String,
-}
-
-/// The same of an event of which little is known: its bytes, and perhaps its id and type.
-pub(super) fn otherwise_unidentified(
-    verified: &Verified,
-    payload: &[u8],
-    unidentified: Unidentified,
-) -> Decision {
-    let Unidentified {
-        refusal,
-        event_id,
-        event_type,
-        time,
-    } = unidentified;
-    let generated = EventId::generate(verified.request().at());
-    let id = event_id.as_ref().unwrap_or(&generated);
-    let known = Known {
-        id,
-        id_origin: match event_id {
-            Some(_) => Origin::Provider,
-            None => Origin::Generated,
-        },
-        event_type: event_type.as_deref(),
-        time: time.as_deref(),
-        subject: None,
-    };
-    let verdict = reject_or(verified, refusal, |refusal, topic| {
-        let key = id.as_str().to_owned();
-        let mut headers = event_headers(verified, &known);
-        let intended = event_type
-            .as_deref()
-            .and_then(|event_type| intended_for_type(verified.source(), event_type));
-        say_why(&mut headers, verified, refusal, &key, intended.as_ref());
-        dead_letter(verified, payload, topic, key, headers, id)
-    });
-    // A dead letter's id is told; one that was made for nothing is not.
-    let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
-    let event_id = event_id.or_else(|| is_dead_letter.then_some(generated));
-    Decision {
-        event_id,
-        event_type,
-        verdict,
-    }
-}
-
-fn reject_or(
-    verified: &Verified,
-    refusal: Refusal,
-    letter: impl FnOnce(&Refusal, String) -> Message,
-) -> Verdict {
-    let source = verified.source();
-    let otherwise = match refusal {
-        Refusal::NoRoute { .. } => &source.on_unrouted,
-        // What is signed inside of the body says that nobody may take it for the provider's.
-        Refusal::MissingSignature | Refusal::InvalidSignature | Refusal::StaleTimestamp => {
-            &Otherwise::Reject
-        }
-        _ => &source.on_invalid,
-    };
-    match otherwise {
-        Otherwise::Reject => Verdict::Refuse(refusal),
-        Otherwise::Ignore => Verdict::Ignore,
-        Otherwise::DeadLetter { broker, topic } => {
-            let message = letter(&refusal, topic.clone());
-            let letter = Addressed {
-                broker: *broker,
-                message,
-            };
-            Verdict::DeadLetter { letter, refusal }
-        }
-    }
-}
-
-/// Why an event became a dead letter, and where it would have gone.
-fn say_why(
-    headers: &mut Headers,
-    verified: &Verified,
-    refusal: &Refusal,
-    key: &str,
-    intended: Option<&Intended>,
-) {
-    headers.push(Attribute::PARTITION_KEY, key);
-    push_reason(headers, verified.source(), refusal, intended);
-}
-
-fn push_reason(
-    headers: &mut Headers,
-    source: &Source,
-    refusal: &Refusal,
-    intended: Option<&Intended>,
-) {
-    headers.push(REASON, refusal.code());
-    headers.push_parts(DETAIL, &cut(&refusal.detail(), MAX_DETAIL_BYTES));
-    if let Refusal::InvalidEvent(violations) = refusal
-        && let Some(Violation { pointer, .. }) = violations.first()
-        && pointer.len() <= MAX_POINTER_BYTES
-    {
-        headers.push(POINTER, pointer);
-    }
-    headers.push(SOURCE_NAME, &source.name);
-    if let Some(Intended { broker, topic }) = intended {
-        headers.push(INTENDED_BROKER, broker);
-        headers.push(INTENDED_TOPIC, topic);
-    }
-}
-
-/// A text of ours within a bound, with a mark where it was cut.
-fn cut(text: &str, most: usize) -> [&[u8]; 2] {
-    const MARK: &str = "…";
-    if text.len() <= most {
-        return [text.as_bytes(), b""];
-    }
-    let mut end = most.saturating_sub(MARK.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let (kept, _) = text.as_bytes().split_at(end);
-    [kept, MARK.as_bytes()]
-}
-
-/// Where an event would have gone, if it can be told, and with which key.
-fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<Intended>, String) {
-    let event = parsed.event();
-    let fill = Fill {
-        event,
-        source: &source.name,
-        root: parsed.root(),
-    };
-    let destination = destination_of(source, &event.event_type);
-    let topic = destination.and_then(|destination| {
-        fill.topic(destination)
-            .ok()
-            .map(|topic| (destination, topic))
-    });
-    let key = destination
-        .and_then(|destination| destination.key.as_ref())
-        .and_then(|template| fill.key(template).ok());
-    let intended = topic.map(|(destination, topic)| Intended {
-        broker: destination.broker_name.clone(),
-        topic,
-    });
-    (
-        intended,
-        key.unwrap_or_else(|| default_key(event).to_owned()),
-    )
-}
-
-/// The same where no more than the type is known.
-fn intended_for_type(source: &Source, event_type: &str) -> Option<Intended> {
-    let destination = destination_of(source, event_type)?;
-    let topic = destination
-        .topic
-        .without_payload(event_type, &source.name)?;
-    destination.kind.check_destination(&topic).ok()?;
-    Some(Intended {
-        broker: destination.broker_name.clone(),
-        topic,
-    })
-}
-
-fn destination_of<'s>(source: &'s Source, event_type: &str) -> Option<&'s Destination> {
-    match source
-        .routes
-        .first_for(event_type)
-        .map(|route| &route.action)
-    {
-        Some(Action::Publish(forwarding)) => Some(&forwarding.to),
-        Some(Action::Ignore) | None => None,
-    }
-}
-
-fn message(
+pub(super) fn message(
     verified: &Verified,
     payload: &[u8],
     destination: String,
@@ -414,7 +180,7 @@ fn message(
 
 /// The provider's default: what the event is about, so that all about one thing stays in order; else the event's id.
 /// A subject that is too long for a key gets here for a dead letter only.
-fn default_key(event: &Event) -> &str {
+pub(super) fn default_key(event: &Event) -> &str {
     let named = event.key.as_deref().or(event.subject.as_deref());
     named
         .filter(|key| key.len() <= MAX_KEY_BYTES)
@@ -422,16 +188,16 @@ fn default_key(event: &Event) -> &str {
 }
 
 /// What is known of an event.
-struct Known<'e> {
-    id: &'e EventId,
-    id_origin: Origin,
-    event_type: Option<&'e str>,
-    time: Option<&'e str>,
-    subject: Option<&'e str>,
+pub(super) struct Known<'e> {
+    pub(super) id: &'e EventId,
+    pub(super) id_origin: Origin,
+    pub(super) event_type: Option<&'e str>,
+    pub(super) time: Option<&'e str>,
+    pub(super) subject: Option<&'e str>,
 }
 
 impl<'e> Known<'e> {
-    fn of(event: &'e Event) -> Self {
+    pub(super) fn of(event: &'e Event) -> Self {
         Self {
             id: &event.id,
             id_origin: event.id_origin,
@@ -444,7 +210,7 @@ impl<'e> Known<'e> {
 
 /// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that are forwarded.
 /// What exceeds its bound is left out: it is here for a dead letter only.
-fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
+pub(super) fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     let (source, request) = (verified.source(), verified.request());
     let mut headers = Headers::with_capacity(HEADERS, HEADER_BYTES);
     headers.push(EVENT_ID, known.id.as_str());
@@ -509,17 +275,17 @@ fn rfc_3339(time: SystemTime) -> String {
 }
 
 /// Fills templates in.
-struct Fill<'e, 'd> {
-    event: &'e Event,
-    source: &'e str,
-    root: Option<Node<'d>>,
+pub(super) struct Fill<'e, 'd> {
+    pub(super) event: &'e Event,
+    pub(super) source: &'e str,
+    pub(super) root: Option<Node<'d>>,
 }
 
 impl<'e, 'd> Fill<'e, 'd>
 where
     'd: 'e,
 {
-    fn topic(&self, destination: &Destination) -> Result<String, Refusal> {
+    pub(super) fn topic(&self, destination: &Destination) -> Result<String, Refusal> {
         let mut topic =
             String::with_capacity(destination.topic.as_str().len() + self.event.event_type.len());
         let parts = destination.topic.parts();
@@ -552,7 +318,7 @@ where
         Ok(topic)
     }
 
-    fn key(&self, template: &Template) -> Result<String, Refusal> {
+    pub(super) fn key(&self, template: &Template) -> Result<String, Refusal> {
         let mut key = String::new();
         for part in template.parts() {
             let (value, pointer) = self.value(part)?;

@@ -3,11 +3,11 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::refusal::Refusal;
+use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
 use crate::json::{Document, Fault, Node};
 use crate::printable::printable;
+use crate::providers::Scope;
 use crate::providers::mapping::{Content, Mapping};
-use crate::providers::{EventId, Identity, Origin, Scope, Unidentified};
 
 /// What an event says of itself.
 #[derive(Debug, Clone)]

@@ -1,25 +1,71 @@
 //! Step 7: messages go to their brokers; what the brokers say becomes a receipt or a refusal.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::answer::Accepted;
-use super::refusal::Refusal;
-use super::{Addressed, Delivery, encode};
+use super::dead_letter;
+use super::decision::{Addressed, Decision, Delivery, Verdict};
 use crate::bridge::Bridge;
-use crate::brokers::{Health, NotStored, Outcome, Reason, Receipt, Unknown};
-use crate::config::{Position, Source};
-use crate::providers::EventId;
+use crate::bridge::observe::{Attempt, Observed};
+use crate::brokers::{Health, Message, NotStored, Outcome, Reason, Receipt, Unknown};
+use crate::config::{BrokerId, Position, Source};
+use crate::event::Refusal;
+use crate::flow::duplicates::{self, Claim};
 
-/// What a message is published for.
-pub(super) struct Use<'a> {
-    pub(super) source: &'a Source,
-    /// The route; none for a dead letter.
-    pub(super) route: Option<Position>,
-    pub(super) event_type: &'a str,
-    pub(super) event_id: Option<&'a EventId>,
+/// Publishes what is to be published of an event. A 2xx needs the proof that this returns.
+pub(super) async fn publish<'d>(
+    bridge: &Bridge,
+    source: &Source,
+    decision: &'d Decision,
+    deadline: Instant,
+) -> (Result<Accepted, Refusal>, Observed<'d>) {
+    let mut observed = Observed {
+        event_id: decision.event_id.as_ref(),
+        event_type: decision.event_type.as_deref().unwrap_or_default(),
+        attempts: Vec::new(),
+        dead_lettered: Vec::new(),
+    };
+    let result = match &decision.verdict {
+        Verdict::Ignore => Ok(Accepted::Ignored),
+        Verdict::Refuse(refusal) => Err(refusal.clone()),
+        // Not remembered: after a fix, the same delivery must be able to take its right way.
+        Verdict::DeadLetter { letter, refusal } => {
+            observed.dead_lettered.push(Cow::Borrowed(refusal));
+            let attempt = attempt(bridge, letter, None, deadline).await;
+            let stored = stored_or_refused(&attempt.outcome);
+            observed.attempts.push(attempt);
+            stored.map(Accepted::DeadLettered)
+        }
+        Verdict::Publish { route, delivery } => {
+            let claim = match (bridge.window(source), delivery.fingerprint) {
+                (Some(window), Some(fingerprint)) => {
+                    match duplicates::claim(window, fingerprint, deadline).await {
+                        Ok(Claim::Stored(receipt)) => {
+                            return (Ok(Accepted::Duplicate(receipt)), observed);
+                        }
+                        Ok(Claim::Acquired(guard)) => Some(guard),
+                        Err(refusal) => return (Err(refusal), observed),
+                    }
+                }
+                _ => None,
+            };
+            let result = deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
+            if let Some(guard) = claim {
+                match &result {
+                    Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
+                    Err(refusal) => guard.settle(&Err(refusal.clone())),
+                    // Dead letters are not remembered.
+                    Ok(_) => drop(guard),
+                }
+            }
+            result
+        }
+    };
+    (result, observed)
 }
 
 /// Publishes an event and its copies. It is stored only when all of them are.
@@ -27,54 +73,70 @@ pub(super) struct Use<'a> {
 /// A message that its broker finds too large is refused for what it is: neither a fallback nor time would help it. It
 /// becomes a dead letter where the source has them. Without one the answer is 503, since the limit is an operator's to
 /// raise, and since Kafka refuses whole batches: a 4xx must not depend on who shared one.
-pub(super) async fn publish(
+async fn deliver<'d>(
     bridge: &Bridge,
-    use_of: &Use<'_>,
-    delivery: &Delivery,
+    source: &Source,
+    route: Position,
+    delivery: &'d Delivery,
+    observed: &mut Observed<'d>,
     deadline: Instant,
 ) -> Result<Accepted, Refusal> {
     if !delivery.copies.is_empty() {
-        // Large, and every request under way would keep room for it.
-        return Box::pin(publish_all(bridge, use_of, delivery, deadline)).await;
+        // Large, and every request in flight would keep room for it.
+        let delivering = deliver_with_copies(bridge, source, route, delivery, observed, deadline);
+        return Box::pin(delivering).await;
     }
-    let outcome = publish_with_fallback(bridge, use_of, delivery, deadline).await;
+    let (outcome, attempts) = publish_with_fallback(bridge, route, delivery, deadline).await;
+    observed.attempts = attempts;
     if is_too_large(&outcome) {
         let ended = vec![(&delivery.to, outcome)];
-        return Box::pin(dead_letter_too_large(bridge, use_of, ended, deadline)).await;
+        let replacing = replace_too_large(bridge, source, ended, observed, deadline);
+        return Box::pin(replacing).await;
     }
-    refuse_unstored(outcome).map(Accepted::Published)
+    stored_or_refused(&outcome).map(Accepted::Published)
 }
 
-async fn publish_all(
+async fn deliver_with_copies<'d>(
     bridge: &Bridge,
-    use_of: &Use<'_>,
-    delivery: &Delivery,
+    source: &Source,
+    route: Position,
+    delivery: &'d Delivery,
+    observed: &mut Observed<'d>,
     deadline: Instant,
 ) -> Result<Accepted, Refusal> {
     // Otherwise each of the sender's retries would add a copy where the event is stored already.
     if let Some(Addressed { broker, message }) = out_of_reach(bridge, delivery) {
         let detail = "the broker is down, so none of the event's other copies is published either";
         let outcome = Outcome::not_stored(Reason::Disconnected, detail);
-        let outcome = bridge.note_outcome(*broker, message, outcome);
-        return refuse_unstored(outcome).map(Accepted::Published);
+        let refused = stored_or_refused(&outcome);
+        observed.attempts.push(Attempt {
+            broker: *broker,
+            message: Cow::Borrowed(message),
+            route: Some(route),
+            outcome,
+            duration: None,
+        });
+        return refused.map(Accepted::Published);
     }
-    let first = publish_with_fallback(bridge, use_of, delivery, deadline);
-    let copies = join_all(
-        delivery
-            .copies
-            .iter()
-            .map(|copy| attempt(bridge, use_of, copy, deadline)),
-    );
-    let (first, copies) = tokio::join!(first, copies);
-    let ended = std::iter::once((&delivery.to, first)).chain(delivery.copies.iter().zip(copies));
-    dead_letter_too_large(bridge, use_of, ended.collect(), deadline).await
+    let first = publish_with_fallback(bridge, route, delivery, deadline);
+    let copies = delivery.copies.iter();
+    let copies = join_all(copies.map(|copy| attempt(bridge, copy, Some(route), deadline)));
+    let ((outcome, attempts), copies) = tokio::join!(first, copies);
+    let mut ended = vec![(&delivery.to, outcome)];
+    observed.attempts = attempts;
+    for (copy, attempt) in delivery.copies.iter().zip(copies) {
+        ended.push((copy, attempt.outcome.clone()));
+        observed.attempts.push(attempt);
+    }
+    replace_too_large(bridge, source, ended, observed, deadline).await
 }
 
 /// Puts dead letters in the place of messages that are too large, where everything else is stored.
-async fn dead_letter_too_large(
+async fn replace_too_large(
     bridge: &Bridge,
-    use_of: &Use<'_>,
+    source: &Source,
     ended: Vec<(&Addressed, Outcome)>,
+    observed: &mut Observed<'_>,
     deadline: Instant,
 ) -> Result<Accepted, Refusal> {
     let is_settled =
@@ -82,29 +144,27 @@ async fn dead_letter_too_large(
     let may_be_replaced = ended.iter().all(|(_, outcome)| is_settled(outcome))
         // Past the deadline what is certain now would be in doubt.
         && Instant::now() < deadline;
-    let use_of = Use {
-        source: use_of.source,
-        route: None,
-        event_type: use_of.event_type,
-        event_id: use_of.event_id,
-    };
     let mut has_letter = false;
     let mut outcomes = Vec::with_capacity(ended.len());
     for (addressed, outcome) in ended {
         let intended = &bridge.config().broker(addressed.broker).name;
         let letter = if may_be_replaced && is_too_large(&outcome) {
-            use_of.event_id.and_then(|event_id| {
-                encode::too_large(use_of.source, intended, event_id, &addressed.message)
+            observed.event_id.and_then(|event_id| {
+                dead_letter::for_too_large(source, intended, event_id, &addressed.message)
             })
         } else {
             None
         };
         outcomes.push(match letter {
             None => outcome,
-            Some((letter, refusal)) => {
+            Some((Addressed { broker, message }, refusal)) => {
                 has_letter = true;
-                bridge.note_dead_letter(use_of.source, &refusal, use_of.event_id);
-                attempt(bridge, &use_of, &letter, deadline).await
+                observed.dead_lettered.push(Cow::Owned(refusal));
+                let message = Cow::Owned(message);
+                let attempt = attempt_message(bridge, broker, message, None, deadline).await;
+                let outcome = attempt.outcome.clone();
+                observed.attempts.push(attempt);
+                outcome
             }
         });
     }
@@ -113,7 +173,7 @@ async fn dead_letter_too_large(
     } else {
         Accepted::Published
     };
-    all_stored(outcomes.into_iter()).map(accepted)
+    all_stored(&outcomes).map(accepted)
 }
 
 fn is_too_large(outcome: &Outcome) -> bool {
@@ -134,105 +194,109 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
         .find(|addressed| is_down(addressed))
 }
 
-/// Publishes one message to its only broker.
-pub(super) async fn publish_one(
-    bridge: &Bridge,
-    use_of: &Use<'_>,
-    addressed: &Addressed,
-    deadline: Instant,
-) -> Result<Receipt, Refusal> {
-    refuse_unstored(attempt(bridge, use_of, addressed, deadline).await)
-}
-
+/// Publishes an event to its broker, or to its fallback: the outcome, and the attempts that led to it.
+///
 /// The second broker gets the message only when the first certainly does not have it, and while there is time. A message
 /// that is too large for the first is not passed over to one that may have a higher limit: the fallback is for outages,
 /// and the event would have to come back.
-async fn publish_with_fallback(
+async fn publish_with_fallback<'d>(
     bridge: &Bridge,
-    use_of: &Use<'_>,
-    delivery: &Delivery,
+    route: Position,
+    delivery: &'d Delivery,
     deadline: Instant,
-) -> Outcome {
-    let Some(fallback) = &delivery.fallback else {
-        return attempt(bridge, use_of, &delivery.to, deadline).await;
-    };
+) -> (Outcome, Vec<Attempt<'d>>) {
+    let mut attempts = Vec::with_capacity(1);
     // A broker that is known to be down would take all of the time to say so. One that lacks the destination says so immediately.
-    if !matches!(
-        bridge.broker(delivery.to.broker).connection_health(),
-        Health::Down(_)
-    ) {
-        let outcome = attempt(bridge, use_of, &delivery.to, deadline).await;
+    let is_skipped = delivery.fallback.is_some()
+        && matches!(
+            bridge.broker(delivery.to.broker).connection_health(),
+            Health::Down(_)
+        );
+    if !is_skipped {
+        let first = attempt(bridge, &delivery.to, Some(route), deadline).await;
+        let outcome = first.outcome.clone();
+        attempts.push(first);
         // Past the deadline nobody would learn what the second one says: what is certain now would be in doubt.
-        if !matches!(outcome, Outcome::NotStored(_))
+        if delivery.fallback.is_none()
+            || !matches!(outcome, Outcome::NotStored(_))
             || is_too_large(&outcome)
             || deadline <= Instant::now()
         {
-            return outcome;
+            return (outcome, attempts);
         }
     }
-    let outcome = attempt(bridge, use_of, fallback, deadline).await;
+    let Some(fallback) = &delivery.fallback else {
+        return (Outcome::unknown(Reason::Other, "not published"), attempts);
+    };
+    let second = attempt(bridge, fallback, Some(route), deadline).await;
+    let mut outcome = second.outcome.clone();
+    attempts.push(second);
     if is_too_large(&outcome) {
         // The first one may take it when it is back.
         let detail = "the broker is not available, and the fallback takes no message this large";
-        return Outcome::not_stored(Reason::Disconnected, detail);
+        outcome = Outcome::not_stored(Reason::Disconnected, detail);
     }
-    outcome
+    (outcome, attempts)
 }
 
-async fn attempt(
+async fn attempt<'d>(
     bridge: &Bridge,
-    use_of: &Use<'_>,
-    addressed: &Addressed,
+    addressed: &'d Addressed,
+    route: Option<Position>,
     deadline: Instant,
-) -> Outcome {
-    let Addressed { broker, message } = addressed;
-    let Some(_share) = bridge.share(*broker).take(message.body.len()) else {
-        return bridge.note_outcome(
-            *broker,
-            message,
-            Outcome::not_stored(
-                Reason::QueueFull,
-                "the broker's share of what may be under way is used up",
-            ),
-        );
-    };
-    let started = Instant::now();
-    let outcome = bridge.broker(*broker).publish(message, deadline).await;
-    bridge.note_publish(*broker, started.elapsed());
-    // A stream that had it already has not stored it once more.
-    if matches!(outcome, Outcome::Stored(receipt) if !receipt.is_duplicate()) {
-        bridge.note_stored(
-            use_of.source,
-            use_of.route,
-            *broker,
-            use_of.event_type,
-            &message.destination,
-        );
-    }
-    bridge.note_outcome(*broker, message, outcome)
+) -> Attempt<'d> {
+    let message = Cow::Borrowed(&addressed.message);
+    attempt_message(bridge, addressed.broker, message, route, deadline).await
 }
 
-fn refuse_unstored(outcome: Outcome) -> Result<Receipt, Refusal> {
+async fn attempt_message<'d>(
+    bridge: &Bridge,
+    broker: BrokerId,
+    message: Cow<'d, Message>,
+    route: Option<Position>,
+    deadline: Instant,
+) -> Attempt<'d> {
+    let (outcome, duration) = match bridge.share(broker).take(message.body.len()) {
+        Some(_share) => {
+            let started = Instant::now();
+            let outcome = bridge.broker(broker).publish(&message, deadline).await;
+            (outcome, Some(started.elapsed()))
+        }
+        None => {
+            let detail = "the broker's share of what may be in flight is used up";
+            (Outcome::not_stored(Reason::QueueFull, detail), None)
+        }
+    };
+    Attempt {
+        broker,
+        message,
+        route,
+        outcome,
+        duration,
+    }
+}
+
+fn stored_or_refused(outcome: &Outcome) -> Result<Receipt, Refusal> {
     match outcome {
-        Outcome::Stored(receipt) => Ok(receipt),
+        Outcome::Stored(receipt) => Ok(*receipt),
         Outcome::NotStored(NotStored {
             reason: Reason::QueueFull,
             ..
         }) => Err(Refusal::Overloaded),
         Outcome::NotStored(NotStored { reason, .. }) => Err(Refusal::BrokerUnavailable {
-            retry_after: retry_after(reason),
-            cause: cause(reason),
+            retry_after: retry_after(*reason),
+            cause: cause(*reason),
         }),
         Outcome::Unknown(Unknown { .. }) => Err(Refusal::PublishTimeout),
     }
 }
 
 /// "Certainly not stored" is true only where no broker has anything of the event.
-fn all_stored(outcomes: impl Iterator<Item = Outcome>) -> Result<Receipt, Refusal> {
+fn all_stored(outcomes: &[Outcome]) -> Result<Receipt, Refusal> {
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut refusals = Vec::new();
     for outcome in outcomes {
-        match refuse_unstored(outcome) {
+        match stored_or_refused(outcome) {
             Ok(receipt) => receipts.push(receipt),
             Err(refusal) => refusals.push(refusal),
         }
@@ -250,7 +314,7 @@ fn all_stored(outcomes: impl Iterator<Item = Outcome>) -> Result<Receipt, Refusa
     }
 }
 
-/// What only a person can cure takes longer.
+/// A cause that only a person can remove takes longer.
 fn retry_after(reason: Reason) -> Duration {
     Duration::from_secs(match reason {
         Reason::Disconnected
@@ -295,7 +359,7 @@ mod tests {
     }
 
     fn of_all(outcomes: Vec<Outcome>) -> Result<bool, &'static str> {
-        all_stored(outcomes.into_iter())
+        all_stored(&outcomes)
             .map(Receipt::is_duplicate)
             .map_err(|refusal| refusal.code())
     }

@@ -15,11 +15,11 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::client::client_address;
-use super::refusal::Refusal;
 use super::socket::Activity;
 use super::verify::{refuse, verify_head};
 use crate::bridge::Bridge;
 use crate::config::Source;
+use crate::event::Refusal;
 use crate::providers::Scope;
 use crate::providers::handshake::Reply;
 use crate::providers::request::Request as Signed;

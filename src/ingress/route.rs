@@ -1,8 +1,8 @@
 //! Step 5: the first route that takes the event's type.
 
 use super::parse::Event;
-use super::refusal::Refusal;
 use crate::config::{Action, Forwarding, Position, Source};
+use crate::event::Refusal;
 
 /// What a route does with an event.
 #[derive(Debug)]

@@ -1,17 +1,19 @@
 //! Steps 2 to 6 together, on configurations as users write them.
 
 use std::path::PathBuf;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::*;
-use crate::brokers::Kind;
+use crate::brokers::{Kind, Message};
 use crate::config::{Config, ConfigFile, Origin};
+use crate::event::{Identity, Unidentified};
 use crate::json::Node;
 use crate::providers::mapping::Hook;
-use crate::providers::{Identity, Unidentified, synq};
+use crate::providers::synq;
 
 const LEAST: &str = r#"
 [brokers.main]
@@ -410,7 +412,7 @@ topic = "{}"
     };
     let source = &config.sources[0];
     let event_id = decision.event_id.as_ref().unwrap();
-    let letter = encode::too_large(source, &name, event_id, &delivery.to.message);
+    let letter = dead_letter::for_too_large(source, &name, event_id, &delivery.to.message);
     let (letter, _) = letter.unwrap();
     let message = letter.message;
     // As librdkafka and async-nats write them, with the longest variable-length numbers.

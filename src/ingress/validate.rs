@@ -1,8 +1,8 @@
 //! Step 4: the source's JSON Schema.
 
 use super::parse::Parsed;
-use super::refusal::Refusal;
 use crate::config::Source;
+use crate::event::Refusal;
 
 pub(super) fn validate(source: &Source, parsed: &Parsed<'_>) -> Result<(), Refusal> {
     match (&source.schema, parsed.root()) {

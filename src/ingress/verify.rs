@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::receive::Received;
-use super::refusal::Refusal;
 use crate::config::Source;
+use crate::event::Refusal;
 use crate::providers::keys::Key;
 use crate::providers::{Request, Scope, Unverified};
 

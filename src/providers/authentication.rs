@@ -17,9 +17,10 @@ use super::scheme::{
 };
 use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Text};
-use crate::config::{Secret, Section};
-use crate::ingress::Refusal;
+use crate::event::Refusal;
 use crate::json::Pointer;
+use crate::secret::Secret;
+use crate::table::Section;
 
 /// The longest time that a request may be old.
 const MAX_TOLERANCE: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::request::Request;
 use super::scheme::Unverified;
-use crate::config::Secret;
+use crate::secret::Secret;
 
 /// Where the secret is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::keys::Key;
 use super::outbound::{self, Budget};
 use super::request::{Ambiguous, Scope};
 use super::text::Text;
-use crate::ingress::Refusal;
+use crate::event::Refusal;
 use crate::json::Pointer;
 
 /// What makes a request a handshake, and how it is answered.

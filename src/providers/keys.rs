@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 use webpki::RawPublicKeyEntity;
 use zeroize::Zeroizing;
 
-use crate::config::Secret;
+use crate::secret::Secret;
 
 /// A signature algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::request::{Ambiguous, Form, Scope};
 use super::text::{Choice, Text};
-use super::{EventId, Identity, Origin, Unidentified};
-use crate::ingress::Refusal;
+use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
 use crate::json::{Document, Kind, Node, Pointer, is_date_time};
 
 /// What a body is read as.

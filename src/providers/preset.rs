@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::authentication::{Authentication, read_authentication};
 use super::hooks;
-use crate::config::{Reading, Section};
+use crate::table::{Reading, Section};
 
 /// A preset as it was compiled in.
 #[derive(Debug, Clone, Copy)]

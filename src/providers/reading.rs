@@ -6,8 +6,8 @@ use super::handshake::{Answer, Body, Condition, Handshake, JsonValue};
 use super::hooks;
 use super::mapping::{BodyKind, Mapping, Split, TimeUnit};
 use super::text::{Alternative, Choice, Text};
-use crate::config::{Section, WordOrSection};
 use crate::json::Pointer;
+use crate::table::{Section, WordOrSection};
 
 /// Reads a template. The outer `None` means that there is none, the inner that it was reported.
 pub(super) fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Option<Text>> {

@@ -424,7 +424,7 @@ mod tests {
 
     fn scheme() -> Scheme {
         let name = HeaderName::from_static("x-signature");
-        let secret = crate::config::Secret::new("a secret of ours".to_owned()).unwrap();
+        let secret = crate::secret::Secret::new("a secret of ours".to_owned()).unwrap();
         let key = Key::prepare(Algorithm::HmacSha256, &secret, Encoding::Text, "").unwrap();
         Scheme {
             signature: Placement {

@@ -14,7 +14,7 @@ use super::credentials::Credential;
 use super::keys::{Algorithm, Encoding, Key};
 use super::request::{Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
-use crate::config::Secret;
+use crate::secret::Secret;
 
 /// The reason why a request cannot be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,11 +18,12 @@ use std::time::SystemTime;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use hookbridge::config::{Config, ConfigFile, Origin, Secret, Source};
+use hookbridge::config::{Config, ConfigFile, Origin, Source};
 use hookbridge::ingress::{Received, decide, verify};
 use hookbridge::json::{Document, Schema};
 use hookbridge::providers::sign::{Unsigned, sign};
 use hookbridge::providers::{Request, Scope, synq};
+use hookbridge::secret::Secret;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Uri};
 

@@ -8,8 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
 use super::{Settings, describe};
-use crate::brokers::Kind;
 use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected, Verdict};
+use crate::brokers::kind::Kind;
 
 /// Inspects each topic once.
 ///

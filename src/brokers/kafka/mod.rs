@@ -6,7 +6,6 @@
 mod durability;
 mod health;
 mod metadata;
-mod names;
 mod options;
 mod outcome;
 mod producers;
@@ -39,14 +38,16 @@ use tokio::time::Instant;
 use super::durability::Attention;
 use super::outcome::{NotStored, Outcome, Reason, Unknown};
 use super::waiters::{Ticket, Waiter, Waiters};
-use super::{Health, Kind, Limits, Message, StartError};
-use crate::metrics::BrokerMetrics;
+use crate::brokers::error::StartError;
+use crate::brokers::health::{Health, Limits};
+use crate::brokers::kind::Kind;
+use crate::brokers::message::Message;
+use crate::brokers::meter::Meter;
 use health::Watch;
 use producers::Company;
 use supervisor::Supervisor;
 
 pub(in crate::brokers) use durability::look;
-pub(in crate::brokers) use names::{check_topic, check_value};
 pub(in crate::brokers) use reach::reach;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
@@ -78,7 +79,7 @@ impl Kafka {
         settings: &Settings,
         limits: Limits,
         topics: Vec<String>,
-        metrics: Arc<BrokerMetrics>,
+        metrics: Arc<Meter>,
     ) -> Result<Self, StartError> {
         let waiters = Waiters::new(limits.max_in_flight);
         let watch = Arc::new(Watch::new(name, topics, settings.advice()));
@@ -316,7 +317,7 @@ fn opaque(ticket: Ticket) -> usize {
 struct Reports {
     waiters: Arc<Waiters>,
     watch: Arc<Watch>,
-    metrics: Arc<BrokerMetrics>,
+    metrics: Arc<Meter>,
 }
 
 impl ClientContext for Reports {

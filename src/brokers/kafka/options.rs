@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use zeroize::Zeroizing;
 
-use crate::config::Section;
+use crate::table::Section;
 
 /// Properties that can't be set, and why.
 const REFUSED: [(&[&str], &str); 14] = [

@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use super::{Reports, Settings};
-use crate::brokers::Limits;
+use crate::brokers::health::Limits;
 
 /// So many messages under way are worth the wait: fewer senders, who each wait for an answer before they send again, would send
 /// less for it. A batch's acknowledgement leaves but a few of many senders' messages under way, and is no reason to change.

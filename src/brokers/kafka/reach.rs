@@ -7,8 +7,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use super::metadata::{Cluster as _, Fault, Surveyed, survey};
 use super::trial::{Trial, Verdict};
 use super::{Settings, describe};
-use crate::brokers::Limits;
 use crate::brokers::durability::{Finding, Verdict as Durability};
+use crate::brokers::health::Limits;
 
 /// How long a connection to any broker may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(7);

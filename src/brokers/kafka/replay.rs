@@ -10,7 +10,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::subscription::delivered;
 use super::{Settings, describe, rights};
-use crate::brokers::{Delivered, ReplayError};
+use crate::brokers::delivered::Delivered;
+use crate::brokers::error::ReplayError;
 
 /// How long the cluster may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

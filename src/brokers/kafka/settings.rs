@@ -10,8 +10,10 @@ use zeroize::Zeroizing;
 
 use super::health::Advice;
 use super::options;
-use crate::brokers::{Kind, Limits, hide_user_info};
-use crate::config::Section;
+use crate::brokers::health::Limits;
+use crate::brokers::kind::Kind;
+use crate::secret::hide_user_info;
+use crate::table::Section;
 
 /// What the bridge's own time-out has over librdkafka's, so that the client's word, which tells "certainly not stored"
 /// from "perhaps", comes first. librdkafka looks for messages that are too old once a second, and between two attempts to

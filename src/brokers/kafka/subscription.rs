@@ -8,7 +8,8 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Settings, describe, rights};
-use crate::brokers::{Delivered, From, SubscribeError};
+use crate::brokers::delivered::{Delivered, From};
+use crate::brokers::error::SubscribeError;
 
 /// How long the cluster may take to say where the topics' partitions are.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,12 +9,12 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::health::INTERVAL;
 use super::metadata::Cluster as _;
-use super::outcome;
 use super::producers::Producers;
 use super::trial::{Trial, Verdict};
-use super::{Reports, Settings, describe};
+use super::{Reports, Settings, describe, outcome};
+use crate::brokers::error::StartError;
+use crate::brokers::health::{Health, Limits};
 use crate::brokers::outcome::Restart;
-use crate::brokers::{Health, Limits, StartError};
 use crate::task;
 
 /// Between replacements: at first, and at most.

@@ -16,7 +16,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::{Settings, outcome};
-use crate::brokers::Limits;
+use crate::brokers::health::Limits;
 
 /// How often a trial looks whether it has its answer.
 const STEP: Duration = Duration::from_millis(50);

@@ -24,11 +24,11 @@ use super::outcome::of_answer;
 use super::pace::Pace;
 use super::refusals::{Refusals, Summary, Violation};
 use super::settings::{Acknowledgement, Settings};
-use crate::brokers::Health;
 use crate::brokers::durability::Attention;
+use crate::brokers::health::Health;
+use crate::brokers::meter::Meter;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
-use crate::metrics::BrokerMetrics;
 use crate::task;
 use crate::telemetry::{Gate, shorten};
 
@@ -328,7 +328,7 @@ pub(super) struct Shared {
     pub(super) refusals: Refusals,
     /// The server that the client is trying to reach.
     trying: Mutex<Option<(String, u16)>>,
-    metrics: Arc<BrokerMetrics>,
+    metrics: Arc<Meter>,
     /// The number of the connection that counts.
     current: AtomicU64,
     broken: Mutex<Option<Restart>>,
@@ -340,7 +340,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(name: &str, max_in_flight: usize, metrics: Arc<BrokerMetrics>) -> Self {
+    pub(super) fn new(name: &str, max_in_flight: usize, metrics: Arc<Meter>) -> Self {
         Self {
             name: name.to_owned(),
             waiters: Waiters::new(max_in_flight),

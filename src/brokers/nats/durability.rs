@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use super::session::Session;
 use super::settings::{Acknowledgement, Settings};
-use crate::brokers::Kind;
 use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected};
+use crate::brokers::kind::Kind;
 
 /// Deliveries may come again for about half an hour (SYNQ's).
 const RETRY_HORIZON: Duration = Duration::from_secs(35 * 60);

@@ -6,7 +6,8 @@ use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-use crate::brokers::{Kind, Message};
+use crate::brokers::kind::Kind;
+use crate::brokers::message::Message;
 
 /// NATS binding 1.0.2 section 3.1.3.2: space, double quote, percent and whatever is not printable ASCII are encoded.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
@@ -36,7 +37,7 @@ pub(super) fn headers(message: &Message) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::brokers::{Attribute, Headers};
+    use crate::brokers::message::{Attribute, Headers};
     use proptest::prelude::*;
 
     fn message(value: &str) -> Message {

@@ -11,7 +11,6 @@ mod credentials;
 mod durability;
 mod failure;
 mod headers;
-mod names;
 mod outbox;
 mod outcome;
 mod pace;
@@ -33,8 +32,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::durability::{Attention, Finding};
 use super::outcome::{Outcome, Reason};
-use super::{Health, Limits, Message, StartError};
-use crate::metrics::BrokerMetrics;
+use crate::brokers::error::StartError;
+use crate::brokers::health::{Health, Limits};
+use crate::brokers::message::Message;
+use crate::brokers::meter::Meter;
 use crate::task;
 use connection::{Connection, Shared};
 use outbox::Parcel;
@@ -42,7 +43,6 @@ use settings::Acknowledgement;
 use subjects::Subjects;
 
 pub(in crate::brokers) use durability::look;
-pub(in crate::brokers) use names::{check_subject, check_value};
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
@@ -85,7 +85,7 @@ impl Nats {
         name: &str,
         settings: &Settings,
         limits: Limits,
-        metrics: Arc<BrokerMetrics>,
+        metrics: Arc<Meter>,
     ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared::new(name, limits.max_in_flight, metrics));
         let first = Connection::open(settings, &shared)

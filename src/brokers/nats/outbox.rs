@@ -17,7 +17,7 @@ use super::connection::{Proof, Shared};
 use super::headers::headers;
 use super::refusals::mark;
 use super::settings::Acknowledgement;
-use crate::brokers::Message;
+use crate::brokers::message::Message;
 use crate::brokers::outcome::{Outcome, Reason, Restart};
 use crate::brokers::waiters::Ticket;
 use crate::task;

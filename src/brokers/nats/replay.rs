@@ -12,7 +12,8 @@ use futures_util::StreamExt as _;
 use super::Settings;
 use super::session::Session;
 use super::subscription::{delivered, stream_of};
-use crate::brokers::{Delivered, ReplayError};
+use crate::brokers::delivered::Delivered;
+use crate::brokers::error::ReplayError;
 
 /// How long the server may take to send the next message.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,7 +7,8 @@ use async_nats::{AuthError, ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
 
 use super::credentials;
-use crate::config::{Secret, Section};
+use crate::secret::Secret;
+use crate::table::Section;
 
 /// How often the server is asked whether it is still there; three silences end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::durability::NO_ACK;
-use crate::brokers::Health;
 use crate::brokers::durability::{EXISTS, Finding, INSPECTED, Verdict};
+use crate::brokers::health::Health;
 use crate::brokers::outcome::{Outcome, Reason};
 
 /// How long nothing is sent to a subject without a stream that somebody listens to and nobody acknowledges.

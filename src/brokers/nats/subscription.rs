@@ -9,7 +9,8 @@ use futures_util::stream::{BoxStream, SelectAll};
 
 use super::Settings;
 use super::session::Session;
-use crate::brokers::{Delivered, From, SubscribeError};
+use crate::brokers::delivered::{Delivered, From};
+use crate::brokers::error::SubscribeError;
 
 /// Messages of some subjects.
 pub struct Subscription {

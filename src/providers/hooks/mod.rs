@@ -1,6 +1,6 @@
 //! What no data can describe. Everything else about these providers is in their presets.
 
-pub(super) mod sns;
+pub(crate) mod sns;
 
 use super::authentication::ReadVerifier;
 use super::mapping::Hook;

@@ -4,8 +4,7 @@
 //! `issue`, `incident` or `ping`, and `event_type` says which type it is. Everything that is not needed here is the
 //! schema's to judge.
 
-use super::super::{EventId, Identity, Origin, Unidentified};
-use crate::ingress::Refusal;
+use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
 use crate::json::{Kind, Node, is_date_time};
 
 /// A field's name in both of protobuf JSON's spellings.

@@ -11,7 +11,8 @@ use ring::hmac;
 use super::super::authentication::{Authentication, read_authentication};
 use super::super::sign::{Unsigned, sign};
 use super::super::{Request, Scope, Unverified};
-use crate::config::{Reading, Secret, Section};
+use crate::secret::Secret;
+use crate::table::{Reading, Section};
 
 const BODY: &[u8] = br#"{"event_id":"1"}"#;
 /// `openssl dgst -sha256 -hmac whs_example` of `1795132800.` and [`BODY`].

@@ -6,7 +6,7 @@
 mod certificate;
 mod store;
 #[cfg(test)]
-pub(in crate::providers) mod tests;
+pub(crate) mod tests;
 mod url;
 
 use std::borrow::Cow;
@@ -26,9 +26,10 @@ use super::super::handshake::Errand;
 use super::super::request::{Request, Scope};
 use super::super::scheme::{Tolerance, Unit, Unverified};
 use super::super::sign::{SignError, Signed, Unsigned, write_time};
-use crate::config::{Secret, Section};
-use crate::ingress::Refusal;
+use crate::event::Refusal;
 use crate::json::{Document, Node};
+use crate::secret::Secret;
+use crate::table::Section;
 use crate::telemetry::Gate;
 
 use certificate::{Certificate, Version};
@@ -208,6 +209,11 @@ impl Sns {
             .map_err(|_| Unverified::InvalidSignature)?;
         let certificate_name = url::certificate_name(&url).ok_or(Unverified::InvalidSignature)?;
         let signed = signed_text(|name| text(message, name)).ok_or(Unverified::InvalidSignature)?;
+        // What is no text is not signed, and must not be taken for an absent one.
+        let subject = message.get("Subject").filter(|subject| !subject.is_null());
+        if subject.is_some_and(|subject| subject.as_str().is_none()) {
+            return Err(Unverified::InvalidSignature);
+        }
         if !self.is_of_topic(message) {
             return Err(Unverified::Unauthorized);
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::super::super::outbound::{self, Budget, GetError};
 use super::certificate::Certificate;
-use crate::config::Section;
+use crate::table::Section;
 
 /// The largest number of certificates in a folder, and of fetched ones. SNS has one or two per region at a time.
 const MAX_CERTIFICATES: usize = 64;

@@ -13,17 +13,16 @@ use tokio::sync::Notify;
 
 use super::store::{Fetched, Pinned};
 use super::*;
-use crate::config::Config;
 use crate::providers::outbound::GetError;
 
 const TOPIC: &str = "arn:aws:sns:eu-central-1:111122223333:orders";
 const FILE: &str = "SimpleNotificationService-example.pem";
 
 /// Signs as SNS does, with a key that was made for the test.
-pub(in crate::providers) struct Tester(PathBuf);
+pub(crate) struct Tester(PathBuf);
 
 impl Tester {
-    pub(in crate::providers) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = format!("hookbridge-sns-{}-{name}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(folder.join("certificates")).unwrap();
@@ -50,7 +49,7 @@ impl Tester {
         Self(folder)
     }
 
-    pub(in crate::providers) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         std::fs::read_to_string(self.0.join("key.pem")).unwrap()
     }
 
@@ -63,7 +62,7 @@ impl Tester {
     }
 
     /// The keys of a source that trusts it.
-    pub(in crate::providers) fn keys(&self) -> Value {
+    pub(crate) fn keys(&self) -> Value {
         json!({ "topic_arns": [TOPIC], "certificates": self.folder() })
     }
 
@@ -199,6 +198,16 @@ fn a_message_is_verified_by_the_certificate_that_it_names_and_by_no_other() {
         judge(&verifier, twice.as_bytes(), now),
         Err(Unverified::InvalidSignature)
     );
+    // Nobody signed this Subject.
+    for subject in [json!(1), json!(true), json!(["x"]), json!({})] {
+        let body = changed(&body, |message| message["Subject"] = subject);
+        assert_eq!(
+            judge(&verifier, &body, now),
+            Err(Unverified::InvalidSignature)
+        );
+    }
+    let body = changed(&body, |message| message["Subject"] = Value::Null);
+    assert_eq!(judge(&verifier, &body, now), Ok(None));
     let foreign = Sns {
         topics: vec!["arn:aws:sns:eu-central-1:1:x".to_owned()],
         ..pinning(&tester)
@@ -390,83 +399,4 @@ async fn nobody_can_make_the_bridge_fetch_more_than_a_few_certificates() {
         );
     }
     assert!(count.load(Ordering::Relaxed) <= 64);
-}
-
-#[test]
-fn a_source_must_say_whose_topics_and_which_certificates() {
-    let tester = Tester::new("configuration");
-    let load = |keys: Value| {
-        let values = json!({
-            "brokers": { "main": { "kind": "nats", "servers": "nats://localhost:4222" } },
-            "sources": { "aws-sns": keys },
-            "routes": [{ "topic": "t" }],
-        });
-        let config = Config::from_values(values.as_object().cloned().unwrap());
-        match config {
-            Ok(config) => config
-                .warnings
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; "),
-            Err(problems) => problems.to_string(),
-        }
-    };
-    assert_eq!(load(tester.keys()), "");
-    assert_eq!(
-        load(json!({ "topic_arns": TOPIC, "fetch_certificates": true })),
-        ""
-    );
-    let empty = tester.0.join("empty");
-    std::fs::create_dir_all(&empty).unwrap();
-    let broken = tester.0.join("broken");
-    std::fs::create_dir_all(&broken).unwrap();
-    std::fs::write(broken.join("a.pem"), "x").unwrap();
-    for (keys, words) in [
-        (json!({}), "lacks `topic_arns`"),
-        (json!({ "topic_arns": [] }), "lacks `topic_arns`"),
-        (
-            json!({ "topic_arns": TOPIC }),
-            "`fetch_certificates = true`",
-        ),
-        (
-            json!({ "topic_arns": "arn:aws:sns:*:*:*", "fetch_certificates": true }),
-            "not the ARN of one topic",
-        ),
-        (
-            json!({ "topic_arns": "orders", "fetch_certificates": true }),
-            "not the ARN of one topic",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "certificates": "/nowhere" }),
-            "can't be read",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "certificates": empty }),
-            "has no PEM file",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "certificates": broken }),
-            "a.pem can't be used: it is not a PEM certificate",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "fetch_certificates": true, "tolerance": "5m" }),
-            "less than 2h",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "fetch_certificates": true, "secrets": ["0123456789abcdef"] }),
-            "has no effect",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "fetch_certificates": true, "scheme": "v1" }),
-            "is none of v2",
-        ),
-        (
-            json!({ "topic_arns": TOPIC, "fetch_certificates": true, "confirm": true }),
-            "keys of this preset: certificates, confirm_subscriptions, fetch_certificates, topic_arns",
-        ),
-    ] {
-        let found = load(keys.clone());
-        assert!(found.contains(words), "{keys}: {found}");
-    }
 }

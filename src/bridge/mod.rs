@@ -1,22 +1,26 @@
 //! One configuration at work: its brokers' clients, and the handles of its metrics. A request holds one [`Bridge`] from its
 //! first step to its last, so it sees no other configuration's.
 
+mod inspection;
+pub mod live;
+pub(crate) mod observe;
+mod process;
+mod readiness;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::brokers::{Broker, Health, Message, NotStored, Outcome, StartError, Unknown};
-use crate::config::{BrokerId, Config, NamedBroker, Position, ReadyWhen, Source};
-use crate::ingress::duplicates::Window;
-use crate::ingress::{Permits, Refusal, RequestId, Share, Status};
-use crate::inspection::Inspection;
-use crate::metrics::{BrokerMetrics, Handles, SourceMetrics, unix_seconds};
-use crate::process::Process;
-use crate::providers::{DedupBy, EventId};
-use crate::telemetry::shorten;
+use crate::bridge::inspection::Inspection;
+use crate::bridge::process::Process;
+use crate::brokers::{Broker, Health, Meter, StartError};
+use crate::config::{BrokerId, Config, NamedBroker, Source};
+use crate::event::DedupBy;
+use crate::flow::duplicates::Window;
+use crate::flow::{Permits, Share};
+use crate::metrics::Handles;
 
 /// One configuration at work.
 #[derive(Debug)]
@@ -41,15 +45,6 @@ pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
     share: Arc<Share>,
     inspection: Arc<Inspection>,
-}
-
-/// Whether the service can take events, and what is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// Whether it can.
-    pub is_ready: bool,
-    /// What is missing, in words.
-    pub missing: Vec<String>,
 }
 
 impl Bridge {
@@ -161,7 +156,7 @@ impl Bridge {
         self.config.brokers.iter().zip(&self.clients)
     }
 
-    pub(crate) fn broker_metrics(&self) -> impl Iterator<Item = &BrokerMetrics> {
+    pub(crate) fn broker_metrics(&self) -> impl Iterator<Item = &Meter> {
         self.handles.brokers.iter().map(Arc::as_ref)
     }
 
@@ -232,64 +227,6 @@ impl Bridge {
         metrics.encode()
     }
 
-    /// Whether events can be taken now.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        let mut missing = Vec::new();
-        let (mut up, mut is_durable) = (0, true);
-        for id in &self.needed_brokers {
-            let named = self.config.broker(*id);
-            let name = &named.name;
-            let reservations = self.reservations(*id);
-            match self.broker(*id).health() {
-                Health::Up { .. } if reservations.is_pending => {
-                    missing.push(format!(
-                        "broker {name}: its destinations have not been inspected yet"
-                    ));
-                    is_durable &= !named.require_durable;
-                }
-                Health::Up { missing: absent } => {
-                    up += 1;
-                    missing.extend(absent.iter().map(|what| format!("broker {name}: {what}")));
-                    let is_told = |name: &str| absent.iter().any(|what| what.contains(name));
-                    let untold = reservations.unusable.iter();
-                    let untold = untold.filter(|unusable| !is_told(&unusable.destination));
-                    missing.extend(untold.map(|unusable| {
-                        let why = unusable.verdict.why().unwrap_or_default();
-                        format!("broker {name}: {}: {why}", unusable.destination)
-                    }));
-                }
-                Health::Refusing { why, takes_others } => {
-                    up += usize::from(takes_others);
-                    missing.push(format!("broker {name}: {why}"));
-                }
-                Health::Down(why) => missing.push(format!("broker {name}: {why}")),
-                Health::Starting => missing.push(format!("broker {name}: not reached yet")),
-            }
-            let is_usable = reservations.unusable.is_empty() || !named.require_durable;
-            is_durable &= is_usable && reservations.undurable.is_empty();
-            missing.extend(reservations.undurable.iter().map(|undurable| {
-                let why = undurable.verdict.why().unwrap_or_default();
-                format!(
-                    "broker {name} (require_durable): {}: {why}",
-                    undurable.destination
-                )
-            }));
-        }
-        let is_draining = self.process.is_draining();
-        if is_draining {
-            missing.push("the service is ending".to_owned());
-        }
-        let is_reachable = match self.config.admin.ready_when {
-            ReadyWhen::Any => up > 0 || self.needed_brokers.is_empty(),
-            ReadyWhen::All => up == self.needed_brokers.len(),
-        };
-        Readiness {
-            is_ready: is_reachable && is_durable && !is_draining,
-            missing,
-        }
-    }
-
     /// Flushes the brokers and ends their clients. Returns how many messages were left without an answer.
     pub async fn drain(&self, deadline: Instant) -> usize {
         let drains = self
@@ -342,123 +279,6 @@ impl Bridge {
 
     pub(crate) fn permits(&self) -> &Arc<Permits> {
         &self.permits
-    }
-
-    pub(crate) fn note_verified(&self, source: &Source, secret_index: Option<usize>) {
-        let secrets = self.source_metrics(source).map(|metrics| &metrics.secrets);
-        let used = secrets.zip(secret_index);
-        if let Some(used) = used.and_then(|(secrets, index)| secrets.get(index)) {
-            used.set(unix_seconds());
-        }
-    }
-
-    /// Counts a request that was received whole.
-    pub(crate) fn note_end(
-        &self,
-        source: &Source,
-        result: Result<Status, &Refusal>,
-        duration: Duration,
-    ) {
-        let Some(metrics) = self.source_metrics(source) else {
-            return;
-        };
-        metrics.duration.observe(duration.as_secs_f64());
-        // A refusal is counted where it is logged.
-        if let Ok(status) = result {
-            metrics.requests.count(status.as_str());
-        }
-    }
-
-    pub(crate) fn note_stored(
-        &self,
-        source: &Source,
-        route: Option<Position>,
-        broker: BrokerId,
-        event_type: &str,
-        topic: &str,
-    ) {
-        let Some(metrics) = self.source_metrics(source) else {
-            return;
-        };
-        metrics.last_published.set(unix_seconds());
-        let events = match route {
-            Some(position) => metrics.routes.get(position.index),
-            None => Some(&metrics.dead_letters),
-        };
-        if let Some(events) = events {
-            events.count(broker, event_type, topic);
-        }
-    }
-
-    /// Counts and logs a refusal; the log says the same at most once a second.
-    pub(crate) fn note_refusal(
-        &self,
-        source: Option<&Source>,
-        refusal: &Refusal,
-        request_id: RequestId,
-        event_id: Option<&EventId>,
-    ) {
-        let code = refusal.code();
-        match source.and_then(|source| self.source_metrics(source)) {
-            Some(metrics) => {
-                metrics.requests.count(code);
-                metrics.last_refused.set(unix_seconds());
-            }
-            None => self.process.metrics().unmatched.count(code),
-        }
-        if let Some(suppressed) = self.process.pass_refusal(code) {
-            let source = source.map(|source| source.name.as_str());
-            let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
-            tracing::warn!(source, code, %request_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
-        }
-    }
-
-    /// Logs an event that went another way; the log says the same at most once a second.
-    pub(crate) fn note_dead_letter(
-        &self,
-        source: &Source,
-        refusal: &Refusal,
-        event_id: Option<&EventId>,
-    ) {
-        if let Some(suppressed) = self.process.pass_dead_letter(refusal.code()) {
-            let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
-            tracing::warn!(source = source.name, code = refusal.code(), event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");
-        }
-    }
-
-    pub(crate) fn note_publish(&self, broker: BrokerId, duration: Duration) {
-        if let Some(metrics) = self.handles.brokers.get(broker.index()) {
-            metrics.publish_duration.observe(duration.as_secs_f64());
-        }
-    }
-
-    /// Counts and logs a publish that did not end with an acknowledgement.
-    pub(crate) fn note_outcome(
-        &self,
-        broker: BrokerId,
-        message: &Message,
-        outcome: Outcome,
-    ) -> Outcome {
-        let (reason, detail) = match &outcome {
-            Outcome::Stored(_) => return outcome,
-            Outcome::NotStored(NotStored { reason, detail })
-            | Outcome::Unknown(Unknown { reason, detail }) => (*reason, detail),
-        };
-        if let Some(metrics) = self.handles.brokers.get(broker.index()) {
-            metrics.count_error(reason);
-        }
-        if let Some(suppressed) = self.process.pass_failure(reason) {
-            let broker = &self.config.broker(broker).name;
-            let topic = shorten(&message.destination);
-            let event = shorten(message.name());
-            let is_certain = matches!(outcome, Outcome::NotStored(_));
-            tracing::error!(broker, topic, event, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
-        }
-        outcome
-    }
-
-    fn source_metrics(&self, source: &Source) -> Option<&SourceMetrics> {
-        self.handles.sources.get(source.index)
     }
 }
 

@@ -8,9 +8,11 @@ use tokio::signal::unix::Signal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Files, Origin};
-use crate::live::Live;
-use crate::{service, task};
+use super::system;
+use crate::bridge::live::Live;
+use crate::config::{Config, Origin};
+use crate::table::Files;
+use crate::task;
 
 /// How often the files are looked at. What has changed is read when it has not changed again since the last look: a file
 /// that is still being written may read well and lack half of its routes.
@@ -48,7 +50,7 @@ async fn reload_once(live: &Live, source: &mut Source, listening_at: (SocketAddr
         changed = change(&source.files) => changed,
     };
     tracing::info!(why, "reading the configuration again");
-    service::tell_systemd_of_reload();
+    system::tell_systemd_of_reload();
     let reading = source.origin.clone();
     let read = tokio::task::spawn_blocking(move || reading.load_with_files()).await;
     let config = match read {
@@ -75,7 +77,7 @@ async fn reload_once(live: &Live, source: &mut Source, listening_at: (SocketAddr
     if !is_done {
         tracing::error!("the configuration was not changed: the one that runs stays");
     }
-    service::tell_systemd_of_readiness();
+    system::tell_systemd_of_readiness();
 }
 
 async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAddr)) -> bool {
@@ -92,7 +94,7 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
         }
     }
     if config.http.max_connections != live.current().config().http.max_connections {
-        service::make_room(config.http.max_connections);
+        system::make_room(config.http.max_connections);
     }
     let (sources, brokers) = (config.sources.len(), config.brokers.len());
     match live.replace(config).await {

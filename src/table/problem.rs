@@ -56,7 +56,7 @@ pub struct Problem {
 
 impl Problem {
     /// A message is `WRONG; ADVICE`: the first semicolon outside quotes ends what is wrong.
-    pub(super) fn new(place: Option<Place>, key: String, message: &str) -> Self {
+    pub(crate) fn new(place: Option<Place>, key: String, message: &str) -> Self {
         let (what, help) = match split_advice(message) {
             Some((what, help)) => (what, Some(help.to_owned())),
             None => (message, None),

@@ -20,12 +20,12 @@ struct Stamp {
 
 impl Files {
     /// Notes a file as it is now; to be called before it is read, so that no later change is missed.
-    pub(super) fn note(&mut self, path: &Path) {
+    pub(crate) fn note(&mut self, path: &Path) {
         let stamp = || stamp(path);
         self.0.entry(path.to_owned()).or_insert_with(stamp);
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 

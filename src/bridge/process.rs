@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::brokers::Reason;
-use crate::ingress::Refusal;
+use crate::event::Refusal;
 use crate::metrics::Metrics;
 use crate::telemetry::Gate;
 

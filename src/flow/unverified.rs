@@ -56,7 +56,7 @@ impl Usage {
 
 /// The budget. A reload changes its limits and keeps its books.
 #[derive(Debug, Clone)]
-pub(super) struct Unverified {
+pub(crate) struct Unverified {
     books: Arc<Mutex<Books>>,
     /// What the books have as their total, to be read without a lock.
     held: Arc<AtomicUsize>,
@@ -103,7 +103,7 @@ impl Scope {
 
 impl Unverified {
     /// `verified` counts the bytes of verified events, which come out of the same `max_bytes`.
-    pub(super) fn new(max_bodies: usize, max_bytes: usize, verified: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(max_bodies: usize, max_bytes: usize, verified: Arc<AtomicUsize>) -> Self {
         Self {
             books: Arc::new(Mutex::new(Books {
                 bodies: HashMap::new(),
@@ -121,7 +121,7 @@ impl Unverified {
         }
     }
 
-    pub(super) fn with_limits(&self, max_bodies: usize, max_bytes: usize) -> Self {
+    pub(crate) fn with_limits(&self, max_bodies: usize, max_bytes: usize) -> Self {
         Self {
             limit: Usage {
                 bodies: max_bodies,
@@ -158,7 +158,7 @@ impl Unverified {
     }
 
     /// Makes room for what verified events have taken. Cheap where nothing is arriving.
-    pub(super) fn give_way(&self) {
+    pub(crate) fn give_way(&self) {
         let held = self.held.load(Ordering::Acquire);
         if held > 0 && held.saturating_add(self.verified.load(Ordering::Acquire)) > self.limit.bytes
         {
@@ -167,7 +167,7 @@ impl Unverified {
     }
 
     /// Enters a body that may grow to `largest` bytes. It never fails: others, or this one, are ended for it.
-    pub(super) fn enter(&self, source: usize, peer: IpAddr, largest: usize) -> Arriving {
+    pub(crate) fn enter(&self, source: usize, peer: IpAddr, largest: usize) -> Arriving {
         let ended = Arc::new(Notify::new());
         let body = Body {
             peer: network(peer),
@@ -304,7 +304,7 @@ fn subtract<K: Eq + std::hash::Hash>(usages: &mut HashMap<K, Usage>, key: K, byt
 
 /// A body that is arriving. Its part of the budget is given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Arriving {
+pub(crate) struct Arriving {
     unverified: Unverified,
     id: u64,
     largest: usize,
@@ -313,13 +313,13 @@ pub(super) struct Arriving {
 
 impl Arriving {
     /// The body holds this many bytes now.
-    pub(super) fn holds(&self, bytes: usize) {
+    pub(crate) fn holds(&self, bytes: usize) {
         let grow = |books: &mut Books| books.set_bytes(self.id, bytes);
         self.unverified.change(self.largest, Some(self.id), grow);
     }
 
     /// Resolves when the body must make room.
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.ended.notified().await;
     }
 }

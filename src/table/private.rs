@@ -8,13 +8,13 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The text of a file, and what is known of the file.
-pub(super) struct Opened {
-    pub(super) text: Zeroizing<String>,
-    pub(super) metadata: Metadata,
+pub(crate) struct Opened {
+    pub(crate) text: Zeroizing<String>,
+    pub(crate) metadata: Metadata,
 }
 
 /// Reads a regular file of at most `max_bytes`.
-pub(super) fn read(file: &Path, max_bytes: u64) -> Result<Opened> {
+pub(crate) fn read(file: &Path, max_bytes: u64) -> Result<Opened> {
     let (opened, metadata) = open(file)?;
     let mut text = Zeroizing::new(String::new());
     // Its length may change while it is read.
@@ -61,13 +61,13 @@ pub(crate) fn read_stream(file: &Path, max_bytes: u64) -> Result<Option<String>>
 }
 
 /// What is wrong with the rights on a file that only the bridge should read, if anything.
-pub(super) fn exposure_of(file: &Path) -> Option<String> {
+pub(crate) fn exposure_of(file: &Path) -> Option<String> {
     // Whoever uses the file says why it can't be read.
     let (_, metadata) = open(file).ok()?;
     exposure(file, &metadata)
 }
 
-pub(super) fn exposure(file: &Path, metadata: &Metadata) -> Option<String> {
+pub(crate) fn exposure(file: &Path, metadata: &Metadata) -> Option<String> {
     let (file, mode) = (file.display(), metadata.mode() & 0o777);
     let owner = metadata.uid();
     if mode & 0o077 != 0 {

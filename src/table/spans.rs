@@ -10,8 +10,8 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Excerpt, Place, Problem};
-use crate::brokers::hide_user_info;
+use crate::secret::hide_user_info;
+use crate::table::problem::{Excerpt, Place, Problem};
 
 /// Bytes on each side of a problem that an excerpt shows at most.
 const EXCERPT_REACH: usize = 120;
@@ -49,7 +49,7 @@ const SHOWN_IN_BROKEN_FILES: [&str; 23] = [
 
 /// Where each key of the merged configuration was written last.
 #[derive(Debug, Default)]
-pub(super) struct Spans {
+pub(crate) struct Spans {
     files: Vec<Text>,
     entries: HashMap<Rc<str>, Entry>,
 }
@@ -81,7 +81,7 @@ enum Origin {
 
 /// Where something was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Location {
+pub(crate) struct Location {
     origin: Origin,
     span: Range<usize>,
 }
@@ -91,7 +91,7 @@ impl Spans {
     ///
     /// # Errors
     /// Each fault of the file's TOML.
-    pub(super) fn add_file(
+    pub(crate) fn add_file(
         &mut self,
         name: &str,
         text: &str,
@@ -127,7 +127,7 @@ impl Spans {
     }
 
     /// Notes that an environment variable gives the value of `path`.
-    pub(super) fn add_variable(&mut self, path: &str, name: &str) {
+    pub(crate) fn add_variable(&mut self, path: &str, name: &str) {
         let name = Rc::from(name);
         let entry = || Entry {
             origin: Origin::Variable(Rc::clone(&name)),
@@ -143,13 +143,13 @@ impl Spans {
     }
 
     /// Whether an environment variable gives the value of this path.
-    pub(super) fn is_variable(&self, path: &str) -> bool {
+    pub(crate) fn is_variable(&self, path: &str) -> bool {
         self.entry(path)
             .is_some_and(|entry| matches!(entry.origin, Origin::Variable(_)))
     }
 
     /// The location of a key's value, or of the nearest table around it that has one.
-    pub(super) fn locate(&self, path: &str) -> Option<Location> {
+    pub(crate) fn locate(&self, path: &str) -> Option<Location> {
         let mut path = path;
         loop {
             if let Some(entry) = self.entry(path) {
@@ -163,7 +163,7 @@ impl Spans {
     }
 
     /// The location of a key's own name.
-    pub(super) fn locate_name(&self, path: &str) -> Option<Location> {
+    pub(crate) fn locate_name(&self, path: &str) -> Option<Location> {
         let named = self.entry(path).map(|entry| Location {
             origin: entry.origin.clone(),
             span: entry.name.clone(),
@@ -172,7 +172,7 @@ impl Spans {
     }
 
     /// Line and column of a location.
-    pub(super) fn place(&self, location: &Location) -> Option<Place> {
+    pub(crate) fn place(&self, location: &Location) -> Option<Place> {
         match &location.origin {
             Origin::Variable(name) => Some(Place::Environment(name.to_string())),
             Origin::File(file) => {
@@ -189,7 +189,7 @@ impl Spans {
     }
 
     /// The line of a location. Only the values of `harmless` paths are shown.
-    pub(super) fn excerpt(
+    pub(crate) fn excerpt(
         &self,
         location: &Location,
         harmless: &HashSet<String>,
@@ -397,7 +397,7 @@ fn is_direction(character: char) -> bool {
 }
 
 /// A key's path below a table's.
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()
     } else {
@@ -406,7 +406,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 }
 
 /// The value that a variable's text is in TOML.
-pub(super) fn parse_value(text: &str) -> Option<Value> {
+pub(crate) fn parse_value(text: &str) -> Option<Value> {
     DeValue::parse(text)
         .ok()
         .map(|value| to_json(value.get_ref()))

@@ -13,11 +13,11 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::files::Files;
-use super::private;
-use super::problem::Problem;
-use super::secret::Secret;
-use super::spans::{Location, Spans, join, parse_value};
+use crate::secret::Secret;
+use crate::table::files::Files;
+use crate::table::private;
+use crate::table::problem::Problem;
+use crate::table::spans::{Location, Spans, join, parse_value};
 
 /// The longest secret file that is read, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
@@ -28,33 +28,33 @@ const LEAST_SECRET: usize = 16;
 /// What all sections of one configuration share.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
-    pub(super) spans: Spans,
-    pub(super) environment: HashMap<String, String>,
+    pub(crate) spans: Spans,
+    pub(crate) environment: HashMap<String, String>,
     /// Whether signing secrets are left out, for commands that verify nothing.
-    pub(super) without_signing_secrets: bool,
-    pub(super) files: RefCell<Files>,
-    pub(super) problems: RefCell<Vec<Noted>>,
-    pub(super) warnings: RefCell<Vec<Noted>>,
+    pub(crate) without_signing_secrets: bool,
+    pub(crate) files: RefCell<Files>,
+    pub(crate) problems: RefCell<Vec<Noted>>,
+    pub(crate) warnings: RefCell<Vec<Noted>>,
     /// The paths of values that are not secrets: only these are ever shown.
-    pub(super) harmless: RefCell<HashSet<String>>,
+    pub(crate) harmless: RefCell<HashSet<String>>,
     /// The values that have a `${NAME}` in them, as they were written.
-    pub(super) written: RefCell<HashMap<String, String>>,
+    pub(crate) written: RefCell<HashMap<String, String>>,
     /// The variables that values refer to.
-    pub(super) variables: RefCell<HashSet<String>>,
+    pub(crate) variables: RefCell<HashSet<String>>,
     /// The keys that were asked for, where someone wants to know.
-    pub(super) known_keys: Option<RefCell<BTreeSet<String>>>,
+    pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
 
 /// A problem before it is known which parts of its line may be shown.
 #[derive(Debug)]
-pub(super) struct Noted {
+pub(crate) struct Noted {
     location: Option<Location>,
     key: String,
     message: String,
 }
 
 impl Reading {
-    pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
+    pub(crate) fn problem(&self, path: &str, message: impl Into<String>) {
         self.problem_in(self.spans.locate(path), path, message);
     }
 
@@ -66,7 +66,7 @@ impl Reading {
         });
     }
 
-    pub(super) fn warn(&self, path: &str, message: impl Into<String>) {
+    pub(crate) fn warn(&self, path: &str, message: impl Into<String>) {
         self.warnings.borrow_mut().push(Noted {
             location: self.spans.locate(path),
             key: path.to_owned(),
@@ -153,7 +153,7 @@ impl<'r> Section<'r> {
     }
 
     /// Names the keys that a message about an unknown one lists.
-    pub(super) fn set_own_keys(&mut self, keys: Vec<String>) {
+    pub(crate) fn set_own_keys(&mut self, keys: Vec<String>) {
         self.own_keys = keys;
     }
 
@@ -182,7 +182,7 @@ impl<'r> Section<'r> {
     }
 
     /// Warns where a file that only the bridge should read can be read by others.
-    pub(super) fn warn_of_exposure(&self, key: &str, file: &Path) {
+    pub(crate) fn warn_of_exposure(&self, key: &str, file: &Path) {
         if let Some(what) = private::exposure_of(file) {
             self.warn_at(key, what);
         }
@@ -206,7 +206,7 @@ impl<'r> Section<'r> {
     }
 
     /// The names of all keys, for tables whose keys are names of the user's.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()
     }
 
@@ -437,7 +437,7 @@ impl<'r> Section<'r> {
     }
 
     /// The text of a file that nobody else should be able to read.
-    pub(super) fn private_file(&self, key: &str, file: &Path) -> Option<Zeroizing<String>> {
+    pub(crate) fn private_file(&self, key: &str, file: &Path) -> Option<Zeroizing<String>> {
         self.secret_file(&join(&self.path, key), file)
             .map(Zeroizing::new)
     }
@@ -488,13 +488,13 @@ impl<'r> Section<'r> {
     }
 
     /// A table under a name of the user's.
-    pub(super) fn named_section(&mut self, name: &str) -> Option<Self> {
+    pub(crate) fn named_section(&mut self, name: &str) -> Option<Self> {
         let value = self.values.remove(name)?;
         self.to_section(join(&self.path, name), value)
     }
 
     /// The values, to be put back after defaults were laid under them. `names` are known keys from then on.
-    pub(super) fn take_values(
+    pub(crate) fn take_values(
         &mut self,
         names: impl IntoIterator<Item = String>,
     ) -> Map<String, Value> {
@@ -502,7 +502,7 @@ impl<'r> Section<'r> {
         std::mem::take(&mut self.values)
     }
 
-    pub(super) fn put_back(&mut self, values: Map<String, Value>) {
+    pub(crate) fn put_back(&mut self, values: Map<String, Value>) {
         self.values = values;
     }
 
@@ -537,7 +537,7 @@ impl<'r> Section<'r> {
     }
 
     /// A word, or a table that says more.
-    pub(super) fn word_or_section(&mut self, key: &'static str) -> Option<WordOrSection<'r>> {
+    pub(crate) fn word_or_section(&mut self, key: &'static str) -> Option<WordOrSection<'r>> {
         let path = join(&self.path, key);
         match self.take(key)? {
             value @ Value::Object(_) => self.to_section(path, value).map(WordOrSection::Section),
@@ -825,7 +825,7 @@ fn drop_line_break(text: &mut String) {
 }
 
 /// `; did you mean "x"?`, where something near enough is known.
-pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let nearest = known
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .min();

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
+use crate::bridge::live::Live;
 use crate::ingress::accept::ACCEPT_PAUSE;
-use crate::live::Live;
 use crate::telemetry::Gate;
 
 /// A scraper, a balancer's probes and a few people.

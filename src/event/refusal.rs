@@ -118,7 +118,7 @@ impl Refusal {
 
     /// The same of an element, told of the whole body.
     #[must_use]
-    pub(super) fn within(mut self, element: &str) -> Self {
+    pub(crate) fn within(mut self, element: &str) -> Self {
         if let Self::InvalidEvent(violations) = &mut self {
             for violation in violations {
                 violation.pointer.insert_str(0, element);

@@ -13,9 +13,8 @@ use highway::{HighwayHash as _, HighwayHasher};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::refusal::Refusal;
 use crate::brokers::Receipt;
-use crate::providers::{DedupBy, EventId};
+use crate::event::{DedupBy, EventId, Refusal};
 
 /// A source's memory is in so many parts, found by the key's bits: none of them is ever so large that letting it grow
 /// makes a request wait.
@@ -55,7 +54,7 @@ const KEY: highway::Key = highway::Key([
 
 impl Fingerprint {
     /// None where each delivery is an event of its own.
-    pub(super) fn of(by: DedupBy, event_id: &EventId, body: &[u8]) -> Option<Self> {
+    pub(crate) fn of(by: DedupBy, event_id: &EventId, body: &[u8]) -> Option<Self> {
         let mut hash = HighwayHasher::new(KEY);
         hash.append(event_id.as_str().as_bytes());
         match by {
@@ -71,7 +70,7 @@ impl Fingerprint {
         Some(Self { first, second })
     }
 
-    pub(super) fn to_hex(self) -> String {
+    pub(crate) fn to_hex(self) -> String {
         let bytes = (u128::from(self.first) << 64 | u128::from(self.second)).to_be_bytes();
         data_encoding::HEXLOWER.encode(&bytes)
     }
@@ -83,11 +82,11 @@ impl Hash for Fingerprint {
     }
 }
 
-/// A key's bits are as random as any hash of them; only who can sign could choose them.
+/// A key's bits are as random as any hash of them, and only the holder of the secret could choose them.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -103,7 +102,7 @@ impl Hasher for AsItIs {
     }
 }
 
-type ByKey<T> = HashMap<Fingerprint, T, BuildHasherDefault<AsItIs>>;
+type ByKey<T> = HashMap<Fingerprint, T, BuildHasherDefault<IdentityHasher>>;
 
 /// A few that are in flight, and many that are stored: most deliveries find theirs among neither, and need not wait for more
 /// than a few bytes of the large map to come from memory.
@@ -111,27 +110,27 @@ type ByKey<T> = HashMap<Fingerprint, T, BuildHasherDefault<AsItIs>>;
 struct Entries {
     lifetime: Duration,
     /// Whoever comes while a first delivery is being published is told how that ends.
-    in_flight: ByKey<Option<watch::Sender<Option<End>>>>,
+    in_flight: ByKey<Option<watch::Sender<Option<Settled>>>>,
     stored: ByKey<Receipt>,
     /// The order in which they were.
     order: VecDeque<(Instant, Fingerprint)>,
 }
 
-/// How a first delivery ended.
-type End = Result<Receipt, Refusal>;
+/// The outcome of a first delivery.
+type Settled = Result<Receipt, Refusal>;
 
-/// What a delivery finds.
+/// A delivery's claim to be published.
 #[derive(Debug)]
-pub(super) enum Entered {
-    /// It is the first: it must be published, and its end told.
-    First(Place),
+pub(crate) enum Claim {
+    /// It is the first: it must be published, and its outcome settled.
+    Acquired(ClaimGuard),
     /// It is known to be stored.
     Stored(Receipt),
 }
 
-/// A first delivery's place. Dropping it without an end forgets the delivery, so that the next one is published.
+/// A first delivery's claim. Dropping it unsettled forgets the delivery, so that the next one is published.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct ClaimGuard {
     window: Arc<Window>,
     key: Fingerprint,
     is_open: bool,
@@ -156,7 +155,7 @@ impl Window {
         })
     }
 
-    /// From now on what was stored is remembered for so long, also what was stored before.
+    /// Changes how long deliveries are remembered, those stored already included.
     pub(crate) fn set_lifetime(&self, lifetime: Duration) {
         for part in &self.parts {
             lock(part).lifetime = lifetime;
@@ -175,16 +174,16 @@ impl Window {
         self: &Arc<Self>,
         key: Fingerprint,
         now: Instant,
-    ) -> Result<Entered, watch::Receiver<Option<End>>> {
+    ) -> Result<Claim, watch::Receiver<Option<Settled>>> {
         let mut entries = self.part(key);
         entries.forget(now, self.max_entries_a_part);
         if let Some(receipt) = entries.stored.get(&key) {
-            return Ok(Entered::Stored(*receipt));
+            return Ok(Claim::Stored(*receipt));
         }
         match entries.in_flight.entry(key) {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(None);
-                Ok(Entered::First(Place {
+                Ok(Claim::Acquired(ClaimGuard {
                     window: Arc::clone(self),
                     key,
                     is_open: true,
@@ -217,23 +216,23 @@ impl Entries {
     }
 }
 
-/// Finds out whether a delivery is the first. One that finds its twin under way waits for the twin's end, no longer than
+/// Finds out whether a delivery is the first. One that finds its twin in flight waits for the twin's outcome, no longer than
 /// to its own deadline.
 ///
 /// # Errors
 /// The twin's refusal.
-pub(super) async fn enter(
+pub(crate) async fn claim(
     window: &Arc<Window>,
     key: Fingerprint,
     deadline: Instant,
-) -> Result<Entered, Refusal> {
+) -> Result<Claim, Refusal> {
     match window.look(key, Instant::now()) {
         Ok(entered) => Ok(entered),
         Err(mut end) => {
             let waited = tokio::time::timeout_at(deadline, end.wait_for(Option::is_some)).await;
             match waited {
                 Ok(Ok(end)) => match &*end {
-                    Some(Ok(receipt)) => Ok(Entered::Stored(*receipt)),
+                    Some(Ok(receipt)) => Ok(Claim::Stored(*receipt)),
                     Some(Err(refusal)) => Err(refusal.clone()),
                     None => Err(Refusal::PublishTimeout),
                 },
@@ -244,13 +243,13 @@ pub(super) async fn enter(
     }
 }
 
-impl Place {
+impl ClaimGuard {
     /// Says how the first delivery ended. Only what is stored is remembered.
-    pub(super) fn end(mut self, end: &End) {
+    pub(crate) fn settle(mut self, end: &Settled) {
         self.leave(Some(end));
     }
 
-    fn leave(&mut self, end: Option<&End>) {
+    fn leave(&mut self, end: Option<&Settled>) {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
@@ -267,7 +266,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClaimGuard {
     fn drop(&mut self) {
         self.leave(None);
     }
@@ -293,38 +292,38 @@ mod tests {
         window: &Arc<Window>,
         event_id: &str,
         body: &[u8],
-    ) -> Result<Entered, Refusal> {
+    ) -> Result<Claim, Refusal> {
         let deadline = Instant::now() + Duration::from_secs(8);
-        enter(window, key(event_id, body), deadline).await
+        claim(window, key(event_id, body), deadline).await
     }
 
-    async fn first(window: &Arc<Window>, event_id: &str) -> Place {
+    async fn first(window: &Arc<Window>, event_id: &str) -> ClaimGuard {
         match enter_now(window, event_id, b"body").await {
-            Ok(Entered::First(place)) => place,
+            Ok(Claim::Acquired(place)) => place,
             other => panic!("{other:?}"),
         }
     }
 
-    fn stored() -> End {
+    fn stored() -> Settled {
         Ok(test_receipt(false))
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_stored_is_remembered_for_the_window_and_with_its_body_alone() {
         let window = Window::new(HOUR);
-        first(&window, "a").await.end(&stored());
+        first(&window, "a").await.settle(&stored());
         assert!(matches!(
             enter_now(&window, "a", b"body").await,
-            Ok(Entered::Stored(_))
+            Ok(Claim::Stored(_))
         ));
         assert!(matches!(
             enter_now(&window, "a", b"other").await,
-            Ok(Entered::First(_))
+            Ok(Claim::Acquired(_))
         ));
         tokio::time::advance(HOUR).await;
         assert!(matches!(
             enter_now(&window, "a", b"body").await,
-            Ok(Entered::First(_))
+            Ok(Claim::Acquired(_))
         ));
     }
 
@@ -355,13 +354,13 @@ mod tests {
                 cause: "",
             },
         ] {
-            first(&window, "a").await.end(&Err(refusal));
+            first(&window, "a").await.settle(&Err(refusal));
         }
         drop(first(&window, "a").await);
-        first(&window, "a").await.end(&stored());
+        first(&window, "a").await.settle(&stored());
         assert!(matches!(
             enter_now(&window, "a", b"body").await,
-            Ok(Entered::Stored(_))
+            Ok(Claim::Stored(_))
         ));
     }
 
@@ -380,9 +379,9 @@ mod tests {
             };
             tokio::time::advance(Duration::from_secs(2)).await;
             assert!(!twin.is_finished());
-            place.end(&end);
+            place.settle(&end);
             match (twin.await.unwrap(), code) {
-                (Ok(Entered::Stored(_)), None) => {}
+                (Ok(Claim::Stored(_)), None) => {}
                 (Err(refusal), Some(code)) => assert_eq!(refusal.code(), code),
                 other => panic!("{other:?}"),
             }
@@ -413,7 +412,7 @@ mod tests {
         let mut keys = Vec::new();
         for number in 0..1000 {
             let event_id = number.to_string();
-            first(&window, &event_id).await.end(&stored());
+            first(&window, &event_id).await.settle(&stored());
             keys.push(key(&event_id, b"body"));
         }
         let mut remembered = 0;
@@ -433,26 +432,26 @@ mod tests {
         assert!(remembered <= 3 * PARTS);
         assert!(matches!(
             enter_now(&window, "999", b"body").await,
-            Ok(Entered::Stored(_))
+            Ok(Claim::Stored(_))
         ));
     }
 
     #[tokio::test(start_paused = true)]
     async fn another_lifetime_is_that_of_what_is_remembered_already() {
         let window = Window::new(HOUR);
-        first(&window, "a").await.end(&stored());
-        first(&window, "b").await.end(&stored());
+        first(&window, "a").await.settle(&stored());
+        first(&window, "b").await.settle(&stored());
         tokio::time::advance(HOUR / 2).await;
         window.set_lifetime(2 * HOUR);
         tokio::time::advance(HOUR).await;
         assert!(matches!(
             enter_now(&window, "a", b"body").await,
-            Ok(Entered::Stored(_))
+            Ok(Claim::Stored(_))
         ));
         window.set_lifetime(HOUR);
         assert!(matches!(
             enter_now(&window, "b", b"body").await,
-            Ok(Entered::First(_))
+            Ok(Claim::Acquired(_))
         ));
     }
 
@@ -468,15 +467,15 @@ mod tests {
                     tokio::time::advance(Duration::from_secs(seconds)).await;
                     let is_known = stored_at.get(&event).is_some_and(|at| at.elapsed() < Duration::from_secs(60));
                     match enter_now(&window, &event.to_string(), b"body").await {
-                        Ok(Entered::Stored(_)) => assert!(is_known),
-                        Ok(Entered::First(place)) => {
+                        Ok(Claim::Stored(_)) => assert!(is_known),
+                        Ok(Claim::Acquired(place)) => {
                             assert!(!is_known);
                             match end {
                                 0 => {
-                                    place.end(&stored());
+                                    place.settle(&stored());
                                     stored_at.insert(event, Instant::now());
                                 }
-                                1 => place.end(&Err(Refusal::PublishTimeout)),
+                                1 => place.settle(&Err(Refusal::PublishTimeout)),
                                 _ => drop(place),
                             }
                         }

@@ -11,16 +11,18 @@ use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::{Map, Value, json};
 
-use super::handshake::Reply;
-use super::hooks;
-use super::preset::PRESETS;
-use super::request::{Request, Scope};
-use super::sign::{Unsigned, sign};
 use crate::brokers::Kind;
-use crate::config::{Config, Secret, Source};
+use crate::config::{Config, Source};
+use crate::event::Refusal;
 use crate::ingress::{
-    Decided, Decision, Received, Refusal, Verdict, check_head, decide, head_handshake, verify,
+    Decided, Decision, Received, Verdict, check_head, decide, head_handshake, verify,
 };
+use crate::providers::SnsTester;
+use crate::providers::handshake::Reply;
+use crate::providers::preset::PRESETS;
+use crate::providers::request::{Request, Scope};
+use crate::providers::sign::{Unsigned, sign};
+use crate::secret::Secret;
 
 const JWT: &str = "the scheme with a JSON Web Token is not supported yet";
 
@@ -389,7 +391,7 @@ fn every_preset_can_be_read_and_names_its_scheme_its_media_types_and_its_types()
 
 #[test]
 fn a_signed_sample_is_verified_and_its_changed_body_is_not() {
-    let tester = hooks::sns::tests::Tester::new("samples");
+    let tester = SnsTester::new("samples");
     let at = SystemTime::now();
     for preset in PRESETS {
         for sample in preset.samples() {

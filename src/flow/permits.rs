@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::unverified::Unverified;
+use crate::flow::unverified::Unverified;
 
 /// The places that there are.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Permits {
     }
 
     /// Whether [`Permits::take`] would succeed now: what there is no room for need not be read.
-    pub(super) fn has_room_for(&self, source: usize, bytes: usize) -> bool {
+    pub(crate) fn has_room_for(&self, source: usize, bytes: usize) -> bool {
         let of_source = self.sources.get(source);
         of_source.is_some_and(|of_source| of_source.has_room_for(1))
             && self.events.has_room_for(1)
@@ -138,7 +138,7 @@ impl Permits {
     }
 
     /// The budget of bodies that are not verified yet.
-    pub(super) fn unverified(&self) -> &Unverified {
+    pub(crate) fn unverified(&self) -> &Unverified {
         &self.unverified
     }
 

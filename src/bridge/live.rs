@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::bridge::Bridge;
+use crate::bridge::inspection::Attempt;
 use crate::brokers::{Broker, Health, Restart, StartError};
 use crate::config::{BrokerId, Config, NamedBroker};
-use crate::inspection::Attempt;
 
 /// How long a new client has to reach its broker before the change is given up.
 const ARRIVAL: Duration = Duration::from_secs(10);

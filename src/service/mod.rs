@@ -1,11 +1,14 @@
 //! The service: listeners, signals, and the order in which it all ends.
 
+mod admin;
+pub mod reload;
+mod system;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,16 +16,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bridge::live::Live;
 use crate::config::Config;
-use crate::live::Live;
-use crate::reload::{self, keep_reloading};
-use crate::{admin, ingress, task};
+use crate::service::reload::keep_reloading;
+use crate::{ingress, task};
+use system::{make_room, tell_systemd, tell_systemd_of_readiness};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-
-/// Descriptors beside the senders' connections: brokers, admin, files.
-const OTHER_DESCRIPTORS: u64 = 500;
 
 /// What of `shutdown_timeout` is kept for the last answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -171,53 +172,6 @@ async fn keep_looking(live: Arc<Live>, stop: CancellationToken) {
             () = live.changed() => {}
             () = bridge.keep_inspecting() => {}
         }
-    }
-}
-
-/// Raises the limit of open files as far as the system lets us, and says so when that is not far enough.
-pub(crate) fn make_room(max_connections: usize) {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let needed = u64::try_from(max_connections)
-        .unwrap_or(u64::MAX)
-        .saturating_add(OTHER_DESCRIPTORS);
-    let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
-    if is_enough(current) {
-        return;
-    }
-    let raised = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
-    if raised.is_err() || !is_enough(maximum) {
-        let limit = maximum.or(current).unwrap_or(u64::MAX);
-        tracing::warn!(
-            limit,
-            needed,
-            "the limit of open files is too low for max_connections; raise it (LimitNOFILE), or lower max_connections"
-        );
-    }
-}
-
-pub(crate) fn tell_systemd_of_readiness() {
-    tell_systemd(&[NotifyState::Ready]);
-}
-
-pub(crate) fn tell_systemd_of_reload() {
-    // systemd since 253 wants to know when.
-    let now = NotifyState::monotonic_usec_now();
-    match now {
-        Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
-        Err(_) => tell_systemd(&[NotifyState::Reloading]),
-    }
-}
-
-/// Where systemd did not start us, there is nobody to tell.
-fn tell_systemd(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
     }
 }
 

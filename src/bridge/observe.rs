@@ -1,0 +1,193 @@
+//! The one place where what the steps saw of a request becomes metrics and log lines.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::Bridge;
+use crate::brokers::{Message, NotStored, Outcome, Unknown};
+use crate::config::{BrokerId, Position, Source};
+use crate::event::{EventId, Refusal, RequestId, Status};
+use crate::metrics::{SourceMetrics, unix_seconds};
+use crate::telemetry::shorten;
+
+/// A request that was answered.
+pub(crate) struct Report<'a> {
+    /// None where no source has the request's path.
+    pub(crate) source: Option<&'a Source>,
+    pub(crate) request_id: RequestId,
+    /// The id of its only event.
+    pub(crate) event_id: Option<&'a EventId>,
+    /// The index of the secret that verified it.
+    pub(crate) secret_index: Option<usize>,
+    /// Its events, as far as they got to a broker.
+    pub(crate) events: &'a [Observed<'a>],
+    pub(crate) result: Result<Status, &'a Refusal>,
+    /// From its head to its answer; none where it was not received whole.
+    pub(crate) duration: Option<Duration>,
+}
+
+impl<'a> Report<'a> {
+    /// A request to a source, of which nothing else is known.
+    pub(crate) fn new(
+        source: &'a Source,
+        request_id: RequestId,
+        result: Result<Status, &'a Refusal>,
+    ) -> Self {
+        Self {
+            source: Some(source),
+            request_id,
+            event_id: None,
+            secret_index: None,
+            events: &[],
+            result,
+            duration: None,
+        }
+    }
+
+    /// A refused request, of which nothing else is known.
+    pub(crate) fn refused(request_id: RequestId, refusal: &'a Refusal) -> Self {
+        Self {
+            source: None,
+            request_id,
+            event_id: None,
+            secret_index: None,
+            events: &[],
+            result: Err(refusal),
+            duration: None,
+        }
+    }
+}
+
+/// What step 7 saw of an event.
+pub(crate) struct Observed<'a> {
+    pub(crate) event_id: Option<&'a EventId>,
+    pub(crate) event_type: &'a str,
+    /// In the order in which they ended.
+    pub(crate) attempts: Vec<Attempt<'a>>,
+    /// Why it, or one of its copies, became a dead letter.
+    pub(crate) dead_lettered: Vec<Cow<'a, Refusal>>,
+}
+
+/// One message on its way to one broker.
+pub(crate) struct Attempt<'a> {
+    pub(crate) broker: BrokerId,
+    pub(crate) message: Cow<'a, Message>,
+    /// None for a dead letter.
+    pub(crate) route: Option<Position>,
+    pub(crate) outcome: Outcome,
+    /// None where the message was not handed to the broker's client.
+    pub(crate) duration: Option<Duration>,
+}
+
+impl Bridge {
+    /// Counts a request and what was published of it, and logs what went wrong: the same at most once a second.
+    pub(crate) fn observe(&self, report: &Report<'_>) {
+        let metrics = report.source.and_then(|source| self.source_metrics(source));
+        if let Some(metrics) = metrics {
+            if let Some(used) = report
+                .secret_index
+                .and_then(|index| metrics.secrets.get(index))
+            {
+                used.set(unix_seconds());
+            }
+            if let Some(duration) = report.duration {
+                metrics.duration.observe(duration.as_secs_f64());
+            }
+        }
+        for event in report.events {
+            for attempt in &event.attempts {
+                self.observe_attempt(metrics, event.event_type, attempt);
+            }
+            for refusal in &event.dead_lettered {
+                self.log_dead_letter(report.source, refusal, event.event_id);
+            }
+        }
+        match report.result {
+            Ok(status) => {
+                if let Some(metrics) = metrics {
+                    metrics.requests.count(status.as_str());
+                }
+            }
+            Err(refusal) => self.observe_refusal(metrics, report, refusal),
+        }
+    }
+
+    fn observe_attempt(
+        &self,
+        source: Option<&SourceMetrics>,
+        event_type: &str,
+        attempt: &Attempt<'_>,
+    ) {
+        let broker = self.handles.brokers.get(attempt.broker.index());
+        if let (Some(broker), Some(duration)) = (broker, attempt.duration) {
+            broker.publish_duration.observe(duration.as_secs_f64());
+        }
+        let (reason, detail) = match &attempt.outcome {
+            Outcome::Stored(receipt) => {
+                // A stream that had it already has not stored it once more.
+                if let Some(source) = source.filter(|_| !receipt.is_duplicate()) {
+                    source.last_published.set(unix_seconds());
+                    let events = match attempt.route {
+                        Some(position) => source.routes.get(position.index),
+                        None => Some(&source.dead_letters),
+                    };
+                    if let Some(events) = events {
+                        events.count(attempt.broker, event_type, &attempt.message.destination);
+                    }
+                }
+                return;
+            }
+            Outcome::NotStored(NotStored { reason, detail })
+            | Outcome::Unknown(Unknown { reason, detail }) => (*reason, detail),
+        };
+        if let Some(broker) = broker {
+            broker.count_error(reason);
+        }
+        if let Some(suppressed) = self.process.pass_failure(reason) {
+            let broker = &self.config.broker(attempt.broker).name;
+            let topic = shorten(&attempt.message.destination);
+            let event = shorten(attempt.message.name());
+            let is_certain = matches!(attempt.outcome, Outcome::NotStored(_));
+            tracing::error!(broker, topic, event, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
+        }
+    }
+
+    fn observe_refusal(
+        &self,
+        source: Option<&SourceMetrics>,
+        report: &Report<'_>,
+        refusal: &Refusal,
+    ) {
+        let code = refusal.code();
+        match source {
+            Some(metrics) => {
+                metrics.requests.count(code);
+                metrics.last_refused.set(unix_seconds());
+            }
+            None => self.process.metrics().unmatched.count(code),
+        }
+        if let Some(suppressed) = self.process.pass_refusal(code) {
+            let source = report.source.map(|source| source.name.as_str());
+            let event_id = report.event_id.map(|event_id| shorten(event_id.as_str()));
+            let request_id = report.request_id;
+            tracing::warn!(source, code, %request_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
+        }
+    }
+
+    fn log_dead_letter(
+        &self,
+        source: Option<&Source>,
+        refusal: &Refusal,
+        event_id: Option<&EventId>,
+    ) {
+        if let Some(suppressed) = self.process.pass_dead_letter(refusal.code()) {
+            let source = source.map(|source| source.name.as_str());
+            let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
+            tracing::warn!(source, code = refusal.code(), event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");
+        }
+    }
+
+    fn source_metrics(&self, source: &Source) -> Option<&SourceMetrics> {
+        self.handles.sources.get(source.index)
+    }
+}

@@ -1,0 +1,74 @@
+//! `/readyz`: whether the service can take events, and what is missing.
+
+use super::Bridge;
+use crate::brokers::Health;
+use crate::config::ReadyWhen;
+
+/// Whether the service can take events, and what is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether it can.
+    pub is_ready: bool,
+    /// What is missing, in words.
+    pub missing: Vec<String>,
+}
+
+impl Bridge {
+    /// Whether events can be taken now.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let mut missing = Vec::new();
+        let (mut up, mut is_durable) = (0, true);
+        for id in &self.needed_brokers {
+            let named = self.config.broker(*id);
+            let name = &named.name;
+            let reservations = self.reservations(*id);
+            match self.broker(*id).health() {
+                Health::Up { .. } if reservations.is_pending => {
+                    missing.push(format!(
+                        "broker {name}: its destinations have not been inspected yet"
+                    ));
+                    is_durable &= !named.require_durable;
+                }
+                Health::Up { missing: absent } => {
+                    up += 1;
+                    missing.extend(absent.iter().map(|what| format!("broker {name}: {what}")));
+                    let is_told = |name: &str| absent.iter().any(|what| what.contains(name));
+                    let untold = reservations.unusable.iter();
+                    let untold = untold.filter(|unusable| !is_told(&unusable.destination));
+                    missing.extend(untold.map(|unusable| {
+                        let why = unusable.verdict.why().unwrap_or_default();
+                        format!("broker {name}: {}: {why}", unusable.destination)
+                    }));
+                }
+                Health::Refusing { why, takes_others } => {
+                    up += usize::from(takes_others);
+                    missing.push(format!("broker {name}: {why}"));
+                }
+                Health::Down(why) => missing.push(format!("broker {name}: {why}")),
+                Health::Starting => missing.push(format!("broker {name}: not reached yet")),
+            }
+            let is_usable = reservations.unusable.is_empty() || !named.require_durable;
+            is_durable &= is_usable && reservations.undurable.is_empty();
+            missing.extend(reservations.undurable.iter().map(|undurable| {
+                let why = undurable.verdict.why().unwrap_or_default();
+                format!(
+                    "broker {name} (require_durable): {}: {why}",
+                    undurable.destination
+                )
+            }));
+        }
+        let is_draining = self.process.is_draining();
+        if is_draining {
+            missing.push("the service is ending".to_owned());
+        }
+        let is_reachable = match self.config.admin.ready_when {
+            ReadyWhen::Any => up > 0 || self.needed_brokers.is_empty(),
+            ReadyWhen::All => up == self.needed_brokers.len(),
+        };
+        Readiness {
+            is_ready: is_reachable && is_durable && !is_draining,
+            missing,
+        }
+    }
+}

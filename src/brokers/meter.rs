@@ -1,0 +1,36 @@
+//! What a broker's client counts. `metrics` registers it.
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::outcome::{Reason, Restart};
+
+/// The metrics of one broker.
+#[derive(Debug)]
+pub struct Meter {
+    /// `hookbridge_broker_up`, as of the last scrape.
+    pub up: IntGauge,
+    /// `hookbridge_broker_queue_messages`.
+    pub queue_messages: IntGauge,
+    /// `hookbridge_late_acks_total`.
+    pub late_acks: IntCounter,
+    /// `hookbridge_publish_duration_seconds`.
+    pub publish_duration: Histogram,
+    pub(crate) errors: Vec<(Reason, IntCounter)>,
+    pub(crate) restarts: Vec<(Restart, IntCounter)>,
+}
+
+impl Meter {
+    /// Counts a publish that did not end with an acknowledgement.
+    pub fn count_error(&self, reason: Reason) {
+        if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a client that was replaced.
+    pub fn count_restart(&self, reason: Restart) {
+        if let Some((_, counter)) = self.restarts.iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+        }
+    }
+}

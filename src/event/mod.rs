@@ -1,0 +1,11 @@
+//! The words that every step of an event's path uses.
+
+mod identity;
+mod refusal;
+mod request_id;
+mod status;
+
+pub use identity::{DedupBy, EventId, Identity, Origin, Unidentified};
+pub use refusal::{Refusal, Violation};
+pub use request_id::RequestId;
+pub use status::Status;

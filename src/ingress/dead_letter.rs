@@ -1,0 +1,238 @@
+//! Dead letters: events that cannot go where their types would send them, and that their source keeps all the same.
+
+use super::decision::{Addressed, Decision, Verdict};
+use super::encode::{
+    Fill, INTENDED_BROKER, INTENDED_TOPIC, Known, REASON, SOURCE_NAME, deduplication_id,
+    default_key, event_headers, message,
+};
+use super::parse::Parsed;
+use super::verify::Verified;
+use crate::brokers::{Attribute, Headers, MAX_DETAIL_BYTES, MAX_POINTER_BYTES, Message, id_part};
+use crate::config::{Action, Destination, Otherwise, Source};
+use crate::event::{EventId, Origin, Refusal, Unidentified, Violation};
+use crate::flow::duplicates::Fingerprint;
+
+const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
+const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
+
+/// The verdict on an event that cannot go where its type would send it.
+pub(super) fn for_event(verified: &Verified, parsed: &Parsed<'_>, refusal: Refusal) -> Verdict {
+    let event = parsed.event();
+    let (intended, key) = intended(verified.source(), parsed);
+    apply_policy(verified, refusal, |refusal, topic| {
+        let mut headers = event_headers(verified, &Known::of(event));
+        headers.push(Attribute::PARTITION_KEY, &key);
+        push_reason_headers(&mut headers, verified.source(), refusal, intended.as_ref());
+        dead_letter(verified, parsed.payload(), topic, key, headers, &event.id)
+    })
+}
+
+/// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
+fn dead_letter(
+    verified: &Verified,
+    payload: &[u8],
+    topic: String,
+    key: String,
+    headers: Headers,
+    id: &EventId,
+) -> Message {
+    let deduplication_id = letter_id(verified.source(), id, payload);
+    message(verified, payload, topic, key, headers, deduplication_id)
+}
+
+fn letter_id(source: &Source, id: &EventId, body: &[u8]) -> Option<String> {
+    let fingerprint = Fingerprint::of(source.dedup_by, id, body);
+    deduplication_id(source, id, fingerprint).map(|id| id + "/dead_letter")
+}
+
+/// The dead letter of a message that its broker finds too large; none where the source has no dead letters.
+pub(super) fn for_too_large(
+    source: &Source,
+    intended_broker: &str,
+    event_id: &EventId,
+    refused: &Message,
+) -> Option<(Addressed, Refusal)> {
+    let Otherwise::DeadLetter { broker, topic } = &source.on_invalid else {
+        return None;
+    };
+    let refusal = Refusal::invalid_event("", "is larger than its broker takes");
+    let mut message = refused.clone();
+    let intended = Intended {
+        broker: intended_broker.to_owned(),
+        topic: std::mem::replace(&mut message.destination, topic.clone()),
+    };
+    push_reason_headers(&mut message.headers, source, &refusal, Some(&intended));
+    // An event and its copy may both be too large: each has a letter of its own.
+    message.deduplication_id =
+        letter_id(source, event_id, &message.body).map(|id| id + "/" + &id_part(&intended.topic));
+    let letter = Addressed {
+        broker: *broker,
+        message,
+    };
+    Some((letter, refusal))
+}
+
+/// Where an event would have gone.
+struct Intended {
+    broker: String,
+    topic: String,
+}
+
+/// The verdict on an event of which little is known: its bytes, and perhaps its id and type.
+pub(super) fn for_unidentified(
+    verified: &Verified,
+    payload: &[u8],
+    unidentified: Unidentified,
+) -> Decision {
+    let Unidentified {
+        refusal,
+        event_id,
+        event_type,
+        time,
+    } = unidentified;
+    let generated = EventId::generate(verified.request().at());
+    let id = event_id.as_ref().unwrap_or(&generated);
+    let known = Known {
+        id,
+        id_origin: match event_id {
+            Some(_) => Origin::Provider,
+            None => Origin::Generated,
+        },
+        event_type: event_type.as_deref(),
+        time: time.as_deref(),
+        subject: None,
+    };
+    let verdict = apply_policy(verified, refusal, |refusal, topic| {
+        let key = id.as_str().to_owned();
+        let mut headers = event_headers(verified, &known);
+        let intended = event_type
+            .as_deref()
+            .and_then(|event_type| intended_for_type(verified.source(), event_type));
+        headers.push(Attribute::PARTITION_KEY, &key);
+        push_reason_headers(&mut headers, verified.source(), refusal, intended.as_ref());
+        dead_letter(verified, payload, topic, key, headers, id)
+    });
+    // A dead letter's id is told; one that was made for nothing is not.
+    let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
+    let event_id = event_id.or_else(|| is_dead_letter.then_some(generated));
+    Decision {
+        event_id,
+        event_type,
+        verdict,
+    }
+}
+
+/// Applies `on_invalid` or `on_unrouted` of the source.
+fn apply_policy(
+    verified: &Verified,
+    refusal: Refusal,
+    letter: impl FnOnce(&Refusal, String) -> Message,
+) -> Verdict {
+    let source = verified.source();
+    let policy = match refusal {
+        Refusal::NoRoute { .. } => &source.on_unrouted,
+        // What is signed inside of the body says that nobody may take it for the provider's.
+        Refusal::MissingSignature | Refusal::InvalidSignature | Refusal::StaleTimestamp => {
+            &Otherwise::Reject
+        }
+        _ => &source.on_invalid,
+    };
+    match policy {
+        Otherwise::Reject => Verdict::Refuse(refusal),
+        Otherwise::Ignore => Verdict::Ignore,
+        Otherwise::DeadLetter { broker, topic } => {
+            let message = letter(&refusal, topic.clone());
+            let letter = Addressed {
+                broker: *broker,
+                message,
+            };
+            Verdict::DeadLetter { letter, refusal }
+        }
+    }
+}
+
+fn push_reason_headers(
+    headers: &mut Headers,
+    source: &Source,
+    refusal: &Refusal,
+    intended: Option<&Intended>,
+) {
+    headers.push(REASON, refusal.code());
+    headers.push_parts(DETAIL, &cut(&refusal.detail(), MAX_DETAIL_BYTES));
+    if let Refusal::InvalidEvent(violations) = refusal
+        && let Some(Violation { pointer, .. }) = violations.first()
+        && pointer.len() <= MAX_POINTER_BYTES
+    {
+        headers.push(POINTER, pointer);
+    }
+    headers.push(SOURCE_NAME, &source.name);
+    if let Some(Intended { broker, topic }) = intended {
+        headers.push(INTENDED_BROKER, broker);
+        headers.push(INTENDED_TOPIC, topic);
+    }
+}
+
+/// A text of ours within a bound, with a mark where it was cut.
+fn cut(text: &str, most: usize) -> [&[u8]; 2] {
+    const MARK: &str = "…";
+    if text.len() <= most {
+        return [text.as_bytes(), b""];
+    }
+    let mut end = most.saturating_sub(MARK.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let (kept, _) = text.as_bytes().split_at(end);
+    [kept, MARK.as_bytes()]
+}
+
+/// Where an event would have gone, if it can be told, and with which key.
+fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<Intended>, String) {
+    let event = parsed.event();
+    let fill = Fill {
+        event,
+        source: &source.name,
+        root: parsed.root(),
+    };
+    let destination = destination_of(source, &event.event_type);
+    let topic = destination.and_then(|destination| {
+        fill.topic(destination)
+            .ok()
+            .map(|topic| (destination, topic))
+    });
+    let key = destination
+        .and_then(|destination| destination.key.as_ref())
+        .and_then(|template| fill.key(template).ok());
+    let intended = topic.map(|(destination, topic)| Intended {
+        broker: destination.broker_name.clone(),
+        topic,
+    });
+    (
+        intended,
+        key.unwrap_or_else(|| default_key(event).to_owned()),
+    )
+}
+
+/// The same where no more than the type is known.
+fn intended_for_type(source: &Source, event_type: &str) -> Option<Intended> {
+    let destination = destination_of(source, event_type)?;
+    let topic = destination
+        .topic
+        .without_payload(event_type, &source.name)?;
+    destination.kind.check_destination(&topic).ok()?;
+    Some(Intended {
+        broker: destination.broker_name.clone(),
+        topic,
+    })
+}
+
+fn destination_of<'s>(source: &'s Source, event_type: &str) -> Option<&'s Destination> {
+    match source
+        .routes
+        .first_for(event_type)
+        .map(|route| &route.action)
+    {
+        Some(Action::Publish(forwarding)) => Some(&forwarding.to),
+        Some(Action::Ignore) | None => None,
+    }
+}

@@ -1,0 +1,14 @@
+//! Reads a TOML table key by key, and says where a problem is.
+
+mod files;
+pub(crate) mod private;
+mod problem;
+mod section;
+mod spans;
+
+pub use files::Files;
+pub(crate) use private::read_stream;
+pub use problem::{Excerpt, Place, Problem, Problems};
+pub(crate) use section::{Reading, did_you_mean};
+pub use section::{Section, WordOrSection};
+pub(crate) use spans::Spans;
