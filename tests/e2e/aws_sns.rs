@@ -125,7 +125,7 @@ fn post(message: &Value) -> Request {
     Request::post("/hooks/aws-sns", body)
         .without("content-type")
         .header("Content-Type", "text/plain; charset=UTF-8")
-        .header("x-amz-sns-message-type", message["Type"].as_str().unwrap())
+        .header("x-amz-sns-message-type", "Notification")
 }
 
 fn configuration(nats: &Nats, stream: &str, keys: &str) -> String {
