@@ -1,20 +1,54 @@
-//! Hookbridge: the small, hard door between webhook providers and Kafka or NATS.
-pub mod bridge;
-pub mod brokers;
+//! Hookbridge: the small, hardened door between webhook providers and Kafka or NATS.
+//!
+//! An event's path, in the order in which [`ingress`] shows it on a page:
+//!
+//! | step | where | |
+//! | --- | --- | --- |
+//! | 1 accept, receive | [`ingress::accept`], [`ingress::receive`] | connections with their clocks; the head, then the body within bounds |
+//! | 2 verify | [`ingress::verify`](mod@ingress::verify) | the provider's signature over the raw bytes |
+//! | 3 parse | [`ingress::parse`] | JSON without copying; id, type, time, subject |
+//! | 4 validate | [`ingress::validate`] | the JSON Schema, within bounds |
+//! | 5 route | [`ingress::route`] | the first route that matches the type |
+//! | 6 encode | [`ingress::encode`], [`ingress::dead_letter`] | topic, key and headers |
+//! | 7 publish | [`ingress::publish`], [`flow::duplicates`] | the broker's acknowledgement |
+//! | 8 answer | [`ingress::answer`] | the only maker of responses |
+//!
+//! The modules below are in reading order, from the top of the program to its ground floor. Imports run downwards only,
+//! which `layers.rs` tests.
+
+// The program.
 pub mod cli;
-pub mod config;
-pub mod event;
-pub mod flow;
-pub mod ingress;
-pub mod json;
-pub mod metrics;
-mod printable;
-pub mod providers;
-pub mod secret;
 pub mod service;
+
+// An event's path, and the configuration that it runs on.
+pub mod ingress;
+
+pub mod bridge;
+
+pub mod metrics;
+
+// Data and state that they share.
+pub mod config;
+pub mod flow;
+
+// The two seams.
+pub mod brokers;
+pub mod providers;
+
+// The words of an event.
+pub mod event;
+
+// The ground floor.
+pub mod json;
 pub mod table;
-mod task;
 pub mod telemetry;
+
+mod printable;
+pub mod secret;
+mod task;
+
+#[cfg(test)]
+mod layers;
 
 /// The commit that was built, where it is known.
 pub const COMMIT: &str = env!("HOOKBRIDGE_COMMIT");

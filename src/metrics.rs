@@ -14,9 +14,10 @@ use prometheus::{
 
 use crate::brokers::{Meter, Reason, Restart};
 use crate::config::{Action, BrokerId, Config, Otherwise, Source};
-use crate::event::{Refusal, Status};
+use crate::event::{Code, Status};
 use crate::providers::outbound;
 use crate::telemetry;
+use strum::VariantArray as _;
 
 /// Seconds: from a fast acknowledgement on the same machine to past the default `publish_timeout`.
 const BUCKETS: [f64; 16] = [
@@ -192,9 +193,12 @@ impl Metrics {
                         &["outcome"],
                     )?,
                 )?;
-                outbound::COUNTS.map(|(outcome, total)| {
-                    Tally::of(total, requests.with_label_values(&[outcome]))
-                })
+                let tally = |(outcome, total): outbound::Count| {
+                    let counter = requests.get_metric_with_label_values(&[outcome])?;
+                    Ok::<_, prometheus::Error>(Tally::of(total, counter))
+                };
+                let [ok, failed, refused] = outbound::COUNTS;
+                [tally(ok)?, tally(failed)?, tally(refused)?]
             },
             reload_successful: int_gauge(
                 "hookbridge_config_last_reload_successful",
@@ -470,10 +474,10 @@ impl Families {
     }
 
     fn requests(&self, series: &mut Series, source: &str) -> Result<Requests, prometheus::Error> {
-        let outcomes = Status::ALL
+        let outcomes = Status::VARIANTS
             .iter()
             .map(|status| status.as_str())
-            .chain(Refusal::CODES);
+            .chain(Code::VARIANTS.iter().map(|code| code.into_str()));
         let counters = outcomes
             .map(|outcome| Ok((outcome, self.requests.member(series, &[source, outcome])?)));
         counters.collect::<Result<_, _>>().map(Requests)
@@ -564,13 +568,13 @@ impl Families {
     }
 
     fn broker(&self, series: &mut Series, name: &str) -> Result<Meter, prometheus::Error> {
-        let mut restarts = Vec::with_capacity(Restart::ALL.len());
-        for reason in Restart::ALL {
+        let mut restarts = Vec::with_capacity(Restart::VARIANTS.len());
+        for &reason in Restart::VARIANTS {
             let counter = self.restarts.member(series, &[name, reason.label()])?;
             restarts.push((reason, counter));
         }
-        let mut errors = Vec::with_capacity(Reason::ALL.len());
-        for reason in Reason::ALL {
+        let mut errors = Vec::with_capacity(Reason::VARIANTS.len());
+        for &reason in Reason::VARIANTS {
             let counter = self
                 .publish_errors
                 .member(series, &[name, reason.label()])?;

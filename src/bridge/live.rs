@@ -16,9 +16,6 @@ use crate::config::{BrokerId, Config, NamedBroker};
 /// How long a new client has to reach its broker before the change is given up.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// Between looks at whether it has.
-const ARRIVAL_PAUSE: Duration = Duration::from_millis(20);
-
 /// How long brokers have to tell of their destinations before a configuration takes events. What they have not told by then
 /// is unknown.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -184,8 +181,11 @@ fn names(clients: &[(String, Arc<Broker>)]) -> Vec<String> {
 async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<Vec<Attempt>, StartError> {
     let deadline = Instant::now() + ARRIVAL;
     for (name, broker) in clients_of_only(new, old) {
+        // Before the first check, so that no arrival is missed.
+        let mut attention = broker.attention();
         while !matches!(broker.health(), Health::Up { .. } | Health::Refusing { .. }) {
-            if Instant::now() >= deadline {
+            let arrived = tokio::time::timeout_at(deadline, attention.changed()).await;
+            if !matches!(arrived, Ok(Ok(()))) {
                 let mut before = old.clients().filter(|(named, _)| named.name == name);
                 let was_up = before
                     .next()
@@ -204,7 +204,6 @@ async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<Vec<Attempt>, Sta
                 tracing::warn!(broker = name, why, "the broker is still out of reach");
                 break;
             }
-            tokio::time::sleep_until(Instant::now() + ARRIVAL_PAUSE).await;
         }
     }
     let inspected = brokers_where(new, |broker| {

@@ -19,6 +19,7 @@ use crate::brokers::{Broker, Health, Meter, StartError};
 use crate::config::{BrokerId, Config, NamedBroker, Source};
 use crate::event::DedupBy;
 use crate::flow::duplicates::Window;
+use crate::flow::rate_limit::Limiter;
 use crate::flow::{Permits, Share};
 use crate::metrics::Handles;
 
@@ -33,6 +34,8 @@ pub struct Bridge {
     permits: Arc<Permits>,
     /// By source, where it remembers what was stored.
     windows: Vec<Option<Arc<Window>>>,
+    /// By source, where its requests are limited.
+    limiters: Vec<Option<Arc<Limiter>>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
     /// Tells that the last request has let go of it.
@@ -116,6 +119,14 @@ impl Bridge {
             });
             Some(earlier.unwrap_or_else(|| Window::new(lifetime)))
         });
+        let limiters = config.sources.iter().map(|source| {
+            let limit = source.rate_limit?;
+            let earlier = earlier.and_then(|earlier| {
+                let limiter = earlier.limiter(earlier.source_called(&source.name)?)?;
+                (limiter.limit() == limit).then(|| Arc::clone(limiter))
+            });
+            Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(limit))))
+        });
         let paths = config
             .sources
             .iter()
@@ -123,6 +134,7 @@ impl Bridge {
             .collect();
         Ok(Self {
             windows: windows.collect(),
+            limiters: limiters.collect(),
             needed_brokers: config.needed_brokers(),
             process,
             config,
@@ -275,6 +287,10 @@ impl Bridge {
 
     pub(crate) fn source_at(&self, path: &str) -> Option<Arc<Source>> {
         self.paths.get(path).cloned()
+    }
+
+    pub(crate) fn limiter(&self, source: &Source) -> Option<&Arc<Limiter>> {
+        self.limiters.get(source.index)?.as_ref()
     }
 
     pub(crate) fn permits(&self) -> &Arc<Permits> {

@@ -6,9 +6,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::brokers::Reason;
-use crate::event::Refusal;
+use crate::event::Code;
 use crate::metrics::Metrics;
 use crate::telemetry::Gate;
+use strum::VariantArray as _;
 
 /// The process as every request and every configuration sees it.
 #[derive(Debug)]
@@ -34,9 +35,9 @@ struct Gates {
 impl Process {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let gates = Gates {
-            refusals: Refusal::CODES.map(|code| (code, Gate::default())).into(),
-            dead_letters: Refusal::CODES.map(|code| (code, Gate::default())).into(),
-            failures: Reason::ALL.map(|reason| (reason, Gate::default())).into(),
+            refusals: gates(Code::VARIANTS.iter().map(|code| code.into_str())),
+            dead_letters: gates(Code::VARIANTS.iter().map(|code| code.into_str())),
+            failures: gates(Reason::VARIANTS.iter().copied()),
         };
         Ok(Self {
             metrics: Metrics::new()?,
@@ -94,6 +95,10 @@ impl Process {
     pub(crate) fn pass_failure(&self, reason: Reason) -> Option<u64> {
         pass(&self.gates.failures, &reason)
     }
+}
+
+fn gates<K>(keys: impl Iterator<Item = K>) -> Vec<(K, Gate)> {
+    keys.map(|key| (key, Gate::default())).collect()
 }
 
 fn pass<K: PartialEq>(gates: &[(K, Gate)], key: &K) -> Option<u64> {

@@ -1,5 +1,7 @@
 //! The three ways in which a publish ends.
 
+use strum::{IntoStaticStr, VariantArray};
+
 /// How a publish ended. There is no fourth way, and no two of them may be taken for each other.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -81,7 +83,8 @@ impl Outcome {
 }
 
 /// The kinds of reasons: the label `reason` of `hookbridge_publish_errors_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Reason {
     /// The broker is not connected, or the connection ended while the message was under way.
     Disconnected,
@@ -106,6 +109,7 @@ pub enum Reason {
     /// Too few replicas are in sync.
     NotEnoughReplicas,
     /// The credentials were refused.
+    #[strum(serialize = "auth")]
     Authentication,
     /// The credentials don't allow this.
     Authorization,
@@ -116,50 +120,16 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Each of them, for metrics.
-    pub const ALL: [Self; 15] = [
-        Self::Disconnected,
-        Self::TimedOut,
-        Self::Overtaken,
-        Self::QueueFull,
-        Self::Fatal,
-        Self::UnknownTopic,
-        Self::NoResponders,
-        Self::BeingStored,
-        Self::StreamFull,
-        Self::Resources,
-        Self::NotEnoughReplicas,
-        Self::Authentication,
-        Self::Authorization,
-        Self::TooLarge,
-        Self::Other,
-    ];
-
     /// The label's value.
     #[must_use]
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::Disconnected => "disconnected",
-            Self::TimedOut => "timed_out",
-            Self::Overtaken => "overtaken",
-            Self::QueueFull => "queue_full",
-            Self::Fatal => "fatal",
-            Self::UnknownTopic => "unknown_topic",
-            Self::NoResponders => "no_responders",
-            Self::BeingStored => "being_stored",
-            Self::StreamFull => "stream_full",
-            Self::Resources => "resources",
-            Self::NotEnoughReplicas => "not_enough_replicas",
-            Self::Authentication => "auth",
-            Self::Authorization => "authorization",
-            Self::TooLarge => "too_large",
-            Self::Other => "other",
-        }
+        self.into_str()
     }
 }
 
 /// Why a broker's client was replaced: the label `reason` of `hookbridge_broker_client_restarts_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Restart {
     /// The client said that it can't go on.
     Fatal,
@@ -174,25 +144,10 @@ pub enum Restart {
 }
 
 impl Restart {
-    /// Each of them, for metrics.
-    pub const ALL: [Self; 5] = [
-        Self::Fatal,
-        Self::Stuck,
-        Self::Unresponsive,
-        Self::Dead,
-        Self::Reload,
-    ];
-
     /// The label's value.
     #[must_use]
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::Fatal => "fatal",
-            Self::Stuck => "stuck",
-            Self::Unresponsive => "unresponsive",
-            Self::Dead => "dead",
-            Self::Reload => "reload",
-        }
+        self.into_str()
     }
 }
 

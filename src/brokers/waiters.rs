@@ -1,8 +1,8 @@
-//! Those who wait for a broker's word: a bounded table of slots instead of a channel for each message.
+//! Requests that wait for a broker's acknowledgement: a bounded table of slots instead of a channel for each message.
 //!
-//! A ticket goes out with the message and comes back with the acknowledgement. A slot's generation tells a late
-//! acknowledgement, whose slot may be someone else's by now, from the awaited one. One task looks for those whose time is
-//! up, instead of a timer for each.
+//! A ticket goes out with the message and comes back with the acknowledgement. Its generation tells a late
+//! acknowledgement, whose slot may belong to another message by now, from the awaited one. One task ends those whose
+//! deadline has passed, instead of a timer for each.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -56,9 +57,9 @@ pub(super) struct Waiters {
 
 #[derive(Debug, Default)]
 struct Slots {
-    all: Vec<Slot>,
-    free: Vec<u32>,
-    waiting: usize,
+    all: Slab<Slot>,
+    /// Of the next ticket.
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -73,7 +74,6 @@ struct Slot {
 
 #[derive(Debug)]
 enum State {
-    Free,
     Waiting(Option<Waker>),
     /// None where the time is up.
     Resolved(Option<Outcome>),
@@ -105,31 +105,20 @@ impl Waiters {
     /// A place for one more, until a deadline; none when as many wait as may.
     pub(super) fn register(self: &Arc<Self>, deadline: Instant) -> Option<Waiter> {
         let mut slots = self.lock();
-        if slots.waiting >= self.capacity {
+        let others = slots.all.len();
+        if others >= self.capacity {
             return None;
         }
-        let index = slots.free.pop();
-        let index = match index {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(slots.all.len()).ok()?;
-                slots.all.push(Slot {
-                    generation: 0,
-                    deadline,
-                    is_handed_over: false,
-                    mark: 0,
-                    state: State::Free,
-                });
-                index
-            }
-        };
-        let slot = slots.all.get_mut(index as usize)?;
-        slot.state = State::Waiting(None);
-        slot.deadline = deadline;
-        slot.is_handed_over = false;
-        let ticket = Ticket::new(index, slot.generation);
-        let others = slots.waiting;
-        slots.waiting += 1;
+        slots.generation = slots.generation.wrapping_add(1);
+        let generation = slots.generation;
+        let index = slots.all.insert(Slot {
+            generation,
+            deadline,
+            is_handed_over: false,
+            mark: 0,
+            state: State::Waiting(None),
+        });
+        let ticket = Ticket::new(u32::try_from(index).ok()?, generation);
         if others == 0 {
             self.occupied.notify_one();
         }
@@ -189,7 +178,7 @@ impl Waiters {
                         State::Resolved(outcome(slot.is_handed_over)),
                     ) {
                         State::Waiting(waker) => waker,
-                        State::Free | State::Resolved(_) => None,
+                        State::Resolved(_) => None,
                     }
                 }
                 _ => return false,
@@ -220,11 +209,12 @@ impl Waiters {
 
     fn waiting(&self, which: impl Fn(&Slot) -> bool) -> Vec<Ticket> {
         let slots = self.lock();
-        let waiting = (0..)
-            .zip(&slots.all)
-            .filter(|(_, slot)| slot.state.is_open() && which(slot));
+        let waiting = slots.all.iter();
+        let waiting = waiting.filter(|(_, slot)| slot.state.is_open() && which(slot));
         waiting
-            .map(|(index, slot)| Ticket::new(index, slot.generation))
+            .filter_map(|(index, slot)| {
+                Some(Ticket::new(u32::try_from(index).ok()?, slot.generation))
+            })
             .collect()
     }
 
@@ -235,7 +225,7 @@ impl Waiters {
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().waiting
+        self.lock().all.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -320,7 +310,7 @@ impl Future for Waiter {
                 slot.state = State::Waiting(Some(waker));
                 Poll::Pending
             }
-            State::Waiting(_) | State::Free => {
+            State::Waiting(_) => {
                 slot.state = State::Waiting(Some(context.waker().clone()));
                 Poll::Pending
             }
@@ -331,17 +321,9 @@ impl Future for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let (index, _) = self.ticket.parts();
-        let mut slots = self.waiters.lock();
-        let Some(slot) = slots.all.get_mut(index) else {
-            return;
-        };
-        let state = std::mem::replace(&mut slot.state, State::Free);
-        slot.generation = slot.generation.wrapping_add(1);
-        slots.waiting = slots.waiting.saturating_sub(1);
-        #[expect(clippy::cast_possible_truncation, reason = "indexes are 32 bits wide")]
-        slots.free.push(index as u32);
-        drop(slots);
-        drop(state);
+        let slot = self.waiters.lock().all.try_remove(index);
+        // Outside of the lock: a waker's drop is somebody else's code.
+        drop(slot);
     }
 }
 

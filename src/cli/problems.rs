@@ -5,7 +5,6 @@
 //! while line and column are those of the file.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
 use serde::Serialize;
 
@@ -61,11 +60,11 @@ impl<'p> Entry<'p> {
 
 /// A problem for people, for standard error.
 pub(super) fn show(severity: Severity, problem: &Problem) -> String {
-    render(severity, problem, std::io::stderr().is_terminal())
+    render(severity, problem, style::is_coloured(&std::io::stderr()))
 }
 
-fn render(severity: Severity, problem: &Problem, is_terminal: bool) -> String {
-    let paint = |colour: style::Colour, text: &str| style::paint(colour, text, is_terminal);
+fn render(severity: Severity, problem: &Problem, is_coloured: bool) -> String {
+    let paint = |colour: anstyle::Style, text: &str| style::paint(colour, text, is_coloured);
     let (title, colour) = match severity {
         Severity::Error => ("error", style::RED),
         Severity::Warning => ("warning", style::YELLOW),

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -30,9 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Destinations that are remembered as durable.
 const MAX_INSPECTED: usize = 10_000;
-
-/// The width of the progress bar, in characters.
-const BAR: usize = 30;
 
 /// Says where a replayed message was read: broker, topic and position. One for each replay, the last one at the end.
 const REPLAYED_FROM: &str = "hookbridge_replayed_from";
@@ -557,14 +553,13 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), Failure> {
     }
 }
 
-/// A line on a terminal that shows how far it has come; elsewhere, one at the end.
+/// The count of messages, for the line at the end.
 struct Progress {
     total: u64,
     done: u64,
     passed_over: u64,
     not_selected: u64,
     stays: u64,
-    is_shown: bool,
     is_dry: bool,
 }
 
@@ -576,7 +571,6 @@ impl Progress {
             passed_over: 0,
             not_selected: 0,
             stays: 0,
-            is_shown: std::io::stderr().is_terminal() && !is_dry,
             is_dry,
         }
     }
@@ -589,29 +583,6 @@ impl Progress {
             Step::Stays => &mut self.stays,
         };
         *count += 1;
-        self.show();
-    }
-
-    fn read(&self) -> u64 {
-        self.done + self.passed_over + self.not_selected + self.stays
-    }
-
-    fn show(&self) {
-        if self.is_shown {
-            let read = self.read();
-            let filled = usize::try_from(read.saturating_mul(BAR as u64) / self.total.max(1))
-                .unwrap_or(BAR)
-                .min(BAR);
-            eprint!(
-                "\r[{}{}] {} of {}",
-                "#".repeat(filled),
-                " ".repeat(BAR - filled),
-                read,
-                self.total
-            );
-            // A terminal that is gone need not be told.
-            let _unseen = std::io::stderr().flush();
-        }
     }
 
     fn end(&self) {
@@ -620,12 +591,7 @@ impl Progress {
         } else {
             "replayed"
         };
-        let line = if self.is_shown && self.read() > 0 {
-            "\n"
-        } else {
-            ""
-        };
-        let mut text = format!("{line}{} of {} {verb}", self.done, self.total);
+        let mut text = format!("{} of {} {verb}", self.done, self.total);
         for (count, what) in [
             (self.passed_over, "passed over"),
             (self.not_selected, "not selected"),

@@ -1,34 +1,35 @@
-//! Colour where there is a terminal, and columns.
+//! Colour, columns, and output that does not panic.
 
-use std::io::IsTerminal as _;
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 
-pub(super) type Colour = &'static str;
+pub(super) const RED: Style = AnsiColor::Red.on_default();
+pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
+pub(super) const BLUE: Style = AnsiColor::Blue.on_default();
+pub(super) const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
 
-pub(super) const RED: Colour = "\u{1b}[31m";
-pub(super) const YELLOW: Colour = "\u{1b}[33m";
-pub(super) const BLUE: Colour = "\u{1b}[34m";
-pub(super) const BOLD: Colour = "\u{1b}[1m";
-const DIM: Colour = "\u{1b}[2m";
-const RESET: &str = "\u{1b}[0m";
+/// Whether colour is wanted: on a terminal, save where `NO_COLOR`, `CLICOLOR` or `TERM` say otherwise.
+pub(super) fn is_coloured(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
 
 pub(super) fn error(text: &str) -> String {
-    paint(RED, "error: ", std::io::stderr().is_terminal()) + text
+    paint(RED, "error: ", is_coloured(&std::io::stderr())) + text
 }
 
 pub(super) fn bold(text: &str) -> String {
-    paint(BOLD, text, std::io::stdout().is_terminal())
+    paint(BOLD, text, is_coloured(&std::io::stdout()))
 }
 
 pub(super) fn dim(text: &str) -> String {
-    paint(DIM, text, std::io::stdout().is_terminal())
+    paint(DIM, text, is_coloured(&std::io::stdout()))
 }
 
-pub(super) fn paint(colour: Colour, text: &str, is_terminal: bool) -> String {
-    // https://no-color.org
-    let is_wanted =
-        is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if is_wanted {
-        format!("{colour}{text}{RESET}")
+pub(super) fn paint(style: Style, text: &str, is_coloured: bool) -> String {
+    if is_coloured {
+        format!("{style}{text}{style:#}")
     } else {
         text.to_owned()
     }

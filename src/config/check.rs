@@ -17,6 +17,7 @@ use super::routes::read_routes;
 use super::sources::read_sources;
 use super::strays::warn_of_strays;
 use super::tls::read_tls;
+use super::transport::read_networks;
 use crate::brokers;
 use crate::table::{Files, Place, Problem, Problems, Reading, Section, Spans, private};
 
@@ -218,22 +219,37 @@ fn read(root: &mut Section<'_>, reading: &Reading) -> Option<Config> {
     Some(config)
 }
 
-/// What `[http]` says for every source that does not say otherwise.
+/// What sources need to know of `[http]`: the values of keys that they leave out, and what their own keys rest on.
 pub(super) struct Defaults {
     pub(super) max_body: usize,
     pub(super) publish_timeout: Duration,
     pub(super) max_in_flight: usize,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    /// Whether senders must show a certificate.
+    pub(super) has_client_ca: bool,
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
+    let http2 = section.flag("http2", false);
+    if section.is_empty_list("tls") {
+        section.problem_at("tls", "an empty list has no certificate; write `tls = { cert = \"…\", key = \"…\" }`, or leave `tls` out for plain HTTP");
+    }
+    let tls = section.tables("tls");
+    let has_client_ca = tls.first().is_some_and(|tls| tls.has("client_ca"));
+    let trusted_proxies = read_networks(
+        &mut section,
+        "trusted_proxies",
+        "so that any sender could claim any address; list your proxies",
+    );
     let defaults = Defaults {
         max_body: section.size("max_body", 1, 256 * MIB).unwrap_or(MIB),
         publish_timeout: section.duration("publish_timeout", 8 * SECOND, SECOND, 300 * SECOND),
         max_in_flight: section
             .count("max_in_flight", 1, 1_000_000)
             .unwrap_or(10_000),
+        trusted_proxies: trusted_proxies.clone(),
+        has_client_ca,
     };
-    let http2 = section.flag("http2", false);
     let http = Http {
         listen: read_address(&mut section, "0.0.0.0:8080"),
         header_timeout: section.duration("header_timeout", 5 * SECOND, SECOND / 10, HOUR),
@@ -249,9 +265,9 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         max_connection_age: section.duration("max_connection_age", 300 * SECOND, SECOND, 24 * HOUR),
         drain_delay: section.duration("drain_delay", Duration::ZERO, Duration::ZERO, HOUR),
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
-        trusted_proxies: read_networks(&mut section, "trusted_proxies"),
+        trusted_proxies,
         http2,
-        tls: section.section("tls").and_then(|tls| read_tls(tls, http2)),
+        tls: read_tls(tls, http2),
     };
     if http.max_in_flight_bytes < defaults.max_body {
         section.problem_at(
@@ -267,27 +283,6 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     }
     section.finish();
     (http, defaults)
-}
-
-/// Networks; a lone address is a network of one.
-fn read_networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
-    let texts = section.texts(key).unwrap_or_default();
-    let mut networks = Vec::new();
-    for text in texts {
-        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        match text.parse::<IpNet>().ok().or_else(address) {
-            Some(network) if network.prefix_len() == 0 => section.problem_at(
-                key,
-                format!("{text:?} is every address, so that any sender could claim any address; list your proxies"),
-            ),
-            Some(network) => networks.push(network),
-            None => section.problem_at(
-                key,
-                format!("{text:?} is not a network; write for example \"10.0.0.0/8\", \"192.0.2.7\" or \"2001:db8::/32\""),
-            ),
-        }
-    }
-    networks
 }
 
 fn read_admin(mut section: Section<'_>) -> Admin {

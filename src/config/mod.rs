@@ -13,6 +13,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transport;
 
 use crate::table::{Files, Problems};
 
@@ -23,8 +24,9 @@ pub use model::{
 };
 pub use origin::{ConfigFile, Origin};
 pub use template::{Part, Template};
-pub(crate) use tls::HTTP2;
 pub use tls::Tls;
+pub(crate) use tls::{HTTP2, dns_names};
+pub use transport::{FixedBody, RateLimit};
 
 impl Origin {
     /// Reads, merges and checks it all.

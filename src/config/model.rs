@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::template::{Part, Template};
 use super::tls::Tls;
+use super::transport::{FixedBody, RateLimit};
 use crate::brokers::{Kind, Limits, Needs, Settings};
 use crate::event::DedupBy;
 use crate::json::Schema;
@@ -145,8 +146,16 @@ pub struct Source {
     pub publish_timeout: Duration,
     /// How many of its events may be in flight.
     pub max_in_flight: usize,
+    /// The only networks that its requests may come from; any where there is none.
+    pub allow_from: Vec<IpNet>,
+    /// The names of which a sender's certificate must have one, in lower case; none where the source asks for no names.
+    pub client_names: Vec<String>,
+    /// How many of its verified requests are taken, where its operator limits them.
+    pub rate_limit: Option<RateLimit>,
     /// The status of a success.
     pub success_status: StatusCode,
+    /// Its body, where it is not to say what became of the event.
+    pub success_body: Option<FixedBody>,
     /// The CloudEvents `source` of its events.
     pub ce_source: String,
     /// The sender's headers that go on with the message.

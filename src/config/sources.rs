@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
 use super::model::{Otherwise, Routes, Source};
+use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
 use crate::json::Schema;
@@ -137,7 +138,11 @@ fn read_source(
     let max_in_flight = section
         .count("max_in_flight", 1, 1_000_000)
         .unwrap_or(defaults.max_in_flight);
+    let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
+    let client_names = read_client_names(&mut section, defaults.has_client_ca);
+    let rate_limit = read_rate_limit(&mut section);
     let success_status = read_success_status(&mut section);
+    let success_body = read_success_body(&mut section, success_status);
     let ce_source = section
         .text("ce_source")
         .unwrap_or_else(|| format!("/hookbridge/{name}"));
@@ -215,7 +220,11 @@ fn read_source(
         max_body,
         publish_timeout,
         max_in_flight,
+        allow_from,
+        client_names,
+        rate_limit,
         success_status,
+        success_body,
         ce_source,
         forward_headers,
         dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),

@@ -199,8 +199,6 @@ fn keys_that_wait_for_later_versions_are_unknown() {
     for line in [
         "scheme = \"x\"",
         "signature_header = \"x\"",
-        "success_body = \"ok\"",
-        "rate_limit = { per_second = 1 }",
         "expect_every = \"1h\"",
     ] {
         let problems = in_source(line);

@@ -1,5 +1,6 @@
-//! `[http] tls`: PEM files in, what the listener shakes hands with out.
+//! `[http] tls`: PEM files in, what handshakes are made with out.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,11 @@ use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use tokio_rustls::rustls::server::{NoClientAuth, ParsedCertificate, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{
+    ClientHello, NoClientAuth, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 
@@ -48,70 +53,190 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-pub(super) fn read_tls(mut section: Section<'_>, http2: bool) -> Option<Tls> {
-    let tls = read(&mut section, http2);
-    section.finish();
-    tls
-}
-
-fn read(section: &mut Section<'_>, http2: bool) -> Option<Tls> {
+/// Reads `tls`: a table, or a list of tables of which senders get the one whose certificate has the name that they ask for.
+pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
     let provider = Arc::new(ring::default_provider());
-    let cert = section.required_text("cert", "\"/etc/hookbridge/cert.pem\"");
-    let key = section.required_text("key", "\"/etc/hookbridge/key.pem\"");
-    let is_mutual = section.has("client_ca");
-    let client_ca = section.text("client_ca");
-    // All three are read before anything is given up, so that every problem is found.
-    let certificates = cert
-        .as_deref()
-        .and_then(|file| read_certificates(section, "cert", file));
-    let private_key = key.as_deref().and_then(|file| read_key(section, file));
-    let authorities = client_ca
-        .as_deref()
-        .and_then(|file| read_authorities(section, file));
-    let ((cert, certificates), (key, private_key)) =
-        (cert.zip(certificates)?, key.zip(private_key)?);
-    warn_of_dates(section, &cert, &certificates, &provider);
-    let verifier = match authorities {
-        None if is_mutual => return None,
-        None => Arc::new(NoClientAuth),
-        Some(roots) => {
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| section.problem_at("client_ca", error.to_string()))
-                .ok()?
+    let mut identities: Vec<Option<Identity>> = Vec::with_capacity(tables.len());
+    let mut verifier = None;
+    for (index, mut table) in tables.into_iter().enumerate() {
+        let identity = read_identity(&mut table, &provider);
+        if index == 0 {
+            verifier = Some(read_verifier(&mut table, &provider));
+        } else {
+            if table.has("client_ca") {
+                table.text("client_ca");
+                table.problem_at("client_ca", "is for the whole listener, whichever certificate a sender gets; write it in the first table of `tls`");
+            }
+            let earlier = identities.iter().flatten();
+            if let Some(identity) = &identity {
+                check_names(&table, identity, earlier);
+            }
         }
-    };
+        table.finish();
+        identities.push(identity);
+    }
+    let is_mutual = matches!(verifier, Some(Some((_, true))));
+    let (verifier, _) = verifier??;
+    let identities: Option<Vec<_>> = identities.into_iter().collect();
     let server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
-        .map(|builder| builder.with_client_cert_verifier(verifier))
-        .and_then(|builder| builder.with_single_cert(certificates, private_key));
-    let mut server = match server {
-        Ok(server) => server,
-        Err(Error::InconsistentKeys(_)) => {
-            section.problem_at(
-                "key",
-                format!("{key} is not the key of the first certificate in {cert}"),
-            );
-            return None;
-        }
-        Err(Error::InvalidCertificate(why)) => {
-            section.problem_at(
-                "cert",
-                format!("the first certificate in {cert} can't be used: {why}"),
-            );
-            return None;
-        }
-        Err(why) => {
-            section.problem_at("key", format!("the key in {key} can't be used: {why}"));
-            return None;
-        }
-    };
+        .ok()?
+        .with_client_cert_verifier(verifier);
+    let mut server = server.with_cert_resolver(Arc::new(ByName::new(identities?)));
     let protocols: &[&[u8]] = if http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
     server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Some(Tls {
         server: Arc::new(server),
         is_mutual,
     })
+}
+
+/// A certificate with its key, and the names that it is for.
+#[derive(Debug)]
+struct Identity {
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+}
+
+/// Chooses a certificate by the name that a sender asks for (SNI, RFC 6066).
+#[derive(Debug)]
+struct ByName {
+    /// The first is for senders that ask for no name, or for one that no certificate has.
+    all: Vec<Arc<CertifiedKey>>,
+    names: HashMap<String, Vec<Arc<CertifiedKey>>>,
+}
+
+impl ByName {
+    fn new(identities: Vec<Identity>) -> Self {
+        let mut names: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
+        for Identity { key, names: own } in &identities {
+            for name in own {
+                names.entry(name.clone()).or_default().push(Arc::clone(key));
+            }
+        }
+        let all = identities.into_iter().map(|identity| identity.key);
+        Self {
+            all: all.collect(),
+            names,
+        }
+    }
+
+    /// The certificates for a name, in order: those that have it, else those of a wildcard in place of its first label.
+    fn of(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+        let name = name.to_ascii_lowercase();
+        let wildcard = || Some(format!("*.{}", name.split_once('.')?.1));
+        let named = self.names.get(&name);
+        let named = named.or_else(|| self.names.get(&wildcard()?));
+        named.map(Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.of(name));
+        let candidates = named.unwrap_or(&self.all);
+        // One name may have certificates of several kinds, of which old senders know one.
+        let suits = |key: &&Arc<CertifiedKey>| {
+            let scheme = key.key.choose_scheme(hello.signature_schemes());
+            scheme.is_some()
+        };
+        let chosen = candidates.iter().find(suits).or(candidates.first());
+        chosen.map(Arc::clone)
+    }
+}
+
+fn read_identity(section: &mut Section<'_>, provider: &Arc<CryptoProvider>) -> Option<Identity> {
+    let cert = section.required_text("cert", "\"/etc/hookbridge/cert.pem\"");
+    let key = section.required_text("key", "\"/etc/hookbridge/key.pem\"");
+    // Both are read before anything is given up, so that every problem is found.
+    let certificates = cert
+        .as_deref()
+        .and_then(|file| read_certificates(section, "cert", file));
+    let private_key = key.as_deref().and_then(|file| read_key(section, file));
+    let ((cert, certificates), (key, private_key)) =
+        (cert.zip(certificates)?, key.zip(private_key)?);
+    warn_of_dates(section, &cert, &certificates, provider);
+    let names = certificates.first().map(dns_names).unwrap_or_default();
+    match CertifiedKey::from_der(certificates, private_key, provider) {
+        Ok(key) => Some(Identity {
+            key: Arc::new(key),
+            names,
+        }),
+        Err(Error::InconsistentKeys(_)) => {
+            section.problem_at(
+                "key",
+                format!("{key} is not the key of the first certificate in {cert}"),
+            );
+            None
+        }
+        Err(Error::InvalidCertificate(why)) => {
+            section.problem_at(
+                "cert",
+                format!("the first certificate in {cert} can't be used: {why}"),
+            );
+            None
+        }
+        Err(why) => {
+            section.problem_at("key", format!("the key in {key} can't be used: {why}"));
+            None
+        }
+    }
+}
+
+/// What a sender's certificate is checked with, and whether it must show one.
+fn read_verifier(
+    section: &mut Section<'_>,
+    provider: &Arc<CryptoProvider>,
+) -> Option<(Arc<dyn ClientCertVerifier>, bool)> {
+    let is_mutual = section.has("client_ca");
+    let file = section.text("client_ca");
+    if !is_mutual {
+        return Some((Arc::new(NoClientAuth), false));
+    }
+    let roots = read_authorities(section, &file?)?;
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| section.problem_at("client_ca", error.to_string()))
+        .map(|verifier| (verifier, true))
+        .ok()
+}
+
+/// A certificate that is not the first must be one that a sender can get.
+fn check_names<'i>(
+    section: &Section<'_>,
+    identity: &Identity,
+    mut earlier: impl Iterator<Item = &'i Identity>,
+) {
+    if identity.names.is_empty() {
+        section.problem_at(
+            "cert",
+            "the certificate has no DNS name in its subjectAltName, so that no sender gets it; make it the first of `tls`, or give it a name",
+        );
+        return;
+    }
+    let covers = |earlier: &Identity| {
+        earlier.key.key.algorithm() == identity.key.key.algorithm()
+            && identity
+                .names
+                .iter()
+                .all(|name| earlier.names.contains(name))
+    };
+    if earlier.any(covers) {
+        section.warn_at(
+            "cert",
+            "no sender gets this certificate: one before it has all of its names; remove one of the two",
+        );
+    }
+}
+
+/// The DNS names in a certificate's `subjectAltName`, in lower case, wildcards as they are. Its subject's common name is not
+/// one of them (RFC 9525).
+pub(crate) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else {
+        return Vec::new();
+    };
+    let names = certificate.valid_dns_names();
+    names.map(str::to_ascii_lowercase).collect()
 }
 
 fn read_certificates(
@@ -422,6 +547,72 @@ mod tests {
             .load("{ cert = \"DIR/z\", key = \"DIR/z\", client_ca = \"DIR/z\", x = 1 }")
             .unwrap_err();
         assert_eq!(all.lines().count(), 4, "{all}");
+    }
+
+    #[test]
+    fn of_several_certificates_each_but_the_first_has_a_name_that_a_sender_can_ask_for() {
+        let nameless = include_str!("fixtures/nameless.pem");
+        let folder = Folder::new(
+            "names",
+            &[
+                CERTIFICATE.as_bytes(),
+                KEY.as_bytes(),
+                nameless.as_bytes(),
+                OTHER_KEY.as_bytes(),
+            ],
+        );
+        let (named, nameless) = (
+            "{ cert = \"DIR/a\", key = \"DIR/b\" }",
+            "{ cert = \"DIR/c\", key = \"DIR/d\" }",
+        );
+        let warnings = |tls: &str| folder.load(tls).unwrap().warnings;
+        assert_eq!(warnings(&format!("[{nameless}, {named}]")), []);
+        let twice = warnings(&format!("[{named}, {named}]"));
+        assert!(
+            twice.len() == 1
+                && twice[0]
+                    .to_string()
+                    .contains("no sender gets this certificate"),
+            "{twice:?}"
+        );
+        let authority = "{ cert = \"DIR/a\", key = \"DIR/b\", client_ca = \"DIR/a\" }";
+        assert!(
+            folder
+                .load(&format!("[{authority}]"))
+                .unwrap()
+                .http
+                .tls
+                .unwrap()
+                .is_mutual()
+        );
+        for (tls, what) in [
+            (
+                format!("[{named}, {nameless}]"),
+                "http.tls[1].cert: the certificate has no DNS name",
+            ),
+            (
+                format!("[{nameless}, {authority}]"),
+                "http.tls[1].client_ca: is for the whole listener",
+            ),
+            (
+                format!("[{named}, {{ cert = \"DIR/a\" }}]"),
+                "http.tls[1]: lacks `key`",
+            ),
+            (
+                format!("[{named}, {{ cert = \"DIR/a\", key = \"DIR/d\" }}]"),
+                "d is not the key of the first certificate",
+            ),
+            (
+                "[]".to_owned(),
+                "http.tls: an empty list has no certificate",
+            ),
+        ] {
+            let told = folder.load(&tls).unwrap_err();
+            assert!(
+                told.lines().count() == 1 && told.contains(what),
+                "{tls}: {told}"
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,6 @@ mod request_id;
 mod status;
 
 pub use identity::{DedupBy, EventId, Identity, Origin, Unidentified};
-pub use refusal::{Refusal, Violation};
+pub use refusal::{Code, Refusal, Violation};
 pub use request_id::RequestId;
 pub use status::Status;

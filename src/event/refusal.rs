@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
+use strum::{IntoStaticStr, VariantArray};
 
 pub use crate::json::Violation;
 
 /// Why a request gets no 2xx.
 ///
-/// A 4xx is a statement that will be just as true of every retry; whatever time or an operator could cure is 503.
+/// A 4xx must hold for every retry, and what time or an operator can fix is a 503; only an operator's own rate limit is 429.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// A request that HTTP forbids, though the HTTP library takes it.
@@ -60,6 +61,11 @@ pub enum Refusal {
         /// The event's type.
         event_type: String,
     },
+    /// More verified requests than the source's operator lets in.
+    RateLimited {
+        /// What the sender should wait, in whole seconds.
+        retry_after: Duration,
+    },
     /// Certainly not stored: the broker is away or refused it.
     BrokerUnavailable {
         /// What the sender should wait.
@@ -80,33 +86,68 @@ pub enum Refusal {
     PublishTimeout,
 }
 
-impl Refusal {
-    /// Every code there is, for metrics.
-    pub const CODES: [&'static str; 22] = [
-        "bad_request",
-        "invalid_json",
-        "invalid_encoding",
-        "missing_signature",
-        "invalid_signature",
-        "stale_timestamp",
-        "unauthorized",
-        "unknown_path",
-        "method_not_allowed",
-        "request_timeout",
-        "broken_off",
-        "body_too_large",
-        "unsupported_media_type",
-        "invalid_event",
-        "missing_event_id",
-        "missing_event_type",
-        "no_route",
-        "broker_unavailable",
-        "overloaded",
-        "provider_unavailable",
-        "shutting_down",
-        "publish_timeout",
-    ];
+/// The codes of refusals, in the order of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum Code {
+    BadRequest,
+    InvalidJson,
+    InvalidEncoding,
+    MissingSignature,
+    InvalidSignature,
+    StaleTimestamp,
+    Unauthorized,
+    UnknownPath,
+    MethodNotAllowed,
+    RequestTimeout,
+    BrokenOff,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidEvent,
+    MissingEventId,
+    MissingEventType,
+    NoRoute,
+    RateLimited,
+    BrokerUnavailable,
+    Overloaded,
+    ProviderUnavailable,
+    ShuttingDown,
+    PublishTimeout,
+}
 
+/// What a refusal is for HTTP.
+struct Row {
+    status: StatusCode,
+    code: Code,
+    body: Body,
+    retry_after: Option<Duration>,
+}
+
+/// Whether the body was read to its end.
+enum Body {
+    Read,
+    Unread,
+}
+
+const fn row(status: StatusCode, code: Code, body: Body) -> Row {
+    Row {
+        status,
+        code,
+        body,
+        retry_after: None,
+    }
+}
+
+impl Row {
+    const fn after(self, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..self
+        }
+    }
+}
+
+impl Refusal {
     /// An invalid event with one fault.
     #[must_use]
     pub fn invalid_event(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -130,118 +171,91 @@ impl Refusal {
     /// The answer's status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        match self {
-            Self::BadRequest(_)
-            | Self::InvalidJson(_)
-            | Self::InvalidEncoding(_)
-            | Self::BrokenOff => StatusCode::BAD_REQUEST,
-            Self::MissingSignature
-            | Self::InvalidSignature
-            | Self::StaleTimestamp
-            | Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::UnknownPath => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
-            Self::InvalidEvent(_)
-            | Self::MissingEventId
-            | Self::MissingEventType
-            | Self::NoRoute { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::BrokerUnavailable { .. }
-            | Self::Overloaded
-            | Self::ProviderUnavailable { .. }
-            | Self::ShuttingDown
-            | Self::PublishTimeout => StatusCode::SERVICE_UNAVAILABLE,
-        }
+        self.row().status
     }
 
     /// The problem's `code`, the metric's `outcome` and a dead letter's reason.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        match self {
-            Self::BadRequest(_) => "bad_request",
-            Self::InvalidJson(_) => "invalid_json",
-            Self::InvalidEncoding(_) => "invalid_encoding",
-            Self::MissingSignature => "missing_signature",
-            Self::InvalidSignature => "invalid_signature",
-            Self::StaleTimestamp => "stale_timestamp",
-            Self::Unauthorized => "unauthorized",
-            Self::UnknownPath => "unknown_path",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::RequestTimeout { .. } => "request_timeout",
-            Self::BrokenOff => "broken_off",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => "unsupported_media_type",
-            Self::InvalidEvent(_) => "invalid_event",
-            Self::MissingEventId => "missing_event_id",
-            Self::MissingEventType => "missing_event_type",
-            Self::NoRoute { .. } => "no_route",
-            Self::BrokerUnavailable { .. } => "broker_unavailable",
-            Self::Overloaded => "overloaded",
-            Self::ProviderUnavailable { .. } => "provider_unavailable",
-            Self::ShuttingDown => "shutting_down",
-            Self::PublishTimeout => "publish_timeout",
-        }
+        self.row().code.into_str()
     }
 
-    /// What the sender should wait before it tries again.
+    /// How long the sender should wait before it tries again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::BrokerUnavailable { retry_after, .. } => Some(*retry_after),
-            Self::Overloaded | Self::ShuttingDown => Some(Duration::from_secs(1)),
-            Self::ProviderUnavailable { .. } | Self::PublishTimeout => Some(Duration::from_secs(5)),
-            Self::BadRequest(_)
-            | Self::InvalidJson(_)
-            | Self::InvalidEncoding(_)
-            | Self::MissingSignature
-            | Self::InvalidSignature
-            | Self::StaleTimestamp
-            | Self::Unauthorized
-            | Self::UnknownPath
-            | Self::MethodNotAllowed { .. }
-            | Self::RequestTimeout { .. }
-            | Self::BrokenOff
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::UnsupportedCoding
-            | Self::InvalidEvent(_)
-            | Self::MissingEventId
-            | Self::MissingEventType
-            | Self::NoRoute { .. } => None,
-        }
+        self.row().retry_after
     }
 
     /// Whether the body may not have been read to its end, so that the connection can't be used again.
     #[must_use]
     pub const fn leaves_body_unread(&self) -> bool {
+        matches!(self.row().body, Body::Unread)
+    }
+
+    /// The table: what each refusal is for HTTP.
+    const fn row(&self) -> Row {
+        use Body::{Read, Unread};
         match self {
-            Self::BadRequest(_)
-            | Self::UnknownPath
-            | Self::MethodNotAllowed { .. }
-            | Self::RequestTimeout { .. }
-            | Self::BrokenOff
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::UnsupportedCoding
-            | Self::Overloaded
-            | Self::ShuttingDown => true,
-            Self::InvalidJson(_)
-            | Self::InvalidEncoding(_)
-            | Self::MissingSignature
-            | Self::InvalidSignature
-            | Self::StaleTimestamp
-            | Self::Unauthorized
-            | Self::InvalidEvent(_)
-            | Self::MissingEventId
-            | Self::MissingEventType
-            | Self::NoRoute { .. }
-            | Self::BrokerUnavailable { .. }
-            | Self::ProviderUnavailable { .. }
-            | Self::PublishTimeout => false,
+            Self::BadRequest(_) => row(StatusCode::BAD_REQUEST, Code::BadRequest, Unread),
+            Self::InvalidJson(_) => row(StatusCode::BAD_REQUEST, Code::InvalidJson, Read),
+            Self::InvalidEncoding(_) => row(StatusCode::BAD_REQUEST, Code::InvalidEncoding, Read),
+            Self::MissingSignature => row(StatusCode::UNAUTHORIZED, Code::MissingSignature, Read),
+            Self::InvalidSignature => row(StatusCode::UNAUTHORIZED, Code::InvalidSignature, Read),
+            Self::StaleTimestamp => row(StatusCode::UNAUTHORIZED, Code::StaleTimestamp, Read),
+            Self::Unauthorized => row(StatusCode::UNAUTHORIZED, Code::Unauthorized, Read),
+            Self::UnknownPath => row(StatusCode::NOT_FOUND, Code::UnknownPath, Unread),
+            Self::MethodNotAllowed { .. } => row(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::MethodNotAllowed,
+                Unread,
+            ),
+            Self::RequestTimeout { .. } => {
+                row(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, Unread)
+            }
+            Self::BrokenOff => row(StatusCode::BAD_REQUEST, Code::BrokenOff, Unread),
+            Self::BodyTooLarge { .. } => {
+                row(StatusCode::PAYLOAD_TOO_LARGE, Code::BodyTooLarge, Unread)
+            }
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => row(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::UnsupportedMediaType,
+                Unread,
+            ),
+            Self::InvalidEvent(_) => {
+                row(StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidEvent, Read)
+            }
+            Self::MissingEventId => {
+                row(StatusCode::UNPROCESSABLE_ENTITY, Code::MissingEventId, Read)
+            }
+            Self::MissingEventType => row(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Code::MissingEventType,
+                Read,
+            ),
+            Self::NoRoute { .. } => row(StatusCode::UNPROCESSABLE_ENTITY, Code::NoRoute, Read),
+            Self::RateLimited { retry_after } => {
+                row(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, Read).after(*retry_after)
+            }
+            Self::BrokerUnavailable { retry_after, .. } => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::BrokerUnavailable,
+                Read,
+            )
+            .after(*retry_after),
+            Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, Unread)
+                .after(Duration::from_secs(1)),
+            Self::ProviderUnavailable { .. } => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::ProviderUnavailable,
+                Read,
+            )
+            .after(Duration::from_secs(5)),
+            Self::ShuttingDown => row(StatusCode::SERVICE_UNAVAILABLE, Code::ShuttingDown, Unread)
+                .after(Duration::from_secs(1)),
+            Self::PublishTimeout => {
+                row(StatusCode::SERVICE_UNAVAILABLE, Code::PublishTimeout, Read)
+                    .after(Duration::from_secs(5))
+            }
         }
     }
 
@@ -278,6 +292,9 @@ impl Refusal {
             Self::MissingEventId => "the event has no id".into(),
             Self::MissingEventType => "the event has no type".into(),
             Self::NoRoute { .. } => "no route takes events of this type".into(),
+            Self::RateLimited { .. } => {
+                "the event was not stored, because this source's rate limit is reached; send it again".into()
+            }
             Self::BrokerUnavailable { cause, .. } => {
                 format!("the event was not stored, because {cause}; send it again").into()
             }
@@ -327,6 +344,9 @@ mod tests {
             Refusal::MissingEventId,
             Refusal::MissingEventType,
             Refusal::NoRoute { event_type: some() },
+            Refusal::RateLimited {
+                retry_after: Duration::from_secs(1),
+            },
             Refusal::BrokerUnavailable {
                 retry_after: Duration::from_secs(1),
                 cause: "the broker is not available",
@@ -345,13 +365,15 @@ mod tests {
         let mut codes: Vec<_> = all().iter().map(Refusal::code).collect();
         // Both of the reasons for 415 have the same code.
         codes.dedup();
-        assert_eq!(codes, Refusal::CODES);
+        let listed: Vec<&str> = Code::VARIANTS.iter().map(|code| code.into_str()).collect();
+        assert_eq!(codes, listed);
     }
 
     #[test]
-    fn what_time_can_cure_is_503_with_retry_after_and_nothing_else_is() {
+    fn what_time_can_cure_is_503_or_the_rate_limits_429_with_retry_after_and_nothing_else_is() {
         for refusal in all() {
-            let may_be_retried = refusal.status() == StatusCode::SERVICE_UNAVAILABLE;
+            let is_limited = matches!(refusal, Refusal::RateLimited { .. });
+            let may_be_retried = refusal.status() == StatusCode::SERVICE_UNAVAILABLE || is_limited;
             assert_eq!(
                 refusal.retry_after().is_some(),
                 may_be_retried,
@@ -363,7 +385,7 @@ mod tests {
             );
             assert!(
                 refusal.status() != StatusCode::GONE
-                    && refusal.status() != StatusCode::TOO_MANY_REQUESTS,
+                    && is_limited == (refusal.status() == StatusCode::TOO_MANY_REQUESTS),
                 "{refusal:?}"
             );
             assert!(!refusal.detail().is_empty());

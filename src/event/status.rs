@@ -1,7 +1,10 @@
 //! The outcome of an accepted request.
 
+use strum::{IntoStaticStr, VariantArray};
+
 /// What an accepted event's answer calls it; also the metric's `outcome`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Status {
     /// The broker has it.
     Published,
@@ -16,24 +19,9 @@ pub enum Status {
 }
 
 impl Status {
-    /// Each of them, for metrics.
-    pub const ALL: [Self; 5] = [
-        Self::Published,
-        Self::Duplicate,
-        Self::Ignored,
-        Self::DeadLettered,
-        Self::Handshake,
-    ];
-
     /// Its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::Duplicate => "duplicate",
-            Self::Ignored => "ignored",
-            Self::DeadLettered => "dead_lettered",
-            Self::Handshake => "handshake",
-        }
+        self.into_str()
     }
 }

@@ -22,7 +22,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use rustix::process::{Resource, getrlimit};
-use time::macros::format_description;
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -31,12 +30,12 @@ use tokio_util::task::TaskTracker;
 
 use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
 use super::strangers::{Stranger, Strangers};
-use super::tls::{Stream, may_speak_http2, shake_hands, tcp};
+use super::tls::{Stream, client_names, may_speak_http2, shake_hands, tcp};
 use crate::bridge::live::Live;
 use crate::config::Http;
 use crate::telemetry::Gate;
 
-/// A head's longest, in bytes: request line and headers. hyper answers 431 or 414 to more.
+/// A head's longest, in bytes: request line and headers. hyper answers 431 to more.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// What may be buffered of a connection, in bytes.
@@ -192,7 +191,12 @@ async fn connection(
     };
     let http2 = http2 && may_speak_http2(&stream);
     let aged_at = Instant::now() + spread(max_connection_age, count);
-    let activity = Arc::new(Activity::new(peer.ip(), aged_at, stranger));
+    let activity = Arc::new(Activity::new(
+        peer.ip(),
+        client_names(&stream),
+        aged_at,
+        stranger,
+    ));
     let mut socket = Socket::new(
         stream,
         Arc::clone(&activity),
@@ -250,23 +254,15 @@ async fn live_http1(
         });
         tokio::select! {
             biased;
-            ended = until_rest => match ended {
-                // hyper looks for an end in all of the head's bytes, and would call this 431.
-                Some(Err(_)) if activity.line_is_too_long() => {
-                    let mut socket = connection.into_parts().io.into_inner();
-                    activity.note_unread_body();
-                    socket.write_all(uri_too_long()?.as_bytes()).await?;
-                    return Ok(socket.shutdown().await?);
-                }
-                Some(ended) => {
+            ended = until_rest => {
+                if let Some(ended) = ended {
                     let socket = connection.into_parts().io.into_inner();
                     if socket.is_half_closed() {
                         note_if_gone(socket.get_ref(), ended.is_err(), live).await;
                     }
                     return Ok(ended?);
                 }
-                None => {}
-            },
+            }
             () = stop.cancelled() => {
                 Pin::new(&mut connection).graceful_shutdown();
                 return finish(connection, live).await;
@@ -300,17 +296,6 @@ async fn note_if_gone(stream: &Stream, has_failed: bool, live: &Live) {
         let bridge = live.current();
         bridge.process().metrics().client_disconnects.inc();
     }
-}
-
-/// As short as hyper's own answers to what is no request.
-fn uri_too_long() -> Result<String, time::error::Format> {
-    // IMF-fixdate (RFC 9110 section 5.6.7).
-    let date = time::OffsetDateTime::now_utc().format(format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    ))?;
-    Ok(format!(
-        "HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n"
-    ))
 }
 
 async fn live_http2(

@@ -87,7 +87,7 @@ pub(super) fn answer(
 ) -> Response<Full<Bytes>> {
     let mut response = match result {
         Ok(accepted) => success(
-            source.map_or(StatusCode::OK, |source| source.success_status),
+            source,
             &Success {
                 event_id: event_id.map(EventId::as_str),
                 status: accepted.status().as_str(),
@@ -114,7 +114,7 @@ pub(super) fn answer_batch<'e>(
     let body = Successes {
         events: events.collect(),
     };
-    let mut response = success(source.success_status, &body);
+    let mut response = success(Some(source), &body);
     response
         .headers_mut()
         .insert(REQUEST_ID, request_id.header());
@@ -139,14 +139,20 @@ pub(super) fn close_after(response: &mut Response<Full<Bytes>>) {
     response.headers_mut().insert(CONNECTION, CLOSE);
 }
 
-fn success(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
-    let body = match code {
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Vec::new(),
-        _ => to_json(body),
+fn success(source: Option<&Source>, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let code = source.map_or(StatusCode::OK, |source| source.success_status);
+    let (body, content_type) = match source.and_then(|source| source.success_body.as_ref()) {
+        Some(fixed) => (fixed.bytes.clone(), fixed.content_type.clone()),
+        None => match code {
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => (Bytes::new(), None),
+            _ => (to_json(body).into(), Some(JSON)),
+        },
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
     response
 }
 

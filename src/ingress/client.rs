@@ -37,6 +37,18 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     }
 }
 
+/// The same where it is known: a proxy's own address is nobody's.
+///
+/// A proxy that says nothing, or whose sender makes it contradict itself, must not lend that sender its address.
+pub(super) fn known_client_address(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &[IpNet],
+) -> Option<IpAddr> {
+    let address = client_address(peer, headers, trusted);
+    (!is_trusted(address, trusted)).then_some(address)
+}
+
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
@@ -167,7 +179,42 @@ mod tests {
         assert_eq!(both("198.51.100.1", "for=203.0.113.7"), address("10.0.0.1"));
     }
 
+    #[test]
+    fn a_proxy_that_does_not_say_whose_request_it_is_lends_nobody_its_address() {
+        let known = |peer: &str, lines: &[(HeaderName, &str)]| {
+            let trusted = ["10.0.0.0/8".parse().unwrap()];
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(name, HeaderValue::from_str(value).unwrap());
+            }
+            known_client_address(address(peer), &headers, &trusted)
+        };
+        assert_eq!(known("192.0.2.9", &[]), Some(address("192.0.2.9")));
+        assert_eq!(
+            known("10.0.0.1", &[(X_FORWARDED_FOR, "192.0.2.9, 10.0.0.2")]),
+            Some(address("192.0.2.9"))
+        );
+        for nobody in [
+            vec![],
+            vec![(X_FORWARDED_FOR, "unknown")],
+            vec![(X_FORWARDED_FOR, "10.0.0.3, 10.0.0.2")],
+            vec![
+                (X_FORWARDED_FOR, "192.0.2.9"),
+                (FORWARDED, "for=192.0.2.10"),
+            ],
+        ] {
+            assert_eq!(known("10.0.0.1", &nobody), None, "{nobody:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_header_makes_an_untrusted_peer_someone_else(x in "[ -~]{0,60}", forwarded in "[ -~]{0,60}") {
+            let lines = [(X_FORWARDED_FOR, &*x), (FORWARDED, &*forwarded)];
+            prop_assert_eq!(client("192.0.2.9", &lines), address("192.0.2.9"));
+            prop_assert_eq!(client("::ffff:192.0.2.9", &lines), address("192.0.2.9"));
+        }
+
         #[test]
         fn what_is_written_left_of_an_untrusted_address_changes_nothing(invented in "[ -~]{0,80}") {
             let value = format!("{invented}, 198.51.100.1");

@@ -227,10 +227,15 @@ fn verify_and_decide(
         stranger.become_known();
     }
     let bytes = verified.request().body().len();
-    let permit = bridge.permits().take(verified.source().index, bytes);
-    let decided = permit
-        .map(|permit| (decide(&verified), permit))
-        .ok_or(Refusal::Overloaded);
+    let source = verified.source();
+    let admitted = match bridge.limiter(source).map(|limiter| limiter.take()) {
+        Some(Err(retry_after)) => Err(Refusal::RateLimited { retry_after }),
+        Some(Ok(())) | None => {
+            let permit = bridge.permits().take(source.index, bytes);
+            permit.ok_or(Refusal::Overloaded)
+        }
+    };
+    let decided = admitted.map(|permit| (decide(&verified), permit));
     (verified.secret_index(), decided)
 }
 

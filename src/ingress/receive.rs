@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
-use super::client::client_address;
+use super::client::{client_address, known_client_address};
 use super::socket::Activity;
 use super::verify::{refuse, verify_head};
 use crate::bridge::Bridge;
@@ -170,6 +170,10 @@ pub(super) fn admit(
     }
     let source = find_source(bridge, request)?;
     let refused = |refusal| Refused::new(Some(&source), refusal);
+    check_sender(bridge, &source, request.headers(), connection).map_err(|refusal| Refused {
+        is_unread: true,
+        ..refused(refusal)
+    })?;
     if !source.handshakes.is_empty() {
         let signed = Signed {
             method: request.method(),
@@ -194,6 +198,35 @@ pub(super) fn admit(
         source,
         handshake: None,
     })
+}
+
+/// Refuses whoever may not send to this source at all, handshakes too.
+fn check_sender(
+    bridge: &Bridge,
+    source: &Source,
+    headers: &HeaderMap,
+    connection: &Activity,
+) -> Result<(), Refusal> {
+    if !source.client_names.is_empty() && !connection.has_name_of(&source.client_names) {
+        tracing::debug!(source = source.name, peer = %connection.peer(), "the sender's certificate has none of client_names");
+        return Err(Refusal::Unauthorized);
+    }
+    if source.allow_from.is_empty() {
+        return Ok(());
+    }
+    let proxies = &bridge.config().http.trusted_proxies;
+    let address = known_client_address(connection.peer(), headers, proxies);
+    let is_allowed = |address| {
+        source
+            .allow_from
+            .iter()
+            .any(|network| network.contains(&address))
+    };
+    if address.is_some_and(is_allowed) {
+        return Ok(());
+    }
+    tracing::debug!(source = source.name, peer = %connection.peer(), ?address, "the sender's address is not in allow_from");
+    Err(Refusal::Unauthorized)
 }
 
 /// The answer to a handshake that the head alone gives away.

@@ -31,13 +31,12 @@ const REST: Duration = Duration::from_secs(1);
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
-/// The longest request line, in bytes: of the head's 32 KiB, what is left for its headers is theirs.
-const MAX_REQUEST_LINE: usize = 16 * 1024;
-
 /// What the requests of one connection and its socket tell each other.
 #[derive(Debug)]
 pub(super) struct Activity {
     peer: IpAddr,
+    /// The names of the certificate that it has shown.
+    names: Box<[String]>,
     aged_at: Instant,
     stranger: Stranger,
     is_known: AtomicBool,
@@ -48,13 +47,18 @@ pub(super) struct Activity {
     ended: AtomicUsize,
     left_body: AtomicBool,
     is_at_rest: AtomicBool,
-    line_is_too_long: AtomicBool,
 }
 
 impl Activity {
-    pub(super) fn new(peer: IpAddr, aged_at: Instant, stranger: Stranger) -> Self {
+    pub(super) fn new(
+        peer: IpAddr,
+        names: Box<[String]>,
+        aged_at: Instant,
+        stranger: Stranger,
+    ) -> Self {
         Self {
             peer,
+            names,
             aged_at,
             stranger,
             is_known: AtomicBool::new(false),
@@ -64,13 +68,17 @@ impl Activity {
             ended: AtomicUsize::new(0),
             left_body: AtomicBool::new(false),
             is_at_rest: AtomicBool::new(false),
-            line_is_too_long: AtomicBool::new(false),
         }
     }
 
     /// The other side of the connection.
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Whether the other side has shown a certificate with one of these names.
+    pub(super) fn has_name_of(&self, wanted: &[String]) -> bool {
+        wanted.iter().any(|name| self.names.contains(name))
     }
 
     /// Notes that a request is being handled, until the guard is dropped.
@@ -113,11 +121,6 @@ impl Activity {
     /// Whether nothing is under way, read or left to be written, and has not been for a while.
     pub(super) fn is_at_rest(&self) -> bool {
         self.is_at_rest.load(Ordering::Acquire)
-    }
-
-    /// Whether reading has ended because a request line would not.
-    pub(super) fn line_is_too_long(&self) -> bool {
-        self.line_is_too_long.load(Ordering::Acquire)
     }
 
     /// An answer was given before the request's body was read.
@@ -167,8 +170,8 @@ pub(super) struct Socket<S> {
     limits: TimeLimits,
     is_http2: bool,
     waiting: Waiting,
-    /// How much there is of a request line that has not ended.
-    line: Option<usize>,
+    /// A request line has begun and not ended.
+    is_in_line: bool,
     ended_seen: usize,
     read_clock: Clock,
     write_since: Option<Instant>,
@@ -220,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             limits,
             is_http2: false,
             waiting: Waiting::Opening(Instant::now()),
-            line: None,
+            is_in_line: false,
             ended_seen: 0,
             read_clock: Clock::new(),
             write_since: None,
@@ -318,21 +321,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.activity.is_at_rest.store(false, Ordering::Release);
         self.see_ended();
         if !matches!(self.waiting, Waiting::Head(_)) && !self.is_http2 {
-            self.line = Some(0);
+            self.is_in_line = true;
         }
-        if let Some(length) = self.line {
+        if self.is_in_line {
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let line = bytes.get(..end.unwrap_or(bytes.len()));
             if line.is_some_and(|line| line.contains(&b'#')) {
                 self.activity.has_fragment.store(true, Ordering::Relaxed);
             }
-            let length = length.saturating_add(end.unwrap_or(bytes.len()));
-            if length > MAX_REQUEST_LINE {
-                self.activity
-                    .line_is_too_long
-                    .store(true, Ordering::Release);
-            }
-            self.line = end.is_none().then_some(length);
+            self.is_in_line = end.is_none();
         }
         self.waiting = match self.waiting {
             // HTTP/2 has frames between requests: none of them is a request.
@@ -430,10 +427,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
                 let read = buffer.filled().get(before..).unwrap_or_default();
                 if !read.is_empty() && socket.activity.in_flight.load(Ordering::Acquire) == 0 {
                     socket.note_read(read);
-                    if socket.activity.line_is_too_long() {
-                        let error = io::Error::other("the request line is too long");
-                        return Poll::Ready(Err(error));
-                    }
                 }
                 Poll::Ready(result)
             }
@@ -504,7 +497,7 @@ mod tests {
         let (stranger, _) = Arc::<Strangers>::default().enter();
         let aged_at = Instant::now() + Duration::from_secs(3600);
         let peer = IpAddr::from([127, 0, 0, 1]);
-        let activity = Arc::new(Activity::new(peer, aged_at, stranger));
+        let activity = Arc::new(Activity::new(peer, Box::default(), aged_at, stranger));
         let limits = TimeLimits {
             header: Duration::from_secs(5),
             idle: Duration::from_secs(75),

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use crate::config::{HTTP2, Tls};
+use crate::config::{HTTP2, Tls, dns_names};
 
 /// How long it may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +37,16 @@ pub(super) fn tcp(stream: &Stream) -> &TcpStream {
         Stream::Left(stream) => stream,
         Stream::Right(stream) => stream.get_ref().0,
     }
+}
+
+/// The names of the certificate that the sender has shown, in lower case.
+pub(super) fn client_names(stream: &Stream) -> Box<[String]> {
+    let certificates = match stream {
+        Stream::Left(_) => None,
+        Stream::Right(stream) => stream.get_ref().1.peer_certificates(),
+    };
+    let first = certificates.and_then(<[_]>::first);
+    first.map(dns_names).unwrap_or_default().into_boxed_slice()
 }
 
 /// With TLS, HTTP/2 is agreed on in the handshake (RFC 9113 section 3.2); without, only what is sent tells.

@@ -187,10 +187,14 @@ fn read_credentials(
                 "auth",
                 "has \"none\" beside other ways, which then mean nothing; leave one of them",
             );
-        } else {
+        } else if !source.has("client_names") {
             source.warn_at(
                 "auth",
-                "whoever can reach the path can publish events; keep it in a private network",
+                if source.has("allow_from") {
+                    "only the address says who the sender is: whoever can send from one of `allow_from` can publish events"
+                } else {
+                    "whoever can reach the path can publish events; keep it in a private network"
+                },
             );
         }
     }

@@ -64,9 +64,12 @@ static SUCCEEDED: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicU64 = AtomicU64::new(0);
 static NOT_MADE: AtomicU64 = AtomicU64::new(0);
 
+/// An outcome, and how often it came.
+pub type Count = (&'static str, fn() -> u64);
+
 /// How the bridge's own requests ended, for `hookbridge_outbound_requests_total`: `ok`, `failed`, or `refused` because there were
 /// too many.
-pub const COUNTS: [(&str, fn() -> u64); 3] = [
+pub const COUNTS: [Count; 3] = [
     ("ok", || SUCCEEDED.load(Ordering::Relaxed)),
     ("failed", || FAILED.load(Ordering::Relaxed)),
     ("refused", || NOT_MADE.load(Ordering::Relaxed)),

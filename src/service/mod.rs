@@ -227,20 +227,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// An address that can't be listened at.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen at {address}")]
 struct BindError {
     address: SocketAddr,
+    #[source]
     cause: std::io::Error,
-}
-
-impl std::fmt::Display for BindError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "can't listen at {}", self.address)
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
 }

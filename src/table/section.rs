@@ -205,6 +205,11 @@ impl<'r> Section<'r> {
         matches!(self.values.get(key), Some(Value::Array(_)))
     }
 
+    /// Whether the key's value is a list without values.
+    pub(crate) fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some(Value::Array(values)) if values.is_empty())
+    }
+
     /// The names of all keys, for tables whose keys are names of the user's.
     pub(crate) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()
@@ -508,7 +513,9 @@ impl<'r> Section<'r> {
 
     /// A table, or the tables of a list.
     pub fn tables(&mut self, key: &'static str) -> Vec<Self> {
-        if self.is_list(key) {
+        // A list in an environment variable is a text.
+        let is_text = matches!(self.values.get(key), Some(Value::String(text)) if text.trim_start().starts_with('['));
+        if self.is_list(key) || is_text {
             self.sections(key)
         } else {
             self.section(key).into_iter().collect()

@@ -227,7 +227,7 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(line.expect(&log)).unwrap();
         let message = line["message"].as_str().unwrap();
         assert!(
-            message.starts_with("panicked at src/telemetry.rs:")
+            message.starts_with("panicked at src/telemetry/mod.rs:")
                 && message.ends_with(": out of\\nluck"),
             "{message}"
         );

@@ -108,6 +108,9 @@ mod protocol;
 // Presets and declared sources.
 mod providers;
 
+// Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
+mod transport;
+
 // What unverified senders can not take from the others.
 mod admission;
 

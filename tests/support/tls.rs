@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    StreamOwned, SupportedProtocolVersion,
 };
 
 use super::process;
@@ -106,6 +111,59 @@ pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
     certificates
 });
 
+/// A certificate of the authority's, and its key.
+pub(crate) struct Issued {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Lets the authority sign a certificate with these names, as openssl writes `subjectAltName`.
+pub(crate) fn issue(subject: &str, names: Option<&str>) -> Issued {
+    let authority = CERTIFICATES.authority.display().to_string();
+    let authority_key = CERTIFICATES.authority.with_file_name("ca.key");
+    let dir = process::directory("certificate");
+    openssl(
+        &dir,
+        &[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            subject,
+        ],
+        "key.pem",
+        "request.pem",
+    );
+    let text = names.map(|names| format!("subjectAltName = {names}\n"));
+    std::fs::write(dir.join("names"), text.unwrap_or_default()).expect("a file");
+    run(
+        &dir,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "request.pem",
+            "-CA",
+            &authority,
+            "-CAkey",
+            authority_key.to_str().expect("a path in UTF-8"),
+            "-CAcreateserial",
+            "-CAserial",
+            "serial",
+            "-days",
+            "2",
+        ],
+        &["-extfile", "names", "-out", "certificate.pem"],
+    );
+    Issued {
+        certificate: dir.join("certificate.pem"),
+        key: dir.join("key.pem"),
+    }
+}
+
 fn openssl(dir: &Path, arguments: &[&str], key: &str, out: &str) {
     run(dir, arguments, &["-keyout", key, "-out", out]);
 }
@@ -154,6 +212,59 @@ pub(crate) fn client(
                 PrivateKeyDer::from_pem_file(key).expect("a key"),
             )
             .expect("a certificate and its key"),
+    }
+}
+
+/// The certificate in a file.
+pub(crate) fn der(file: &Path) -> Vec<u8> {
+    certificates_in(file)[0].to_vec()
+}
+
+/// A sender that takes any certificate, to see which it is shown.
+pub(crate) fn client_of_anyone() -> ClientConfig {
+    let mut config = client(&[&TLS13], None);
+    config
+        .dangerous()
+        .set_certificate_verifier(Arc::new(Anyone));
+    config
+}
+
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 

@@ -10,9 +10,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::watch;
 
 use super::metadata::{Cluster, Fault, Surveyed, survey};
-use crate::brokers::Reason;
 use crate::brokers::durability::Attention;
 use crate::brokers::health::Health;
+use crate::brokers::outcome::Reason;
 use crate::telemetry::Gate;
 
 /// How a complaint about credentials begins.

@@ -551,6 +551,8 @@ impl Shared {
         self.change_to(Health::Up {
             missing: Vec::new(),
         });
+        // Again, for those who wait until it is up.
+        self.attention.send_modify(|_| {});
     }
 
     /// Nothing is published while the user may not have the answers: each event would be stored, and none acknowledged.
