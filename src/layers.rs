@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. Modules of one layer do not import each other.
 const LAYERS: [&[&str]; 10] = [
-    &["printable", "secret", "task"],
+    &["http_post", "printable", "secret", "task"],
     &["json", "table", "telemetry"],
     &["event"],
     &["brokers", "providers"],

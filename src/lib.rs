@@ -43,6 +43,7 @@ pub mod json;
 pub mod table;
 pub mod telemetry;
 
+mod http_post;
 mod printable;
 pub mod secret;
 mod task;

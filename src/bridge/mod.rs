@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::bridge::inspection::Inspection;
 use crate::bridge::process::Process;
 use crate::brokers::{Broker, Health, Meter, StartError};
-use crate::config::{BrokerId, Config, NamedBroker, Source};
+use crate::config::{BrokerId, Config, NamedBroker, RateLimit, Source};
 use crate::event::DedupBy;
 use crate::flow::duplicates::Window;
 use crate::flow::rate_limit::Limiter;
@@ -120,12 +120,12 @@ impl Bridge {
             Some(earlier.unwrap_or_else(|| Window::new(lifetime)))
         });
         let limiters = config.sources.iter().map(|source| {
-            let limit = source.rate_limit?;
+            let RateLimit { per_second, burst } = source.rate_limit?;
             let earlier = earlier.and_then(|earlier| {
                 let limiter = earlier.limiter(earlier.source_called(&source.name)?)?;
-                (limiter.limit() == limit).then(|| Arc::clone(limiter))
+                limiter.is(per_second, burst).then(|| Arc::clone(limiter))
             });
-            Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(limit))))
+            Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(per_second, burst))))
         });
         let paths = config
             .sources

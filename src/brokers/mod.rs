@@ -81,6 +81,15 @@ impl Settings {
         matches!(self, Self::Nats(_))
     }
 
+    /// Why no destination's durability can be known, where that is certain.
+    #[must_use]
+    pub fn uninspectable(&self) -> Option<&'static str> {
+        match self {
+            Self::Kafka(settings) => settings.uninspectable(),
+            Self::Nats(_) => None,
+        }
+    }
+
     /// The files that its client reads for itself.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::problems::{self, Entry, Severity};
 use super::{ConfigFiles, Done, Outcome, counted, runtime, style};
 use crate::brokers::{self, Verdict, durability, reach, together};
-use crate::config::{Action, Config, Otherwise, Route};
+use crate::config::{Action, Config, Otherwise, Route, Source};
 use crate::printable::printable;
+use crate::providers::find;
 use crate::table::{Problem, Problems};
 
 /// How long a broker has to answer.
@@ -55,6 +56,9 @@ pub(super) fn run(options: &Options) -> Outcome {
         style::print(became.to_text())?;
         for warning in &config.warnings {
             eprintln!("{}", problems::show(Severity::Warning, warning));
+        }
+        for advice in &became.advice {
+            eprintln!("note: {advice}");
         }
     }
     let mut report = Report {
@@ -153,6 +157,9 @@ struct Became<'c> {
     sources: Vec<SourceRow<'c>>,
     /// In the order in which they are tried.
     routes: Vec<RouteRow<'c>>,
+    /// Nothing that is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    advice: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -234,6 +241,11 @@ impl<'c> Became<'c> {
             brokers: brokers.collect(),
             sources: sources.collect(),
             routes: routes.into_values().collect(),
+            advice: config
+                .sources
+                .iter()
+                .filter_map(|source| advice_on(source))
+                .collect(),
         }
     }
 
@@ -344,6 +356,21 @@ impl<'c> RouteRow<'c> {
             self.key.unwrap_or("(the provider's default)"),
         )
     }
+}
+
+/// A second broker takes what would be lost while the first is out of reach.
+fn advice_on(source: &Source) -> Option<String> {
+    let about = find(source.provider)?.read().about;
+    let lacks_fallback = |route: &Route| match &route.action {
+        Action::Publish(forwarding) => forwarding.fallback.is_none(),
+        Action::Ignore => false,
+    };
+    (about.needs_fallback && source.routes.iter().any(lacks_fallback)).then(|| {
+        format!(
+            "{}: {} sends an event again within seconds at most, or never: what comes while the broker is out of reach is lost; give the source's routes a `fallback`",
+            source.name, about.title
+        )
+    })
 }
 
 fn otherwise(config: &Config, otherwise: &Otherwise) -> String {

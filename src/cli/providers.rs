@@ -53,6 +53,13 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
         ),
         ("retries", about.retries.clone()),
     ];
+    lines.extend(about.timeout.clone().map(|timeout| ("waits", timeout)));
+    let largest = about.largest_body.clone();
+    lines.extend(largest.map(|largest| ("largest body", largest)));
+    if about.needs_fallback {
+        let advice = "a `fallback` on its routes: an outage of the broker loses events";
+        lines.push(("recommended", advice.to_owned()));
+    }
     let keys = [
         ("media types", "media_types"),
         ("tolerance", "tolerance"),

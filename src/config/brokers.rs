@@ -30,6 +30,14 @@ impl Brokers {
             check_name(&section, &name);
             let settings = brokers::Settings::read(&mut section);
             let require_durable = section.flag("require_durable", false);
+            if require_durable
+                && let Some(why) = settings.as_ref().and_then(brokers::Settings::uninspectable)
+            {
+                section.problem_at(
+                    "require_durable",
+                    format!("it can't be fulfilled: {why}; leave it out, and check the topics with Kafka's own tools"),
+                );
+            }
             let id = settings.map(|settings| {
                 let mut files = Files::default();
                 for (key, file) in settings.private_files() {

@@ -32,6 +32,8 @@ pub(super) const MIB: usize = 1024 * KIB;
 pub(crate) const MAX_FILE: u64 = 16 * MIB as u64;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// Some providers wait a second in all.
+pub(super) const LEAST_PUBLISH_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn load(
@@ -243,7 +245,12 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     );
     let defaults = Defaults {
         max_body: section.size("max_body", 1, 256 * MIB).unwrap_or(MIB),
-        publish_timeout: section.duration("publish_timeout", 8 * SECOND, SECOND, 300 * SECOND),
+        publish_timeout: section.duration(
+            "publish_timeout",
+            8 * SECOND,
+            LEAST_PUBLISH_TIMEOUT,
+            300 * SECOND,
+        ),
         max_in_flight: section
             .count("max_in_flight", 1, 1_000_000)
             .unwrap_or(10_000),

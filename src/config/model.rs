@@ -134,14 +134,18 @@ pub struct Source {
     pub secret_count: usize,
     /// What its events must look like.
     pub schema: Option<Arc<Schema>>,
+    /// And those of some types, besides.
+    pub schemas: Vec<TypedSchema>,
     /// What becomes of an authentic event that is not valid.
     pub on_invalid: Otherwise,
     /// What becomes of one that no route takes.
     pub on_unrouted: Otherwise,
     /// The routes.
     pub routes: Routes,
-    /// The largest body.
+    /// The largest body, after it was unfolded.
     pub max_body: usize,
+    /// Whether bodies may come compressed by gzip.
+    pub accept_gzip: bool,
     /// The longest that a request waits for the broker.
     pub publish_timeout: Duration,
     /// How many of its events may be in flight.
@@ -173,6 +177,22 @@ impl std::fmt::Debug for Source {
             .field("path", &self.path)
             .field("routes", &self.routes)
             .finish_non_exhaustive()
+    }
+}
+
+/// `schemas`: what events of some types must look like.
+#[derive(Debug)]
+pub struct TypedSchema {
+    pub(super) types: TypeGlob,
+    /// The schema.
+    pub schema: Arc<Schema>,
+}
+
+impl TypedSchema {
+    /// Whether it is for events of this type.
+    #[must_use]
+    pub fn is_for(&self, event_type: &str) -> bool {
+        self.types.is_match(event_type)
     }
 }
 

@@ -129,7 +129,7 @@ fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: 
 }
 
 /// The known type that was probably meant.
-fn nearest(glob: &str, known: &[&str]) -> String {
+pub(super) fn nearest(glob: &str, known: &[&str]) -> String {
     let word = glob.to_lowercase().replace(GLOB_META, "");
     // The provider's own long form, as `EVENT_TYPE_ISSUE_CREATED`.
     let ending = known

@@ -9,16 +9,19 @@ use http::{HeaderName, Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, MIB, SECOND, read_file};
-use super::model::{Otherwise, Routes, Source};
+use super::check::{Defaults, HOUR, LEAST_PUBLISH_TIMEOUT, MIB, SECOND, read_file};
+use super::model::{Otherwise, Routes, Source, TypeGlob, TypedSchema};
+use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
 use crate::providers::handshake::Handshake;
-use crate::providers::preset::{PRESETS, Preset, PresetFile, UnknownWord};
+use crate::providers::mapping::{BodyKind, Mapping};
+use crate::providers::preset::{About, PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
+use crate::providers::text::Text;
 use crate::providers::{self, Authentication};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection, did_you_mean};
@@ -26,7 +29,7 @@ use crate::table::{Section, WordOrSection, did_you_mean};
 /// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the
 /// request.
-const NEVER_FORWARDED: [&str; 9] = [
+const NEVER_FORWARDED: [&str; 10] = [
     "event_id",
     "event_id_origin",
     "authorization",
@@ -35,6 +38,7 @@ const NEVER_FORWARDED: [&str; 9] = [
     "cookie",
     "set-cookie",
     "traceparent",
+    "content-encoding",
     "content-type",
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
@@ -88,8 +92,9 @@ fn read_source(
         return None;
     };
     let given: HashSet<String> = section.names().into_iter().collect();
-    let file = provider.preset().map(Preset::read).unwrap_or_default();
-    let keeps_timestamp = file.about.keeps_timestamp;
+    let mut file = provider.preset().map(Preset::read).unwrap_or_default();
+    let about = std::mem::take(&mut file.about);
+    let keeps_timestamp = about.keeps_timestamp;
     let usual_dedup_by = file.key("dedup_by").cloned();
     if provider.preset().is_some() {
         lay_under(&mut section, file);
@@ -132,12 +137,13 @@ fn read_source(
     let publish_timeout = section.duration(
         "publish_timeout",
         defaults.publish_timeout,
-        SECOND,
+        LEAST_PUBLISH_TIMEOUT,
         300 * SECOND,
     );
     let max_in_flight = section
         .count("max_in_flight", 1, 1_000_000)
         .unwrap_or(defaults.max_in_flight);
+    let accept_gzip = section.flag("accept_gzip", false);
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
     let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
@@ -156,6 +162,13 @@ fn read_source(
         );
     }
     let forward_headers = read_forward_headers(&mut section, authentication.as_ref());
+    warn_of_limits(&section, &about, publish_timeout, max_body, success_status);
+    if about.needs_fallback && rate_limit.is_some() {
+        section.warn_at(
+            "rate_limit",
+            format!("{} does not send again what is refused beyond the limit, so that it is lost; leave `rate_limit` out", about.title),
+        );
+    }
     let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
     let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
@@ -177,6 +190,15 @@ fn read_source(
         );
     }
     let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
+    let schemas = read_schemas(&mut section, mapping.as_ref());
+    let is_raw = |mapping: &Mapping| mapping.body == BodyKind::Raw;
+    if mapping.as_ref().is_some_and(is_raw) {
+        for key in ["schema", "schemas"] {
+            if given.contains(key) {
+                section.problem_at(key, "this source's bodies are bytes of any kind (`body = \"raw\"`), which no schema can be used on; remove it");
+            }
+        }
+    }
     let (Some(authentication), Some(mapping)) = (authentication, mapping) else {
         section.finish();
         return None;
@@ -214,12 +236,14 @@ fn read_source(
         public_url,
         secret_count,
         schema,
+        schemas,
         on_invalid,
         on_unrouted,
         routes: Routes::default(),
         max_body,
         publish_timeout,
         max_in_flight,
+        accept_gzip,
         allow_from,
         client_names,
         rate_limit,
@@ -230,6 +254,45 @@ fn read_source(
         dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
         dedup_by,
     })
+}
+
+/// Warns of values that a provider does not go along with.
+fn warn_of_limits(
+    section: &Section<'_>,
+    about: &About,
+    publish_timeout: Duration,
+    max_body: usize,
+    success_status: StatusCode,
+) {
+    let title = &about.title;
+    if let Some(timeout) = about.timeout()
+        && publish_timeout >= timeout
+    {
+        let timeout = humantime::format_duration(timeout);
+        section.warn_at(
+            "publish_timeout",
+            format!("{title} waits {timeout} for an answer, and takes what is stored later for lost; write less than that"),
+        );
+    }
+    if let (Some(largest), Some(shown)) = (about.largest_body(), &about.largest_body)
+        && max_body < largest
+    {
+        section.warn_at(
+            "max_body",
+            format!("{title} sends bodies of up to {shown}, and larger ones than `max_body` are refused with 413"),
+        );
+    }
+    let status = success_status.as_u16();
+    if !about.success.is_empty() && !about.success.contains(&status) {
+        let known: Vec<_> = about.success.iter().map(ToString::to_string).collect();
+        section.warn_at(
+            "success_status",
+            format!(
+                "{title} takes {status} for a failure and sends the event again; write {}",
+                known.join(" or ")
+            ),
+        );
+    }
 }
 
 /// Lays a preset under the user's keys.
@@ -523,15 +586,109 @@ fn read_schema(
             format!("the schema of {}", provider.name()),
         ),
     };
-    let schema = Schema::read(&text)
-        .map_err(|error| section.problem_at("schema", format!("{place} can't be used: {error}")))
+    let schema = compile_schema(section, "schema", &text, &place)?;
+    if file.is_none() {
+        presets.insert(provider.name(), Arc::clone(&schema));
+    }
+    Some(schema)
+}
+
+/// The schemas by type. A file that several types have is read once.
+fn read_schemas(source: &mut Section<'_>, mapping: Option<&Mapping>) -> Vec<TypedSchema> {
+    let Some(mut table) = source.section("schemas") else {
+        return Vec::new();
+    };
+    let mut known: HashMap<String, Option<Arc<Schema>>> = HashMap::new();
+    let mut schemas = Vec::new();
+    for (glob, file) in table.take_text_map() {
+        let shown = glob.escape_debug();
+        let types = match TypeGlob::new(&glob) {
+            Ok(types) if !glob.is_empty() => Some(types),
+            Ok(_) => {
+                table.problem_at(
+                    &glob,
+                    "matches no type; write a glob on the event type, for example \"issues.*\"",
+                );
+                None
+            }
+            Err(error) => {
+                table.problem_at(
+                    &glob,
+                    format!("\"{shown}\" is not a valid glob: {}", error.kind()),
+                );
+                None
+            }
+        };
+        if let (Some(types), Some(mapping)) = (&types, mapping) {
+            check_type(&table, &glob, types, mapping);
+        }
+        let schema = known
+            .entry(file)
+            .or_insert_with_key(|file| read_typed_schema(&table, &glob, Path::new(file)));
+        let schema = schema.as_ref().map(Arc::clone);
+        schemas.extend(
+            types
+                .zip(schema)
+                .map(|(types, schema)| TypedSchema { types, schema }),
+        );
+    }
+    table.finish();
+    schemas
+}
+
+fn read_typed_schema(table: &Section<'_>, glob: &str, file: &Path) -> Option<Arc<Schema>> {
+    table.note_file(file);
+    let place = file.display().to_string();
+    match read_file(file) {
+        Ok(text) => compile_schema(table, glob, &text, &place),
+        Err(error) => {
+            table.problem_at(glob, format!("{place} can't be read: {error}"));
+            None
+        }
+    }
+}
+
+/// A schema that no event can reach protects nothing.
+fn check_type(table: &Section<'_>, glob: &str, types: &TypeGlob, mapping: &Mapping) {
+    let shown = glob.escape_debug();
+    let constants: Option<Vec<&str>> = mapping.event_type.texts().map(Text::literal).collect();
+    match constants.filter(|constants| mapping.hook.is_none() && !constants.is_empty()) {
+        Some(constants) if !constants.iter().any(|constant| types.is_match(constant)) => {
+            let constants = constants.join("\" or \"");
+            table.problem_at(
+                glob,
+                format!(
+                    "no event of this source has a type like \"{shown}\": each has \"{constants}\""
+                ),
+            );
+        }
+        Some(_) => {}
+        None => {
+            let mut known = mapping.types.iter();
+            if mapping.types_are_all && !known.any(|known| types.is_match(known)) {
+                let known: Vec<_> = mapping.types.iter().map(String::as_str).collect();
+                let help = nearest(glob, &known);
+                table.warn_at(
+                    glob,
+                    format!("the provider is not known to send \"{shown}\"{help}"),
+                );
+            }
+        }
+    }
+}
+
+fn compile_schema(
+    section: &Section<'_>,
+    key: &str,
+    text: &str,
+    place: &str,
+) -> Option<Arc<Schema>> {
+    let schema = Schema::read(text)
+        .map_err(|error| section.problem_at(key, format!("{place} can't be used: {error}")))
         .map(Arc::new)
         .ok()?;
     for warning in schema.warnings() {
-        section.warn_at("schema", format!("{place}: {warning}"));
-    }
-    if file.is_none() {
-        presets.insert(provider.name(), Arc::clone(&schema));
+        section.warn_at(key, format!("{place}: {warning}"));
     }
     Some(schema)
 }

@@ -379,6 +379,143 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_by_type_must_be_able_to_be_used() {
+        let folder =
+            std::env::temp_dir().join(format!("hookbridge-schemas-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str, text: &str| {
+            let file = folder.join(name);
+            std::fs::write(&file, text).unwrap();
+            file.display().to_string()
+        };
+        let good = file("good.json", "{\"required\":[\"x\"]}");
+        let remote = file("remote.json", "{\"$ref\":\"https://example.com/x.json\"}");
+        let near = file("near.json", "{\"$ref\":\"good.json\"}");
+        let schemas = |table: &str| format!("schemas = {{ {table} }}");
+        let applies = |source: &Source, event_type: &str| {
+            let typed = source
+                .schemas
+                .iter()
+                .filter(|typed| typed.is_for(event_type));
+            typed.count()
+        };
+        let both = schemas(&format!(
+            "\"issue_*\" = \"{good}\", \"ping\" = \"{good}\", \"*\" = \"{good}\""
+        ));
+        with_source("", &both, |source| {
+            assert!(source.schema.is_some(), "the preset's holds as well");
+            let counts = ["issue_created", "ping", "incident_open"].map(|one| applies(source, one));
+            assert_eq!(counts, [2, 2, 1]);
+        });
+        let generic = |event_type: &str, body: &str, table: &str| {
+            let schemas = schemas(table);
+            format!(
+                "provider = \"generic\"\nauth = \"bearer\"\n{schemas}\nevent = {{ id = \"{{uuid}}\", type = \"{event_type}\", body = \"{body}\" }}"
+            )
+        };
+        let order = format!("\"order.*\" = \"{good}\"");
+        with_source("", &generic("order.created", "json", &order), |source| {
+            assert_eq!(source.schemas.len(), 1);
+        });
+        expect_refused(&[
+            (
+                "",
+                &schemas("\"*\" = \"/nowhere.json\""),
+                "schemas.*: /nowhere.json can't be read",
+            ),
+            (
+                "",
+                &schemas(&format!("\"[\" = \"{good}\"")),
+                "\"[\" is not a valid glob",
+            ),
+            (
+                "",
+                &schemas(&format!("\"\" = \"{good}\"")),
+                "matches no type",
+            ),
+            (
+                "",
+                &schemas(&format!("\"*\" = \"{remote}\"")),
+                "the bridge fetches no schema and reads no other file",
+            ),
+            (
+                "",
+                &schemas(&format!("\"*\" = \"{near}\"")),
+                "the bridge fetches no schema and reads no other file",
+            ),
+            (
+                "",
+                &generic("invoice.paid", "json", &order),
+                "no event of this source has a type like \"order.*\": each has \"invoice.paid\"",
+            ),
+            (
+                "",
+                &generic("order.created", "raw", &order),
+                "which no schema can be used on",
+            ),
+        ]);
+        let warnings = load("", &schemas(&format!("\"isue_*\" = \"{good}\"")))
+            .unwrap()
+            .warnings;
+        let told = warnings[0].to_string();
+        assert!(told.contains("is not known to send \"isue_*\""), "{told}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn values_that_a_provider_does_not_go_along_with_are_warned_of() {
+        let warnings = |http: &str, keys: &str| {
+            let config = load(http, keys).unwrap_or_else(|problems| panic!("{keys}: {problems}"));
+            let told = config.warnings.iter().map(ToString::to_string);
+            told.collect::<Vec<_>>().join("\n")
+        };
+        for (http, keys, what) in [
+            ("", "provider = \"github\"", ""),
+            (
+                "publish_timeout = \"30s\"\nmax_body = \"64KiB\"",
+                "provider = \"github\"",
+                "",
+            ),
+            (
+                "",
+                "provider = \"github\"\npublish_timeout = \"10s\"",
+                "GitHub waits 10s for an answer",
+            ),
+            (
+                "",
+                "provider = \"github\"\nmax_body = \"1MiB\"",
+                "GitHub sends bodies of up to 25MB",
+            ),
+            (
+                "",
+                "provider = \"github\"\nrate_limit = { per_second = 9 }",
+                "GitHub does not send again",
+            ),
+            (
+                "max_body = \"64KiB\"",
+                "provider = \"pagerduty\"",
+                "PagerDuty sends bodies of up to 256KB",
+            ),
+            (
+                "",
+                "provider = \"linear\"\nsuccess_status = 202",
+                "Linear takes 202 for a failure and sends the event again; write 200",
+            ),
+            ("", "provider = \"okta\"\nsuccess_status = 204", ""),
+        ] {
+            let told = warnings(http, keys);
+            assert_eq!(told.is_empty(), what.is_empty(), "{keys}: {told}");
+            assert!(
+                told.lines().count() <= 1 && told.contains(what),
+                "{keys}: {told}"
+            );
+        }
+        with_source("", "provider = \"sentry\"", |source| {
+            assert_eq!(source.publish_timeout.as_millis(), 800);
+        });
+    }
+
+    #[test]
     fn a_rate_limit_is_requests_a_second_and_a_burst() {
         let limit = |keys: &str| {
             with_source("", keys, |source| {

@@ -17,7 +17,7 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// The body is not JSON, or two readers could read it differently.
     InvalidJson(String),
-    /// The body is not UTF-8.
+    /// The body is not UTF-8, or not gzip though it says so.
     InvalidEncoding(String),
     /// There is no signature, or a part of the scheme is missing.
     MissingSignature,
@@ -49,7 +49,10 @@ pub enum Refusal {
     /// Not a content type that the source takes.
     UnsupportedMediaType(Cow<'static, str>),
     /// Not a content coding that the source takes.
-    UnsupportedCoding,
+    UnsupportedCoding {
+        /// The one that it takes.
+        accepted: &'static str,
+    },
     /// Well-formed, but not an event that the source takes.
     InvalidEvent(Vec<Violation>),
     /// An event without an id.
@@ -216,7 +219,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 row(StatusCode::PAYLOAD_TOO_LARGE, Code::BodyTooLarge, Unread)
             }
-            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding => row(
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding { .. } => row(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Code::UnsupportedMediaType,
                 Unread,
@@ -281,7 +284,9 @@ impl Refusal {
                 format!("the body is larger than {limit_bytes} bytes").into()
             }
             Self::UnsupportedMediaType(detail) => detail.clone(),
-            Self::UnsupportedCoding => "encoded bodies are not accepted; send the body without Content-Encoding".into(),
+            Self::UnsupportedCoding { accepted } => {
+                format!("the only Content-Encoding that is accepted is {accepted}").into()
+            }
             Self::InvalidEvent(violations) => match violations.first() {
                 Some(first) if first.pointer.is_empty() => {
                     format!("the event {}", first.reason).into()
@@ -339,7 +344,9 @@ mod tests {
             Refusal::BrokenOff,
             Refusal::BodyTooLarge { limit_bytes: 1 },
             Refusal::UnsupportedMediaType("x".into()),
-            Refusal::UnsupportedCoding,
+            Refusal::UnsupportedCoding {
+                accepted: "identity",
+            },
             Refusal::invalid_event("/a", "x"),
             Refusal::MissingEventId,
             Refusal::MissingEventType,

@@ -1,14 +1,14 @@
 //! The limit that an operator sets on a source's verified requests. Nothing else limits what a provider sends.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ratelimit::{Builder, Clock, Ratelimiter, StdClock, TryWaitError};
 
-use crate::config::RateLimit;
-
 /// A source's limit, and how much of it is used. A reload that leaves the limit as it is keeps it.
 pub(crate) struct Limiter<C: Clock = StdClock> {
-    limit: RateLimit,
+    /// Requests a second, and those of a burst.
+    limit: (NonZeroU32, NonZeroU32),
     requests: Option<Ratelimiter<C>>,
 }
 
@@ -19,28 +19,28 @@ impl<C: Clock> std::fmt::Debug for Limiter<C> {
 }
 
 impl Limiter {
-    pub(crate) fn new(limit: RateLimit) -> Self {
-        Self::with_clock(limit, StdClock::new())
+    pub(crate) fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self::with_clock(per_second, burst, StdClock::new())
     }
 }
 
 impl<C: Clock> Limiter<C> {
-    fn with_clock(limit: RateLimit, clock: C) -> Self {
-        let RateLimit { per_second, burst } = limit;
-        let burst = u64::from(burst.get());
+    fn with_clock(per_second: NonZeroU32, burst: NonZeroU32, clock: C) -> Self {
+        let most = u64::from(burst.get());
         let requests = Builder::with_clock(per_second.get().into(), clock)
-            .max_tokens(burst)
-            .initial_available(burst)
+            .max_tokens(most)
+            .initial_available(most)
             .build();
         Self {
-            limit,
+            limit: (per_second, burst),
             // There is no error: neither number is zero.
             requests: requests.ok(),
         }
     }
 
-    pub(crate) fn limit(&self) -> RateLimit {
-        self.limit
+    /// Whether it is a limit of these numbers.
+    pub(crate) fn is(&self, per_second: NonZeroU32, burst: NonZeroU32) -> bool {
+        self.limit == (per_second, burst)
     }
 
     /// Counts a request, or says in how many whole seconds there is room for one.
@@ -63,7 +63,6 @@ impl<C: Clock> Limiter<C> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::num::NonZeroU32;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -82,17 +81,15 @@ mod tests {
         }
     }
 
-    fn limit(per_second: u32, burst: u32) -> RateLimit {
-        RateLimit {
-            per_second: NonZeroU32::new(per_second).unwrap(),
-            burst: NonZeroU32::new(burst).unwrap(),
-        }
+    fn limiter(per_second: u32, burst: u32, clock: &TestClock) -> Limiter<TestClock> {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        Limiter::with_clock(number(per_second), number(burst), clock.clone())
     }
 
     #[test]
     fn after_a_burst_requests_are_taken_at_the_rate() {
         let clock = TestClock::default();
-        let limiter = Limiter::with_clock(limit(2, 3), clock.clone());
+        let limiter = limiter(2, 3, &clock);
         let taken = |count: usize| (0..count).filter(|_| limiter.take().is_ok()).count();
         assert_eq!(taken(10), 3);
         assert_eq!(limiter.take(), Err(Duration::from_secs(1)));
@@ -106,7 +103,7 @@ mod tests {
         #[test]
         fn whoever_waits_as_long_as_they_are_told_is_taken(per_second in 1_u32..50, burst in 1_u32..50, pauses in proptest::collection::vec(0_u64..700, 0..60)) {
             let clock = TestClock::default();
-            let limiter = Limiter::with_clock(limit(per_second, burst), clock.clone());
+            let limiter = limiter(per_second, burst, &clock);
             let (mut passed, mut taken) = (0, 0_u64);
             for pause in pauses {
                 clock.advance(pause);

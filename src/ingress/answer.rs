@@ -17,7 +17,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Why an event is answered 2xx.
@@ -181,9 +180,9 @@ fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes
         let allow = HeaderValue::from_str(allow);
         headers.insert(ALLOW, allow.unwrap_or(HeaderValue::from_static("POST")));
     }
-    if *refusal == Refusal::UnsupportedCoding {
+    if let Refusal::UnsupportedCoding { accepted } = refusal {
         // RFC 9110 section 12.5.3; for a media type it must not be there.
-        headers.insert(ACCEPT_ENCODING, IDENTITY);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
     }
     if refusal.leaves_body_unread() {
         headers.insert(CONNECTION, CLOSE);

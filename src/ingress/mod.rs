@@ -7,6 +7,7 @@ mod socket;
 mod strangers;
 mod tls;
 
+mod gzip;
 mod receive;
 
 // 2 to 6: pure

@@ -8,13 +8,14 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::client::{client_address, known_client_address};
+use super::gzip::{Coding, unfold};
 use super::socket::Activity;
 use super::verify::{refuse, verify_head};
 use crate::bridge::Bridge;
@@ -306,6 +307,15 @@ pub(super) async fn receive(
     };
     read?;
     connection.note_body_read();
+    let body = reader.into_body();
+    let body = if source.accept_gzip && Coding::of(&head.headers) == Coding::Gzip {
+        unfold_body(&source, &head, &body).map_err(|refusal| Refused {
+            is_read: true,
+            ..Refused::new(Some(&source), refusal)
+        })?
+    } else {
+        body
+    };
     let Head {
         method,
         target,
@@ -316,7 +326,7 @@ pub(super) async fn receive(
         method,
         target,
         headers,
-        body: reader.into_body(),
+        body,
         at: SystemTime::now(),
     }))
 }
@@ -375,6 +385,21 @@ async fn wait_for_body(
             return Ok(());
         }
     }
+}
+
+/// Unfolds a compressed body: what is signed, and published, is what it was before. A head that gives its sender away saves
+/// the work.
+fn unfold_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refusal> {
+    let request = Signed {
+        method: &head.method,
+        target: &head.target,
+        headers: &head.headers,
+        body: &[],
+        public_url: source.public_url.as_deref(),
+        at: SystemTime::now(),
+    };
+    verify_head(source, &request)?;
+    unfold(body, source.max_body)
 }
 
 /// How long a body may have taken when this much of it has come.
@@ -529,17 +554,14 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
             format!("the content type must be {}", accepted.join(" or ")).into(),
         ));
     }
-    // An empty list is no coding.
-    let lines = headers.get_all(CONTENT_ENCODING).iter();
-    let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let is_encoded = codings.any(|coding| {
-        let coding = coding.trim_ascii();
-        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")
-    });
-    if is_encoded {
-        return Err(Refusal::UnsupportedCoding);
-    }
-    Ok(())
+    let accepted = match Coding::of(headers) {
+        Coding::Gzip if source.accept_gzip => return Ok(()),
+        Coding::Identity => return Ok(()),
+        Coding::Gzip => "identity",
+        Coding::Other if source.accept_gzip => "gzip",
+        Coding::Other => "identity",
+    };
+    Err(Refusal::UnsupportedCoding { accepted })
 }
 
 /// Reads a small body and keeps nothing of it. Says whether that was all of it.

@@ -1,16 +1,25 @@
-//! Step 4: the source's JSON Schema.
+//! Step 4: the source's JSON Schemas.
 
 use super::parse::Parsed;
-use crate::config::Source;
+use crate::config::{Source, TypedSchema};
 use crate::event::Refusal;
+use crate::json::Schema;
 
 pub(super) fn validate(source: &Source, parsed: &Parsed<'_>) -> Result<(), Refusal> {
-    match (&source.schema, parsed.root()) {
-        (Some(schema), Some(root)) => schema.validate(root).map_err(Refusal::InvalidEvent),
-        (Some(_), None) => {
+    if let Some(schema) = &source.schema {
+        validate_by(schema, parsed)?;
+    }
+    let is_for = |typed: &&TypedSchema| typed.is_for(&parsed.event().event_type);
+    let mut typed = source.schemas.iter().filter(is_for);
+    typed.try_for_each(|typed| validate_by(&typed.schema, parsed))
+}
+
+fn validate_by(schema: &Schema, parsed: &Parsed<'_>) -> Result<(), Refusal> {
+    match parsed.root() {
+        Some(root) => schema.validate(root).map_err(Refusal::InvalidEvent),
+        None => {
             let reason = "has no JSON that could be validated by its schema";
             Err(Refusal::invalid_event("", reason))
         }
-        (None, _) => Ok(()),
     }
 }

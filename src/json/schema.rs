@@ -172,6 +172,9 @@ fn fault_of_schema(error: &ValidationError<'_>) -> String {
                 None => format!("{pattern:?} is not a regular expression that is supported"),
             }
         }
+        (ValidationErrorKind::Referencing(_), _) => format!(
+            "{error}; the bridge fetches no schema and reads no other file: put what is referred to into this one, under `$defs`"
+        ),
         _ => error.to_string(),
     };
     if place.is_empty() {

@@ -1,7 +1,9 @@
 //! Presets: TOML files with the keys of `[sources.NAME]`, which are defaults under a user's own keys of the same table.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -60,6 +62,14 @@ pub struct About {
     pub verified_by: Option<String>,
     /// The keys of a source to start from, where it has no `secrets`.
     pub example: Option<String>,
+    /// How long it waits for an answer, where that is known.
+    pub timeout: Option<String>,
+    /// The largest body that it sends, where that is known.
+    pub largest_body: Option<String>,
+    /// The statuses that it takes for a success, where that is not any 2xx.
+    pub success: Vec<u16>,
+    /// Whether it sends a refused event again only within seconds, or never: an outage of the broker loses events.
+    pub needs_fallback: bool,
     /// Whether its retries keep the first delivery's time, so that a shorter tolerance refuses them.
     pub keeps_timestamp: bool,
 }
@@ -84,6 +94,21 @@ const READ_BY_HOOK: &str = "hook";
 const CHOICES: &str = "choices";
 /// In a scheme: the preset's keys that it does without. In a parameter: the value of a key that is removed.
 const UNSET: &str = "unset";
+
+impl About {
+    /// [`About::timeout`].
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        humantime::parse_duration(self.timeout.as_deref()?).ok()
+    }
+
+    /// [`About::largest_body`] in bytes.
+    #[must_use]
+    pub fn largest_body(&self) -> Option<usize> {
+        let size: ByteSize = self.largest_body.as_deref()?.parse().ok()?;
+        usize::try_from(size.as_u64()).ok()
+    }
+}
 
 impl Preset {
     /// Reads the file. A test sees to it that each can be read.
@@ -249,6 +274,72 @@ fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
             (_, value) => {
                 below.insert(key, value);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Their documentation names no time that they wait.
+    const UNKNOWN_TIMEOUTS: [&str; 7] = [
+        "alertmanager",
+        "auth0",
+        "grafana",
+        "postmark",
+        "sendgrid",
+        "stripe",
+        "synq",
+    ];
+
+    #[test]
+    fn every_preset_answers_before_its_provider_gives_up_and_takes_what_it_sends() {
+        for preset in PRESETS {
+            let (name, file) = (preset.name, preset.read());
+            let about = &file.about;
+            let tables = std::iter::once(&file.keys).chain(file.schemes.values());
+            let of = |key: &str| {
+                let values = tables.clone().filter_map(|table| table.get(key));
+                values.cloned().collect::<Vec<_>>()
+            };
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            assert!(
+                about.timeout.is_some() != UNKNOWN_TIMEOUTS.contains(&name),
+                "{name}: state `timeout` in [about], or list it above"
+            );
+            let mut timeouts = of("publish_timeout").iter().map(text).collect::<Vec<_>>();
+            if timeouts.is_empty() {
+                timeouts.push("8s".to_owned());
+            }
+            for timeout in timeouts {
+                let timeout = humantime::parse_duration(&timeout).unwrap();
+                // What is left is for the way there and back, and for reading the body.
+                let Some(waits) = about.timeout.as_ref().map(|_| about.timeout().unwrap()) else {
+                    continue;
+                };
+                assert!(timeout.mul_f64(1.15) < waits, "{name}: {timeout:?}");
+            }
+            let mut sizes = of("max_body").iter().map(text).collect::<Vec<_>>();
+            if sizes.is_empty() {
+                sizes.push("1MiB".to_owned());
+            }
+            for size in sizes {
+                let size: ByteSize = size.parse().unwrap();
+                let largest = about
+                    .largest_body
+                    .as_ref()
+                    .map(|_| about.largest_body().unwrap());
+                let largest = u64::try_from(largest.unwrap_or_default()).unwrap();
+                assert!(size.as_u64() >= largest, "{name}: {size}");
+            }
+            let statuses = of("success_status");
+            let status = statuses.first().and_then(Value::as_u64).unwrap_or(200);
+            let is_taken = |known: &u16| u64::from(*known) == status;
+            assert!(
+                about.success.is_empty() || about.success.iter().any(is_taken),
+                "{name}: {status}"
+            );
         }
     }
 }

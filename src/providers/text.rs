@@ -153,6 +153,15 @@ impl Text {
         })
     }
 
+    /// The text, where nothing is filled in.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// The header fields that it refers to.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().flat_map(|part| match part {

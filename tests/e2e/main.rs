@@ -33,6 +33,9 @@ mod kafka_faults;
 // What `check` finds in a Kafka broker's options.
 mod kafka_options;
 
+// Access tokens of an identity provider.
+mod kafka_oidc;
+
 // The same for NATS, with JetStream and without.
 mod nats;
 

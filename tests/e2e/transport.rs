@@ -1,12 +1,17 @@
 //! What a source asks of its requests besides their signature, and how it answers them.
 
+use std::io::Write as _;
 use std::time::Instant;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
 use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::bridge::{self, Bridge};
 use crate::support::events::{self, SECRET};
 use crate::support::nats::Nats;
+use crate::support::process;
 use crate::support::sender::{Answer, Connection, Request};
 use crate::support::tls::{self, CERTIFICATES};
 use crate::support::wait::{self, PATIENCE};
@@ -341,4 +346,194 @@ fn a_success_is_answered_as_the_provider_wants_it_for_batches_too() {
     assert_eq!(nats.read(&stream).len(), 4);
     // A refusal says what is wrong, whatever a success looks like.
     send("xml", "[]").expect_problem(422, "invalid_event");
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_body_is_verified_limited_and_stored_as_it_was_before() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("gzip");
+    let keys = "accept_gzip = true\nmax_body = \"64KiB\"\n";
+    let mut bridge = Bridge::to_nats(nats, &stream, "", keys);
+    let compressed = |body: &[u8], coding: &str, folded: Vec<u8>| {
+        let mut request = Request::post("/hooks/synq", body).signed(SECRET);
+        request.body = folded;
+        request.header("Content-Encoding", coding)
+    };
+    let mut sent = Vec::new();
+    for (coding, size, chunk) in [
+        ("gzip", 500, None),
+        ("X-GZip", 500, None),
+        ("identity, gzip", 500, Some(7)),
+        ("gzip", 65_536, Some(100)),
+        ("identity", 500, None),
+    ] {
+        let event = events::ping_of_size(size);
+        let middle = event.body.len() / 2;
+        let folded = match coding {
+            "identity" => event.body.clone(),
+            // Two members.
+            _ => [gzip(&event.body[..middle]), gzip(&event.body[middle..])].concat(),
+        };
+        let mut request = compressed(&event.body, coding, folded);
+        if let Some(chunk) = chunk {
+            request = request.chunked(chunk);
+        }
+        bridge.send(&request).expect_published(&event);
+        sent.push(event.body);
+    }
+    let event = events::ping_of_size(500);
+    let folded = gzip(&event.body);
+    let large = events::ping_of_size(65_537);
+    let cut = folded[..folded.len() - 1].to_vec();
+    let followed = [&folded[..], b"{}"].concat();
+    let bomb = gzip(&vec![b' '; 20_000_000]);
+    let over_folded = Request::post("/hooks/synq", folded.clone())
+        .signed(SECRET)
+        .header("Content-Encoding", "gzip");
+    let unsigned = compressed(&event.body, "gzip", folded.clone()).without("x-coalesce-signature");
+    for (request, status, code) in [
+        (
+            compressed(&large.body, "gzip", gzip(&large.body)),
+            413,
+            "body_too_large",
+        ),
+        (compressed(&event.body, "gzip", bomb), 413, "body_too_large"),
+        (
+            compressed(&event.body, "gzip", event.body.clone()),
+            400,
+            "invalid_encoding",
+        ),
+        (
+            compressed(&event.body, "gzip", cut),
+            400,
+            "invalid_encoding",
+        ),
+        (
+            compressed(&event.body, "gzip", followed),
+            400,
+            "invalid_encoding",
+        ),
+        (
+            compressed(&event.body, "gzip", Vec::new()),
+            400,
+            "invalid_encoding",
+        ),
+        (over_folded, 401, "invalid_signature"),
+        (unsigned, 401, "missing_signature"),
+    ] {
+        let mut connection = Connection::open(bridge.public).unwrap();
+        let answer = connection.send(&request).expect("an answer");
+        answer.expect_problem(status, code);
+        // All of the body was read, so that the connection stays.
+        let event = events::ping();
+        connection
+            .send(&Request::event(&event))
+            .expect("an answer")
+            .expect_published(&event);
+        sent.push(event.body);
+    }
+    for coding in ["br", "gzip, gzip"] {
+        let answer = bridge.send(&compressed(&event.body, coding, folded.clone()));
+        answer.expect_problem(415, "unsupported_media_type");
+        assert_eq!(answer.header("accept-encoding"), Some("gzip"));
+    }
+    let stored: Vec<_> = nats
+        .read(&stream)
+        .into_iter()
+        .map(|message| message.value)
+        .collect();
+    assert_eq!(stored, sent);
+    let config = bridge::nats_broker("main", &nats.url)
+        + &bridge::synq_source("")
+        + &bridge::route(&format!("{stream}.{{type}}"));
+    assert!(bridge.reload(&config));
+    let answer = bridge.send(&compressed(&event.body, "gzip", folded));
+    answer.expect_problem(415, "unsupported_media_type");
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn events_of_a_type_are_held_to_its_schema_besides_the_providers_and_a_changed_file_is_taken() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("schemas");
+    let folder = process::directory("schemas");
+    let (pings, all) = (folder.join("pings.json"), folder.join("all.json"));
+    std::fs::write(&pings, r#"{ "required": ["team"] }"#).unwrap();
+    std::fs::write(&all, "{}").unwrap();
+    let schemas = format!(
+        "schemas = {{ \"pi*\" = \"{}\", \"*\" = \"{}\" }}",
+        pings.display(),
+        all.display()
+    );
+    let bridge = Bridge::to_nats(nats, &stream, "", &schemas);
+    let issue = events::issue("created", "i-1");
+    let with_team = |value: &str| {
+        let body = String::from_utf8(events::ping().body).unwrap();
+        Request::signed_body(body.replacen('{', &format!("{{\"team\":{value},"), 1))
+    };
+    bridge.deliver(&issue).expect_published(&issue);
+    let refused = bridge.deliver(&events::ping());
+    refused.expect_problem(422, "invalid_event");
+    assert_eq!(refused.pointers(), ["/team"]);
+    bridge.send(&with_team("\"a\"")).expect_success("published");
+    // The provider's own schema holds as well.
+    let body = String::from_utf8(events::ping().body).unwrap();
+    let body = body
+        .replacen('{', r#"{"team":"a","#, 1)
+        .replace("2026-11-20T06:15:04.5Z", "never");
+    let answer = bridge.send(&Request::signed_body(body));
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert_eq!(nats.read(&stream).len(), 2);
+    let before = bridge.reloads();
+    std::fs::write(
+        &pings,
+        r#"{ "properties": { "team": { "type": "number" } } }"#,
+    )
+    .unwrap();
+    assert!(bridge.wait_for_reload(before));
+    bridge
+        .send(&with_team("\"a\""))
+        .expect_problem(422, "invalid_event");
+    bridge.send(&with_team("7")).expect_success("published");
+    bridge.deliver(&events::ping()).expect_success("published");
+    // A file that can't be used changes nothing.
+    let before = bridge.reloads();
+    std::fs::write(&all, r#"{ "$ref": "https://example.com/x.json" }"#).unwrap();
+    assert!(!bridge.wait_for_reload(before));
+    bridge.send(&with_team("7")).expect_success("published");
+}
+
+#[test]
+fn check_recommends_a_fallback_where_a_provider_does_not_retry() {
+    let source = |name: &str| format!("[sources.{name}]\nsecrets = [\"{SECRET}\"]\n");
+    let brokers = bridge::nats_broker("main", "nats://127.0.0.1:1")
+        + &bridge::nats_broker("edge", "nats://127.0.0.1:2");
+    for (name, route, is_advised) in [
+        ("github", "broker = \"main\"", true),
+        ("github", "broker = \"main\"\nfallback = \"edge\"", false),
+        ("stripe", "broker = \"main\"", false),
+    ] {
+        let rest = brokers.clone() + &source(name) + &bridge::route_with("x", route);
+        let files = bridge::write("", &rest);
+        let file = files.file.to_str().unwrap();
+        let checked = bridge::hookbridge(["check", "--deny-warnings", "--config", file]);
+        let checked = checked.expect_code(0);
+        assert_eq!(
+            checked.stderr.starts_with(
+                "note: github: GitHub sends an event again within seconds at most, or never"
+            ),
+            is_advised,
+            "{checked:?}"
+        );
+        assert_eq!(checked.stderr.is_empty(), !is_advised, "{checked:?}");
+        let json = bridge::hookbridge(["check", "--format", "json", "--config", file]);
+        let json: Value = serde_json::from_str(&json.expect_code(0).stdout).unwrap();
+        assert_eq!(json["advice"].is_array(), is_advised, "{json}");
+    }
 }

@@ -8,6 +8,9 @@ pub(crate) mod acl;
 // Three of them, one leader for each partition.
 pub(crate) mod cluster;
 
+// One that wants access tokens, and who grants them.
+pub(crate) mod tokens;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;

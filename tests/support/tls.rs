@@ -268,7 +268,7 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-fn certificates_in(file: &Path) -> Vec<CertificateDer<'static>> {
+pub(crate) fn certificates_in(file: &Path) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(file)
         .expect("a file")
         .map(|certificate| certificate.expect("a certificate"))

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
@@ -26,13 +28,20 @@ pub(in crate::brokers) async fn look(
     let deadline = Instant::now() + timeout;
     // Creating, asking and dropping a client block.
     let looking = tokio::task::spawn_blocking(move || {
-        let admin: AdminClient<DefaultClientContext> = settings
-            .consumer_config(false)
-            .create()
-            .map_err(|error| NotInspected::refused(describe(&error)))?;
+        let mut admin = None;
+        let states = if settings.uninspectable().is_some() {
+            let client = settings.asking_client().map_err(NotInspected::unanswered)?;
+            states(client.client(), &topics, deadline)?
+        } else {
+            let created: AdminClient<DefaultClientContext> = settings
+                .consumer_config(false)
+                .create()
+                .map_err(|error| NotInspected::refused(describe(&error)))?;
+            states(admin.insert(created).inner(), &topics, deadline)?
+        };
         let mut findings = Vec::new();
         let mut existing = Vec::new();
-        for (topic, state) in states(&admin, &topics, deadline)? {
+        for (topic, state) in states {
             let is_usable = matches!(state, State::Led { .. });
             findings.push(Finding::usable(topic, EXISTS, is_usable, || {
                 state.trouble()
@@ -54,7 +63,7 @@ pub(in crate::brokers) async fn look(
             .iter()
             .map(|topic| ResourceSpecifier::Topic(topic))
             .collect();
-        if !specifiers.is_empty() {
+        if let Some(admin) = admin.filter(|_| !specifiers.is_empty()) {
             let options = AdminOptions::new().request_timeout(Some(left(deadline)));
             let described = runtime.block_on(admin.describe_configs(&specifiers, &options));
             let resources = described.map_err(|error| unanswered(&error))?;
@@ -74,6 +83,9 @@ pub(in crate::brokers) async fn look(
                     )),
                 }
             }
+        } else if let Some(why) = settings.uninspectable() {
+            let unknown = |topic: &&String| Finding::not_inspected(topic, why);
+            findings.extend(existing.iter().map(unknown));
         }
         Ok(findings)
     });
@@ -128,13 +140,13 @@ impl State {
 
 /// Asks for all topics of the cluster in one request, and once more for each that is not among them: those that the user
 /// may not describe are left out of the first answer.
-fn states<'t>(
-    admin: &AdminClient<DefaultClientContext>,
+fn states<'t, C: ClientContext>(
+    client: &Client<C>,
     topics: &'t [String],
     deadline: Instant,
 ) -> Result<Vec<(&'t String, State)>, NotInspected> {
     let fetch = |topic: Option<&str>| {
-        let fetched = admin.inner().fetch_metadata(topic, left(deadline));
+        let fetched = client.fetch_metadata(topic, left(deadline));
         fetched.map_err(|error| unanswered(&error))
     };
     let all = fetch(None)?;

@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::watch;
 
 use super::metadata::{Cluster, Fault, Surveyed, survey};
+use super::tokens::missing_token;
 use crate::brokers::durability::Attention;
 use crate::brokers::health::Health;
 use crate::brokers::outcome::Reason;
@@ -363,7 +364,10 @@ impl Watch {
     /// Keeps what librdkafka complains about, for when the cluster turns out to be down.
     pub(super) fn note_error(&self, error: &KafkaError, reason: &str) {
         let complaint = match error.rdkafka_error_code() {
-            Some(Code::Authentication) => format!("{AUTHENTICATION_FAILED}{reason}"),
+            Some(Code::Authentication) => {
+                let reason = missing_token(reason).unwrap_or(reason);
+                format!("{AUTHENTICATION_FAILED}{reason}")
+            }
             // Says nothing that the probe does not, and says it for ever (librdkafka#5546).
             // A fatal error is the supervisor's.
             Some(Code::AllBrokersDown | Code::Fatal) => return,

@@ -6,6 +6,7 @@
 mod durability;
 mod health;
 mod metadata;
+mod oidc;
 mod options;
 mod outcome;
 mod producers;
@@ -16,6 +17,7 @@ mod settings;
 mod status;
 mod subscription;
 mod supervisor;
+mod tokens;
 mod trial;
 
 use std::panic::AssertUnwindSafe;
@@ -28,8 +30,9 @@ const _: () = assert!(
 );
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext};
 use tokio::sync::{Mutex, watch};
@@ -46,6 +49,7 @@ use crate::brokers::meter::Meter;
 use health::Watch;
 use producers::Company;
 use supervisor::Supervisor;
+use tokens::Login;
 
 pub(in crate::brokers) use durability::look;
 pub(in crate::brokers) use reach::reach;
@@ -87,6 +91,7 @@ impl Kafka {
             waiters: Arc::clone(&waiters),
             watch: Arc::clone(&watch),
             metrics,
+            login: settings.login(),
         };
         let supervisor = Supervisor::start(settings, limits, reports)?;
         Ok(Self {
@@ -318,15 +323,29 @@ struct Reports {
     waiters: Arc<Waiters>,
     watch: Arc<Watch>,
     metrics: Arc<Meter>,
+    login: Login,
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.login.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.watch.note_error(&error, reason);
+        // A broker that refuses an expired token is not the cause where there is no new one.
+        let is_login = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication);
+        let cause = self.login.trouble().filter(|_| is_login);
+        self.watch
+            .note_error(&error, cause.as_deref().unwrap_or(reason));
     }
 
     fn stats_raw(&self, _statistics: &[u8]) {

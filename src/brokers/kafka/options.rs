@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use zeroize::Zeroizing;
 
+use super::oidc::{self, Oidc};
 use crate::table::Section;
 
 /// Properties that can't be set, and why.
@@ -63,7 +64,7 @@ const REFUSED: [(&[&str], &str); 14] = [
     ),
     (
         &["enable.sasl.oauthbearer.unsecure.jwt"],
-        "its tokens are not signed; OAUTHBEARER is not in this build",
+        "its tokens are not signed; OAUTHBEARER needs sasl.oauthbearer.method = \"oidc\"",
     ),
     (
         &["msg_order_cmp"],
@@ -99,16 +100,11 @@ const REFUSED_FAMILIES: [(&str, &str); 2] = [
 ];
 
 /// Families of properties that need what this build does not have.
-const NOT_BUILT: [(&str, &str); 3] = [
-    ("sasl.kerberos.", KERBEROS),
-    ("sasl.oauthbearer.", OAUTHBEARER),
-    ("https.ca.", OAUTHBEARER),
-];
+const NOT_BUILT: [(&str, &str); 1] = [("sasl.kerberos.", KERBEROS)];
 
-const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, or a client certificate";
-const OAUTHBEARER: &str = "OAUTHBEARER (OIDC) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, or a client certificate";
+const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, OAUTHBEARER, or a client certificate";
 
-const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
+pub(super) const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 
 /// The words that a property takes, where it takes words.
 const WORDS: [(&[&str], &str); 11] = [
@@ -120,7 +116,10 @@ const WORDS: [(&[&str], &str); 11] = [
         &["security.protocol"],
         "plaintext, ssl, sasl_plaintext or sasl_ssl",
     ),
-    (&MECHANISM, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
+    (
+        &MECHANISM,
+        "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+    ),
     (&["ssl.endpoint.identification.algorithm"], "https or none"),
     (&["broker.address.family"], "any, v4 or v6"),
     (
@@ -159,6 +158,9 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     }
     if let Some(reason) = not_built(name, value) {
         return Some(format!("{name}: {reason}"));
+    }
+    if oidc::is_ours(name) {
+        return oidc::problem(name, value);
     }
     let is_numeric = NUMERIC.iter().any(|end| name.ends_with(end));
     if is_numeric && value.trim().parse::<f64>().is_err() {
@@ -215,11 +217,10 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
 
 fn not_built(name: &str, value: &str) -> Option<&'static str> {
     if MECHANISM.contains(&name) {
-        return match value.trim().to_ascii_uppercase().as_str() {
-            "GSSAPI" => Some(KERBEROS),
-            "OAUTHBEARER" => Some(OAUTHBEARER),
-            _ => None,
-        };
+        return value
+            .trim()
+            .eq_ignore_ascii_case("GSSAPI")
+            .then_some(KERBEROS);
     }
     let family = NOT_BUILT.iter().find(|(start, _)| name.starts_with(start));
     family.map(|(_, reason)| *reason)
@@ -262,7 +263,7 @@ fn option_named<'o>(name: &str, options: &'o Options) -> Option<&'o str> {
 }
 
 /// Warns of options that work, and that few people want.
-pub(super) fn warn(section: &Section<'_>, options: &Options) {
+pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>) {
     let value = |name: &str| {
         let mut all = options.iter();
         let found = all.find(|(known, _)| known == name);
@@ -296,11 +297,21 @@ pub(super) fn warn(section: &Section<'_>, options: &Options) {
             );
         }
     }
+    if oidc.is_some_and(Oidc::is_exposed) {
+        warn(
+            "sasl.oauthbearer.token.endpoint.url",
+            "the client's secret and its tokens cross the network in clear text; use https"
+                .to_owned(),
+        );
+    }
     if protocol == "sasl_plaintext" {
         let mechanism = MECHANISM.iter().find_map(|name| value(name));
         let what = match mechanism.as_deref() {
             Some("plain") => {
                 "the password crosses the network in clear text, and events are not encrypted; use sasl_ssl"
+            }
+            Some("oauthbearer") => {
+                "the access token crosses the network in clear text, and events are not encrypted; use sasl_ssl"
             }
             _ => "neither the login nor the events are encrypted; use sasl_ssl",
         };
@@ -322,6 +333,14 @@ pub(super) fn warn(section: &Section<'_>, options: &Options) {
                 "{name} has no effect: security.protocol is {protocol}; set it to {with_login}"
             ),
         );
+    }
+    for family in ["sasl.oauthbearer.", "https.ca."] {
+        if let Some(name) = unused(family).filter(|_| oidc.is_none() && has_login) {
+            warn(
+                name,
+                format!("{name} has no effect: sasl.mechanism is not OAUTHBEARER"),
+            );
+        }
     }
     if let Some(name) = unused("ssl.").filter(|_| !has_tls) {
         let with_tls = if has_login { "sasl_ssl" } else { "ssl" };
@@ -493,11 +512,11 @@ mod tests {
         for (name, value) in [
             ("sasl.mechanism", "GSSAPI"),
             ("sasl.mechanisms", "gssapi"),
-            ("sasl.mechanism", "OAUTHBEARER"),
-            ("sasl.oauthbearer.method", "oidc"),
-            ("sasl.oauthbearer.client.id", "x"),
-            ("sasl.oauthbearer.token.endpoint.url", "https://x"),
-            ("https.ca.location", "/x"),
+            ("sasl.oauthbearer.assertion.algorithm", "RS256"),
+            (
+                "sasl.oauthbearer.metadata.authentication.type",
+                "azure_imds",
+            ),
             ("sasl.kerberos.keytab", "/x"),
             ("ssl.ca.certificate.stores", "Root"),
             ("plugin.library.paths", "x"),
@@ -535,6 +554,7 @@ mod tests {
             ("linger.ms", "0.5"),
             ("linger.ms", "5"),
             ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.mechanism", "OAUTHBEARER"),
             ("ssl.ca.location", "/x"),
         ] {
             assert_eq!(problem(name, value), None);

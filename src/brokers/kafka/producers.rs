@@ -50,6 +50,12 @@ impl Load {
         }
         is_high
     }
+
+    /// Whether a message should wait for others, when `others` are in flight. One that must not share a batch takes the
+    /// producer that the others do not.
+    fn should_wait(&self, company: Company, others: usize) -> bool {
+        self.is_high(others) == (company == Company::Anyone)
+    }
 }
 
 impl Producers {
@@ -74,8 +80,7 @@ impl Producers {
         let Some(patient) = &self.patient else {
             return &self.prompt;
         };
-        // Who is to be alone takes the one that the others do not.
-        if self.load.is_high(others) == (company == Company::Anyone) {
+        if self.load.should_wait(company, others) {
             patient
         } else {
             &self.prompt
@@ -128,5 +133,25 @@ mod tests {
         let seen = [0, FEW, MANY - 1, MANY, MANY - 1, FEW, FEW - 1, MANY - 1]
             .map(|under_way| load.is_high(under_way));
         assert_eq!(seen, [false, false, false, true, true, true, false, false]);
+    }
+
+    #[test]
+    fn a_lone_event_is_sent_immediately_and_one_of_many_waits_for_the_others() {
+        let load = Load::default();
+        for (company, others, waits) in [
+            (Company::Anyone, 0, false),
+            (Company::Nobody, 0, true),
+            (Company::Anyone, MANY, true),
+            (Company::Nobody, MANY, false),
+            (Company::Anyone, FEW, true),
+            // The load has gone: the next event is a lone one again.
+            (Company::Anyone, 0, false),
+        ] {
+            assert_eq!(
+                load.should_wait(company, others),
+                waits,
+                "{company:?} {others}"
+            );
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::metadata::{Cluster as _, Fault, Surveyed, survey};
+use super::tokens::missing_token;
 use super::trial::{Trial, Verdict};
 use super::{Settings, describe};
 use crate::brokers::durability::{Finding, Verdict as Durability};
@@ -108,7 +109,9 @@ fn connect(trial: &Trial, topics: &[String]) -> Result<(), String> {
         let are_all_down = complaints
             .iter()
             .any(|(code, _)| *code == Code::AllBrokersDown);
-        let is_certain = are_all_down && began.elapsed() >= PATIENCE;
+        let mut reasons = complaints.iter().map(|(_, reason)| reason);
+        let lacks_token = reasons.any(|reason| missing_token(reason).is_some());
+        let is_certain = lacks_token || are_all_down && began.elapsed() >= PATIENCE;
         if is_certain || began.elapsed() >= CONNECT_TIMEOUT {
             return Err(cause(&complaints).unwrap_or(silence));
         }
@@ -123,6 +126,7 @@ fn cause(complaints: &[(Code, String)]) -> Option<String> {
         .collect();
     steps.sort_by_key(|(step, _)| *step);
     let (step, reason) = steps.last()?;
+    let reason = missing_token(reason).unwrap_or(reason);
     Some(format!("{}: {reason}", step.name()))
 }
 

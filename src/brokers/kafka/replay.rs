@@ -9,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::subscription::delivered;
+use super::tokens::Login;
 use super::{Settings, describe, rights};
 use crate::brokers::delivered::Delivered;
 use crate::brokers::error::ReplayError;
@@ -18,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A topic that is being replayed.
 pub struct Replay {
-    consumer: StreamConsumer,
+    consumer: StreamConsumer<Login>,
     topic: String,
     group: String,
     unfinished: HashSet<i32>,
@@ -49,7 +50,7 @@ impl Replay {
         let mut config = settings.consumer_config(true);
         config.set("group.id", &group);
         config.set("enable.partition.eof", "true");
-        let consumer: StreamConsumer = config.create().map_err(|error| describe(&error))?;
+        let consumer = settings.consumer(&config)?;
         let mut partitions = TopicPartitionList::new();
         for partition in rights::partitions(&consumer, &topic, TIMEOUT)? {
             partitions.add_partition(&topic, partition);

@@ -7,13 +7,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::describe;
 use super::metadata::{Cluster as _, Fault};
+use super::tokens::Login;
 
 /// How long a consumer may take to hand over an error that it already has.
 const PENDING: Duration = Duration::from_secs(2);
 
 /// The partitions of a topic that the user may read.
 pub(super) fn partitions(
-    consumer: &StreamConsumer,
+    consumer: &StreamConsumer<Login>,
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<i32>, String> {
@@ -33,7 +34,7 @@ pub(super) fn partitions(
 }
 
 /// An error that the consumer has and has not handed over. Blocks.
-pub(super) fn pending_error(consumer: &StreamConsumer) -> Option<KafkaError> {
+pub(super) fn pending_error(consumer: &StreamConsumer<Login>) -> Option<KafkaError> {
     let runtime = tokio::runtime::Handle::current();
     let received = runtime.block_on(async { tokio::time::timeout(PENDING, consumer.recv()).await });
     received.ok().and_then(Result::err)

@@ -1,15 +1,19 @@
 //! `[brokers.NAME]` with `kind = "kafka"`, and the client's properties that follow from it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, StreamConsumer};
 use rdkafka::producer::BaseProducer;
 use zeroize::Zeroizing;
 
 use super::health::Advice;
-use super::options;
+use super::oidc::{self, Oidc};
+use super::tokens::{Login, Tokens};
+use super::{describe, options};
 use crate::brokers::health::Limits;
 use crate::brokers::kind::Kind;
 use crate::secret::hide_user_info;
@@ -39,10 +43,18 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
 const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
 
 /// A Kafka cluster, and how to reach it.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Settings {
     bootstrap_servers: String,
     options: Vec<(String, Zeroizing<String>)>,
+    /// Where users log in with OAUTHBEARER. They follow from the options.
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.bootstrap_servers == other.bootstrap_servers && self.options == other.options
+    }
 }
 
 impl std::fmt::Debug for Settings {
@@ -84,13 +96,63 @@ impl Settings {
                 section.problem_at(&format!("options.{name}"), what);
             }
         }
+        let mut oidc = None;
         if !is_refused {
-            options::warn(section, &options);
+            match Oidc::read(&options) {
+                Ok(read) => {
+                    options::warn(section, &options, read.as_ref());
+                    oidc = read;
+                }
+                Err((name, what)) => section.problem_at(&format!("options.{name}"), what),
+            }
         }
         Some(Self {
             bootstrap_servers: bootstrap_servers?,
             options,
+            tokens: oidc.map(Tokens::new),
         })
+    }
+
+    /// Why no topic's configuration can be read, where that is certain.
+    pub(in crate::brokers) fn uninspectable(&self) -> Option<&'static str> {
+        self.tokens.as_ref().map(|_| {
+            "rdkafka's client for topic configurations can't log in with OAUTHBEARER, so min.insync.replicas and the like are unknown"
+        })
+    }
+
+    /// What a client needs where the cluster wants an access token.
+    pub(super) fn login(&self) -> Login {
+        Login::new(self.tokens.clone())
+    }
+
+    /// A client that asks about the cluster, and has its token where there is one. Blocks.
+    pub(super) fn asking_client(&self) -> Result<BaseConsumer<Login>, String> {
+        self.await_token()?;
+        let client: BaseConsumer<Login> = self
+            .consumer_config(false)
+            .create_with_context(self.login())
+            .map_err(|error| describe(&error))?;
+        // It is handed over by the first event, which only polling brings.
+        drop(client.poll(Duration::ZERO));
+        Ok(client)
+    }
+
+    /// A consumer that has its token where there is one. Blocks.
+    pub(super) fn consumer(&self, config: &ClientConfig) -> Result<StreamConsumer<Login>, String> {
+        self.await_token()?;
+        let consumer: StreamConsumer<Login> = config
+            .create_with_context(self.login())
+            .map_err(|error| describe(&error))?;
+        // As above. Nothing is assigned yet, so there is no message to lose.
+        drop(consumer.recv().now_or_never());
+        Ok(consumer)
+    }
+
+    fn await_token(&self) -> Result<(), String> {
+        let token = self.tokens.as_ref().map(Tokens::token).transpose();
+        token
+            .map(drop)
+            .map_err(|why| format!("authentication failed: {why}"))
     }
 
     /// Creates the clients that `run` and `tail` would create, and drops them. They know no server, so they connect to none.
@@ -266,7 +328,9 @@ impl Settings {
             config.set("reconnect.backoff.ms", most.trim());
         }
         for (name, value) in &self.options {
-            config.set(name.as_str(), value.as_str());
+            if !oidc::is_ours(name) {
+                config.set(name.as_str(), value.as_str());
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::tokens::Login;
 use super::{Settings, describe, rights};
 use crate::brokers::delivered::{Delivered, From};
 use crate::brokers::error::SubscribeError;
@@ -18,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const GROUP: &str = "hookbridge-tail";
 
 /// Messages of some topics.
-pub struct Subscription(StreamConsumer);
+pub struct Subscription(StreamConsumer<Login>);
 
 impl Subscription {
     pub(in crate::brokers) async fn start(
@@ -73,10 +74,9 @@ fn assign(
             Some(GROUP),
         ))
     };
-    let consumer: StreamConsumer = settings
-        .consumer_config(from == From::Start)
-        .create()
-        .map_err(|error| SubscribeError(describe(&error)))?;
+    let consumer = settings
+        .consumer(&settings.consumer_config(from == From::Start))
+        .map_err(SubscribeError)?;
     let mut assignment = TopicPartitionList::new();
     for topic in topics {
         let partitions = rights::partitions(&consumer, topic, TIMEOUT).map_err(SubscribeError)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::consumer::Consumer as _;
 
 use super::health::INTERVAL;
 use super::metadata::Cluster as _;
@@ -176,8 +176,9 @@ impl Supervisor {
 
     /// Whether a client that knows nothing of the past finds leaders for a topic that events failed for.
     fn cluster_answers(&self) -> bool {
-        let client: Result<BaseProducer, _> = self.settings.consumer_config(false).create();
-        let Ok(client) = client else { return false };
+        let Ok(client) = self.settings.asking_client() else {
+            return false;
+        };
         let watch = &self.reports.watch;
         let topics = watch.failing();
         if topics.is_empty() {

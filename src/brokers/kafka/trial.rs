@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::client::Client;
+use rdkafka::client::{Client, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
+use super::tokens::Login;
 use super::{Settings, outcome};
 use crate::brokers::health::Limits;
 
@@ -36,8 +37,11 @@ pub(super) enum Verdict {
 }
 
 /// What librdkafka says while the trial lasts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Observer(Arc<Observed>);
+#[derive(Debug, Clone)]
+pub(super) struct Observer {
+    observed: Arc<Observed>,
+    login: Login,
+}
 
 #[derive(Debug, Default)]
 struct Observed {
@@ -46,24 +50,33 @@ struct Observed {
 }
 
 impl ClientContext for Observer {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.login.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // It is the only place that says so. Should the words change, the trial takes all of its time.
         if facility == "GETPID" && message.contains("Acquired") {
-            self.0.has_id.store(true, Ordering::Relaxed);
+            self.observed.has_id.store(true, Ordering::Relaxed);
         }
         // A connection that is closed during the handshake is no error to librdkafka, only a line.
         if facility == "FAIL" {
             let reason = message
                 .split_once("]: ")
                 .map_or(message, |(_, reason)| reason);
-            self.0.note(Code::BrokerTransportFailure, reason);
+            self.observed.note(Code::BrokerTransportFailure, reason);
         }
         super::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(code) = error.rdkafka_error_code() {
-            self.0.note(code, reason);
+            self.observed.note(code, reason);
         }
     }
 }
@@ -99,7 +112,10 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) fn start(settings: &Settings, limits: Limits) -> Result<Self, KafkaError> {
-        let observer = Observer::default();
+        let observer = Observer {
+            observed: Arc::default(),
+            login: settings.login(),
+        };
         let mut config = settings.producer_config(limits);
         config.set("debug", "eos");
         config.set("log.connection.close", "true");
@@ -121,7 +137,7 @@ impl Trial {
 
     /// What librdkafka has complained about, in order.
     pub(super) fn complaints(&self) -> Vec<(Code, String)> {
-        self.observer.0.complaints().clone()
+        self.observer.observed.complaints().clone()
     }
 
     /// Whether the cluster would let a producer with these settings write anywhere.
@@ -136,7 +152,7 @@ impl Trial {
                     Verdict::Unknown
                 };
             }
-            if self.observer.0.has_id.load(Ordering::Relaxed) {
+            if self.observer.observed.has_id.load(Ordering::Relaxed) {
                 return Verdict::Allowed;
             }
             if Instant::now() >= deadline {
