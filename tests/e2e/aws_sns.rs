@@ -200,7 +200,7 @@ fn sns_messages_are_stored_as_they_came_and_a_changed_part_is_noticed() {
     for (name, value) in [
         ("event_id", "m-1"),
         ("ce-type", "Notification"),
-        ("ce-subject", "Order paid"),
+        ("ce-subject", "Order%20paid"),
         ("ce-partitionkey", TOPIC),
         ("ce-time", "2026-11-20T06:15:04.131Z"),
     ] {
