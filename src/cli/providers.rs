@@ -114,10 +114,12 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
         ),
         false => String::new(),
     };
+    let variable = preset.name.to_uppercase().replace('-', "_");
+    let secrets = format!("secrets = [{{ env = \"{variable}_SECRET\" }}]\n");
     style::print(format_args!(
-        "\n[sources.{name}]\nsecrets = [{{ env = \"{variable}_SECRET\" }}]\n{url}\n[[routes]]\nsource = \"{name}\"\ntopic = \"{name}.events\"\n",
+        "\n[sources.{name}]\n{keys}{url}\n[[routes]]\nsource = \"{name}\"\ntopic = \"{name}.events\"\n",
         name = preset.name,
-        variable = preset.name.to_uppercase().replace('-', "_"),
+        keys = about.example.as_deref().unwrap_or(&secrets),
     ))
 }
 

@@ -78,8 +78,9 @@ fn handshake(
         }
         document.map_or(Ok(()), parse::refuse_if_ambiguous)?;
         let reply = handshake.reply(scope, verified.key()).map_err(repeated)?;
+        let errand = verified.source().authentication.errand(scope)?;
         return match reply {
-            Some(reply) => Ok(Some(reply)),
+            Some(reply) => Ok(Some(Reply { errand, ..reply })),
             // Without secrets nothing can be signed.
             None if verified.is_assumed() => Ok(Some(handshake.unsigned_reply())),
             None => Err(Refusal::invalid_event(

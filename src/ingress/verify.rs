@@ -188,6 +188,9 @@ pub(super) fn refuse(unverified: Unverified) -> Refusal {
         Unverified::InvalidSignature => Refusal::InvalidSignature,
         Unverified::StaleTimestamp => Refusal::StaleTimestamp,
         Unverified::Unauthorized => Refusal::Unauthorized,
+        Unverified::KeyUnavailable => Refusal::ProviderUnavailable {
+            cause: "the certificate that it names is not at hand",
+        },
     }
 }
 

@@ -1,10 +1,13 @@
 //! How a source's requests are verified: by a signature of one of several schemes, or by a secret that is sent along.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::credentials::{self, Credential, Member};
+use super::handshake::Errand;
 use super::hooks;
 use super::jwt::{Jwt, read_jwt};
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
@@ -15,6 +18,7 @@ use super::scheme::{
 };
 use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Parsing, Text};
+use crate::event::Refusal;
 use crate::json::{Kind, Node, Pointer};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection};
@@ -39,6 +43,9 @@ pub enum Authentication {
     Hook(Box<dyn Verifier>),
 }
 
+/// What must end before a request is verified. How it ended shows in the verification.
+pub type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Verification that no data describes: a file in `hooks/`.
 pub trait Verifier: std::fmt::Debug + Send + Sync {
     /// As [`Authentication::verify`]. Without I/O.
@@ -55,6 +62,19 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// As [`Authentication::prepare`].
+    fn prepare(&self, _request: &Request<'_>) -> Option<Preparation> {
+        None
+    }
+
+    /// As [`Authentication::errand`].
+    ///
+    /// # Errors
+    /// As [`Authentication::errand`].
+    fn errand(&self, _scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+        Ok(None)
+    }
+
     /// Whether a source must have `secrets`.
     fn needs_secrets(&self) -> bool {
         true
@@ -62,6 +82,11 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
 
     /// As [`Authentication::is_asymmetric`].
     fn is_asymmetric(&self) -> bool {
+        false
+    }
+
+    /// As [`Authentication::covers_body`].
+    fn covers_body(&self) -> bool {
         false
     }
 
@@ -292,6 +317,26 @@ impl Authentication {
         }
     }
 
+    /// What has to be fetched before the request can be verified, where something is missing. Verification itself does no I/O.
+    #[must_use]
+    pub fn prepare(&self, request: &Request<'_>) -> Option<Preparation> {
+        match self {
+            Self::Hook(verifier) => verifier.prepare(request),
+            Self::Signature(_) | Self::Credentials { .. } => None,
+        }
+    }
+
+    /// What the provider wants done before a handshake is answered.
+    ///
+    /// # Errors
+    /// The handshake asks for something that is not the provider's to ask.
+    pub fn errand(&self, scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+        match self {
+            Self::Hook(verifier) => verifier.errand(scope),
+            Self::Signature(_) | Self::Credentials { .. } => Ok(None),
+        }
+    }
+
     /// What the head alone can refuse. Passing it proves nothing.
     ///
     /// # Errors
@@ -401,7 +446,8 @@ impl Authentication {
             Self::Signature(schemes) => schemes
                 .iter()
                 .all(|scheme| scheme.body_digest.is_some() || scheme.content.has_body()),
-            Self::Credentials { .. } | Self::Hook(_) => false,
+            Self::Credentials { .. } => false,
+            Self::Hook(verifier) => verifier.covers_body(),
         }
     }
 

@@ -1,10 +1,14 @@
 //! Requests that are answered and never published: a provider's check that the address belongs to whoever configured it.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::keys::Key;
+use super::outbound::{self, Budget};
 use super::request::{Ambiguous, Scope};
 use super::text::Text;
+use crate::event::Refusal;
 use crate::json::Pointer;
 
 /// What makes a request a handshake, and how it is answered.
@@ -104,6 +108,49 @@ pub struct Reply {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Vec<u8>,
+    /// What must be done before.
+    pub errand: Option<Errand>,
+}
+
+/// What a provider wants done before its handshake is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// What the log says of it once it is done.
+    pub report: String,
+    /// A URL that is fetched. Whoever asks for it has checked whose it is, and that the operator allows it.
+    pub get: Option<String>,
+}
+
+/// How often errands are done: their requests are verified, but whoever has seen one can repeat it.
+static ERRANDS: Budget = Budget::new(60, Duration::from_secs(1));
+
+impl Errand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// It could not be done. The provider should ask again.
+    pub async fn run(self) -> Result<(), Refusal> {
+        let failed = Refusal::ProviderUnavailable {
+            cause: "what the handshake asks for could not be done",
+        };
+        let is_allowed = ERRANDS.take();
+        let Some(url) = self.get else {
+            if is_allowed {
+                tracing::warn!("{}", self.report);
+            }
+            return Ok(());
+        };
+        if !is_allowed {
+            outbound::note_refused();
+            return Err(failed);
+        }
+        if let Err(error) = outbound::get(&url).await {
+            tracing::warn!(%error, "a handshake's URL can't be fetched; the provider is asked to send it again");
+            return Err(failed);
+        }
+        tracing::info!("{}", self.report);
+        Ok(())
+    }
 }
 
 impl Handshake {
@@ -155,6 +202,7 @@ impl Handshake {
             content_type: self.answer.content_type.clone(),
             headers: Vec::new(),
             body: Vec::new(),
+            errand: None,
         }
     }
 
@@ -215,6 +263,7 @@ impl Handshake {
             content_type: content_type.clone(),
             headers: filled,
             body,
+            errand: None,
         }))
     }
 }

@@ -11,6 +11,7 @@ mod hooks;
 mod jwt;
 pub mod keys;
 pub mod mapping;
+pub mod outbound;
 pub mod preset;
 pub mod reading;
 pub mod request;
@@ -20,6 +21,8 @@ pub mod synq;
 pub mod text;
 
 pub use authentication::Authentication;
+#[cfg(test)]
+pub(crate) use hooks::sns::tests::Tester as SnsTester;
 pub use preset::{Preset, Sample, find};
 pub use request::{Request, Scope};
 pub use scheme::Unverified;

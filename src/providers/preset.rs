@@ -60,6 +60,8 @@ pub struct About {
     pub secret: Option<String>,
     /// How requests are verified, where a hook does it.
     pub verified_by: Option<String>,
+    /// The keys of a source to start from, where it has no `secrets`.
+    pub example: Option<String>,
     /// How long it waits for an answer, where that is known.
     pub timeout: Option<String>,
     /// The largest body that it sends, where that is known.

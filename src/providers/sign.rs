@@ -371,7 +371,7 @@ fn sign_asymmetric(
     }
 }
 
-fn write_time(unit: Unit, at: SystemTime) -> Result<String, SignError> {
+pub(super) fn write_time(unit: Unit, at: SystemTime) -> Result<String, SignError> {
     let since_epoch = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(|_| SignError("the clock is before 1970"))?;

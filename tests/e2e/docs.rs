@@ -18,6 +18,9 @@ const SECRET: &str = "a-secret-of-the-documentation";
 /// Folders that a documented configuration names. Here they stand for one that has the files.
 const FOLDERS: [&str; 2] = ["/etc/hookbridge/", "/run/secrets/"];
 
+/// Folders with documentation.
+const FOLDERS_OF_PAGES: [&str; 4] = ["", "docs", "docs/providers", "deploy"];
+
 /// A Markdown file, and its path below the root.
 struct Page {
     path: PathBuf,
@@ -60,7 +63,7 @@ struct Block {
 
 fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
-    for page in pages(&["", "docs", "docs/providers", "deploy"]) {
+    for page in pages(&FOLDERS_OF_PAGES) {
         let mut open: Option<Block> = None;
         for (number, line) in (1..).zip(page.text.lines()) {
             match (line.trim_start().strip_prefix("```"), open.take()) {
@@ -236,7 +239,7 @@ fn every_command_in_the_documentation_exists_with_its_options() {
     }
     assert!(count > 10, "{count} commands");
     // In prose a command may have brackets and alternatives, and lack what its sentence says.
-    for page in pages(&["", "docs", "deploy"]) {
+    for page in pages(&FOLDERS_OF_PAGES) {
         for line in prose(&page.text) {
             let spans = line.split('`').skip(1).step_by(2);
             for span in spans.filter(|span| span.starts_with("hookbridge ")) {
@@ -383,7 +386,7 @@ fn commands(script: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn every_link_of_the_documentation_leads_somewhere() {
-    for page in pages(&["", "docs", "deploy"]) {
+    for page in pages(&FOLDERS_OF_PAGES) {
         let folder = Path::new(ROOT).join(page.path.parent().unwrap());
         for link in links(&page.text) {
             let is_elsewhere = ["http://", "https://", "mailto:"]

@@ -42,6 +42,9 @@ mod nats;
 // What a NATS user may not do, and which step of a connection fails.
 mod nats_permissions;
 
+// Amazon SNS: signatures in the body, certificates, subscriptions.
+mod aws_sns;
+
 // What makes two deliveries the same.
 mod dedup_by;
 

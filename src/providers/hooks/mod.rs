@@ -1,5 +1,7 @@
 //! What no data can describe. Everything else about these providers is in their presets.
 
+pub(crate) mod sns;
+
 use super::authentication::ReadVerifier;
 use super::mapping::Hook;
 use super::preset::Sample;
@@ -11,8 +13,8 @@ pub(super) fn find(name: &str) -> Option<Hook> {
 }
 
 /// Reads the verifier of this name, which takes the place of a signature scheme, and the keys that only its preset has.
-pub(super) fn verifier(_name: &str) -> Option<ReadVerifier> {
-    None
+pub(super) fn verifier(name: &str) -> Option<ReadVerifier> {
+    (name == "aws-sns").then_some(sns::read as ReadVerifier)
 }
 
 /// The JSON Schema of a preset's events.
