@@ -325,9 +325,10 @@ mod tests {
     use super::*;
 
     /// Their documentation names no time that they wait.
-    const UNKNOWN_TIMEOUTS: [&str; 9] = [
+    const UNKNOWN_TIMEOUTS: [&str; 10] = [
         "alertmanager",
         "auth0",
+        "cloudevents",
         "grafana",
         "mailgun",
         "monday",
