@@ -116,3 +116,6 @@ mod admission;
 
 // The documentation: its configurations, commands and links.
 mod docs;
+
+// What is deployed beside the program: dashboard, rules, manifests.
+mod dashboards;
