@@ -16,7 +16,11 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const SECRET: &str = "a-secret-of-the-documentation";
 
 /// Folders that a documented configuration names. Here they stand for one that has the files.
-const FOLDERS: [&str; 2] = ["/etc/hookbridge/", "/run/secrets/"];
+const FOLDERS: [&str; 3] = [
+    "/etc/hookbridge/",
+    "/run/secrets/hookbridge/",
+    "/run/secrets/",
+];
 
 /// A Markdown file, and its path below the root.
 struct Page {
