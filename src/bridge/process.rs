@@ -1,6 +1,7 @@
 //! What outlives a configuration: a reload changes the [`Bridge`](crate::bridge::Bridge), and leaves this.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,34 @@ pub struct Process {
     is_closing: AtomicBool,
     /// Nobody waits for a broker any longer.
     given_up: CancellationToken,
+    clock: Clock,
+}
+
+/// The machine's clock. A unit test can set another time, so that signed ones are checked against that.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    #[cfg(test)]
+    set: std::sync::Mutex<Option<SystemTime>>,
+}
+
+impl Clock {
+    /// The time.
+    pub(crate) fn now(&self) -> SystemTime {
+        #[cfg(test)]
+        if let Ok(set) = self.set.lock()
+            && let Some(set) = *set
+        {
+            return set;
+        }
+        SystemTime::now()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, now: SystemTime) {
+        if let Ok(mut set) = self.set.lock() {
+            *set = Some(now);
+        }
+    }
 }
 
 /// How often the log says the same thing.
@@ -46,6 +75,7 @@ impl Process {
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
+            clock: Clock::default(),
         })
     }
 
@@ -53,6 +83,10 @@ impl Process {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -3,16 +3,28 @@
 //! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
 //! inside these folders.
 
+#![cfg_attr(
+    not(all(feature = "kafka", feature = "nats")),
+    allow(
+        unused_variables,
+        reason = "some parameters are for one kind of broker"
+    )
+)]
+
+mod backoff;
 mod delivered;
 mod durability;
 mod error;
 mod health;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod kind;
 mod message;
 mod meter;
+#[cfg(feature = "kafka")]
 mod mock;
 mod names;
+#[cfg(feature = "nats")]
 mod nats;
 mod outcome;
 mod waiters;
@@ -34,18 +46,32 @@ pub use message::{
     MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
 };
 pub use meter::Meter;
+#[cfg(feature = "kafka")]
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
+#[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
 use crate::table::Section;
+
+#[cfg(not(any(feature = "kafka", feature = "nats")))]
+compile_error!("a bridge without a broker is none: enable the feature `kafka`, `nats` or both");
+
+#[cfg(not(all(feature = "kafka", feature = "nats")))]
+const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
+    "is not in this build, which was compiled for Kafka alone; use a build with the feature `nats`"
+} else {
+    "is not in this build, which was compiled for NATS alone; use a build with the feature `kafka`"
+};
 
 /// A broker's part of the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settings {
     /// `kind = "kafka"`.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Settings),
     /// `kind = "nats"`.
+    #[cfg(feature = "nats")]
     Nats(nats::Settings),
 }
 
@@ -61,8 +87,16 @@ impl Settings {
             section.finish_quietly();
         }
         match kind? {
+            #[cfg(feature = "kafka")]
             Kind::Kafka => kafka::Settings::read(section).map(Self::Kafka),
+            #[cfg(feature = "nats")]
             Kind::Nats => nats::Settings::read(section).map(Self::Nats),
+            #[cfg(not(all(feature = "kafka", feature = "nats")))]
+            _ => {
+                section.problem_at("kind", NOT_IN_BUILD);
+                section.finish_quietly();
+                None
+            }
         }
     }
 
@@ -70,7 +104,9 @@ impl Settings {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => Kind::Kafka,
+            #[cfg(feature = "nats")]
             Self::Nats(_) => Kind::Nats,
         }
     }
@@ -85,7 +121,9 @@ impl Settings {
     #[must_use]
     pub fn uninspectable(&self) -> Option<&'static str> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.uninspectable(),
+            #[cfg(feature = "nats")]
             Self::Nats(_) => None,
         }
     }
@@ -94,7 +132,9 @@ impl Settings {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.files(),
+            #[cfg(feature = "nats")]
             Self::Nats(settings) => settings.files(),
         }
     }
@@ -105,8 +145,10 @@ impl Settings {
     /// Why the client library does not take the settings, and the option to point at where there is one.
     pub fn try_clients(&self, limits: Limits) -> Result<(), (Option<&str>, String)> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.try_clients(limits),
             // Nothing is left for its client to find.
+            #[cfg(feature = "nats")]
             Self::Nats(_) => Ok(()),
         }
     }
@@ -115,7 +157,9 @@ impl Settings {
     #[must_use]
     pub fn private_files(&self) -> Vec<(String, PathBuf)> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.private_files(),
+            #[cfg(feature = "nats")]
             Self::Nats(settings) => settings.private_files(),
         }
     }
@@ -124,7 +168,9 @@ impl Settings {
     #[must_use]
     pub fn address(&self) -> String {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => hide_user_info(settings.bootstrap_servers()),
+            #[cfg(feature = "nats")]
             Self::Nats(settings) => settings.servers_without_credentials(),
         }
     }
@@ -134,8 +180,10 @@ impl Settings {
 #[derive(Debug)]
 pub enum Broker {
     /// Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
     /// NATS.
+    #[cfg(feature = "nats")]
     Nats(nats::Nats),
 }
 
@@ -152,9 +200,11 @@ impl Broker {
         metrics: Arc<Meter>,
     ) -> Result<Self, StartError> {
         match settings {
+            #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => {
                 kafka::Kafka::start(name, settings, limits, destinations, metrics).map(Self::Kafka)
             }
+            #[cfg(feature = "nats")]
             Settings::Nats(settings) => nats::Nats::start(name, settings, limits, metrics)
                 .await
                 .map(Self::Nats),
@@ -166,8 +216,10 @@ impl Broker {
     /// Dropping the future takes nothing back: the message may still be stored.
     pub async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.publish(message, deadline).await,
             // Large, and every request under way would keep room for it.
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => Box::pin(nats.publish(message, deadline)).await,
         }
     }
@@ -176,7 +228,9 @@ impl Broker {
     #[must_use]
     pub fn health(&self) -> Health {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.health(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.health(),
         }
     }
@@ -185,7 +239,9 @@ impl Broker {
     #[must_use]
     pub fn connection_health(&self) -> Health {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.health(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.connection_health(),
         }
     }
@@ -195,7 +251,9 @@ impl Broker {
     #[must_use]
     pub fn is_down_for(&self, destination: &str) -> bool {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.is_down_for(destination),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.is_down_for(destination),
         }
     }
@@ -204,7 +262,9 @@ impl Broker {
     #[must_use]
     pub fn attention(&self) -> watch::Receiver<Attention> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.attention(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.attention(),
         }
     }
@@ -213,7 +273,9 @@ impl Broker {
     pub fn note_findings(&self, findings: &mut [Finding]) {
         match self {
             // It asks for its topics by itself.
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => {}
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.note_findings(findings),
         }
     }
@@ -221,7 +283,9 @@ impl Broker {
     /// Its destinations could not be inspected: what was found before does not hold any more.
     pub fn forget_findings(&self) {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => {}
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.forget_findings(),
         }
     }
@@ -229,8 +293,10 @@ impl Broker {
     /// From now on these are the destinations that are known in advance.
     pub fn set_destinations(&self, destinations: Vec<String>) {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.set_topics(destinations),
             // Its health says nothing of subjects.
+            #[cfg(feature = "nats")]
             Self::Nats(_) => {}
         }
     }
@@ -239,7 +305,9 @@ impl Broker {
     #[must_use]
     pub fn queue_len(&self) -> usize {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.queue_len(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.queue_len(),
         }
     }
@@ -247,7 +315,9 @@ impl Broker {
     /// Tells everyone who still waits that nothing is known: the process is about to end.
     pub fn give_up(&self) {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.give_up(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.give_up(),
         }
     }
@@ -255,7 +325,9 @@ impl Broker {
     /// Waits until what is under way has been answered, and ends the client. Returns how many messages were left.
     pub async fn drain(&self, deadline: Instant) -> usize {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.drain(deadline).await,
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.drain(deadline).await,
         }
     }
@@ -272,7 +344,9 @@ pub async fn durability(
     timeout: Duration,
 ) -> Result<Vec<Finding>, NotInspected> {
     match settings {
+        #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::look(settings, destinations, needs, timeout).await,
+        #[cfg(feature = "nats")]
         Settings::Nats(settings) => nats::look(settings, destinations, needs, timeout).await,
     }
 }
@@ -287,8 +361,10 @@ pub async fn reach(
     limits: Limits,
 ) -> Result<Vec<Finding>, String> {
     match settings {
+        #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,
         // Its steps are told apart where its streams are looked at.
+        #[cfg(feature = "nats")]
         Settings::Nats(_) => Ok(Vec::new()),
     }
 }
@@ -296,8 +372,10 @@ pub async fn reach(
 /// Messages of some topics or subjects as they come.
 pub enum Subscription {
     /// Of Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Subscription),
     /// Of NATS.
+    #[cfg(feature = "nats")]
     Nats(nats::Subscription),
 }
 
@@ -312,9 +390,11 @@ impl Subscription {
         from: From,
     ) -> Result<Self, SubscribeError> {
         match settings {
+            #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => kafka::Subscription::start(settings, topics, from)
                 .await
                 .map(Self::Kafka),
+            #[cfg(feature = "nats")]
             Settings::Nats(settings) => nats::Subscription::start(settings, topics, from)
                 .await
                 .map(Self::Nats),
@@ -327,7 +407,9 @@ impl Subscription {
     /// Why there won't be one.
     pub async fn next(&mut self) -> Result<Delivered, SubscribeError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(subscription) => subscription.next().await,
+            #[cfg(feature = "nats")]
             Self::Nats(subscription) => subscription.next().await,
         }
     }
@@ -336,8 +418,10 @@ impl Subscription {
 /// A topic or subject that is read once, to its present end, from where the last replay of it stopped.
 pub enum Replay {
     /// Of Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Replay),
     /// Of NATS.
+    #[cfg(feature = "nats")]
     Nats(Box<nats::Replay>),
 }
 
@@ -353,9 +437,11 @@ impl Replay {
         is_look: bool,
     ) -> Result<Self, ReplayError> {
         match settings {
+            #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => kafka::Replay::start(settings, topic, selection)
                 .await
                 .map(Self::Kafka),
+            #[cfg(feature = "nats")]
             Settings::Nats(settings) => {
                 let replay = nats::Replay::start(settings, topic, selection, is_look).await?;
                 Ok(Self::Nats(Box::new(replay)))
@@ -367,7 +453,9 @@ impl Replay {
     #[must_use]
     pub fn remaining(&self) -> u64 {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.remaining(),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.remaining(),
         }
     }
@@ -378,7 +466,9 @@ impl Replay {
     /// Why there won't be one.
     pub async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.next().await,
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.next().await,
         }
     }
@@ -389,7 +479,9 @@ impl Replay {
     /// Why it could not be moved: the next replay will read the message again.
     pub async fn done(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.done(message),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.done().await,
         }
     }
@@ -400,7 +492,9 @@ impl Replay {
     /// Why it could not be moved, or that the message would not be kept then.
     pub async fn pass(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.done(message),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.pass().await,
         }
     }
@@ -409,10 +503,12 @@ impl Replay {
     #[must_use]
     pub fn location(&self, message: &Delivered) -> String {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => {
                 let (partition, offset) = message.position.unwrap_or_default();
                 format!("{}/{partition}/{offset}", message.topic)
             }
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => format!("{}/{}", message.topic, replay.sequence()),
         }
     }
@@ -424,7 +520,9 @@ impl Replay {
     pub async fn leave(&mut self) -> Result<(), ReplayError> {
         match self {
             // What is not committed was not read.
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => Ok(()),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.leave().await,
         }
     }
