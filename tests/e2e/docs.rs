@@ -21,7 +21,13 @@ const FOLDERS: [&str; 3] = [
 ];
 
 /// Where the documentation is.
-const FOLDERS_OF_PAGES: [&str; 4] = ["", "docs", "docs/providers", "deploy"];
+const FOLDERS_OF_PAGES: [&str; 5] = [
+    "",
+    "docs",
+    "docs/providers",
+    "deploy",
+    "deploy/helm/hookbridge",
+];
 
 /// A Markdown file, and its path below the root.
 struct Page {
