@@ -12,7 +12,8 @@ mod routes;
 mod sources;
 mod strays;
 mod template;
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(test)]
+#[cfg(feature = "kafka")]
 mod tests;
 mod tls;
 mod transport;
