@@ -15,6 +15,7 @@ use prometheus::{
 use crate::brokers::{Meter, Reason, Restart};
 use crate::config::{Action, BrokerId, Config, Otherwise, Source};
 use crate::event::{Code, Status};
+use crate::providers::outbound;
 use crate::telemetry;
 use strum::VariantArray as _;
 
@@ -49,6 +50,8 @@ pub struct Metrics {
     panics: Tally,
     /// `hookbridge_log_lines_dropped_total`.
     log_lines_dropped: Tally,
+    /// `hookbridge_outbound_requests_total`, by outcome.
+    outbound: [Tally; outbound::COUNTS.len()],
     /// `hookbridge_config_last_reload_successful`.
     reload_successful: IntGauge,
     /// `hookbridge_config_last_reload_success_timestamp_seconds`.
@@ -179,6 +182,24 @@ impl Metrics {
                     "Log lines that standard error did not take",
                 )?,
             ),
+            outbound: {
+                let requests = register(
+                    &registry,
+                    IntCounterVec::new(
+                        Opts::new(
+                            "hookbridge_outbound_requests_total",
+                            "Requests of the bridge's own, for certificates and confirmations of providers, by outcome",
+                        ),
+                        &["outcome"],
+                    )?,
+                )?;
+                let tally = |(outcome, total): outbound::Count| {
+                    let counter = requests.get_metric_with_label_values(&[outcome])?;
+                    Ok::<_, prometheus::Error>(Tally::of(total, counter))
+                };
+                let [ok, failed, refused] = outbound::COUNTS;
+                [tally(ok)?, tally(failed)?, tally(refused)?]
+            },
             reload_successful: int_gauge(
                 "hookbridge_config_last_reload_successful",
                 "Whether the configuration that was read last is the one that runs",
@@ -271,6 +292,7 @@ impl Metrics {
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         self.panics.update();
         self.log_lines_dropped.update();
+        self.outbound.iter().for_each(Tally::update);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

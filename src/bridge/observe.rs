@@ -80,6 +80,16 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl Bridge {
+    /// Notes that these secrets of a source were used, besides the one of a [`Report`].
+    pub(crate) fn observe_secrets(&self, source: &Source, indices: &[usize]) {
+        for index in indices {
+            let metrics = self.source_metrics(source);
+            if let Some(used) = metrics.and_then(|metrics| metrics.secrets.get(*index)) {
+                used.set(unix_seconds());
+            }
+        }
+    }
+
     /// Counts a request and what was published of it, and logs what went wrong: the same at most once a second.
     pub(crate) fn observe(&self, report: &Report<'_>) {
         let metrics = report.source.and_then(|source| self.source_metrics(source));

@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::brokers::kind::Kind;
-use crate::event::{EventId, Identity};
+use crate::event::{EventId, Identity, is_attribute_name};
 
 /// The bounds, in bytes, of what a message carries beside its body. An event that would exceed one is an invalid event:
 /// no broker's limit is met by a key or a header. The values that come from the provider have theirs in [`Identity`].
 pub const MAX_KEY_BYTES: usize = 1024;
-/// Of the sender's headers that are forwarded: names and values together.
+/// Of the sender's headers that are forwarded, and of a CloudEvent's extensions: names and values together.
 pub const MAX_FORWARDED_BYTES: usize = 4096;
 /// Of the CloudEvents `source` of a source.
-pub const MAX_CE_SOURCE_BYTES: usize = 1024;
+pub const MAX_CE_SOURCE_BYTES: usize = Identity::MAX_SOURCE_BYTES;
 /// Of the media type, without its parameters (RFC 6838 section 4.2).
 pub const MAX_MEDIA_TYPE_BYTES: usize = 255;
 /// Of a dead letter's reason in words. It is cut.
@@ -201,6 +201,8 @@ pub enum Attribute {
         /// The name on NATS.
         nats: &'static str,
     },
+    /// A CloudEvents attribute of the sender's own: lower-case letters and digits.
+    Extension(Box<str>),
     /// A name that is the same everywhere.
     Plain(Cow<'static, str>),
 }
@@ -239,11 +241,22 @@ impl Attribute {
     pub fn of_header(name: &str) -> Self {
         let known = Self::CLOUD_EVENTS.iter().find(|attribute| match attribute {
             Self::CloudEvents { kafka, nats } => *kafka == name || *nats == name,
-            Self::Plain(_) => false,
+            Self::Extension(_) | Self::Plain(_) => false,
         });
+        let extension = || {
+            let name = name.strip_prefix("ce_").or(name.strip_prefix("ce-"))?;
+            is_attribute_name(name).then(|| Self::Extension(name.into()))
+        };
         known
             .cloned()
+            .or_else(extension)
             .unwrap_or_else(|| Self::Plain(Cow::Owned(name.to_owned())))
+    }
+
+    /// The CloudEvents attribute of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::Extension(name.into())
     }
 
     /// A name that is the same everywhere.
@@ -257,6 +270,7 @@ impl Attribute {
     fn on_kafka(&self) -> Cow<'static, str> {
         match self {
             Self::CloudEvents { kafka, .. } => Cow::Borrowed(kafka),
+            Self::Extension(name) => Cow::Owned(["ce_", name].concat()),
             Self::Plain(name) => name.clone(),
         }
     }
@@ -266,6 +280,7 @@ impl Attribute {
     fn on_nats(&self) -> Cow<'static, str> {
         match self {
             Self::CloudEvents { nats, .. } => Cow::Borrowed(nats),
+            Self::Extension(name) => Cow::Owned(["ce-", name].concat()),
             Self::Plain(name) => name.clone(),
         }
     }
@@ -275,6 +290,24 @@ impl Attribute {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_stored_header_is_the_same_attribute_on_the_other_kind_of_broker() {
+        for (stored, kafka, nats) in [
+            ("ce_type", "ce_type", "ce-type"),
+            ("ce-traceparent", "ce_traceparent", "ce-traceparent"),
+            ("ce_x1", "ce_x1", "ce-x1"),
+            ("ce_", "ce_", "ce_"),
+            ("ce-A", "ce-A", "ce-A"),
+            ("event_id", "event_id", "event_id"),
+        ] {
+            let attribute = Attribute::of_header(stored);
+            assert_eq!(
+                (&*attribute.on_kafka(), &*attribute.on_nats()),
+                (kafka, nats)
+            );
+        }
+    }
 
     proptest! {
         #[test]

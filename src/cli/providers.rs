@@ -135,9 +135,11 @@ fn start(preset: &Preset, file: &PresetFile) -> String {
         ),
         false => ("", "", ""),
     };
+    let secrets = format!("secrets = [{{ env = \"{variable}_{kind}\" }}]\n");
+    let keys = file.about.example.as_deref().unwrap_or(&secrets);
     format!(
         "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\n{spare}\
-         [sources.{name}]\nsecrets = [{{ env = \"{variable}_{kind}\" }}]\n{url}\n\
+         [sources.{name}]\n{keys}{url}\n\
          [[routes]]\nsource = \"{name}\"\n{broker}topic = \"{name}.events\"\n{fallback}"
     )
 }
@@ -163,6 +165,9 @@ fn signed(file: &PresetFile) -> String {
 }
 
 fn verified_by(file: &PresetFile) -> String {
+    if let Some(words) = &file.about.verified_by {
+        return words.clone();
+    }
     match word(file, "auth").as_deref() {
         Some("jwt") => return "a JSON Web Token in authorization (HS256)".to_owned(),
         Some(auth) => return format!("a secret that is sent along ({auth})"),

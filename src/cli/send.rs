@@ -20,11 +20,12 @@ pub(super) struct Options {
     /// The provider that signs
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// Its signing secret, or a private key (PKCS #8 in base64, or the seed of an Ed25519 key); better in the variable, where no list of processes shows it
+    /// Its signing secret, or a private key (PKCS #8 in base64, the seed of an Ed25519 key, RSA in PEM); better in the variable, where no list of processes shows it
     #[arg(
         long,
         value_name = "SECRET",
         env = "HOOKBRIDGE_SEND_SECRET",
+        allow_hyphen_values = true, // PEM begins with hyphens, and a complaint would show it
         hide_env_values = true
     )]
     secret: String,

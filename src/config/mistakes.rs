@@ -232,7 +232,11 @@ fn what_is_legal_and_weak_is_warned_of_where_a_user_has_declared_it() {
         .replace("tolerance = \"5m\"", "");
     let preset = |keys: &str| {
         let (broker, _) = ACME.split_once("[sources.acme]").unwrap();
-        format!("{broker}{keys}\nsecrets = [\"s3cr3t-of-16-bytes\"]\n")
+        let secrets = match keys.contains("\"none\"") {
+            true => "",
+            false => "secrets = [\"s3cr3t-of-16-bytes\"]\n",
+        };
+        format!("{broker}{keys}\n{secrets}")
     };
     let declared = "event = { id = \"{/id}\", type = \"{/type}\" }";
     let cases = [

@@ -17,6 +17,7 @@ use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::authentication::read_authentication;
+use crate::providers::cloudevents::Mode;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::{BodyKind, Mapping};
 use crate::providers::preset::{About, PRESETS, Preset, PresetFile, UnknownWord};
@@ -121,7 +122,7 @@ fn read_source(
         warn_of_weakness(&section, authentication, &given, provider);
     }
     let mapping = read_mapping(&mut section);
-    let handshakes = read_handshakes(&mut section);
+    let mut handshakes = read_handshakes(&mut section);
     let media_types = read_media_types(&mut section);
     let public_url = read_public_url(&mut section, &name);
     if public_url.is_none()
@@ -145,11 +146,18 @@ fn read_source(
     );
     let max_in_flight = section
         .count("max_in_flight", 1, 1_000_000)
-        .unwrap_or(defaults.max_in_flight);
+        .unwrap_or(defaults.max_in_flight)
+        .min(defaults.max_in_flight);
     let accept_gzip = section.flag("accept_gzip", false);
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
     let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
+    if let Some(limit) = rate_limit {
+        let per_minute = u64::from(limit.per_second.get()) * 60;
+        for handshake in &mut handshakes {
+            handshake.allow_rate(per_minute);
+        }
+    }
     let success_status = read_success_status(&mut section);
     let success_body = read_success_body(&mut section, success_status);
     let ce_source = section
@@ -210,6 +218,7 @@ fn read_source(
     let (has_form, has_json) = match mapping.body {
         BodyKind::Json => (mapping.form_field.is_some(), true),
         BodyKind::Form => (true, true),
+        BodyKind::CloudEvent => (false, true),
         BodyKind::Lines | BodyKind::Raw => (false, false),
     };
     if needs.form && !has_form {
@@ -235,6 +244,22 @@ fn read_source(
         section.warn_at(
             "dedup_by",
             "the event's id is in a header that is not signed: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
+        );
+    }
+    let is_binary = |media_type: &String| Mode::of(media_type) == Some(Mode::Binary);
+    if mapping.body == BodyKind::CloudEvent
+        && media_types.iter().any(is_binary)
+        && !authentication.signs_attributes()
+    {
+        section.warn_at(
+            "verify",
+            "in binary mode the attributes are headers that it does not sign: whoever repeats a request can change them; sign ce-id, ce-source and ce-type, or write `media_types = [\"application/cloudevents+json\"]`",
+        );
+    }
+    if authentication.is_in_events() && mapping.body != BodyKind::Json {
+        section.problem_at(
+            "auth",
+            "\"event:…\" looks for the secret in JSON, and the events of this source are not read as JSON; remove it, or `event.body`",
         );
     }
     section.finish();
@@ -338,6 +363,7 @@ fn lay_under(section: &mut Section<'_>, file: PresetFile) {
         false => section.text("scheme"),
     };
     let parameters: Vec<String> = file.parameters.keys().cloned().collect();
+    section.set_own_keys(parameters.clone());
     let user = section.take_values(parameters);
     let kept = user.clone();
     match file.under(scheme.as_deref(), user) {

@@ -1446,10 +1446,40 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
             "timestamp_header = \"x\"",
             "unknown key `timestamp_header`",
         ),
+        (
+            "grafana",
+            "id_header = \"x\"",
+            "keys of this preset: signature_header, timestamp_header",
+        ),
         ("gitlab", "scheme = \"v9\"", "is none of signing, token"),
         ("auth0", "format = \"XML\"", "is none of JSONARRAY"),
         ("hubspot", "", "lacks `public_url`"),
         ("okta", "auth = \"bearr\"", "is not a way to authenticate"),
+        (
+            "cloudevents",
+            "allowed_origins = [\"https://x.example.com\"]",
+            "\"https://x.example.com\" is not a host name",
+        ),
+        (
+            "cloudevents",
+            "event = { id = \"{/id}\" }",
+            "a CloudEvent says this itself",
+        ),
+        (
+            "cloudevents",
+            "auth = \"event:/id\"",
+            "are not read as JSON",
+        ),
+        (
+            "microsoft-graph",
+            "auth = \"event:clientState\"",
+            "a JSON Pointer starts with `/`",
+        ),
+        (
+            "microsoft-graph",
+            "validation_tokens = { audience = \"a\", appid = \"b\" }",
+            "lacks `keys`",
+        ),
         ("monday", "", "lacks `public_url`"),
         (
             "okta",
@@ -1475,6 +1505,20 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
         let problems = load(&text(name, keys)).unwrap_err().to_string();
         assert!(problems.contains(words), "{name}: {problems}");
     }
+    let signed = |content: &str| {
+        let verify =
+            format!("verify = {{ signature = {{ header = \"x-s\" }}, content = \"{content}\" }}");
+        of("cloudevents", &verify).warnings.len()
+    };
+    assert_eq!(
+        signed("{body}"),
+        1,
+        "the attributes in headers are not signed"
+    );
+    assert_eq!(
+        signed("{header:ce-id}{header:ce-source}{header:ce-type}{body}"),
+        0
+    );
     for anyone in ["grafana", "monday"] {
         let anyone = format!("[sources.{anyone}]\nauth = \"none\"");
         assert_eq!(problems_of(&anyone), [""; 0]);
@@ -1485,4 +1529,87 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
         "auth = [\"jwt\", \"query:key\"]\npublic_url = \"https://h.example/x\"",
     );
     assert!(monday.sources[0].authentication.signs_url());
+}
+
+#[test]
+fn a_source_of_sns_must_say_whose_topics_and_which_certificates() {
+    const TOPIC: &str = "arn:aws:sns:eu-central-1:111122223333:orders";
+    let folder = std::env::temp_dir().join(format!("hookbridge-sns-config-{}", std::process::id()));
+    let load = |keys: serde_json::Value| {
+        let values = serde_json::json!({
+            "brokers": { "main": { "kind": "nats", "servers": "nats://localhost:4222" } },
+            "sources": { "aws-sns": keys },
+            "routes": [{ "topic": "t" }],
+        });
+        let config = Config::from_values(values.as_object().cloned().unwrap());
+        match config {
+            Ok(config) => config
+                .warnings
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
+            Err(problems) => problems.to_string(),
+        }
+    };
+    assert_eq!(
+        load(serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true })),
+        ""
+    );
+    let empty = folder.join("empty");
+    std::fs::create_dir_all(&empty).unwrap();
+    let broken = folder.join("broken");
+    std::fs::create_dir_all(&broken).unwrap();
+    std::fs::write(broken.join("a.pem"), "x").unwrap();
+    for (keys, words) in [
+        (serde_json::json!({}), "lacks `topic_arns`"),
+        (
+            serde_json::json!({ "topic_arns": [] }),
+            "lacks `topic_arns`",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC }),
+            "`fetch_certificates = true`",
+        ),
+        (
+            serde_json::json!({ "topic_arns": "arn:aws:sns:*:*:*", "fetch_certificates": true }),
+            "not the ARN of one topic",
+        ),
+        (
+            serde_json::json!({ "topic_arns": "orders", "fetch_certificates": true }),
+            "not the ARN of one topic",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "certificates": "/nowhere" }),
+            "can't be read",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "certificates": empty }),
+            "has no PEM file",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "certificates": broken }),
+            "a.pem can't be used: it is not a PEM certificate",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true, "tolerance": "5m" }),
+            "less than 2h",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true, "secrets": ["0123456789abcdef"] }),
+            "has no effect",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true, "scheme": "v1" }),
+            "is none of v2",
+        ),
+        (
+            serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true, "confirm": true }),
+            "keys of this preset: certificates, confirm_subscriptions, fetch_certificates, topic_arns",
+        ),
+    ] {
+        let found = load(keys.clone());
+        assert!(found.contains(words), "{keys}: {found}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }

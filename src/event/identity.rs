@@ -39,6 +39,34 @@ pub struct Identity {
     pub subject: Option<String>,
     /// The default key, where it is neither the subject nor the id.
     pub key: Option<String>,
+    /// The other attributes of an event that is a CloudEvent already.
+    pub cloud_event: Option<Box<CloudEvent>>,
+}
+
+/// What a CloudEvent says besides id, type, time and subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudEvent {
+    /// Where it comes from. Only together with it an id is unique.
+    pub source: String,
+    /// `dataschema` and the extensions.
+    pub extensions: Vec<(Box<str>, String)>,
+}
+
+impl CloudEvent {
+    /// The value of an extension.
+    #[must_use]
+    pub fn extension(&self, wanted: &str) -> Option<&str> {
+        let mut extensions = self.extensions.iter();
+        let (_, value) = extensions.find(|(name, _)| **name == *wanted)?;
+        Some(value)
+    }
+}
+
+/// Whether an attribute may have this name.
+#[must_use]
+pub fn is_attribute_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    !name.is_empty() && name.bytes().all(is_plain)
 }
 
 impl Identity {
@@ -50,6 +78,8 @@ impl Identity {
     pub const MAX_SUBJECT_BYTES: usize = 1024;
     /// Of the default key.
     pub const MAX_KEY_BYTES: usize = 1024;
+    /// Of a CloudEvent's source.
+    pub const MAX_SOURCE_BYTES: usize = 1024;
 }
 
 /// An event that does not say all that it must, and what it says all the same.

@@ -5,7 +5,9 @@ mod refusal;
 mod request_id;
 mod status;
 
-pub use identity::{DedupBy, EventId, Identity, Origin, Unidentified};
+pub use identity::{
+    CloudEvent, DedupBy, EventId, Identity, Origin, Unidentified, is_attribute_name,
+};
 pub use refusal::{Code, Refusal, Violation};
 pub use request_id::RequestId;
 pub use status::Status;

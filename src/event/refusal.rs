@@ -78,6 +78,11 @@ pub enum Refusal {
     },
     /// Certainly not stored: as many events are being published as may be.
     Overloaded,
+    /// Certainly not stored: something of the provider's that is needed first cannot be had now.
+    ProviderUnavailable {
+        /// Why, after "because".
+        cause: &'static str,
+    },
     /// Certainly not stored: the service is ending.
     ShuttingDown,
     /// Not known to be stored.
@@ -108,6 +113,7 @@ pub enum Code {
     RateLimited,
     BrokerUnavailable,
     Overloaded,
+    ProviderUnavailable,
     ShuttingDown,
     PublishTimeout,
 }
@@ -241,6 +247,12 @@ impl Refusal {
             .after(*retry_after),
             Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, Unread)
                 .after(Duration::from_secs(1)),
+            Self::ProviderUnavailable { .. } => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::ProviderUnavailable,
+                Read,
+            )
+            .after(Duration::from_secs(5)),
             Self::ShuttingDown => row(StatusCode::SERVICE_UNAVAILABLE, Code::ShuttingDown, Unread)
                 .after(Duration::from_secs(1)),
             Self::PublishTimeout => {
@@ -294,6 +306,9 @@ impl Refusal {
             Self::Overloaded => {
                 "the event was not stored, because too many are under way; send it again".into()
             }
+            Self::ProviderUnavailable { cause } => {
+                format!("the request can't be accepted now, because {cause}; send it again").into()
+            }
             Self::ShuttingDown => {
                 "the event was not stored, because the service is ending; send it again".into()
             }
@@ -344,6 +359,9 @@ mod tests {
                 cause: "the broker is not available",
             },
             Refusal::Overloaded,
+            Refusal::ProviderUnavailable {
+                cause: "the certificate is not at hand",
+            },
             Refusal::ShuttingDown,
             Refusal::PublishTimeout,
         ]

@@ -52,11 +52,24 @@ const KEY: highway::Key = highway::Key([
     0x082e_fa98_ec4e_6c89,
 ]);
 
+/// What an event is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'e> {
+    pub(crate) id: &'e EventId,
+    /// The source of a CloudEvent: only together with it the id is unique.
+    pub(crate) ce_source: Option<&'e str>,
+}
+
 impl Fingerprint {
     /// None where each delivery is an event of its own.
-    pub(crate) fn of(by: DedupBy, event_id: &EventId, body: &[u8]) -> Option<Self> {
+    pub(crate) fn of(by: DedupBy, names: Names<'_>, body: &[u8]) -> Option<Self> {
         let mut hash = HighwayHasher::new(KEY);
-        hash.append(event_id.as_str().as_bytes());
+        hash.append(names.id.as_str().as_bytes());
+        if let Some(source) = names.ce_source {
+            // Neither has control characters: none of them can run into what follows.
+            hash.append(&[1]);
+            hash.append(source.as_bytes());
+        }
         match by {
             DedupBy::Never => return None,
             DedupBy::Id => {}
@@ -284,8 +297,13 @@ mod tests {
         EventId::new(text.to_owned()).unwrap()
     }
 
+    fn named<'e>(id: &'e EventId, ce_source: Option<&'e str>) -> Names<'e> {
+        Names { id, ce_source }
+    }
+
     fn key(event_id: &str, body: &[u8]) -> Fingerprint {
-        Fingerprint::of(DedupBy::IdAndBody, &id(event_id), body).unwrap()
+        let id = id(event_id);
+        Fingerprint::of(DedupBy::IdAndBody, named(&id, None), body).unwrap()
     }
 
     async fn enter_now(
@@ -329,13 +347,22 @@ mod tests {
 
     #[test]
     fn what_makes_two_deliveries_the_same_is_the_sources_choice_and_the_same_on_every_replica() {
-        let of = |by, event_id: &str, body: &[u8]| Fingerprint::of(by, &id(event_id), body);
+        let of =
+            |by, event_id: &str, body: &[u8]| Fingerprint::of(by, named(&id(event_id), None), body);
         assert_eq!(of(DedupBy::Id, "a", b"x"), of(DedupBy::Id, "a", b"y"));
         assert_ne!(of(DedupBy::Id, "a", b"x"), of(DedupBy::Id, "b", b"x"));
         let both = |event_id, body| of(DedupBy::IdAndBody, event_id, body);
         assert_ne!(both("a", b"x"), both("a", b"y"));
         assert_ne!(both("ab", b"c"), both("a", b"bc"));
         assert_eq!(of(DedupBy::Never, "a", b"x"), None);
+        let from = |event_id, ce_source| {
+            let id = id(event_id);
+            Fingerprint::of(DedupBy::Id, named(&id, ce_source), b"")
+        };
+        assert_eq!(from("a", Some("/s")), from("a", Some("/s")));
+        assert_ne!(from("a", Some("/s")), from("a", Some("/t")));
+        assert_ne!(from("a", Some("/s")), from("a/s", Some("")));
+        assert_ne!(from("a", Some("")), from("a", None));
         // Replicas of other versions and on other processors must agree.
         assert_eq!(
             both("e-1", b"{}").map(Fingerprint::to_hex).as_deref(),

@@ -128,6 +128,7 @@ pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<
     if let Some(content_type) = reply.content_type {
         headers.insert(CONTENT_TYPE, content_type);
     }
+    headers.extend(reply.headers);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     headers.insert(REQUEST_ID, request_id.header());
     response
@@ -147,9 +148,11 @@ fn success(source: Option<&Source>, body: &impl Serialize) -> Response<Full<Byte
             _ => (to_json(body).into(), Some(JSON)),
         },
     };
+    // A type without content would be taken for an answer that the provider cannot read.
+    let has_content = !body.is_empty();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
-    if let Some(content_type) = content_type {
+    if let Some(content_type) = content_type.filter(|_| has_content) {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }
     response

@@ -4,7 +4,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::answer::Accepted;
-use super::decision::Decision;
+use super::decision::{Decision, Verdict};
 use super::publish;
 use crate::bridge::Bridge;
 use crate::bridge::observe::Observed;
@@ -35,9 +35,21 @@ pub(super) async fn publish<'d>(
     for decision in decisions {
         publishing.push(publish::publish(bridge, source, decision, deadline));
     }
+    let at_once = at_once(bridge, decisions);
     let (results, observed): (Vec<_>, Vec<_>) =
-        stream::iter(publishing).buffered(MAX_AT_ONCE).unzip().await;
+        stream::iter(publishing).buffered(at_once).unzip().await;
     (all_accepted(&results), observed)
+}
+
+/// As many events as have room in a broker's share, whichever of their messages go there: otherwise a batch could refuse
+/// itself.
+fn at_once(bridge: &Bridge, decisions: &[Decision]) -> usize {
+    let messages = decisions.iter().map(|decision| match &decision.verdict {
+        Verdict::Publish { delivery, .. } => 1 + delivery.copies.len(),
+        _ => 1,
+    });
+    let (share, _) = bridge.config().broker_share();
+    (share / messages.max().unwrap_or(1)).clamp(1, MAX_AT_ONCE)
 }
 
 /// "Certainly not stored" is true only where no broker has any of them.

@@ -3,14 +3,14 @@
 use super::decision::{Addressed, Decision, Verdict};
 use super::encode::{
     Fill, INTENDED_BROKER, INTENDED_TOPIC, Known, REASON, SOURCE_NAME, deduplication_id,
-    default_key, event_headers, message,
+    default_key, event_headers, message, push_partition_key,
 };
 use super::parse::Parsed;
 use super::verify::Verified;
 use crate::brokers::{Attribute, Headers, MAX_DETAIL_BYTES, MAX_POINTER_BYTES, Message, id_part};
 use crate::config::{Action, Destination, Otherwise, Source};
 use crate::event::{EventId, Origin, Refusal, Unidentified, Violation};
-use crate::flow::duplicates::Fingerprint;
+use crate::flow::duplicates::{Fingerprint, Names};
 
 const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
 const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
@@ -20,10 +20,12 @@ pub(super) fn for_event(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
     let event = parsed.event();
     let (intended, key) = intended(verified.source(), parsed);
     apply_policy(verified, refusal, |refusal, topic| {
-        let mut headers = event_headers(verified, &Known::of(event));
-        headers.push(Attribute::PARTITION_KEY, &key);
+        let known = Known::of(event);
+        let mut headers = event_headers(verified, &known, parsed.payload());
+        push_partition_key(&mut headers, &known, &key);
         push_reason_headers(&mut headers, verified.source(), refusal, intended.as_ref());
-        dead_letter(verified, parsed.payload(), topic, key, headers, &event.id)
+        let names = event.names();
+        dead_letter(verified, parsed.payload(), topic, key, headers, names)
     })
 }
 
@@ -34,15 +36,15 @@ fn dead_letter(
     topic: String,
     key: String,
     headers: Headers,
-    id: &EventId,
+    names: Names<'_>,
 ) -> Message {
-    let deduplication_id = letter_id(verified.source(), id, payload);
+    let deduplication_id = letter_id(verified.source(), names, payload);
     message(verified, payload, topic, key, headers, deduplication_id)
 }
 
-fn letter_id(source: &Source, id: &EventId, body: &[u8]) -> Option<String> {
-    let fingerprint = Fingerprint::of(source.dedup_by, id, body);
-    deduplication_id(source, id, fingerprint).map(|id| id + "/dead_letter")
+fn letter_id(source: &Source, names: Names<'_>, body: &[u8]) -> Option<String> {
+    let fingerprint = Fingerprint::of(source.dedup_by, names, body);
+    deduplication_id(source, names, fingerprint).map(|id| id + "/dead_letter")
 }
 
 /// The dead letter of a message that its broker finds too large; none where the source has no dead letters.
@@ -62,9 +64,16 @@ pub(super) fn for_too_large(
         topic: std::mem::replace(&mut message.destination, topic.clone()),
     };
     push_reason_headers(&mut message.headers, source, &refusal, Some(&intended));
+    let mut headers = refused.headers.iter();
+    let ce_source = headers.find(|(attribute, _)| **attribute == Attribute::SOURCE);
+    let ce_source = ce_source.and_then(|(_, value)| std::str::from_utf8(value).ok());
+    let names = Names {
+        id: event_id,
+        ce_source: ce_source.filter(|of_event| *of_event != source.ce_source),
+    };
     // An event and its copy may both be too large: each has a letter of its own.
     message.deduplication_id =
-        letter_id(source, event_id, &message.body).map(|id| id + "/" + &id_part(&intended.topic));
+        letter_id(source, names, &message.body).map(|id| id + "/" + &id_part(&intended.topic));
     let letter = Addressed {
         broker: *broker,
         message,
@@ -101,16 +110,21 @@ pub(super) fn for_unidentified(
         event_type: event_type.as_deref(),
         time: time.as_deref(),
         subject: None,
+        cloud_event: None,
     };
     let verdict = apply_policy(verified, refusal, |refusal, topic| {
         let key = id.as_str().to_owned();
-        let mut headers = event_headers(verified, &known);
+        let mut headers = event_headers(verified, &known, payload);
         let intended = event_type
             .as_deref()
             .and_then(|event_type| intended_for_type(verified.source(), event_type));
-        headers.push(Attribute::PARTITION_KEY, &key);
+        push_partition_key(&mut headers, &known, &key);
         push_reason_headers(&mut headers, verified.source(), refusal, intended.as_ref());
-        dead_letter(verified, payload, topic, key, headers, id)
+        let names = Names {
+            id,
+            ce_source: None,
+        };
+        dead_letter(verified, payload, topic, key, headers, names)
     });
     // A dead letter's id is told; one that was made for nothing is not.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
@@ -132,9 +146,10 @@ fn apply_policy(
     let policy = match refusal {
         Refusal::NoRoute { .. } => &source.on_unrouted,
         // What is signed inside of the body says that nobody may take it for the provider's.
-        Refusal::MissingSignature | Refusal::InvalidSignature | Refusal::StaleTimestamp => {
-            &Otherwise::Reject
-        }
+        Refusal::MissingSignature
+        | Refusal::InvalidSignature
+        | Refusal::StaleTimestamp
+        | Refusal::Unauthorized => &Otherwise::Reject,
         _ => &source.on_invalid,
     };
     match policy {

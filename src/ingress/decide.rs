@@ -9,8 +9,9 @@ use super::{dead_letter, encode};
 use crate::event::{Refusal, Unidentified};
 use crate::json::Document;
 use crate::providers::Scope;
+use crate::providers::cloudevents::Mode;
 use crate::providers::handshake::Reply;
-use crate::providers::mapping::{BodyKind, lines};
+use crate::providers::mapping::{BodyKind, Mapping, lines};
 use crate::providers::request::Ambiguous;
 
 /// The largest number of events that one request may hold.
@@ -40,9 +41,11 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
     let text = content.json().map_err(repeated)?;
     let document = text.map(parse::read).transpose()?;
     let document = document.as_ref();
+    let mode = content.mode();
     let scope = Scope {
         form: content.form(),
         node: document.map(Document::root),
+        mode,
         ..Scope::raw(&request)
     };
     if let Some(reply) = handshake(verified, &scope, document)? {
@@ -52,16 +55,15 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
         let checked = source.authentication.check_content(&scope);
         checked.map_err(refuse)?;
     }
-    match document.filter(|_| mapping.is_batch()) {
-        None => Ok(Decided::Event(decide_event(verified, &scope, document))),
-        Some(document) => {
-            let elements = mapping.elements(document);
-            parse::refuse_if_ambiguous(document)?;
-            let elements = elements?;
-            let texts = elements.iter().map(|element| element.raw().as_bytes());
-            decide_batch(verified, &scope, texts)
-        }
-    }
+    let elements = match (mode, document) {
+        (Some(Mode::Batch), Some(document)) => Mapping::cloud_events(document),
+        (None, Some(document)) if mapping.is_batch() => mapping.elements(document),
+        _ => return Ok(Decided::Event(decide_event(verified, &scope, document))),
+    };
+    document.map_or(Ok(()), parse::refuse_if_ambiguous)?;
+    let elements = elements?;
+    let texts = elements.iter().map(|element| element.raw().as_bytes());
+    decide_batch(verified, &scope, texts)
 }
 
 /// A handshake that is only told once it is verified.
@@ -76,8 +78,9 @@ fn handshake(
         }
         document.map_or(Ok(()), parse::refuse_if_ambiguous)?;
         let reply = handshake.reply(scope, verified.key()).map_err(repeated)?;
+        let errand = verified.source().authentication.errand(scope)?;
         return match reply {
-            Some(reply) => Ok(Some(reply)),
+            Some(reply) => Ok(Some(Reply { errand, ..reply })),
             // Without secrets nothing can be signed.
             None if verified.is_assumed() => Ok(Some(handshake.unsigned_reply())),
             None => Err(Refusal::invalid_event(
@@ -107,9 +110,16 @@ fn decide_batch<'a>(
     texts: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Decided, Refusal> {
     let mut decisions = Vec::new();
+    let max_in_flight = verified.source().max_in_flight;
     for (index, text) in texts.enumerate() {
-        if index == MAX_EVENTS {
-            let reason = format!("holds more than {MAX_EVENTS} events");
+        if index == MAX_EVENTS.min(max_in_flight) {
+            // Each takes a permit, so that there would never be enough for them.
+            let reason = match max_in_flight < MAX_EVENTS {
+                true => format!(
+                    "holds more than {max_in_flight} events, and no more may be in flight at once"
+                ),
+                false => format!("holds more than {MAX_EVENTS} events"),
+            };
             return Err(Refusal::invalid_event("", reason));
         }
         let decision = decide_element(verified, scope, text);
@@ -135,6 +145,7 @@ fn decide_element(verified: &Verified, scope: &Scope<'_>, text: &[u8]) -> Decisi
                 node: Some(document.root()),
                 timestamp: None,
                 payload: text,
+                mode: scope.mode,
             };
             decide_event(verified, &scope, Some(&document))
         }

@@ -15,13 +15,17 @@ use crate::brokers::{
     id_part,
 };
 use crate::config::{Destination, Forwarding, Part, Source, Template};
-use crate::event::{DedupBy, EventId, Identity, Origin, Refusal};
-use crate::flow::duplicates::Fingerprint;
+use crate::event::{CloudEvent, DedupBy, EventId, Identity, Origin, Refusal};
+use crate::flow::duplicates::{Fingerprint, Names};
 use crate::json::Node;
+use crate::providers::cloudevents::{BATCH, STRUCTURED};
 
 /// What a message usually has: more only costs another allocation.
 const HEADERS: usize = 12;
 const HEADER_BYTES: usize = 384;
+
+/// What an extension's header takes beside its name and value.
+const EXTENSION_FRAMING_BYTES: usize = 8;
 
 const EVENT_ID: Attribute = Attribute::plain("event_id");
 const EVENT_ID_ORIGIN: Attribute = Attribute::plain("event_id_origin");
@@ -47,7 +51,7 @@ pub(super) fn encode(
         || forwarding.fallback.as_ref().is_some_and(is_for_nats)
         || forwarding.copies.iter().any(is_for_nats);
     let fingerprint = is_needed
-        .then(|| Fingerprint::of(source.dedup_by, &parsed.event().id, parsed.payload()))
+        .then(|| Fingerprint::of(source.dedup_by, parsed.event().names(), parsed.payload()))
         .flatten();
     let to = encode_for(verified, parsed, &forwarding.to, fingerprint)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
@@ -102,9 +106,10 @@ fn encode_for(
         Some(template) => fill.key(template)?,
         None => default_key(event).to_owned(),
     };
-    let mut headers = event_headers(verified, &Known::of(event));
-    headers.push(Attribute::PARTITION_KEY, &key);
-    let id = deduplication_id(verified.source(), &event.id, fingerprint);
+    let known = Known::of(event);
+    let mut headers = event_headers(verified, &known, parsed.payload());
+    push_partition_key(&mut headers, &known, &key);
+    let id = deduplication_id(verified.source(), event.names(), fingerprint);
     Ok(message(verified, parsed.payload(), topic, key, headers, id))
 }
 
@@ -124,12 +129,24 @@ fn check_bounds(verified: &Verified, event: &Event) -> Result<(), Refusal> {
             return Err(Refusal::invalid_event("", reason));
         }
     }
-    if forwarded_bytes(verified) > MAX_FORWARDED_BYTES {
-        let reason =
-            format!("has forwarded headers of more than {MAX_FORWARDED_BYTES} bytes together");
+    if carried_bytes(verified, event.cloud_event.as_deref()) > MAX_FORWARDED_BYTES {
+        let what = match event.cloud_event {
+            Some(_) => "extensions and forwarded headers",
+            None => "forwarded headers",
+        };
+        let reason = format!("has {what} of more than {MAX_FORWARDED_BYTES} bytes together");
         return Err(Refusal::invalid_event("", reason));
     }
     Ok(())
+}
+
+/// The names and values of what goes on from the sender beside the event's own attributes, in bytes.
+fn carried_bytes(verified: &Verified, cloud_event: Option<&CloudEvent>) -> usize {
+    let extensions = cloud_event.map_or(&[][..], |event| &event.extensions);
+    let extensions = extensions
+        .iter()
+        .map(|(name, value)| EXTENSION_FRAMING_BYTES + name.len() + value.len());
+    extensions.sum::<usize>() + forwarded_bytes(verified)
 }
 
 /// The names and values of the sender's headers that are forwarded, in bytes.
@@ -147,13 +164,15 @@ fn forwarded_bytes(verified: &Verified) -> usize {
 /// `source/id` or `source/id/hash`: every delivery that counts as the same has the same, on every replica.
 pub(super) fn deduplication_id(
     source: &Source,
-    id: &EventId,
+    names: Names<'_>,
     fingerprint: Option<Fingerprint>,
 ) -> Option<String> {
-    let id = id_part(id.as_str());
+    let id = id_part(names.id.as_str());
+    // The hash has the CloudEvent's source, which may be long.
+    let is_hashed = source.dedup_by == DedupBy::IdAndBody || names.ce_source.is_some();
     match (source.dedup_by, fingerprint) {
         (DedupBy::Never, _) => None,
-        (DedupBy::IdAndBody, Some(fingerprint)) => {
+        (DedupBy::Id | DedupBy::IdAndBody, Some(fingerprint)) if is_hashed => {
             Some([&source.name, "/", &id, "/", &fingerprint.to_hex()].concat())
         }
         // Without a fingerprint no NATS takes the message; its log line names it.
@@ -194,9 +213,14 @@ pub(super) struct Known<'e> {
     pub(super) event_type: Option<&'e str>,
     pub(super) time: Option<&'e str>,
     pub(super) subject: Option<&'e str>,
+    pub(super) cloud_event: Option<&'e CloudEvent>,
 }
 
 impl<'e> Known<'e> {
+    fn extension(&self, name: &str) -> Option<&'e str> {
+        self.cloud_event?.extension(name)
+    }
+
     pub(super) fn of(event: &'e Event) -> Self {
         Self {
             id: &event.id,
@@ -204,19 +228,22 @@ impl<'e> Known<'e> {
             event_type: Some(&event.event_type),
             time: event.time.as_deref(),
             subject: event.subject.as_deref(),
+            cloud_event: event.cloud_event.as_deref(),
         }
     }
 }
 
 /// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that are forwarded.
-/// What exceeds its bound is left out: it is here for a dead letter only.
-pub(super) fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
+/// The attributes of what is a CloudEvent already are its own. What exceeds its bound is left out: it is here for a dead
+/// letter only.
+pub(super) fn event_headers(verified: &Verified, known: &Known<'_>, payload: &[u8]) -> Headers {
     let (source, request) = (verified.source(), verified.request());
     let mut headers = Headers::with_capacity(HEADERS, HEADER_BYTES);
     headers.push(EVENT_ID, known.id.as_str());
     headers.push(Attribute::SPEC_VERSION, "1.0");
     headers.push(Attribute::ID, known.id.as_str());
-    headers.push(Attribute::SOURCE, &source.ce_source);
+    let ce_source = known.cloud_event.map(|event| &event.source);
+    headers.push(Attribute::SOURCE, ce_source.unwrap_or(&source.ce_source));
     let optional = [
         (Attribute::TYPE, known.event_type, Identity::MAX_TYPE_BYTES),
         (Attribute::TIME, known.time, Identity::MAX_TIME_BYTES),
@@ -231,14 +258,21 @@ pub(super) fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
             headers.push(attribute, value);
         }
     }
-    headers.push(Attribute::RECORDED_TIME, rfc_3339(request.at()));
+    if known.extension("recordedtime").is_none() {
+        headers.push(Attribute::RECORDED_TIME, rfc_3339(request.at()));
+    }
     if let Some(content_type) = request.headers().get(CONTENT_TYPE_HEADER) {
-        push_content_type(&mut headers, content_type.as_bytes());
+        let is_element = payload.len() < request.body().len();
+        push_content_type(&mut headers, content_type.as_bytes(), is_element);
     }
     if known.id_origin == Origin::Generated {
         headers.push(EVENT_ID_ORIGIN, "generated");
     }
-    if forwarded_bytes(verified) <= MAX_FORWARDED_BYTES {
+    if carried_bytes(verified, known.cloud_event) <= MAX_FORWARDED_BYTES {
+        let extensions = known.cloud_event.map_or(&[][..], |event| &event.extensions);
+        for (name, value) in extensions {
+            headers.push(Attribute::named(name), value);
+        }
         for name in &source.forward_headers {
             for value in request.headers().get_all(name) {
                 let attribute = Attribute::Plain(name.as_str().to_owned().into());
@@ -249,11 +283,23 @@ pub(super) fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     headers
 }
 
+/// The key, where the event does not have the attribute already.
+pub(super) fn push_partition_key(headers: &mut Headers, known: &Known<'_>, key: &str) {
+    if known.extension("partitionkey").is_none() {
+        headers.push(Attribute::PARTITION_KEY, key);
+    }
+}
+
 /// The media type as sent. No signature covers it, so that of its parameters only the one that says what is true of
 /// every body here is kept: whoever repeats a request can make no other message of it.
-fn push_content_type(headers: &mut Headers, sent: &[u8]) {
+fn push_content_type(headers: &mut Headers, sent: &[u8], is_element: bool) {
     let mut parts = sent.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let media_type = parts.next().unwrap_or_default();
+    let media_type = match parts.next().unwrap_or_default() {
+        batch if is_element && batch.eq_ignore_ascii_case(BATCH.as_bytes()) => {
+            STRUCTURED.as_bytes()
+        }
+        media_type => media_type,
+    };
     if media_type.is_empty() || media_type.len() > MAX_MEDIA_TYPE_BYTES {
         return;
     }

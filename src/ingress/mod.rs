@@ -162,6 +162,10 @@ fn finish(
             });
             return answer_handshake(*reply, request_id);
         }
+        let preparation = source.authentication.prepare(&received.as_request());
+        if let Some(preparation) = preparation {
+            preparation.await;
+        }
         let (secret_index, decided) = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
@@ -196,9 +200,17 @@ fn finish(
                     Err(refusal) => answer_received(&Err(refusal), &source, None, request_id),
                 }
             }
-            Ok((Decided::Handshake(reply), _permit)) => {
-                bridge.observe(&report(Ok(Status::Handshake)));
-                answer_handshake(*reply, request_id)
+            Ok((Decided::Handshake(mut reply), _permit)) => {
+                let done = match reply.errand.take() {
+                    None => Ok(()),
+                    // Large, and rare.
+                    Some(errand) => Box::pin(errand.run()).await,
+                };
+                bridge.observe(&report(done.as_ref().map(|()| Status::Handshake)));
+                match done {
+                    Ok(()) => answer_handshake(*reply, request_id),
+                    Err(refusal) => answer_received(&Err(refusal), &source, None, request_id),
+                }
             }
             Err(refusal) => {
                 bridge.observe(&report(Err(&refusal)));
@@ -222,6 +234,7 @@ fn verify_and_decide(
     if let Some(stranger) = stranger {
         stranger.become_known();
     }
+    bridge.observe_secrets(verified.source(), verified.other_secrets());
     let bytes = verified.request().body().len();
     let source = verified.source();
     let admitted = match bridge.limiter(source).map(|limiter| limiter.take()) {

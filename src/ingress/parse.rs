@@ -3,7 +3,8 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
+use crate::event::{CloudEvent, EventId, Identity, Origin, Refusal, Unidentified};
+use crate::flow::duplicates::Names;
 use crate::json::{Document, Fault, Node};
 use crate::printable::printable;
 use crate::providers::Scope;
@@ -18,6 +19,17 @@ pub(super) struct Event {
     pub(super) time: Option<String>,
     pub(super) subject: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) cloud_event: Option<Box<CloudEvent>>,
+}
+
+impl Event {
+    pub(super) fn names(&self) -> Names<'_> {
+        let cloud_event = self.cloud_event.as_deref();
+        Names {
+            id: &self.id,
+            ce_source: cloud_event.map(|event| event.source.as_str()),
+        }
+    }
 }
 
 /// An event, its bytes, and the JSON in them.
@@ -58,12 +70,17 @@ pub(super) fn content<'b>(
     headers: &HeaderMap,
     body: &'b [u8],
 ) -> Result<Content<'b>, Refusal> {
+    mapping.content(media_type(headers), body)
+}
+
+/// The media type without its parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> &str {
     // What is not text was refused before.
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next());
-    mapping.content(media_type.unwrap_or_default().trim(), body)
+    media_type.unwrap_or_default().trim()
 }
 
 /// Reads the JSON of a body, of a field of a form, or of an element.
@@ -95,6 +112,7 @@ pub(super) fn identify<'d>(
         time,
         subject,
         key,
+        cloud_event,
     } = identity?;
     Ok(Parsed {
         payload: scope.payload,
@@ -106,6 +124,7 @@ pub(super) fn identify<'d>(
             time,
             subject,
             key,
+            cloud_event,
         },
     })
 }

@@ -537,20 +537,26 @@ pub(crate) fn check_head(
 fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
     let accepted = &source.media_types;
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
-    let only = lines.next().filter(|_| lines.next().is_none());
+    let (first, second) = (lines.next(), lines.next());
     // Case and parameters don't matter (RFC 9110 section 8.3.1).
-    let media_type = only
+    let media_type = first
         .and_then(|line| line.to_str().ok())
         .and_then(|line| line.split(';').next())
-        .unwrap_or_default();
-    if !accepted
-        .iter()
-        .any(|accepted| accepted == "*/*" || media_type.trim().eq_ignore_ascii_case(accepted))
-    {
-        return Err(Refusal::UnsupportedMediaType(
-            format!("the content type must be {}", accepted.join(" or ")).into(),
-        ));
+        .unwrap_or_default()
+        .trim();
+    // Of two of them, each reader could go by another one.
+    let is_accepted = second.is_none()
+        && accepted
+            .iter()
+            .any(|accepted| accepted == "*/*" || media_type.eq_ignore_ascii_case(accepted));
+    if !is_accepted {
+        let reason = match second {
+            Some(_) => "there is more than one content type".into(),
+            None => format!("the content type must be {}", accepted.join(" or ")).into(),
+        };
+        return Err(Refusal::UnsupportedMediaType(reason));
     }
+    source.mapping.mode(media_type)?;
     let accepted = match Coding::of(headers) {
         Coding::Gzip if source.accept_gzip => return Ok(()),
         Coding::Identity => return Ok(()),

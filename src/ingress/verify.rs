@@ -24,6 +24,8 @@ use crate::providers::{Request, Scope, Unverified};
 pub struct Verified {
     received: Received,
     secret_index: Option<usize>,
+    /// Of further secrets, where each event carries one.
+    other_secrets: Vec<usize>,
     is_assumed: bool,
 }
 
@@ -33,6 +35,7 @@ impl Verified {
         Self {
             received,
             secret_index: None,
+            other_secrets: Vec::new(),
             is_assumed: true,
         }
     }
@@ -41,6 +44,12 @@ impl Verified {
     #[must_use]
     pub fn secret_index(&self) -> Option<usize> {
         self.secret_index
+    }
+
+    /// The secrets that vouch for it besides.
+    #[must_use]
+    pub fn other_secrets(&self) -> &[usize] {
+        &self.other_secrets
     }
 
     /// Whether nobody has vouched for it.
@@ -71,21 +80,47 @@ impl Verified {
 /// # Errors
 /// Why it can't be taken for the provider's.
 pub fn verify(received: Received) -> Result<Verified, Refusal> {
-    let secret_index = {
+    let (secret_index, other_secrets) = {
         let request = received.as_request();
         let source = received.source();
-        if source.body_needs == Parsing::default() {
-            let verdict = source.authentication.verify(&Scope::raw(&request));
-            verdict.map_err(refuse)
+        let authentication = &source.authentication;
+        let verdict = if source.body_needs == Parsing::default() {
+            authentication.verify(&Scope::raw(&request)).map_err(refuse)
         } else {
             verify_content(source, &request)
-        }?
+        };
+        match verdict {
+            Ok(secret_index) => (secret_index, Vec::new()),
+            Err(_) if authentication.is_in_events() => {
+                let mut indices = verify_events(source, &request)?;
+                (indices.pop(), indices)
+            }
+            Err(refusal) => return Err(refusal),
+        }
     };
     Ok(Verified {
         received,
         secret_index,
+        other_secrets,
         is_assumed: false,
     })
+}
+
+/// Verifies a request whose events carry the secret. Its body has to be parsed for that, and is parsed again afterwards:
+/// what reads events takes a [`Verified`].
+fn verify_events(source: &Source, request: &Request<'_>) -> Result<Vec<usize>, Refusal> {
+    let mapping = &source.mapping;
+    let content = parse::content(mapping, request.headers, request.body)?;
+    let text = content.json().ok().flatten().ok_or(Refusal::Unauthorized)?;
+    let document = parse::read(text)?;
+    let events = match mapping.is_batch() {
+        true => mapping.elements(&document)?,
+        false => vec![document.root()],
+    };
+    let authentication = &source.authentication;
+    let verdict = authentication.verify_events(document.root(), &events, request);
+    parse::refuse_if_ambiguous(&document)?;
+    verdict.map_err(refuse)
 }
 
 /// Verifies a request whose signature, or what it signs, is in the body.
@@ -153,6 +188,9 @@ pub(super) fn refuse(unverified: Unverified) -> Refusal {
         Unverified::InvalidSignature => Refusal::InvalidSignature,
         Unverified::StaleTimestamp => Refusal::StaleTimestamp,
         Unverified::Unauthorized => Refusal::Unauthorized,
+        Unverified::KeyUnavailable => Refusal::ProviderUnavailable {
+            cause: "the certificate that it names is not at hand",
+        },
     }
 }
 
@@ -183,7 +221,7 @@ topic = "t"
 secrets = ["a secret of ours"]
 media_types = ["{media_type}"]
 [sources.acme.event]
-id = "x"
+id = "{{uuid}}"
 type = "x"
 {event}
 [sources.acme.verify]

@@ -343,7 +343,7 @@ impl<'d> Node<'d> {
     }
 
     /// Remembers as [ambiguous](Document::ambiguous_name) a name that is read and that the object has twice.
-    pub(super) fn note_repeated_name(&self, is_read: impl Fn(&str) -> bool) {
+    pub fn note_repeated_name(&self, is_read: impl Fn(&str) -> bool) {
         if !self.repeats_names() || self.document.ambiguous.get().is_some() {
             return;
         }

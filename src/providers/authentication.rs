@@ -1,12 +1,16 @@
 //! How a source's requests are verified: by a signature of one of several schemes, or by a secret that is sent along.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::HeaderName;
 use serde::Serialize;
 
-use super::credentials::Credential;
-use super::jwt::read_jwt;
+use super::credentials::{self, Credential, Member};
+use super::handshake::Errand;
+use super::hooks;
+use super::jwt::{Jwt, read_jwt};
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
 use super::mapping::Mapping;
 use super::reading::read_text;
@@ -14,8 +18,10 @@ use super::request::{Request, Scope};
 use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
+use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Parsing, Text};
-use crate::json::Pointer;
+use crate::event::Refusal;
+use crate::json::{Kind, Node, Pointer};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection};
 
@@ -35,6 +41,8 @@ pub enum Authentication {
         /// The secrets.
         secrets: Vec<Secret>,
     },
+    /// As only code can describe it.
+    Hook(Box<dyn Verifier>),
 }
 
 /// A summary of how a request is authenticated, for people.
@@ -48,6 +56,84 @@ pub struct Summary {
     pub unsigned_headers: Vec<String>,
 }
 
+/// What must end before a request is verified. How it ended shows in the verification.
+pub type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Verification that no data describes: a file in `hooks/`.
+pub trait Verifier: std::fmt::Debug + Send + Sync {
+    /// As [`Authentication::verify`]. Without I/O.
+    ///
+    /// # Errors
+    /// As [`Authentication::verify`].
+    fn verify(&self, scope: &Scope<'_>) -> Result<Option<usize>, Unverified>;
+
+    /// As [`Authentication::check_head`].
+    ///
+    /// # Errors
+    /// As [`Authentication::verify`].
+    fn check_head(&self, _request: &Request<'_>) -> Result<(), Unverified> {
+        Ok(())
+    }
+
+    /// As [`Authentication::prepare`].
+    fn prepare(&self, _request: &Request<'_>) -> Option<Preparation> {
+        None
+    }
+
+    /// As [`Authentication::errand`].
+    ///
+    /// # Errors
+    /// As [`Authentication::errand`].
+    fn errand(&self, _scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+        Ok(None)
+    }
+
+    /// Whether a source must have `secrets`.
+    fn needs_secrets(&self) -> bool {
+        true
+    }
+
+    /// As [`Authentication::is_asymmetric`].
+    fn is_asymmetric(&self) -> bool {
+        false
+    }
+
+    /// As [`Authentication::covers_body`].
+    fn covers_body(&self) -> bool {
+        false
+    }
+
+    /// As [`Authentication::signs_url`].
+    fn signs_url(&self) -> bool {
+        false
+    }
+
+    /// As [`Authentication::is_secret_header`].
+    fn is_secret_header(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// As [`Authentication::tolerance`].
+    fn tolerance(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Signs a request as the provider does.
+    ///
+    /// # Errors
+    /// The secret cannot be used, or the request lacks what is signed.
+    fn sign(&self, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError>;
+}
+
+/// What a hook's verifier is made of: the source's table, where it reads the keys that only its preset has; the table
+/// `verify`; the secrets; and `tolerance`.
+pub type ReadVerifier = fn(
+    &mut Section<'_>,
+    &mut Section<'_>,
+    Vec<Secret>,
+    Option<Duration>,
+) -> Option<Box<dyn Verifier>>;
+
 /// Reads `verify` or `auth`. Problems are reported to the section.
 pub fn read_authentication(
     source: &mut Section<'_>,
@@ -55,7 +141,14 @@ pub fn read_authentication(
 ) -> Option<Authentication> {
     let tolerance = source.optional_duration("tolerance", SECOND, MAX_TOLERANCE);
     let auth = source.texts("auth");
-    let tables = source.tables("verify");
+    let mut tables = source.tables("verify");
+    if let (None, [table]) = (&auth, tables.as_mut_slice())
+        && let Some(name) = table.text("hook")
+    {
+        let read = read_hook(source, table, &name, secrets, tolerance);
+        tables.into_iter().for_each(Section::finish);
+        return read;
+    }
     match (auth, tables.is_empty()) {
         (Some(_), false) => {
             source.problem_at("auth", "is there beside `verify`; leave one of the two");
@@ -80,6 +173,42 @@ pub fn read_authentication(
     }
 }
 
+fn read_hook(
+    source: &mut Section<'_>,
+    table: &mut Section<'_>,
+    name: &str,
+    secrets: Vec<Secret>,
+    tolerance: Option<Duration>,
+) -> Option<Authentication> {
+    let Some(read) = hooks::verifier(name) else {
+        table.problem_at("hook", "there is no such hook; remove it");
+        return None;
+    };
+    let verifier = read(source, table, secrets, tolerance);
+    verifier.map(Authentication::Hook)
+}
+
+/// Reads which tokens must vouch for events with encrypted contents.
+fn read_tokens(source: &mut Section<'_>) -> Option<Jwt> {
+    let section = source.section("validation_tokens")?;
+    for (key, what) in [
+        (
+            "keys",
+            "the file with the issuer's public keys, as PEM or JWKS",
+        ),
+        ("audience", "the id of your application"),
+        (
+            "appid",
+            "the application that sends: Microsoft Graph's is 0bf30f3b-4a52-48df-9a82-234910c4a086",
+        ),
+    ] {
+        if !section.has(key) {
+            section.problem(format!("lacks `{key}`, {what}"));
+        }
+    }
+    read_jwt(Some(section), &[])
+}
+
 fn read_credentials(
     source: &mut Section<'_>,
     words: &[String],
@@ -93,6 +222,11 @@ fn read_credentials(
             continue;
         }
         match Credential::parse(word) {
+            Ok(Credential::Event(member)) => ways.push(Credential::Event(Member {
+                split: source.peek("split").map(str::to_owned),
+                tokens: read_tokens(source),
+                ..member
+            })),
             Ok(way) => ways.push(way),
             Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
         }
@@ -192,6 +326,27 @@ impl Authentication {
             Self::Credentials { ways, secrets } => {
                 furthest(ways.iter().map(|way| way.verify(scope.request, secrets)))
             }
+            Self::Hook(verifier) => verifier.verify(scope),
+        }
+    }
+
+    /// What has to be fetched before the request can be verified, where something is missing. Verification itself does no I/O.
+    #[must_use]
+    pub fn prepare(&self, request: &Request<'_>) -> Option<Preparation> {
+        match self {
+            Self::Hook(verifier) => verifier.prepare(request),
+            Self::Signature(_) | Self::Credentials { .. } => None,
+        }
+    }
+
+    /// What the provider wants done before a handshake is answered.
+    ///
+    /// # Errors
+    /// The handshake asks for something that is not the provider's to ask.
+    pub fn errand(&self, scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+        match self {
+            Self::Hook(verifier) => verifier.errand(scope),
+            Self::Signature(_) | Self::Credentials { .. } => Ok(None),
         }
     }
 
@@ -205,10 +360,57 @@ impl Authentication {
                 let verdicts = schemes.iter().filter(|scheme| !scheme.keys.is_empty());
                 furthest(verdicts.map(|scheme| scheme.check_head(request)))
             }
+            // The events are not there yet.
+            Self::Credentials { .. } if self.is_in_events() => Ok(()),
             Self::Credentials { ways, secrets } => furthest(
                 ways.iter()
                     .map(|way| way.verify(request, secrets).map(drop)),
             ),
+            Self::Hook(verifier) => verifier.check_head(request),
+        }
+    }
+
+    /// Whether what authenticates a request may be in its events, whose bodies are then parsed before anyone has vouched
+    /// for them.
+    #[must_use]
+    pub fn is_in_events(&self) -> bool {
+        let is_in_events = |way: &Credential| matches!(way, Credential::Event(_));
+        matches!(self, Self::Credentials { ways, .. } if ways.iter().any(is_in_events))
+    }
+
+    /// Which secrets the events of a body carry. Each event must carry one.
+    ///
+    /// # Errors
+    /// [`Unverified::Unauthorized`] where one carries none, there is no event, or a token that the body has does not hold.
+    pub fn verify_events(
+        &self,
+        body: Node<'_>,
+        events: &[Node<'_>],
+        request: &Request<'_>,
+    ) -> Result<Vec<usize>, Unverified> {
+        let Self::Credentials { ways, secrets } = self else {
+            return Err(Unverified::Unauthorized);
+        };
+        let members = ways.iter().filter_map(|way| match way {
+            Credential::Event(member) => Some(member),
+            _ => None,
+        });
+        let mut found = Vec::new();
+        for event in events {
+            let carried = members.clone().find_map(|member| {
+                let text = event.at(&member.pointer)?.as_str()?;
+                credentials::matching(secrets, text.as_bytes())
+            });
+            let index = carried.ok_or(Unverified::Unauthorized)?;
+            if !found.contains(&index) {
+                found.push(index);
+            }
+        }
+        let mut tokens = members.filter_map(|member| member.tokens.as_ref());
+        let have_tokens = tokens.all(|tokens| hold(tokens, body, events, request));
+        match have_tokens && !found.is_empty() {
+            true => Ok(found),
+            false => Err(Unverified::Unauthorized),
         }
     }
 
@@ -221,7 +423,7 @@ impl Authentication {
             Self::Signature(schemes) => schemes
                 .iter()
                 .try_for_each(|scheme| scheme.check_content(scope)),
-            Self::Credentials { .. } => Ok(()),
+            Self::Credentials { .. } | Self::Hook(_) => Ok(()),
         }
     }
 
@@ -233,24 +435,21 @@ impl Authentication {
                 let needs = schemes.iter().map(Scheme::needs);
                 needs.fold(Parsing::default(), Parsing::or)
             }
-            Self::Credentials { .. } => Parsing::default(),
+            Self::Credentials { .. } | Self::Hook(_) => Parsing::default(),
         }
     }
 
     /// Whether every request is signed with another key than it is verified with.
     #[must_use]
     pub fn is_asymmetric(&self) -> bool {
-        let Self::Signature(schemes) = self else {
-            return false;
-        };
-        let mut algorithms = schemes.iter().map(|scheme| scheme.key_settings.algorithm);
-        algorithms.all(Algorithm::is_asymmetric)
-    }
-
-    /// Whether it takes a secret that is sent along instead of a signature.
-    #[must_use]
-    pub fn takes_tokens(&self) -> bool {
-        matches!(self, Self::Credentials { .. })
+        match self {
+            Self::Signature(schemes) => {
+                let mut algorithms = schemes.iter().map(|scheme| scheme.key_settings.algorithm);
+                algorithms.all(Algorithm::is_asymmetric)
+            }
+            Self::Credentials { .. } => false,
+            Self::Hook(verifier) => verifier.is_asymmetric(),
+        }
     }
 
     /// Whether every byte of a body that means something is signed.
@@ -259,6 +458,7 @@ impl Authentication {
         match self {
             Self::Signature(schemes) => schemes.iter().all(Scheme::covers_body),
             Self::Credentials { .. } => false,
+            Self::Hook(verifier) => verifier.covers_body(),
         }
     }
 
@@ -268,6 +468,7 @@ impl Authentication {
         match self {
             Self::Signature(_) => true,
             Self::Credentials { ways, .. } => ways.iter().any(Credential::needs_secret),
+            Self::Hook(verifier) => verifier.needs_secrets(),
         }
     }
 
@@ -279,6 +480,7 @@ impl Authentication {
             Self::Credentials { ways, .. } => ways
                 .iter()
                 .any(|way| matches!(way, Credential::Jwt(jwt) if jwt.signs_url())),
+            Self::Hook(verifier) => verifier.signs_url(),
         }
     }
 
@@ -293,21 +495,25 @@ impl Authentication {
                 let mut headers = ways.iter().filter_map(Credential::header);
                 headers.any(|header| header == name)
             }
+            Self::Hook(verifier) => verifier.is_secret_header(name),
         }
     }
 
     /// The shortest time that a request may be old.
     #[must_use]
     pub fn tolerance(&self) -> Option<Duration> {
-        let Self::Signature(schemes) = self else {
-            return None;
-        };
-        let timestamps = schemes
-            .iter()
-            .filter_map(|scheme| scheme.timestamp.as_ref());
-        timestamps
-            .filter_map(|timestamp| Some(timestamp.tolerance?.past))
-            .min()
+        match self {
+            Self::Signature(schemes) => {
+                let timestamps = schemes
+                    .iter()
+                    .filter_map(|scheme| scheme.timestamp.as_ref());
+                timestamps
+                    .filter_map(|timestamp| Some(timestamp.tolerance?.past))
+                    .min()
+            }
+            Self::Credentials { .. } => None,
+            Self::Hook(verifier) => verifier.tolerance(),
+        }
     }
 
     /// Whether every header field that an id is made of is signed.
@@ -321,6 +527,20 @@ impl Authentication {
                     .all(|scheme| scheme.content.headers().any(|signed| signed == header))
             }),
             Self::Credentials { .. } => true,
+            // The hooks' providers sign no header.
+            Self::Hook(_) => headers.next().is_none(),
+        }
+    }
+
+    /// Whether the attributes of a CloudEvent are signed where they are headers.
+    #[must_use]
+    pub fn signs_attributes(&self) -> bool {
+        match self {
+            Self::Signature(schemes) => schemes.iter().all(|scheme| {
+                let mut attributes = ["ce-id", "ce-source", "ce-type"].into_iter();
+                attributes.all(|name| scheme.content.headers().any(|signed| signed == name))
+            }),
+            Self::Credentials { .. } | Self::Hook(_) => true,
         }
     }
 
@@ -346,6 +566,11 @@ impl Authentication {
                 let ways: Vec<_> = ways.iter().map(ToString::to_string).collect();
                 (ways.join(", or "), String::new(), Vec::new())
             }
+            Self::Hook(_) => (
+                "a signature inside the body, over the fields of the message".to_owned(),
+                "the message's fields, in {body}".to_owned(),
+                Vec::new(),
+            ),
         };
         let choices = [
             &mapping.id,
@@ -383,6 +608,7 @@ impl Authentication {
                 return Vec::new();
             }
             Self::Credentials { .. } => return vec![TOKEN_ONLY],
+            Self::Hook(_) => return Vec::new(),
             Self::Signature(schemes) => schemes,
         };
         if schemes.iter().any(Scheme::is_token) {
@@ -419,12 +645,29 @@ impl Authentication {
                 let mut keys = schemes.iter().flat_map(|scheme| &scheme.keys);
                 keys.find(|(index, _)| *index == secret).map(|(_, key)| key)
             }
-            Self::Credentials { .. } => None,
+            Self::Credentials { .. } | Self::Hook(_) => None,
         }
     }
 }
 
 const TOKEN_ONLY: &str = "is a secret that is sent along and signs nothing: whoever sees one request can send any other; take it over TLS only, and prefer a signature if the provider has one";
+/// The largest number of tokens in a body: one for each application and tenant.
+const MAX_TOKENS: usize = 32;
+
+/// Whether every token of a body holds; there must be one where an event has encrypted contents.
+fn hold(tokens: &Jwt, body: Node<'_>, events: &[Node<'_>], request: &Request<'_>) -> bool {
+    let is_rich = events
+        .iter()
+        .any(|event| event.get("encryptedContent").is_some());
+    let Some(list) = body.get("validationTokens").filter(|list| !list.is_null()) else {
+        return !is_rich;
+    };
+    let is_list = list.kind() == Kind::Array && list.len() <= MAX_TOKENS;
+    let mut all = list.elements().map(|token| token.as_str());
+    is_list
+        && !(is_rich && list.is_empty())
+        && all.all(|token| token.is_some_and(|token| tokens.holds(token.as_bytes(), request)))
+}
 
 /// The first success, or else the failure of the check that got furthest.
 fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<T, Unverified> {

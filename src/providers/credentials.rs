@@ -1,4 +1,5 @@
-//! What stands in for a signature where a provider signs no body: a secret in a header or in the query, or a token.
+//! What stands in for a signature where a provider signs no body: a secret in a header, in the query or in each event, or a
+//! token.
 
 use data_encoding::BASE64;
 use http::HeaderName;
@@ -8,6 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::jwt::Jwt;
 use super::request::Request;
 use super::scheme::Unverified;
+use crate::json::Pointer;
 use crate::secret::Secret;
 
 /// Where the secret is.
@@ -21,6 +23,8 @@ pub enum Credential {
     Header(HeaderName),
     /// A parameter of the query.
     Query(String),
+    /// A string in every event of the request.
+    Event(Member),
     /// A JSON Web Token (RFC 7519) in `Authorization`.
     Jwt(Jwt),
     /// Nothing is checked.
@@ -34,10 +38,24 @@ impl std::fmt::Display for Credential {
             Self::Basic => f.write_str("user and password in the header authorization"),
             Self::Header(name) => write!(f, "a secret in the header {name}"),
             Self::Query(name) => write!(f, "a secret in the parameter {name} of the query"),
+            Self::Event(member) => {
+                write!(f, "a secret in each event, at {}", member.pointer.as_str())
+            }
             Self::Jwt(_) => f.write_str("a JSON Web Token in the header authorization"),
             Self::None => f.write_str("nothing: whoever reaches the path is let in"),
         }
     }
+}
+
+/// A string in each event.
+#[derive(Debug)]
+pub struct Member {
+    /// Where it is in an event.
+    pub pointer: Pointer,
+    /// Where the array of the events is in the body, as the configuration has it.
+    pub split: Option<String>,
+    /// Which tokens the body must have beside, where events have encrypted contents.
+    pub tokens: Option<Jwt>,
 }
 
 impl Credential {
@@ -54,8 +72,17 @@ impl Credential {
                 .map(Self::Header)
                 .map_err(|_| format!("\"{}\" is not a valid header name", name.escape_debug())),
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
+            Some(("event", pointer)) if !pointer.is_empty() => Pointer::parse(pointer)
+                .map(|pointer| {
+                    Self::Event(Member {
+                        pointer,
+                        split: None,
+                        tokens: None,
+                    })
+                })
+                .map_err(|rule| format!("\"{}\": {rule}", pointer.escape_debug())),
             _ => Err(format!(
-                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"jwt\" or \"none\"",
+                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
                 word.escape_debug()
             )),
         }
@@ -73,7 +100,7 @@ impl Credential {
         match self {
             Self::Jwt(jwt) => !jwt.has_key_file(),
             Self::None => false,
-            Self::Bearer | Self::Basic | Self::Header(_) | Self::Query(_) => true,
+            Self::Bearer | Self::Basic | Self::Header(_) | Self::Query(_) | Self::Event(_) => true,
         }
     }
 
@@ -83,11 +110,12 @@ impl Credential {
         match self {
             Self::Header(name) => Some(name),
             Self::Bearer | Self::Basic | Self::Jwt(_) => Some(&AUTHORIZATION),
-            Self::Query(_) | Self::None => None,
+            Self::Query(_) | Self::Event(_) | Self::None => None,
         }
     }
 
-    /// Which of the secrets a request carries.
+    /// Which of the secrets a request carries. What is in its events, it does not look for: see
+    /// [`Authentication::verify_events`](super::Authentication::verify_events).
     ///
     /// # Errors
     /// [`Unverified::Unauthorized`] where it carries none of them; of a token also why it does not hold.
@@ -121,18 +149,22 @@ impl Credential {
                 .query(name)
                 .map_err(unauthorized)?
                 .map(std::borrow::Cow::into_owned),
+            Self::Event(_) => None,
         };
         let presented = presented.ok_or(Unverified::Unauthorized)?;
-        // Every secret is compared, so that the time does not tell which.
-        let matching = secrets
-            .iter()
-            .enumerate()
-            .fold(None, |found, (index, secret)| {
-                let is_equal = bool::from(secret.expose().as_bytes().ct_eq(&presented));
-                found.or(is_equal.then_some(index))
-            });
+        let matching = matching(secrets, &presented);
         matching.map(Some).ok_or(Unverified::Unauthorized)
     }
+}
+
+/// The secret that a request presents.
+pub(super) fn matching(secrets: &[Secret], presented: &[u8]) -> Option<usize> {
+    // Every secret is compared, so that the time does not tell which.
+    let secrets = secrets.iter().enumerate();
+    secrets.fold(None, |found, (index, secret)| {
+        let is_equal = bool::from(secret.expose().as_bytes().ct_eq(presented));
+        found.or(is_equal.then_some(index))
+    })
 }
 
 /// The credentials after a scheme's name, whose case does not matter (RFC 9110 section 11.1).

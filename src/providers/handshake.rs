@@ -1,10 +1,14 @@
 //! Requests that are answered and never published: a provider's check that the address belongs to whoever configured it.
 
-use http::{HeaderValue, Method, StatusCode};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::keys::Key;
+use super::outbound::{self, Budget};
 use super::request::{Ambiguous, Scope};
 use super::text::Text;
+use crate::event::Refusal;
 use crate::json::Pointer;
 
 /// What makes a request a handshake, and how it is answered.
@@ -28,7 +32,30 @@ pub struct Condition {
     /// This must be there.
     pub text: Text,
     /// And have this value.
-    pub equals: Option<String>,
+    pub wanted: Wanted,
+}
+
+/// The values that a condition allows.
+#[derive(Debug)]
+pub enum Wanted {
+    /// Any.
+    Any,
+    /// This one.
+    Equal(String),
+    /// One of these host names, whose case does not matter; `*` is any.
+    Host(Vec<String>),
+}
+
+impl Wanted {
+    fn allows(&self, found: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Equal(wanted) => wanted == found,
+            Self::Host(names) => names
+                .iter()
+                .any(|name| name == "*" || name.eq_ignore_ascii_case(found)),
+        }
+    }
 }
 
 /// The answer to a handshake.
@@ -38,6 +65,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The media type of the body.
     pub content_type: Option<HeaderValue>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, Text)>,
     /// The body.
     pub body: Body,
 }
@@ -75,8 +104,53 @@ pub struct Reply {
     pub status: StatusCode,
     /// The media type.
     pub content_type: Option<HeaderValue>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Vec<u8>,
+    /// What must be done before.
+    pub errand: Option<Errand>,
+}
+
+/// What a provider wants done before its handshake is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// What the log says of it once it is done.
+    pub report: String,
+    /// A URL that is fetched. Whoever asks for it has checked whose it is, and that the operator allows it.
+    pub get: Option<String>,
+}
+
+/// How often errands are done: their requests are verified, but whoever has seen one can repeat it.
+static ERRANDS: Budget = Budget::new(60, Duration::from_secs(1));
+
+impl Errand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// It could not be done. The provider should ask again.
+    pub async fn run(self) -> Result<(), Refusal> {
+        let failed = Refusal::ProviderUnavailable {
+            cause: "what the handshake asks for could not be done",
+        };
+        let is_allowed = ERRANDS.take();
+        let Some(url) = self.get else {
+            if is_allowed {
+                tracing::warn!("{}", self.report);
+            }
+            return Ok(());
+        };
+        if !is_allowed {
+            outbound::note_refused();
+            return Err(failed);
+        }
+        if let Err(error) = outbound::get(&url).await {
+            tracing::warn!(%error, "a handshake's URL can't be fetched; the provider is asked to send it again");
+            return Err(failed);
+        }
+        tracing::info!("{}", self.report);
+        Ok(())
+    }
 }
 
 impl Handshake {
@@ -88,14 +162,9 @@ impl Handshake {
         if *scope.request.method != self.method {
             return Ok(false);
         }
-        for Condition { text, equals } in &self.conditions {
+        for Condition { text, wanted } in &self.conditions {
             let found = text.fill(scope)?;
-            let holds = match (&found, equals) {
-                (Some(found), Some(wanted)) => found == wanted,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if !holds {
+            if !found.is_some_and(|found| wanted.allows(&found)) {
                 return Ok(false);
             }
         }
@@ -116,13 +185,24 @@ impl Handshake {
         !self.verified && self.method == Method::POST && self.needs_content()
     }
 
+    /// Tells senders of CloudEvents how many requests a minute are taken, where the answer says it.
+    pub fn allow_rate(&mut self, per_minute: u64) {
+        for (name, value) in &mut self.answer.headers {
+            if name == "webhook-allowed-rate" {
+                *value = Text::plain(per_minute.to_string());
+            }
+        }
+    }
+
     /// The answer without its body, where no secret is at hand.
     #[must_use]
     pub fn unsigned_reply(&self) -> Reply {
         Reply {
             status: self.answer.status,
             content_type: self.answer.content_type.clone(),
+            headers: Vec::new(),
             body: Vec::new(),
+            errand: None,
         }
     }
 
@@ -134,6 +214,7 @@ impl Handshake {
         let Answer {
             status,
             content_type,
+            headers,
             body,
         } = &self.answer;
         let fill = |text: &Text| {
@@ -141,6 +222,14 @@ impl Handshake {
                 .fill(scope)?
                 .filter(|text| text.len() <= MAX_ECHO_BYTES))
         };
+        let mut filled = Vec::with_capacity(headers.len());
+        for (name, text) in headers {
+            let value = fill(text)?.and_then(|text| HeaderValue::from_str(&text).ok());
+            match value {
+                Some(value) => filled.push((name.clone(), value)),
+                None => return Ok(None),
+            }
+        }
         let body = match body {
             Body::Empty => Vec::new(),
             Body::Text(text) => match fill(text)? {
@@ -172,7 +261,9 @@ impl Handshake {
         Ok(Some(Reply {
             status: *status,
             content_type: content_type.clone(),
+            headers: filled,
             body,
+            errand: None,
         }))
     }
 }

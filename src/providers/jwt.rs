@@ -262,7 +262,20 @@ impl Jwt {
         if value.is_empty() {
             return Err(Unverified::MissingSignature);
         }
-        let token = after_scheme(value, "bearer").unwrap_or(value);
+        self.check_token(after_scheme(value, "bearer").unwrap_or(value), request)
+    }
+
+    /// Whether a token that is in the body holds.
+    #[must_use]
+    pub fn holds(&self, token: &[u8], request: &Request<'_>) -> bool {
+        self.check_token(token, request).is_ok()
+    }
+
+    fn check_token(
+        &self,
+        token: &[u8],
+        request: &Request<'_>,
+    ) -> Result<Option<usize>, Unverified> {
         let (signer, claims) = self.open(token).ok_or(Unverified::InvalidSignature)?;
         let claims: Claims =
             serde_json::from_slice(&claims).map_err(|_| Unverified::Unauthorized)?;

@@ -3,6 +3,7 @@
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
+use super::cloudevents::{self, Mode};
 use super::request::{Ambiguous, Form, Scope};
 use super::text::{Choice, Text};
 use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
@@ -19,6 +20,8 @@ pub enum BodyKind {
     Lines,
     /// Bytes of any kind.
     Raw,
+    /// A CloudEvent in any mode.
+    CloudEvent,
 }
 
 /// The unit of an event's time.
@@ -40,6 +43,8 @@ pub type Hook = fn(Node<'_>) -> Result<Identity, Unidentified>;
 pub struct Mapping {
     /// What the body is read as.
     pub body: BodyKind,
+    /// Whether CloudEvents in JSON, and batches of them, are read as such beside it.
+    pub takes_cloud_events: bool,
     /// The form field that holds JSON.
     pub form_field: Option<String>,
     /// The array whose elements are events; the outermost value where the pointer is empty.
@@ -82,6 +87,8 @@ pub enum Content<'b> {
     Lines(&'b [u8]),
     /// A form, and the field that may hold JSON.
     Form(Form<'b>, Option<&'b str>),
+    /// A CloudEvent, and the JSON in the body.
+    CloudEvent(Mode, Option<&'b [u8]>),
     /// Bytes of any kind.
     Raw,
 }
@@ -102,11 +109,25 @@ impl<'b> Content<'b> {
     /// [`Ambiguous`] where that field occurs twice.
     pub fn json(&self) -> Result<Option<&[u8]>, Ambiguous> {
         Ok(match self {
-            Self::Json(text) => Some(text),
+            Self::Json(text) | Self::CloudEvent(_, Some(text)) => Some(text),
             Self::Form(form, Some(field)) => form.get(field)?.map(str::as_bytes),
-            Self::Form(_, None) | Self::Lines(_) | Self::Raw => None,
+            Self::Form(_, None) | Self::CloudEvent(_, None) | Self::Lines(_) | Self::Raw => None,
         })
     }
+
+    /// The mode of a CloudEvent.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        match self {
+            Self::CloudEvent(mode, _) => Some(*mode),
+            _ => None,
+        }
+    }
+}
+
+fn is_json(media_type: &str) -> bool {
+    let media_type = media_type.to_ascii_lowercase();
+    media_type.ends_with("/json") || media_type.ends_with("+json")
 }
 
 /// The JSON texts of a body that has one a line.
@@ -119,8 +140,12 @@ impl Mapping {
     /// Decodes a body as far as its content type says. Nothing of it is JSON yet.
     ///
     /// # Errors
-    /// A form that has more fields than any provider sends.
+    /// A form that has more fields than any provider sends, or a CloudEvent in a format that is not JSON.
     pub fn content<'b>(&'b self, media_type: &str, body: &'b [u8]) -> Result<Content<'b>, Refusal> {
+        if let Some(mode) = self.mode(media_type)? {
+            let has_json = mode != Mode::Binary || is_json(media_type) && !body.is_empty();
+            return Ok(Content::CloudEvent(mode, has_json.then_some(body)));
+        }
         let is_form = media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded");
         if is_form && (self.body == BodyKind::Form || self.form_field.is_some()) {
             let form = Form::parse(body)
@@ -130,14 +155,44 @@ impl Mapping {
         Ok(match self.body {
             BodyKind::Json | BodyKind::Form => Content::Json(body),
             BodyKind::Lines => Content::Lines(body),
-            BodyKind::Raw => Content::Raw,
+            BodyKind::Raw | BodyKind::CloudEvent => Content::Raw,
         })
+    }
+
+    /// The mode in which a request with this media type has a CloudEvent; none where it has none.
+    ///
+    /// # Errors
+    /// It is one whose format is not JSON.
+    pub fn mode(&self, media_type: &str) -> Result<Option<Mode>, Refusal> {
+        let is_any = self.body == BodyKind::CloudEvent;
+        if !is_any && !self.takes_cloud_events {
+            return Ok(None);
+        }
+        match Mode::of(media_type) {
+            Some(Mode::Binary) if !is_any => Ok(None),
+            Some(mode) => Ok(Some(mode)),
+            None => Err(Refusal::UnsupportedMediaType(
+                "of the event formats of CloudEvents only JSON is accepted".into(),
+            )),
+        }
     }
 
     /// Whether a request may hold several events.
     #[must_use]
     pub fn is_batch(&self) -> bool {
         self.split.is_some() || self.body == BodyKind::Lines
+    }
+
+    /// The events of a batch of CloudEvents, which may have none.
+    ///
+    /// # Errors
+    /// It is not an array.
+    pub fn cloud_events<'d>(document: &'d Document<'_>) -> Result<Vec<Node<'d>>, Refusal> {
+        let root = document.root();
+        if root.kind() != Kind::Array {
+            return Err(Refusal::invalid_event("", "must be an array of events"));
+        }
+        Ok(root.elements().collect())
     }
 
     /// The elements of a batch.
@@ -189,6 +244,12 @@ impl Mapping {
         if let (Some(hook), Some(node)) = (self.hook, scope.node) {
             return hook(node);
         }
+        match (scope.mode, scope.node) {
+            (None, _) => {}
+            (Some(Mode::Binary), _) => return cloudevents::binary(scope.request.headers),
+            (Some(_), Some(node)) => return cloudevents::structured(node),
+            (Some(_), None) => return Err(Refusal::invalid_event("", "must be an object").into()),
+        }
         let id = self.id.fill(scope).map_err(repeated)?;
         let Some((id, template)) = id else {
             return Err(Refusal::MissingEventId.into());
@@ -228,6 +289,7 @@ impl Mapping {
                 time,
                 subject,
                 key,
+                cloud_event: None,
             }),
             Err(refusal) => Err(unidentified(refusal, Some(event_type))),
         }

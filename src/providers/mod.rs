@@ -4,12 +4,14 @@
 //! describe is code, in `hooks/`.
 
 pub mod authentication;
+pub mod cloudevents;
 pub mod credentials;
 pub mod handshake;
 mod hooks;
 mod jwt;
 pub mod keys;
 pub mod mapping;
+pub mod outbound;
 pub mod preset;
 pub mod reading;
 pub mod request;
@@ -19,6 +21,8 @@ pub mod synq;
 pub mod text;
 
 pub use authentication::Authentication;
+#[cfg(test)]
+pub(crate) use hooks::sns::tests::Tester as SnsTester;
 pub use preset::{Preset, Sample, find};
 pub use request::{Request, Scope};
 pub use scheme::Unverified;

@@ -39,7 +39,7 @@ pub struct PresetFile {
     /// Keys of a source by scheme, where the provider has several.
     #[serde(default)]
     pub schemes: BTreeMap<String, Map<String, Value>>,
-    /// Keys that only this preset takes, and the keys of a source that they set.
+    /// Keys that only this preset takes: the keys of a source that each sets, or [`READ_BY_HOOK`].
     #[serde(default)]
     pub parameters: BTreeMap<String, Value>,
     /// The keys of a source.
@@ -59,6 +59,10 @@ pub struct About {
     pub retries: String,
     /// What kind of secret it has, where it is not a text that both sides know.
     pub secret: Option<String>,
+    /// How requests are verified, where a hook does it.
+    pub verified_by: Option<String>,
+    /// The keys of a source to start from, where it has no `secrets`.
+    pub example: Option<String>,
     /// How long it waits for an answer, where that is known.
     pub timeout: Option<String>,
     /// The largest body that it sends, where that is known.
@@ -112,6 +116,8 @@ impl Sample {
     }
 }
 
+/// A parameter whose value the preset's hook reads from the source's table.
+const READ_BY_HOOK: &str = "hook";
 /// In a parameter: what its values mean, where they are a closed list.
 const CHOICES: &str = "choices";
 /// In a scheme: the preset's keys that it does without. In a parameter: the value of a key that is removed.
@@ -204,7 +210,9 @@ impl PresetFile {
             overlay(&mut table, chosen);
         }
         for (name, meaning) in self.parameters {
-            if let Some(value) = user.remove(&name) {
+            if meaning != READ_BY_HOOK
+                && let Some(value) = user.remove(&name)
+            {
                 set_parameter(&mut table, &name, &meaning, &value)?;
             }
         }
@@ -214,15 +222,16 @@ impl PresetFile {
                 table.remove(replaced);
             }
         }
+        let gives_jwt = user.contains_key("jwt");
+        overlay(&mut table, user);
         let says_jwt = |auth: &Value| match auth {
             Value::Array(words) => words.iter().any(|word| word == "jwt"),
             word => word == "jwt",
         };
-        let user_auth = user.get("auth").or(user.get("verify"));
-        if user_auth.is_some_and(|auth| !says_jwt(auth)) {
+        // Otherwise the preset's is of no use.
+        if !gives_jwt && !table.get("auth").is_some_and(says_jwt) {
             table.remove("jwt");
         }
-        overlay(&mut table, user);
         Ok(table)
     }
 }
@@ -236,7 +245,7 @@ pub struct UnknownWord {
     pub known: Vec<String>,
 }
 
-/// Sets the keys that a parameter stands for. Their values may contain the user's as `$`, or depend on it.
+/// Sets the keys that a parameter stands for. Their values may be the user's, contain it as `$`, or depend on it.
 fn set_parameter(
     table: &mut Map<String, Value>,
     name: &str,
@@ -262,11 +271,16 @@ fn set_parameter(
             let child = table
                 .entry(key)
                 .or_insert_with(|| Value::Object(Map::new()));
-            child.as_object_mut()
+            match child {
+                // Of a list, its first table.
+                Value::Array(tables) => tables.first_mut()?.as_object_mut(),
+                table => table.as_object_mut(),
+            }
         });
         if let Some(parent) = parent {
             match template {
                 Value::String(text) if text == UNSET => parent.remove(key),
+                Value::String(text) if text == "$" => parent.insert(key.to_owned(), value.clone()),
                 template => parent.insert(key.to_owned(), substitute(template, &word)),
             };
         }
@@ -289,7 +303,7 @@ fn substitute(template: &Value, word: &str) -> Value {
 }
 
 /// Tables whose keys are overridden one by one; any other value is replaced.
-const MERGED: [&str; 1] = ["event"];
+const MERGED: [&str; 2] = ["event", "jwt"];
 
 fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
     for (key, value) in above {

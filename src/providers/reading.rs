@@ -1,8 +1,8 @@
 //! Reads `event`, `split` and `handshakes` of a source, for presets and for what users declare.
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::handshake::{Answer, Body, Condition, Handshake, JsonValue};
+use super::handshake::{Answer, Body, Condition, Handshake, JsonValue, Wanted};
 use super::hooks;
 use super::mapping::{BodyKind, Mapping, Split, TimeUnit};
 use super::text::{Alternative, Choice, Text};
@@ -68,6 +68,14 @@ fn mistake_in(text: &Text, key: &str) -> Option<String> {
         "would be the same for every event, so that the second one is taken for the first; write for example \"{/id}\", or \"{sha256:body}\" where the provider gives none".to_owned()
     })
 }
+/// The words for what a body is read as.
+const BODIES: [(&str, BodyKind); 5] = [
+    ("json", BodyKind::Json),
+    ("form", BodyKind::Form),
+    ("lines", BodyKind::Lines),
+    ("raw", BodyKind::Raw),
+    ("cloudevents", BodyKind::CloudEvent),
+];
 
 /// Reads `event` and `split`.
 pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
@@ -97,26 +105,31 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         }
         hook
     });
+    let body = event.word("body", &BODIES).unwrap_or(BodyKind::Json);
+    let is_cloud_event = body == BodyKind::CloudEvent;
+    for key in ["id", "type", "time", "subject", "key"] {
+        if is_cloud_event && event.has(key) {
+            event.problem_at(
+                key,
+                "has no effect: a CloudEvent says this itself; remove it",
+            );
+        }
+    }
     for (key, example) in [("id", "\"{/id}\""), ("type", "\"{/type}\"")] {
-        if hook.is_none() && !event.has(key) {
+        if hook.is_none() && !is_cloud_event && !event.has(key) {
             event.problem(format!(
                 "lacks `{key}`; write for example `{key} = {example}`"
             ));
         }
     }
-    let bodies = [
-        ("json", BodyKind::Json),
-        ("form", BodyKind::Form),
-        ("lines", BodyKind::Lines),
-        ("raw", BodyKind::Raw),
-    ];
     let units = [
         ("rfc3339", TimeUnit::Text),
         ("s", TimeUnit::Seconds),
         ("ms", TimeUnit::Milliseconds),
     ];
     let mapping = Mapping {
-        body: event.word("body", &bodies).unwrap_or(BodyKind::Json),
+        body,
+        takes_cloud_events: event.flag("cloudevents", false),
         form_field: event.text("form_field"),
         split,
         id: read_choice(&mut event, "id"),
@@ -165,7 +178,14 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
 /// Reads `[[handshakes]]`.
 pub fn read_handshakes(source: &mut Section<'_>) -> Vec<Handshake> {
     let tables = source.sections("handshakes");
-    tables.into_iter().filter_map(read_handshake).collect()
+    let read = tables.into_iter().filter_map(read_handshake);
+    // One that no host may begin is none.
+    read.filter(|handshake| {
+        let mut conditions = handshake.conditions.iter();
+        !conditions
+            .any(|condition| matches!(&condition.wanted, Wanted::Host(names) if names.is_empty()))
+    })
+    .collect()
 }
 
 fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
@@ -181,7 +201,19 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         section.finish_quietly();
         return None;
     };
-    let equals = section.text("equals");
+    let equals = section.text("equals").map(Wanted::Equal);
+    let hosts = section.texts("hosts");
+    for host in hosts.iter().flatten() {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        if host != "*" && (host.is_empty() || !host.bytes().all(is_plain)) {
+            let what = format!(
+                "\"{}\" is not a host name; write for example \"emitter.example.com\", or \"*\" for every one",
+                host.escape_debug()
+            );
+            section.problem_at("hosts", what);
+        }
+    }
+    let hosts = hosts.map(Wanted::Host);
     let mut conditions = Vec::new();
     for key in ["query", "header", "form", "pointer"] {
         let Some(name) = section.text(key) else {
@@ -193,15 +225,20 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
             format!("{{{key}:{name}}}")
         };
         match Text::parse(&text) {
-            Ok(text) => conditions.push(Condition { text, equals: None }),
+            Ok(text) => conditions.push(Condition {
+                text,
+                wanted: Wanted::Any,
+            }),
             Err(mistake) => section.problem_at(key, mistake),
         }
     }
-    match (equals, conditions.last_mut()) {
-        (Some(wanted), Some(last)) => last.equals = Some(wanted),
-        (Some(_), None) => {
-            section.problem_at("equals", "needs `query`, `header`, `form` or `pointer`")
-        }
+    if equals.is_some() && hosts.is_some() {
+        section.problem_at("hosts", "is there beside `equals`; leave one of the two");
+    }
+    let key = if hosts.is_some() { "hosts" } else { "equals" };
+    match (equals.or(hosts), conditions.last_mut()) {
+        (Some(wanted), Some(last)) => last.wanted = wanted,
+        (Some(_), None) => section.problem_at(key, "needs `query`, `header`, `form` or `pointer`"),
         (None, _) => {}
     }
     let absent = section.text("absent").and_then(|text| {
@@ -230,6 +267,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         }
         header
     });
+    let headers = section.section("headers").map(read_answer_headers);
     let text = read_text(&mut section, "answer");
     let body = match (section.section("json"), text) {
         (Some(json), _) => Body::Json(read_json_answer(json)),
@@ -252,11 +290,24 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
                 .and_then(|status| StatusCode::from_u16(status).ok())
                 .unwrap_or(StatusCode::OK),
             content_type: content_type.or(usual),
+            headers: headers.unwrap_or_default(),
             body,
         },
     };
     section.finish();
     Some(handshake)
+}
+
+fn read_answer_headers(mut section: Section<'_>) -> Vec<(HeaderName, Text)> {
+    let mut headers = Vec::new();
+    for (name, value) in section.take_text_map() {
+        match (HeaderName::from_bytes(name.as_bytes()), Text::parse(&value)) {
+            (Ok(header), Ok(text)) => headers.push((header, text)),
+            (Err(_), _) => section.problem_at(&name, "is not a valid header name"),
+            (_, Err(mistake)) => section.problem_at(&name, mistake),
+        }
+    }
+    headers
 }
 
 fn read_json_answer(mut section: Section<'_>) -> Vec<(String, JsonValue)> {

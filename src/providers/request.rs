@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
+use super::cloudevents::Mode;
 use crate::json::{Node, Pointer};
 
 /// A request that was received whole.
@@ -160,6 +161,8 @@ pub struct Scope<'a> {
     pub timestamp: Option<&'a [u8]>,
     /// The bytes of the event: the body, or the element's.
     pub payload: &'a [u8],
+    /// How the request has its event, where that is a CloudEvent.
+    pub mode: Option<Mode>,
 }
 
 impl<'a> Scope<'a> {
@@ -172,6 +175,7 @@ impl<'a> Scope<'a> {
             node: None,
             timestamp: None,
             payload: request.body,
+            mode: None,
         }
     }
 

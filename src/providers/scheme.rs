@@ -30,6 +30,8 @@ pub enum Unverified {
     InvalidSignature,
     /// The signed time is too far from the bridge's.
     StaleTimestamp,
+    /// The key that it names cannot be had now: nothing is known.
+    KeyUnavailable,
 }
 
 impl From<Ambiguous> for Unverified {
@@ -215,6 +217,25 @@ pub struct Tolerance {
     pub future: Duration,
 }
 
+impl Tolerance {
+    /// Whether a signed time is near enough.
+    ///
+    /// # Errors
+    /// It is not, or is not a time.
+    pub fn check(&self, unit: Unit, text: &[u8], now: SystemTime) -> Result<(), Unverified> {
+        let signed = unit.parse(text).ok_or(Unverified::StaleTimestamp)?;
+        let is_near = match now.duration_since(signed) {
+            Ok(age) => age <= self.past,
+            Err(ahead) => ahead.duration() <= self.future,
+        };
+        if is_near {
+            Ok(())
+        } else {
+            Err(Unverified::StaleTimestamp)
+        }
+    }
+}
+
 /// Where the signed time is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timestamp {
@@ -228,19 +249,8 @@ pub struct Timestamp {
 
 impl Timestamp {
     fn check(&self, text: &[u8], now: SystemTime) -> Result<(), Unverified> {
-        let Some(tolerance) = self.tolerance else {
-            return Ok(());
-        };
-        let signed = self.unit.parse(text).ok_or(Unverified::StaleTimestamp)?;
-        let is_near = match now.duration_since(signed) {
-            Ok(age) => age <= tolerance.past,
-            Err(ahead) => ahead.duration() <= tolerance.future,
-        };
-        if is_near {
-            Ok(())
-        } else {
-            Err(Unverified::StaleTimestamp)
-        }
+        self.tolerance
+            .map_or(Ok(()), |tolerance| tolerance.check(self.unit, text, now))
     }
 }
 

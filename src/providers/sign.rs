@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::authentication::Authentication;
-use super::credentials::Credential;
+use super::credentials::{Credential, Member};
 use super::keys::{Algorithm, Encoding, Key};
 use super::request::{Form, Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
-use crate::json::{Document, Pointer};
+use crate::json::{Document, Kind, Pointer};
 use crate::secret::Secret;
 
 /// The reason why a request cannot be signed.
@@ -48,6 +48,8 @@ pub struct Unsigned<'r> {
 /// Prefix of private keys in Standard Webhooks.
 const PRIVATE_KEY_PREFIX: &str = "whsk_";
 
+const NO_RSA_KEYS: SignError = SignError("this program does not make RSA keys");
+
 /// A generated secret.
 #[derive(Debug)]
 pub struct ExampleSecret {
@@ -75,6 +77,7 @@ pub fn example_secret(authentication: &Authentication) -> Result<ExampleSecret, 
                 _ => TEXT.to_owned(),
             }));
         }
+        Authentication::Hook(_) => return Err(NO_RSA_KEYS),
         Authentication::Signature(schemes) => schemes.first(),
     };
     let settings = &scheme
@@ -116,7 +119,7 @@ fn example_keys(algorithm: Algorithm) -> Result<ExampleSecret, SignError> {
                 configured: base64(&[&P256_PREFIX, point].concat()),
             })
         }
-        _ => Err(SignError("this program does not make RSA keys")),
+        _ => Err(NO_RSA_KEYS),
     }
 }
 
@@ -147,6 +150,7 @@ pub fn sign(
     unsigned: Unsigned<'_>,
 ) -> Result<Signed, SignError> {
     match authentication {
+        Authentication::Hook(verifier) => verifier.sign(secret, unsigned),
         Authentication::Signature(schemes) => {
             let is_private = secret.expose().starts_with(PRIVATE_KEY_PREFIX);
             let is_for =
@@ -192,6 +196,10 @@ fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<
             (http::header::AUTHORIZATION, format!("Bearer {token}"))
         }
         Credential::None => return Ok(signed),
+        Credential::Event(member) => {
+            signed.body = write_into_events(member, secret, unsigned.body)?;
+            return Ok(signed);
+        }
         Credential::Query(name) => {
             signed.url = with_parameter(unsigned.url, name, text)?;
             return Ok(signed);
@@ -199,6 +207,46 @@ fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<
     };
     signed.headers.insert(name, header_value(&value)?);
     Ok(signed)
+}
+
+/// The body with the secret in each event that does not have one.
+fn write_into_events(member: &Member, secret: &Secret, body: &[u8]) -> Result<Vec<u8>, SignError> {
+    let name = member.pointer.as_str().trim_start_matches('/');
+    if name.contains(['/', '~', '"', '\\']) {
+        return Err(SignError(
+            "the secret is deep in the events; write it there yourself",
+        ));
+    }
+    let no_events = SignError("the body has no events to write the secret into");
+    let document = Document::parse(body).map_err(|_| no_events)?;
+    let root = document.root();
+    let events = match member.split.as_deref() {
+        None => vec![root],
+        Some("") => root.elements().collect(),
+        Some(split) => {
+            let array = Pointer::parse(split).ok().and_then(|split| root.at(&split));
+            array.map_or(Vec::new(), |array| array.elements().collect())
+        }
+    };
+    let value = serde_json::Value::from(secret.expose());
+    let mut written = Vec::with_capacity(body.len());
+    let mut rest = body;
+    for event in events {
+        let raw = event.raw();
+        let start = raw.as_ptr().addr().checked_sub(rest.as_ptr().addr());
+        let split = start.and_then(|start| rest.split_at_checked(start + 1));
+        if let Some((before, after)) = split
+            && event.kind() == Kind::Object
+            && event.get(name).is_none()
+        {
+            let separator = if event.is_empty() { "" } else { "," };
+            written.extend_from_slice(before);
+            written.extend_from_slice(format!("\"{name}\":{value}{separator}").as_bytes());
+            rest = after;
+        }
+    }
+    written.extend_from_slice(rest);
+    Ok(written)
 }
 
 impl<'r> Unsigned<'r> {
@@ -432,7 +480,7 @@ fn sign_asymmetric(
     }
 }
 
-fn write_time(unit: Unit, at: SystemTime) -> Result<String, SignError> {
+pub(super) fn write_time(unit: Unit, at: SystemTime) -> Result<String, SignError> {
     let since_epoch = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(|_| SignError("the clock is before 1970"))?;

@@ -75,6 +75,14 @@ impl Text {
         Ok(Self { parts })
     }
 
+    /// A text without placeholders.
+    #[must_use]
+    pub fn plain(text: String) -> Self {
+        Self {
+            parts: vec![Part::Literal(text)],
+        }
+    }
+
     /// The text with every placeholder filled in; None where one of them is absent or empty.
     ///
     /// # Errors

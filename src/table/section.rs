@@ -137,6 +137,8 @@ pub struct Section<'r> {
     path: String,
     values: Map<String, Value>,
     asked: Vec<Cow<'static, str>>,
+    /// The keys that a source's preset has besides those of every source.
+    own_keys: Vec<String>,
 }
 
 impl<'r> Section<'r> {
@@ -146,7 +148,13 @@ impl<'r> Section<'r> {
             path,
             values,
             asked: Vec::new(),
+            own_keys: Vec::new(),
         }
+    }
+
+    /// Names the keys that a message about an unknown one lists.
+    pub fn set_own_keys(&mut self, keys: Vec<String>) {
+        self.own_keys = keys;
     }
 
     /// Reports a problem with the table itself.
@@ -189,6 +197,12 @@ impl<'r> Section<'r> {
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
+    }
+
+    /// The key's text as it is written, which is still to be read.
+    #[must_use]
+    pub fn peek(&self, key: &str) -> Option<&str> {
+        self.values.get(key)?.as_str()
     }
 
     /// Whether the key's value is a list.
@@ -576,10 +590,14 @@ impl<'r> Section<'r> {
 
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
+        let own_keys = match self.own_keys.as_slice() {
+            [] => String::new(),
+            keys => format!("; keys of this preset: {}", keys.join(", ")),
+        };
         for key in self.values.keys() {
             let suggestion = did_you_mean(key, self.asked.iter().map(AsRef::as_ref));
             let what = format!(
-                "unknown key `{}` in {}{suggestion}",
+                "unknown key `{}` in {}{suggestion}{own_keys}",
                 key.escape_debug(),
                 self.title()
             );

@@ -58,6 +58,12 @@ mod presets;
 // Signatures inside of bodies, over forms, and tokens.
 mod signed_bodies;
 
+// CloudEvents, and what Azure and Microsoft Graph send: several events in one request.
+mod cloud_events;
+
+// Amazon SNS: signatures in the body, certificates, subscriptions.
+mod aws_sns;
+
 // Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
 mod transport;
 

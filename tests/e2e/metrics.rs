@@ -138,6 +138,10 @@ fn every_series_of_the_contract_is_there() {
         ("hookbridge_client_disconnects_total", vec![]),
         ("hookbridge_connections_rejected_total", vec![]),
         ("hookbridge_panics_total", vec![]),
+        (
+            "hookbridge_outbound_requests_total",
+            vec![("outcome", "ok")],
+        ),
         ("hookbridge_log_lines_dropped_total", vec![]),
         (
             "hookbridge_build_info",

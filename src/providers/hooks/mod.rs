@@ -1,5 +1,8 @@
 //! What no data can describe. Everything else about these providers is in their presets.
 
+pub(crate) mod sns;
+
+use super::authentication::ReadVerifier;
 use super::mapping::Hook;
 use super::preset::Sample;
 use super::synq;
@@ -7,6 +10,11 @@ use super::synq;
 /// The hook of this name, which takes the place of a mapping's templates.
 pub(super) fn find(name: &str) -> Option<Hook> {
     (name == "synq").then_some(synq::identify as Hook)
+}
+
+/// Reads the verifier of this name, which takes the place of a signature scheme, and the keys that only its preset has.
+pub(super) fn verifier(name: &str) -> Option<ReadVerifier> {
+    (name == "aws-sns").then_some(sns::read as ReadVerifier)
 }
 
 /// The JSON Schema of a preset's events.

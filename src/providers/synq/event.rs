@@ -106,6 +106,7 @@ pub fn identify(root: Node<'_>) -> Result<Identity, Unidentified> {
             time,
             subject,
             key: None,
+            cloud_event: None,
         }),
         Err(refusal) => Err(Unidentified {
             refusal,
