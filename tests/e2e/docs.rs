@@ -14,10 +14,20 @@ use crate::support::secrets::{TEXT as SECRET, variables};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Folders that a documented configuration names. Here they stand for one that has the files.
-const FOLDERS: [&str; 2] = ["/etc/hookbridge/", "/run/secrets/"];
+const FOLDERS: [&str; 3] = [
+    "/etc/hookbridge/",
+    "/run/secrets/hookbridge/",
+    "/run/secrets/",
+];
 
 /// Where the documentation is.
-const FOLDERS_OF_PAGES: [&str; 4] = ["", "docs", "docs/providers", "deploy"];
+const FOLDERS_OF_PAGES: [&str; 5] = [
+    "",
+    "docs",
+    "docs/providers",
+    "deploy",
+    "deploy/helm/hookbridge",
+];
 
 /// A Markdown file, and its path below the root.
 struct Page {

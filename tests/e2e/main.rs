@@ -157,3 +157,6 @@ mod tail;
 
 // The documentation: its configurations, commands and links.
 mod docs;
+
+// What is deployed beside the program: dashboard, rules, manifests.
+mod dashboards;

@@ -309,10 +309,19 @@ pub(crate) fn cached(name: &str) -> Option<PathBuf> {
 
 /// Where promtool is: among what tests/run installs, else in the PATH.
 pub(crate) fn promtool() -> Option<PathBuf> {
-    let promtool = cached("promtool").unwrap_or_else(|| "promtool".into());
-    match Command::new(&promtool).arg("--version").output() {
-        Ok(_) => Some(promtool),
-        Err(_) => missing("promtool"),
+    installed("promtool")
+}
+
+/// The same for Prometheus.
+pub(crate) fn prometheus() -> Option<PathBuf> {
+    installed("prometheus")
+}
+
+fn installed(name: &str) -> Option<PathBuf> {
+    let program = cached(name).unwrap_or_else(|| name.into());
+    match Command::new(&program).arg("--version").output() {
+        Ok(_) => Some(program),
+        Err(_) => missing(name),
     }
 }
 
