@@ -1,11 +1,11 @@
-//! The words that every step of an event's path uses.
+//! The vocabulary of an event's path.
 
 mod identity;
 mod refusal;
 mod request_id;
 mod status;
 
-pub use identity::{DedupBy, EventId, Identity, Origin, Unidentified};
+pub use identity::{DedupBy, EventId, IdOrigin, Identity, Unidentified};
 pub use refusal::{Code, Refusal, Violation};
 pub use request_id::RequestId;
 pub use status::Status;

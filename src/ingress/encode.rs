@@ -15,7 +15,7 @@ use crate::brokers::{
     id_part,
 };
 use crate::config::{Destination, Forwarding, Part, Source, Template};
-use crate::event::{DedupBy, EventId, Identity, Origin, Refusal};
+use crate::event::{DedupBy, EventId, IdOrigin, Identity, Refusal};
 use crate::flow::duplicates::Fingerprint;
 use crate::json::Node;
 
@@ -190,7 +190,7 @@ pub(super) fn default_key(event: &Event) -> &str {
 /// What is known of an event.
 pub(super) struct Known<'e> {
     pub(super) id: &'e EventId,
-    pub(super) id_origin: Origin,
+    pub(super) id_origin: IdOrigin,
     pub(super) event_type: Option<&'e str>,
     pub(super) time: Option<&'e str>,
     pub(super) subject: Option<&'e str>,
@@ -235,7 +235,7 @@ pub(super) fn event_headers(verified: &Verified, known: &Known<'_>) -> Headers {
     if let Some(content_type) = request.headers().get(CONTENT_TYPE_HEADER) {
         push_content_type(&mut headers, content_type.as_bytes());
     }
-    if known.id_origin == Origin::Generated {
+    if known.id_origin == IdOrigin::Generated {
         headers.push(EVENT_ID_ORIGIN, "generated");
     }
     if forwarded_bytes(verified) <= MAX_FORWARDED_BYTES {

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
+use crate::event::{EventId, IdOrigin, Identity, Refusal, Unidentified};
 use crate::json::{Document, Fault, Node};
 use crate::printable::printable;
 use crate::providers::Scope;
@@ -13,7 +13,7 @@ use crate::providers::mapping::{Content, Mapping};
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) id: EventId,
-    pub(super) id_origin: Origin,
+    pub(super) id_origin: IdOrigin,
     pub(super) event_type: String,
     pub(super) time: Option<String>,
     pub(super) subject: Option<String>,
