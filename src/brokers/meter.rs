@@ -1,4 +1,4 @@
-//! What a broker's client counts. `metrics` registers it.
+//! The metrics that a broker's client updates. `metrics` registers them.
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -20,14 +20,14 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Counts a publish that did not end with an acknowledgement.
+    /// Counts a publish without an acknowledgement.
     pub fn count_error(&self, reason: Reason) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
     }
 
-    /// Counts a client that was replaced.
+    /// Counts a replaced client.
     pub fn count_restart(&self, reason: Restart) {
         if let Some((_, counter)) = self.restarts.iter().find(|(known, _)| *known == reason) {
             counter.inc();
