@@ -597,3 +597,170 @@ pub(crate) fn unix_seconds() -> f64 {
         .unwrap_or_default()
         .as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(sources: &[&str]) -> Config {
+        let broker = "[brokers.main]\nkind = \"nats\"\nservers = [\"nats://127.0.0.1:1\"]\n";
+        let route = "[[routes]]\ntypes = [\"ping\", \"issue_*\"]\ntopic = \"all.{type}\"\n";
+        let source = |name: &&str| {
+            format!(
+                "[sources.{name}]\nprovider = \"synq\"\nsecrets = [\"{name}-of-sixteen-bytes\"]\n\
+                 on_invalid = {{ dead_letter = {{ topic = \"dead\" }} }}\n"
+            )
+        };
+        let sources: String = sources.iter().map(source).collect();
+        Config::from_text(&(broker.to_owned() + &sources + route))
+    }
+
+    /// The lines that have all of these texts, without their values, and the sum of their values.
+    fn series(metrics: &Metrics, texts: &[&str]) -> (Vec<String>, f64) {
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let found = lines.filter(|line| texts.iter().all(|text| line.contains(text)));
+        let pairs = found.filter_map(|line| line.rsplit_once(' '));
+        let (names, values): (Vec<_>, Vec<_>) = pairs
+            .map(|(name, value)| (name.to_owned(), value.parse::<f64>().unwrap()))
+            .unzip();
+        (names, values.into_iter().sum())
+    }
+
+    fn names(metrics: &Metrics, texts: &[&str]) -> Vec<String> {
+        series(metrics, texts).0
+    }
+
+    /// Checks the value of the only series with these texts.
+    #[track_caller]
+    fn expect(metrics: &Metrics, texts: &[&str], expected: f64) {
+        let (names, value) = series(metrics, texts);
+        assert_eq!(names.len(), 1, "{texts:?}: {names:?}");
+        assert!(
+            (value - expected).abs() < f64::EPSILON,
+            "{names:?}: {value}"
+        );
+    }
+
+    #[test]
+    fn every_outcome_has_a_series_before_its_first_request_and_no_other_gets_one() {
+        let metrics = Metrics::new().unwrap();
+        let handles = metrics.handles(&config(&["a"])).unwrap();
+        let outcomes = Status::VARIANTS.iter().map(|status| status.as_str());
+        let codes = Code::VARIANTS.iter().map(|code| code.into_str());
+        for outcome in outcomes.chain(codes) {
+            let outcome = format!("outcome=\"{outcome}\"");
+            let texts = ["hookbridge_requests_total", "source=\"a\"", &outcome];
+            expect(&metrics, &texts, 0.0);
+        }
+        let before = names(&metrics, &[]);
+        handles.sources[0].requests.count("invented");
+        metrics.unmatched.count("invented");
+        assert_eq!(names(&metrics, &[]), before);
+    }
+
+    #[test]
+    fn an_event_is_counted_by_type_and_topic_where_they_are_known_and_as_other_where_not() {
+        let metrics = Metrics::new().unwrap();
+        let config = config(&["a"]);
+        let handles = metrics.handles(&config).unwrap();
+        let broker = config.broker_ids().next().unwrap();
+        let source = &handles.sources[0];
+        source.routes[0].count(broker, "ping", "all.ping");
+        for invented in ["invented", "invented_too"] {
+            let topic = format!("all.{invented}");
+            source.routes[0].count(broker, invented, &topic);
+        }
+        source.dead_letters.count(broker, "invented", "dead");
+        for (kind, topic, expected) in [
+            ("ping", "all.ping", 1.0),
+            ("issue_created", "all.issue_created", 0.0),
+            ("other", "other", 2.0),
+            ("other", "dead", 1.0),
+        ] {
+            let (kind, topic) = (format!("type=\"{kind}\""), format!("topic=\"{topic}\""));
+            expect(&metrics, &["events_total", &kind, &topic], expected);
+        }
+        assert!(names(&metrics, &["invented"]).is_empty());
+        let incidents = names(&metrics, &["events_total", "incident"]);
+        assert_eq!(
+            incidents,
+            names(&metrics, &["events_total", "incident", "\"dead\""]),
+            "the route takes none"
+        );
+    }
+
+    #[test]
+    fn what_a_reload_keeps_goes_on_counting_and_what_it_drops_disappears() {
+        let metrics = Metrics::new().unwrap();
+        let first = metrics.handles(&config(&["gone", "kept"])).unwrap();
+        for source in &first.sources {
+            source.requests.count("published");
+            source.secrets[0].set(7.0);
+        }
+        first.brokers[0].count_error(Reason::TimedOut);
+        let second = metrics.handles(&config(&["kept", "new"])).unwrap();
+        metrics.forget(&first, &second);
+        assert!(names(&metrics, &["source=\"gone\""]).is_empty());
+        second.sources[0].requests.count("published");
+        for (texts, expected) in [
+            (&["requests_total", "\"kept\"", "\"published\""][..], 2.0),
+            (&["requests_total", "\"new\"", "\"published\""], 0.0),
+            (&["secret_last_used", "\"kept\""], 7.0),
+            (&["publish_errors_total", "\"timed_out\""], 1.0),
+        ] {
+            expect(&metrics, texts, expected);
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_is_given_up_leaves_the_running_one_as_it_was() {
+        let metrics = Metrics::new().unwrap();
+        let running = metrics.handles(&config(&["a"])).unwrap();
+        running.sources[0].requests.count("published");
+        let before = series(&metrics, &["=\""]);
+        let given_up = metrics.handles(&config(&["a", "b"])).unwrap();
+        assert!(!names(&metrics, &["source=\"b\""]).is_empty());
+        metrics.forget(&given_up, &running);
+        assert_eq!(series(&metrics, &["=\""]), before);
+    }
+
+    #[test]
+    fn findings_about_destinations_are_kept_until_they_are_forgotten() {
+        let metrics = Metrics::new().unwrap();
+        let name = "hookbridge_destination_durable";
+        metrics.set_durable("main", "a", "replicas", true);
+        metrics.set_durable("main", "a", "no_ack", false);
+        metrics.set_durable("main", "a", "replicas", false);
+        expect(&metrics, &[name, "replicas"], 0.0);
+        metrics.forget_durable_check("main", "a", "replicas");
+        metrics.forget_durable_check("main", "unknown", "replicas");
+        assert_eq!(names(&metrics, &[name]).len(), 1);
+        metrics.forget_durable();
+        assert!(names(&metrics, &[name]).is_empty());
+    }
+
+    #[test]
+    fn a_failed_reload_keeps_the_time_of_the_last_good_one() {
+        let metrics = Metrics::new().unwrap();
+        let time = ["hookbridge_config_last_reload_success_timestamp_seconds"];
+        metrics.note_reload(true);
+        let (_, at) = series(&metrics, &time);
+        assert!(at > 1.7e9);
+        metrics.note_reload(false);
+        expect(&metrics, &["hookbridge_config_last_reload_successful"], 0.0);
+        expect(&metrics, &time, at);
+    }
+
+    #[test]
+    fn a_tally_adds_what_has_come_since_the_last_scrape() {
+        static TOTAL: AtomicU64 = AtomicU64::new(3);
+        let counter = IntCounter::new("tally", "For a test").unwrap();
+        let tally = Tally::of(|| TOTAL.load(Ordering::Relaxed), counter.clone());
+        for (more, expected) in [(0, 3), (0, 3), (4, 7), (0, 7)] {
+            TOTAL.fetch_add(more, Ordering::Relaxed);
+            tally.update();
+            assert_eq!(counter.get(), expected);
+        }
+    }
+}

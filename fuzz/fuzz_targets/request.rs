@@ -2,37 +2,26 @@
 //! the first line is `signed`, the request is. Whatever is to be published must be what an independent reading says.
 #![no_main]
 
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::LazyLock;
 
-use bytes::Bytes;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookbridge::brokers::{Kind, Message};
-use hookbridge::config::{Config, ConfigFile, Origin};
-use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
-use hookbridge::providers::sign::{Unsigned, sign};
-use hookbridge::secret::Secret;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use hookbridge::config::Config;
+use hookbridge::ingress::{Decided, Verdict, decide};
+use hookbridge_fuzz::{assert_signed, config, first_line, signed, verified};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sha2::Sha256;
-
-const SECRET: &str = "whs_fuzz";
-const NOW: Duration = Duration::from_secs(1_795_000_000);
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let text = r#"
-[brokers.main]
-kind = "kafka"
-bootstrap_servers = "localhost:9092"
-[brokers.edge]
-kind = "nats"
-servers = ["nats://localhost:4222"]
-[sources.synq]
-secrets = ["whs_fuzz"]
+    let source = r#"
 forward_headers = ["x-forwarded"]
 on_invalid = { dead_letter = { broker = "edge", topic = "dead" } }
 on_unrouted = "ignore"
+"#;
+    let rest = r#"
+[brokers.edge]
+kind = "nats"
+servers = ["nats://localhost:4222"]
 [[routes]]
 types = ["issue_*", "ping"]
 broker = "main"
@@ -40,33 +29,8 @@ topic = "synq.{type}"
 fallback = "edge"
 copy_to = [{ broker = "edge", topic = "all" }]
 "#;
-    let (name, text) = ("fuzz.toml".to_owned(), text.to_owned());
-    let files = vec![ConfigFile::Text { name, text }];
-    let environment = Vec::new();
-    let config = Origin { files, environment }.load();
-    config.unwrap_or_else(|problems| panic!("{problems}"))
+    config(source, rest)
 });
-
-fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
-    let said: Vec<String> = headers
-        .get_all("x-coalesce-signature")
-        .iter()
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase())
-        .collect();
-    headers
-        .get_all("x-coalesce-timestamp")
-        .iter()
-        .any(|timestamp| {
-            let mut mac =
-                Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("it takes any key");
-            for part in [timestamp.as_bytes(), b".", body] {
-                mac.update(part);
-            }
-            let digest = mac.finalize().into_bytes();
-            let wanted: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            said.iter().any(|signature| signature.contains(&wanted))
-        })
-}
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
     let mut headers = message.headers_on(Kind::Kafka);
@@ -88,9 +52,9 @@ fuzz_target!(|input: &[u8]| {
     let mut headers = HeaderMap::new();
     let mut must_sign = false;
     let mut body = input;
-    while let Some(end) = body.iter().position(|byte| *byte == b'\n') {
-        let line = &body[..end];
-        body = &body[end + 1..];
+    while body.contains(&b'\n') {
+        let (line, rest) = first_line(body);
+        body = rest;
         if line.is_empty() {
             break;
         }
@@ -104,28 +68,13 @@ fuzz_target!(|input: &[u8]| {
             headers.append(name, value);
         }
     }
-    let now = UNIX_EPOCH + NOW;
     if must_sign {
-        let secret = Secret::new(SECRET.to_owned()).expect("it is not empty");
-        let unsigned = Unsigned {
-            method: &Method::POST,
-            url: &Uri::from_static("http://localhost/hooks/synq"),
-            headers: &HeaderMap::new(),
-            body,
-            at: now,
-        };
-        let authentication = &CONFIG.sources[0].authentication;
-        headers.extend(sign(authentication, &secret, unsigned).expect("it can be signed"));
+        headers.extend(signed(&CONFIG.sources[0].authentication, body));
     }
-    let source = Arc::clone(&CONFIG.sources[0]);
-    let received = Received::from_parts(source, headers.clone(), Bytes::copy_from_slice(body), now);
-    let Ok(verified) = verify(received) else {
+    let Some(verified) = verified(&CONFIG, headers.clone(), body) else {
         return;
     };
-    assert!(
-        is_signed(&headers, body),
-        "accepted though nobody signed it: {headers:?}"
-    );
+    assert_signed(&headers, body);
     let Decided::Event(decision) = decide(&verified) else {
         panic!("SYNQ has neither batches nor handshakes");
     };

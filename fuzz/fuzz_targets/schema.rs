@@ -3,17 +3,14 @@
 #![no_main]
 
 use hookbridge::json::{Document, Schema};
+use hookbridge_fuzz::first_line;
 use libfuzzer_sys::fuzz_target;
 
 /// Schemas are the operator's own, and large ones only slow the search down.
 const MAX_SCHEMA: usize = 2048;
 
 fuzz_target!(|input: &[u8]| {
-    let end = input
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .unwrap_or(input.len());
-    let (schema, body) = input.split_at(end);
+    let (schema, body) = first_line(input);
     let Some(schema) = std::str::from_utf8(schema)
         .ok()
         .filter(|schema| schema.len() <= MAX_SCHEMA)
@@ -23,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(schema) = Schema::read(schema) else {
         return;
     };
-    let Ok(document) = Document::parse(body.get(1..).unwrap_or_default()) else {
+    let Ok(document) = Document::parse(body) else {
         return;
     };
     let verdict = schema.validate(document.root());

@@ -2,37 +2,19 @@
 //! that knows nothing of ours.
 #![no_main]
 
-use std::sync::LazyLock;
-use std::time::{Duration, UNIX_EPOCH};
-
-use bytes::Bytes;
-use hookbridge::config::{Config, ConfigFile, Origin, Template};
-use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
-use hookbridge::providers::sign::{Unsigned, sign};
-use hookbridge::secret::Secret;
+use hookbridge::config::{Config, Template};
+use hookbridge::ingress::{Decided, Verdict, decide};
+use hookbridge_fuzz::{first_line, load, signed, verified};
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method, Uri};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-
-const NOW: Duration = Duration::from_secs(1_795_000_000);
-
-static SECRET: LazyLock<Secret> =
-    LazyLock::new(|| Secret::new("whs_fuzz".to_owned()).expect("it is not empty"));
 
 fn config(template: &str) -> Option<Config> {
     // A text in JSON is one in TOML, but for this character.
     let key = serde_json::to_string(template)
         .ok()
         .filter(|text| !text.contains('\x7f'))?;
-    let text = format!(
-        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
-         [sources.synq]\nsecrets = [\"whs_fuzz\"]\n[[routes]]\ntopic = \"synq\"\nkey = {key}\n"
-    );
-    let name = "fuzz.toml".to_owned();
-    let files = vec![ConfigFile::Text { name, text }];
-    let environment = Vec::new();
-    Origin { files, environment }.load().ok()
+    load("", &format!("[[routes]]\ntopic = \"synq\"\nkey = {key}\n")).ok()
 }
 
 /// A part of a template: text, or the name between braces.
@@ -91,15 +73,10 @@ fn expected(parts: &[Part<'_>], event_type: &str, body: &Value) -> Option<Option
 }
 
 fuzz_target!(|input: &[u8]| {
-    let end = input
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .unwrap_or(input.len());
-    let (template, body) = input.split_at(end);
+    let (template, body) = first_line(input);
     let Ok(template) = std::str::from_utf8(template) else {
         return;
     };
-    let body = body.get(1..).unwrap_or_default();
     let parts = read(template);
     assert_eq!(
         Template::parse(template).is_ok(),
@@ -113,23 +90,9 @@ fuzz_target!(|input: &[u8]| {
     let Some(config) = config(template) else {
         return;
     };
-    let unsigned = Unsigned {
-        method: &Method::POST,
-        url: &Uri::from_static("http://localhost/hooks/synq"),
-        headers: &HeaderMap::new(),
-        body,
-        at: UNIX_EPOCH + NOW,
-    };
-    let signed = sign(&config.sources[0].authentication, &SECRET, unsigned);
-    let mut headers: HeaderMap = signed.expect("it can be signed");
+    let mut headers = signed(&config.sources[0].authentication, body);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let received = Received::from_parts(
-        config.sources[0].clone(),
-        headers,
-        Bytes::copy_from_slice(body),
-        UNIX_EPOCH + NOW,
-    );
-    let verified = verify(received).expect("it is signed");
+    let verified = verified(&config, headers, body).expect("it is signed");
     let Decided::Event(decision) = decide(&verified) else {
         panic!("SYNQ has neither batches nor handshakes");
     };

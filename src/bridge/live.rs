@@ -240,3 +240,145 @@ async fn drain_retired(clients: Vec<(String, Arc<Broker>)>) {
         tracing::info!(broker = name, unconfirmed, "the former client has ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Brokers that nobody has started, and a route to the last of them.
+    fn config(brokers: &[(&str, u16)], keys: &str) -> Config {
+        let table = |(name, port): &(&str, u16)| {
+            format!(
+                "[brokers.{name}]\nkind = \"nats\"\nservers = [\"nats://127.0.0.1:{port}\"]\n{keys}\n"
+            )
+        };
+        let tables: String = brokers.iter().map(table).collect();
+        let (last, _) = brokers.last().expect("a broker");
+        let rest = format!(
+            "[sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n\
+             [[routes]]\ntopic = \"x\"\nbroker = \"{last}\"\n"
+        );
+        Config::from_text(&(tables + &rest))
+    }
+
+    async fn start() -> Arc<Live> {
+        Live::start(config(&[("main", 1)], "")).await.unwrap()
+    }
+
+    /// Another client for the same broker, which is still out of reach.
+    async fn replace_client(live: &Live) -> Change {
+        live.replace(config(&[("main", 2)], "")).await.unwrap()
+    }
+
+    fn client(bridge: &Bridge) -> Arc<Broker> {
+        let (_, client) = bridge.clients().next().expect("a client");
+        Arc::clone(&client.broker)
+    }
+
+    fn metrics(live: &Live) -> String {
+        let text = live.current().process().metrics().encode().unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_broker_that_is_out_of_reach_is_waited_for_and_then_nothing_changes() {
+        let live = start().await;
+        let before = live.current();
+        let started = Instant::now();
+        let both = config(&[("main", 1), ("second", 2)], "");
+        let refused = live.replace(both).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("broker second was not reached"),
+            "{refused}"
+        );
+        assert!(started.elapsed() >= ARRIVAL, "{:?}", started.elapsed());
+        assert!(Arc::ptr_eq(&before, &live.current()));
+        assert!(!metrics(&live).contains("broker=\"second\""));
+        // The client that was started for nothing ends, too.
+        live.retiring.close();
+        live.retiring.wait().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_was_out_of_reach_before_may_stay_so() {
+        let live = start().await;
+        let change = replace_client(&live).await;
+        let main = vec!["main".to_owned()];
+        let expected = Change {
+            started: main.clone(),
+            ended: main,
+        };
+        assert_eq!(change, expected);
+        let restarts =
+            "hookbridge_broker_client_restarts_total{broker=\"main\",reason=\"reload\"} 1";
+        assert!(metrics(&live).contains(restarts), "{}", metrics(&live));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_settings_are_the_same_is_kept_and_the_change_is_told() {
+        let live = start().await;
+        let before = client(&live.current());
+        let told = tokio::spawn({
+            let live = Arc::clone(&live);
+            async move { live.changed().await }
+        });
+        let mut same = config(&[("main", 1)], "");
+        same.http.idle_timeout *= 2;
+        let longer = same.http.idle_timeout;
+        assert_eq!(live.replace(same).await.unwrap(), Change::default());
+        assert!(Arc::ptr_eq(&before, &client(&live.current())));
+        assert_eq!(live.current().config().http.idle_timeout, longer);
+        told.await.unwrap();
+        assert!(live.retiring.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_ends_when_its_last_request_has_let_go_of_it() {
+        let live = start().await;
+        let request = live.current();
+        replace_client(&live).await;
+        live.retiring.close();
+        tokio::time::sleep_until(Instant::now() + Duration::from_secs(1)).await;
+        assert_eq!(live.retiring.len(), 1, "a request still has it");
+        drop(request);
+        let ended = tokio::time::timeout(Duration::from_secs(1), live.retiring.wait());
+        ended.await.expect("it has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_ends_keeps_a_client_no_longer_than_a_request_may_take() {
+        let live = start().await;
+        let request = live.current();
+        replace_client(&live).await;
+        live.retiring.close();
+        let most = request.config().longest_request() + RETIRED_CLIENT_TIMEOUT;
+        let ended = tokio::time::timeout(most, live.retiring.wait());
+        ended.await.expect("it has ended");
+        drop(request);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_everything_is_given_up_former_clients_end_as_well() {
+        let live = start().await;
+        let _request = live.current();
+        replace_client(&live).await;
+        live.give_up();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        assert_eq!(live.drain(deadline).await, 0);
+        assert!(live.retiring.is_empty());
+        assert!(Instant::now() < deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_must_be_durable_and_is_out_of_reach_stops_neither_start_nor_change() {
+        let strict = |port| config(&[("main", port)], "require_durable = true");
+        let started = Instant::now();
+        let live = Live::start(strict(1)).await.unwrap();
+        let took = started.elapsed();
+        assert!(
+            took <= DURABILITY_CHECK_TIMEOUT + Duration::from_secs(1),
+            "{took:?}"
+        );
+        live.replace(strict(2)).await.unwrap();
+    }
+}

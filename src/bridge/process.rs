@@ -1,6 +1,7 @@
 //! State that outlives a configuration: a reload replaces the [`Bridge`](crate::bridge::Bridge) and keeps this.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,34 @@ pub struct Process {
     is_closing: AtomicBool,
     /// Cancelled when requests stop waiting for brokers.
     given_up: CancellationToken,
+    clock: Clock,
+}
+
+/// The machine's clock. A unit test can set another time, so that signed ones are checked against that.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    #[cfg(test)]
+    set: std::sync::Mutex<Option<SystemTime>>,
+}
+
+impl Clock {
+    /// The time.
+    pub(crate) fn now(&self) -> SystemTime {
+        #[cfg(test)]
+        if let Ok(set) = self.set.lock()
+            && let Some(set) = *set
+        {
+            return set;
+        }
+        SystemTime::now()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, now: SystemTime) {
+        if let Ok(mut set) = self.set.lock() {
+            *set = Some(now);
+        }
+    }
 }
 
 /// Limits how often the same thing is logged.
@@ -46,12 +75,17 @@ impl Process {
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
+            clock: Clock::default(),
         })
     }
 
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -20,6 +20,38 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// For tests that scrape nothing.
+    #[cfg(test)]
+    pub(crate) fn unregistered() -> Self {
+        use prometheus::HistogramOpts;
+        use strum::VariantArray as _;
+
+        let counter = || IntCounter::new("counter", "For a test").unwrap();
+        let gauge = || IntGauge::new("gauge", "For a test").unwrap();
+        let histogram = HistogramOpts::new("histogram", "For a test");
+        Self {
+            up: gauge(),
+            queue_messages: gauge(),
+            late_acks: counter(),
+            publish_duration: Histogram::with_opts(histogram).unwrap(),
+            errors: Reason::VARIANTS
+                .iter()
+                .map(|reason| (*reason, counter()))
+                .collect(),
+            restarts: Restart::VARIANTS
+                .iter()
+                .map(|reason| (*reason, counter()))
+                .collect(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn restarts_for(&self, reason: Restart) -> u64 {
+        let mut restarts = self.restarts.iter();
+        let found = restarts.find(|(known, _)| *known == reason);
+        found.map_or(0, |(_, counter)| counter.get())
+    }
+
     /// Counts a publish without an acknowledgement.
     pub fn count_error(&self, reason: Reason) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {

@@ -3,16 +3,28 @@
 //! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients' types stay inside these
 //! folders.
 
+#![cfg_attr(
+    not(all(feature = "kafka", feature = "nats")),
+    allow(
+        unused_variables,
+        reason = "some parameters are for one kind of broker"
+    )
+)]
+
+mod backoff;
 mod delivered;
 mod durability;
 mod error;
 mod health;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod kind;
 mod message;
 mod meter;
+#[cfg(feature = "kafka")]
 mod mock;
 mod names;
+#[cfg(feature = "nats")]
 mod nats;
 mod outcome;
 mod waiters;
@@ -34,18 +46,32 @@ pub use message::{
     MAX_MEDIA_TYPE_BYTES, MAX_POINTER_BYTES, Message, id_part,
 };
 pub use meter::Meter;
+#[cfg(feature = "kafka")]
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
 
+#[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
 use crate::table::Section;
+
+#[cfg(not(any(feature = "kafka", feature = "nats")))]
+compile_error!("a bridge needs a broker: enable the feature `kafka`, `nats` or both");
+
+#[cfg(not(all(feature = "kafka", feature = "nats")))]
+const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
+    "is not in this build, which was compiled for Kafka alone; use a build with the feature `nats`"
+} else {
+    "is not in this build, which was compiled for NATS alone; use a build with the feature `kafka`"
+};
 
 /// A broker's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settings {
     /// `kind = "kafka"`.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Settings),
     /// `kind = "nats"`.
+    #[cfg(feature = "nats")]
     Nats(nats::Settings),
 }
 
@@ -61,15 +87,25 @@ impl Settings {
             section.finish_quietly();
         }
         match kind? {
+            #[cfg(feature = "kafka")]
             Kind::Kafka => kafka::Settings::read(section).map(Self::Kafka),
+            #[cfg(feature = "nats")]
             Kind::Nats => nats::Settings::read(section).map(Self::Nats),
+            #[cfg(not(all(feature = "kafka", feature = "nats")))]
+            _ => {
+                section.problem_at("kind", NOT_IN_BUILD);
+                section.finish_quietly();
+                None
+            }
         }
     }
 
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => Kind::Kafka,
+            #[cfg(feature = "nats")]
             Self::Nats(_) => Kind::Nats,
         }
     }
@@ -84,7 +120,9 @@ impl Settings {
     #[must_use]
     pub fn uninspectable(&self) -> Option<&'static str> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.uninspectable(),
+            #[cfg(feature = "nats")]
             Self::Nats(_) => None,
         }
     }
@@ -93,7 +131,9 @@ impl Settings {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.files(),
+            #[cfg(feature = "nats")]
             Self::Nats(settings) => settings.files(),
         }
     }
@@ -104,8 +144,10 @@ impl Settings {
     /// The client library's reason for rejecting the settings, with the option to point at, if there is one.
     pub fn try_clients(&self, limits: Limits) -> Result<(), (Option<&str>, String)> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.try_clients(limits),
             // Reading the settings has found every problem.
+            #[cfg(feature = "nats")]
             Self::Nats(_) => Ok(()),
         }
     }
@@ -114,7 +156,9 @@ impl Settings {
     #[must_use]
     pub fn private_files(&self) -> Vec<(String, PathBuf)> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.private_files(),
+            #[cfg(feature = "nats")]
             Self::Nats(settings) => settings.private_files(),
         }
     }
@@ -123,7 +167,9 @@ impl Settings {
     #[must_use]
     pub fn address(&self) -> String {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(settings) => hide_user_info(settings.bootstrap_servers()),
+            #[cfg(feature = "nats")]
             Self::Nats(settings) => settings.servers_without_credentials(),
         }
     }
@@ -132,7 +178,9 @@ impl Settings {
 /// A broker's client.
 #[derive(Debug)]
 pub enum Broker {
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
+    #[cfg(feature = "nats")]
     Nats(nats::Nats),
 }
 
@@ -149,9 +197,11 @@ impl Broker {
         metrics: Arc<Meter>,
     ) -> Result<Self, StartError> {
         match settings {
+            #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => {
                 kafka::Kafka::start(name, settings, limits, destinations, metrics).map(Self::Kafka)
             }
+            #[cfg(feature = "nats")]
             Settings::Nats(settings) => nats::Nats::start(name, settings, limits, metrics)
                 .await
                 .map(Self::Nats),
@@ -163,8 +213,10 @@ impl Broker {
     /// Dropping the future does not cancel the publish: the message may still be stored.
     pub async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.publish(message, deadline).await,
             // Boxed: the future is large, and every request in flight would reserve room for it.
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => Box::pin(nats.publish(message, deadline)).await,
         }
     }
@@ -173,7 +225,9 @@ impl Broker {
     #[must_use]
     pub fn health(&self) -> Health {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.health(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.health(),
         }
     }
@@ -182,7 +236,9 @@ impl Broker {
     #[must_use]
     pub fn connection_health(&self) -> Health {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.health(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.connection_health(),
         }
     }
@@ -192,7 +248,9 @@ impl Broker {
     #[must_use]
     pub fn is_down_for(&self, destination: &str) -> bool {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.is_down_for(destination),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.is_down_for(destination),
         }
     }
@@ -201,7 +259,9 @@ impl Broker {
     #[must_use]
     pub fn attention(&self) -> watch::Receiver<Attention> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.attention(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.attention(),
         }
     }
@@ -210,7 +270,9 @@ impl Broker {
     pub fn note_findings(&self, findings: &mut [Finding]) {
         match self {
             // Its watch thread queries the topics itself.
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => {}
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.note_findings(findings),
         }
     }
@@ -218,7 +280,9 @@ impl Broker {
     /// Discards the findings, since the destinations could not be inspected.
     pub fn forget_findings(&self) {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => {}
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.forget_findings(),
         }
     }
@@ -226,8 +290,10 @@ impl Broker {
     /// Replaces the destinations that are known in advance.
     pub fn set_destinations(&self, destinations: Vec<String>) {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.set_topics(destinations),
             // Its health does not depend on subjects known in advance.
+            #[cfg(feature = "nats")]
             Self::Nats(_) => {}
         }
     }
@@ -235,7 +301,9 @@ impl Broker {
     #[must_use]
     pub fn queue_len(&self) -> usize {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.queue_len(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.queue_len(),
         }
     }
@@ -243,7 +311,9 @@ impl Broker {
     /// Resolves every waiting request as unknown: the process is about to end.
     pub fn give_up(&self) {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.give_up(),
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.give_up(),
         }
     }
@@ -251,7 +321,9 @@ impl Broker {
     /// Waits for the messages in flight and ends the client. Returns the number of messages without an acknowledgement.
     pub async fn drain(&self, deadline: Instant) -> usize {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.drain(deadline).await,
+            #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.drain(deadline).await,
         }
     }
@@ -268,9 +340,11 @@ pub async fn durability(
     timeout: Duration,
 ) -> Result<Vec<Finding>, NotInspected> {
     match settings {
+        #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => {
             kafka::check_destinations(settings, destinations, needs, timeout).await
         }
+        #[cfg(feature = "nats")]
         Settings::Nats(settings) => {
             nats::check_destinations(settings, destinations, needs, timeout).await
         }
@@ -287,15 +361,19 @@ pub async fn reach(
     limits: Limits,
 ) -> Result<Vec<Finding>, String> {
     match settings {
+        #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,
         // The inspection of its streams already reports each step.
+        #[cfg(feature = "nats")]
         Settings::Nats(_) => Ok(Vec::new()),
     }
 }
 
 /// A subscription to topics or subjects.
 pub enum Subscription {
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Subscription),
+    #[cfg(feature = "nats")]
     Nats(nats::Subscription),
 }
 
@@ -308,9 +386,11 @@ impl Subscription {
         from: StartAt,
     ) -> Result<Self, SubscribeError> {
         match settings {
+            #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => kafka::Subscription::start(settings, topics, from)
                 .await
                 .map(Self::Kafka),
+            #[cfg(feature = "nats")]
             Settings::Nats(settings) => nats::Subscription::start(settings, topics, from)
                 .await
                 .map(Self::Nats),
@@ -323,7 +403,9 @@ impl Subscription {
     /// The subscription has ended.
     pub async fn next(&mut self) -> Result<Delivered, SubscribeError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(subscription) => subscription.next().await,
+            #[cfg(feature = "nats")]
             Self::Nats(subscription) => subscription.next().await,
         }
     }
@@ -331,7 +413,9 @@ impl Subscription {
 
 /// Reads a topic or subject once to its present end, from the position where the last replay stopped.
 pub enum Replay {
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Replay),
+    #[cfg(feature = "nats")]
     Nats(Box<nats::Replay>),
 }
 
@@ -347,9 +431,11 @@ impl Replay {
         peek: bool,
     ) -> Result<Self, ReplayError> {
         match settings {
+            #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => kafka::Replay::start(settings, topic, selection)
                 .await
                 .map(Self::Kafka),
+            #[cfg(feature = "nats")]
             Settings::Nats(settings) => {
                 let replay = nats::Replay::start(settings, topic, selection, peek).await?;
                 Ok(Self::Nats(Box::new(replay)))
@@ -361,7 +447,9 @@ impl Replay {
     #[must_use]
     pub fn remaining(&self) -> u64 {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.remaining(),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.remaining(),
         }
     }
@@ -372,7 +460,9 @@ impl Replay {
     /// The topic cannot be read further.
     pub async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.next().await,
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.next().await,
         }
     }
@@ -383,7 +473,9 @@ impl Replay {
     /// The position could not be moved: the next replay will read the message again.
     pub async fn done(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.done(message),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.done().await,
         }
     }
@@ -394,7 +486,9 @@ impl Replay {
     /// The position could not be moved, or moving it would delete the message.
     pub async fn pass(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(replay) => replay.done(message),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.pass().await,
         }
     }
@@ -403,10 +497,12 @@ impl Replay {
     #[must_use]
     pub fn location(&self, message: &Delivered) -> String {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => {
                 let (partition, offset) = message.position.unwrap_or_default();
                 format!("{}/{partition}/{offset}", message.topic)
             }
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => format!("{}/{}", message.topic, replay.sequence()),
         }
     }
@@ -418,7 +514,9 @@ impl Replay {
     pub async fn leave(&mut self) -> Result<(), ReplayError> {
         match self {
             // Only a commit moves the position.
+            #[cfg(feature = "kafka")]
             Self::Kafka(_) => Ok(()),
+            #[cfg(feature = "nats")]
             Self::Nats(replay) => replay.leave().await,
         }
     }

@@ -14,13 +14,12 @@ use crate::brokers::{MockCluster, StartAt, Subscription};
 use crate::config::{Config, ConfigFile, Origin};
 use crate::printable::printable;
 use crate::providers::Preset;
-use crate::providers::sign::{Unsigned, sign};
+use crate::providers::sign::{Unsigned, example_secret, sign};
 use crate::secret::Secret;
 use crate::service::{Service, termination};
 
 /// The same file that `hookbridge check --config config/demo.toml` reads.
 const CONFIG: &str = include_str!("../../config/demo.toml");
-const SECRET: &str = "demo-secret";
 const SYNQ: &str = "synq";
 
 /// Where the demo listens if it can.
@@ -51,23 +50,26 @@ pub(super) fn run(options: &Options) -> Outcome {
 
 async fn demo(options: &Options) -> Outcome {
     let provider = send::find_preset(&options.provider)?;
-    let authentication = provider.authentication(None)?;
-    if provider.samples().is_empty() || authentication.is_asymmetric() {
-        return Err(format!(
-            "there is no demo of {}: try synq, github, stripe, slack, hubspot or dropbox",
-            provider.name
-        )
-        .into());
+    let secret = example_secret(&provider.authentication(None)?);
+    let secret =
+        secret.map_err(|error| format!("there is no demo of {}: {error}", provider.name))?;
+    if provider.samples().is_empty() {
+        return Err(format!("there is no demo of {}: it has no samples", provider.name).into());
     }
     let port = free_port()?;
     let topics = {
-        let config = load(provider, "127.0.0.1:1", port)?;
+        let config = load(provider, &secret.configured, "127.0.0.1:1", port)?;
         let broker = config.broker_ids().next();
         let broker = broker.ok_or("the demo's configuration has no broker")?;
         config.known_destinations(broker)
     };
     let cluster = MockCluster::start(&topics)?;
-    let config = load(provider, &cluster.bootstrap_servers(), port)?;
+    let config = load(
+        provider,
+        &secret.configured,
+        &cluster.bootstrap_servers(),
+        port,
+    )?;
     let settings = config
         .brokers
         .first()
@@ -79,12 +81,13 @@ async fn demo(options: &Options) -> Outcome {
     let mut subscription = Subscription::start(&settings, &topics, StartAt::Earliest).await?;
     introduce(
         provider,
+        &secret.signing,
         &url,
         &service.admin_address().to_string(),
         &cluster.bootstrap_servers(),
     )?;
     let mut terminated = std::pin::pin!(termination()?);
-    let sending = tokio::spawn(send(provider, url, options.events));
+    let sending = tokio::spawn(send(provider, secret.signing, url, options.events));
     let mut consumed = HashSet::new();
     let mut patience = std::pin::pin!(tokio::time::sleep_until(Instant::now() + PATIENCE));
     let done = loop {
@@ -139,13 +142,14 @@ fn config_for(provider: &Preset, port: u16) -> String {
 
 fn load(
     provider: &Preset,
+    secret: &str,
     bootstrap_servers: &str,
     port: u16,
 ) -> Result<Config, crate::table::Problems> {
     let variables = [
         ("DEMO_KAFKA", bootstrap_servers.to_owned()),
         ("DEMO_PORT", port.to_string()),
-        ("DEMO_SECRET", SECRET.to_owned()),
+        ("DEMO_SECRET", secret.to_owned()),
     ];
     let environment = variables
         .into_iter()
@@ -167,6 +171,7 @@ fn free_port() -> std::io::Result<u16> {
 
 fn introduce(
     provider: &Preset,
+    secret: &str,
     url: &Uri,
     admin: &str,
     bootstrap_servers: &str,
@@ -185,7 +190,7 @@ fn introduce(
             "Send an event of your own, and read the topic:\n"
         ))?;
         style::println(format_args!(
-            "  hookbridge send --provider {name} --secret {SECRET} --url {url} --sample {sample}"
+            "  hookbridge send --provider {name} --secret {secret} --url {url} --sample {sample}"
         ))?;
         return style::println(format_args!(
             "  kcat -b {bootstrap_servers} -C -e -t {name}.events -f '%t %k %h\\n%s\\n'\n"
@@ -201,7 +206,7 @@ fn introduce(
         "  curl -i {url} -H 'Content-Type: application/json' -H \"X-Coalesce-Timestamp: $time\" \\"
     ))?;
     style::println(format_args!(
-        "    -H \"X-Coalesce-Signature: v1=$(printf %s \"$time.$body\" | openssl dgst -sha256 -hmac {SECRET} | sed 's/.* //')\" -d \"$body\""
+        "    -H \"X-Coalesce-Signature: v1=$(printf %s \"$time.$body\" | openssl dgst -sha256 -hmac {secret} | sed 's/.* //')\" -d \"$body\""
     ))?;
     style::println(format_args!(
         "  kcat -b {bootstrap_servers} -C -e -t synq.ping -f '%t %k %h\\n%s\\n'\n"
@@ -209,8 +214,13 @@ fn introduce(
 }
 
 /// Posts samples of all types in turn; stops at the first that is not taken.
-async fn send(provider: &'static Preset, url: Uri, events: Option<usize>) -> Result<(), String> {
-    let secret = Secret::new(SECRET.to_owned()).ok_or("the demo's secret is empty")?;
+async fn send(
+    provider: &'static Preset,
+    secret: String,
+    url: Uri,
+    events: Option<usize>,
+) -> Result<(), String> {
+    let secret = Secret::new(secret).ok_or("the demo's secret is empty")?;
     let authentication = provider.authentication(None)?;
     let samples = provider.samples();
     for sample in samples.iter().cycle().take(events.unwrap_or(usize::MAX)) {

@@ -18,6 +18,7 @@ use crate::ingress::{
     Addressed, Decided, Decision, Delivery, Received, Verdict, Verified, check_head, decide,
 };
 use crate::printable::{printable, printable_json};
+use crate::providers::authentication::Summary;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -48,6 +49,15 @@ pub(super) fn run(options: &Options) -> Outcome {
         .entry(CONTENT_TYPE)
         .or_insert(HeaderValue::from_static("application/json"));
     let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    let received = Received::from_parts(
+        Arc::clone(&source),
+        headers.clone(),
+        body.into(),
+        SystemTime::now(),
+    );
+    let summary = source
+        .authentication
+        .summarize(&received.as_request(), &source.mapping);
     let decided = match check_head(&source, &options.method, &headers, Some(length)) {
         Err(refusal) => Decided::Event(Decision {
             event_id: None,
@@ -55,14 +65,15 @@ pub(super) fn run(options: &Options) -> Outcome {
             verdict: Verdict::Refuse(refusal),
         }),
         // The signature can't be judged here: this is the one place that takes a request for genuine.
-        Ok(_) => {
-            let received = Received::from_parts(source, headers, body.into(), SystemTime::now());
-            decide(&Verified::assumed(received))
-        }
+        Ok(_) => decide(&Verified::assumed(received)),
     };
     match &decided {
         Decided::Event(decision) => {
-            show(options.json, &[Explanation::new(&config, decision)])?;
+            show(
+                options.json,
+                &summary,
+                &[Explanation::new(&config, decision)],
+            )?;
             return Ok(if matches!(decision.verdict, Verdict::Refuse(_)) {
                 Done::Badly
             } else {
@@ -72,7 +83,7 @@ pub(super) fn run(options: &Options) -> Outcome {
         Decided::Batch(decisions) => {
             let explain = |decision| Explanation::new(&config, decision);
             let all: Vec<_> = decisions.iter().map(explain).collect();
-            show(options.json, &all)?;
+            show(options.json, &summary, &all)?;
         }
         Decided::Handshake(reply) => {
             let told = Explanation {
@@ -80,23 +91,54 @@ pub(super) fn run(options: &Options) -> Outcome {
                 status: Some(reply.status.as_u16()),
                 ..Explanation::default()
             };
-            show(options.json, &[told])?;
+            show(options.json, &summary, &[told])?;
         }
     }
     Ok(Done::Well)
 }
 
-/// One object, or the lines of each event.
-fn show(as_json: bool, explanations: &[Explanation<'_>]) -> Result<(), Error> {
+/// Prints one object, or lines for each event and for its authentication, which is not checked here.
+fn show(as_json: bool, signature: &Summary, explanations: &[Explanation<'_>]) -> Result<(), Error> {
     if as_json {
+        #[derive(Serialize)]
+        struct One<'a> {
+            #[serde(flatten)]
+            event: &'a Explanation<'a>,
+            signature: &'a Summary,
+        }
+        #[derive(Serialize)]
+        struct Several<'a> {
+            events: &'a [Explanation<'a>],
+            signature: &'a Summary,
+        }
         let text = match explanations {
-            [only] => serde_json::to_string(only)?,
-            several => serde_json::to_string(&serde_json::json!({ "events": several }))?,
+            [event] => serde_json::to_string(&One { event, signature })?,
+            events => serde_json::to_string(&Several { events, signature })?,
         };
         return Ok(style::println(printable_json(&text))?);
     }
-    let texts: Vec<_> = explanations.iter().map(Explanation::to_text).collect();
+    let texts = explanations.iter().map(Explanation::to_text);
+    let texts: Vec<_> = texts.chain([summary_to_text(signature)]).collect();
     Ok(style::print(texts.join("\n"))?)
+}
+
+fn summary_to_text(summary: &Summary) -> String {
+    let covers = match summary.covers.as_str() {
+        "" => "nothing of the request",
+        covers => covers,
+    };
+    let unsigned = summary.unsigned_headers.join(", ");
+    let lines = [
+        ("verified", summary.by.as_str()),
+        ("signed", covers),
+        ("unsigned", unsigned.as_str()),
+    ];
+    let shown = lines.into_iter().filter(|(_, value)| !value.is_empty());
+    let line = |(title, value): (&str, &str)| {
+        let title = style::bold(&format!("{title:8}"));
+        format!("{title}  {}\n", printable(value))
+    };
+    shown.map(line).collect()
 }
 
 /// The event, or as much of it as shows that it is too large.

@@ -16,6 +16,7 @@ macro_rules! eprintln {
 
 mod check;
 mod completions;
+#[cfg(feature = "kafka")]
 mod demo;
 mod explain;
 mod http_client;
@@ -76,6 +77,7 @@ enum Command {
     /// Run the service
     Run(ConfigFiles),
     /// Show the whole job on this machine: an embedded Kafka, the bridge, a subscriber and sample events
+    #[cfg(feature = "kafka")]
     Demo(demo::Options),
     /// Validate the configuration and print the routing table
     Check(check::Options),
@@ -243,16 +245,17 @@ fn counted(count: usize, noun: &str) -> String {
 
 impl Arguments {
     fn run(self) -> Outcome {
-        let quiet = matches!(
-            self.command,
-            Command::Demo(_)
-                | Command::Tail(_)
-                | Command::Replay(_)
-                | Command::Check(_)
-                | Command::Explain(_)
-                | Command::Send(_)
-                | Command::Providers(_)
-        );
+        let quiet = match self.command {
+            #[cfg(feature = "kafka")]
+            Command::Demo(_) => true,
+            Command::Tail(_)
+            | Command::Replay(_)
+            | Command::Check(_)
+            | Command::Explain(_)
+            | Command::Send(_)
+            | Command::Providers(_) => true,
+            _ => false,
+        };
         let levels = self.logs.log.unwrap_or_else(|| match quiet {
             true => Levels::errors(),
             false => Levels::default(),
@@ -260,6 +263,7 @@ impl Arguments {
         telemetry::start(self.logs.log_format, levels)?;
         match self.command {
             Command::Run(files) => run::run(&files),
+            #[cfg(feature = "kafka")]
             Command::Demo(options) => demo::run(&options),
             Command::Check(options) => check::run(&options),
             Command::Explain(options) => explain::run(&options),

@@ -43,7 +43,9 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
     style::println(style::bold(&format!("{}: {}", preset.name, about.title)))?;
     let mut lines = vec![
         ("documentation", about.page.clone()),
+        ("page", format!("docs/providers/{}.md", preset.name)),
         ("verified by", verified_by(&file)),
+        ("signed", signed(&file)),
         (
             "secret",
             about
@@ -94,24 +96,43 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
     };
     lines.extend(names(file.schemes.keys().collect()).map(|names| ("schemes", names)));
     lines.extend(names(file.parameters.keys().collect()).map(|names| ("own keys", names)));
+    let samples = preset.samples();
+    let samples = samples.iter().map(|sample| sample.event_type.as_str());
+    lines.push(("samples", samples.collect::<Vec<_>>().join(", ")));
     for (title, value) in lines {
         style::println(format_args!(
             "{}  {value}",
             style::dim(&format!("{title:15}"))
         ))?;
     }
-    let url = match needs_url(&file) {
-        true => format!(
-            "public_url = \"https://hooks.example.com/hooks/{}\"\n",
-            preset.name
-        ),
+    style::print(format_args!("\n{}", start(preset, &file)))
+}
+
+/// A configuration to start from.
+fn start(preset: &Preset, file: &PresetFile) -> String {
+    let name = preset.name;
+    let kind = match preset.authentication(None) {
+        Ok(authentication) if authentication.is_asymmetric() => "PUBLIC_KEY",
+        _ => "SECRET",
+    };
+    let variable = name.to_uppercase().replace('-', "_");
+    let url = match needs_url(file) {
+        true => format!("public_url = \"https://hooks.example.com/hooks/{name}\"\n"),
         false => String::new(),
     };
-    style::print(format_args!(
-        "\n[sources.{name}]\nsecrets = [{{ env = \"{variable}_SECRET\" }}]\n{url}\n[[routes]]\nsource = \"{name}\"\ntopic = \"{name}.events\"\n",
-        name = preset.name,
-        variable = preset.name.to_uppercase().replace('-', "_"),
-    ))
+    let (spare, broker, fallback) = match file.about.needs_fallback {
+        true => (
+            "[brokers.spare]\nkind = \"nats\"\nservers = [\"nats://localhost:4222\"]\n\n",
+            "broker = \"main\"\n",
+            "fallback = \"spare\"\n",
+        ),
+        false => ("", "", ""),
+    };
+    format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\n{spare}\
+         [sources.{name}]\nsecrets = [{{ env = \"{variable}_{kind}\" }}]\n{url}\n\
+         [[routes]]\nsource = \"{name}\"\n{broker}topic = \"{name}.events\"\n{fallback}"
+    )
 }
 
 /// The first of the schemes by which requests are verified.
@@ -125,6 +146,13 @@ fn needs_url(file: &PresetFile) -> bool {
     content
         .and_then(Value::as_str)
         .is_some_and(|text| text.contains("{url"))
+}
+
+/// The signed content, as a template.
+fn signed(file: &PresetFile) -> String {
+    let scheme = first_scheme(file);
+    let content = scheme.map(|scheme| scheme.get("content").map_or("{body}".to_owned(), show));
+    content.unwrap_or_else(|| "nothing".to_owned())
 }
 
 fn verified_by(file: &PresetFile) -> String {

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::event::EventId;
 use crate::providers::{Preset, Sample};
 
 /// What a sample is sent as.
@@ -15,15 +14,14 @@ pub(super) struct Fresh {
 
 /// The sample with a fresh id.
 pub(super) fn fresh(sample: &Sample) -> Fresh {
-    let id = EventId::generate(SystemTime::now());
-    let fill = |text: &str| text.replace("{uuid}", id.as_str());
+    let sample = sample.fresh(SystemTime::now());
     let headers = sample.headers.iter().filter_map(|(name, value)| {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        Some((name, HeaderValue::from_str(&fill(value)).ok()?))
+        Some((name, HeaderValue::from_str(value).ok()?))
     });
     Fresh {
         headers: headers.collect(),
-        body: fill(&sample.body).into_bytes(),
+        body: sample.body.into_bytes(),
     }
 }
 
@@ -65,11 +63,8 @@ mod tests {
             for sample in preset.samples() {
                 let (one, other) = (fresh(&sample), fresh(&sample));
                 assert_eq!(one.headers.len(), sample.headers.len());
-                let is_filled = sample.body.contains("{uuid}")
-                    || sample
-                        .headers
-                        .values()
-                        .any(|value| value.contains("{uuid}"));
+                let has_id = |text: &String| text.contains("{uuid}") || text.contains("{number}");
+                let is_filled = has_id(&sample.body) || sample.headers.values().any(has_id);
                 let differs = (&one.headers, &one.body) != (&other.headers, &other.body);
                 assert_eq!(differs, is_filled, "{} {}", preset.name, sample.event_type);
             }

@@ -3,6 +3,8 @@
 
 mod brokers;
 mod check;
+#[cfg(test)]
+mod mistakes;
 mod model;
 mod origin;
 mod reach;
@@ -11,6 +13,7 @@ mod sources;
 mod strays;
 mod template;
 #[cfg(test)]
+#[cfg(feature = "kafka")]
 mod tests;
 mod tls;
 mod transport;
@@ -53,6 +56,22 @@ impl Origin {
 }
 
 impl Config {
+    /// A configuration from its TOML, for tests.
+    #[cfg(test)]
+    pub(crate) fn from_text(text: &str) -> Self {
+        let file = ConfigFile::Text {
+            name: "test.toml".to_owned(),
+            text: text.to_owned(),
+        };
+        let origin = Origin {
+            files: vec![file],
+            environment: Vec::new(),
+        };
+        origin
+            .load()
+            .unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
     /// A configuration from its values, for tests.
     #[cfg(test)]
     pub(crate) fn from_values(

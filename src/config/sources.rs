@@ -117,6 +117,9 @@ fn read_source(
             name.to_uppercase()
         ));
     }
+    if let Some(authentication) = &authentication {
+        warn_of_weakness(&section, authentication, &given, provider);
+    }
     let mapping = read_mapping(&mut section);
     let handshakes = read_handshakes(&mut section);
     let media_types = read_media_types(&mut section);
@@ -254,6 +257,25 @@ fn read_source(
         dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
         dedup_by,
     })
+}
+
+/// Warns of weak authentication that a user has declared. A preset's own is as strong as its provider allows.
+fn warn_of_weakness(
+    section: &Section<'_>,
+    authentication: &Authentication,
+    given: &HashSet<String>,
+    provider: Provider,
+) {
+    let preset = provider.preset().map(Preset::read);
+    let signs_nothing = preset.is_some_and(|preset| preset.key("auth").is_some());
+    let key = match (given.contains("verify"), given.contains("auth")) {
+        (true, _) => "verify",
+        (false, true) if !signs_nothing => "auth",
+        _ => return,
+    };
+    for weakness in authentication.weaknesses() {
+        section.warn_at(key, weakness);
+    }
 }
 
 /// Warns of values that a provider does not go along with.

@@ -56,6 +56,11 @@ impl std::fmt::Debug for Tls {
 /// Reads `tls`: a table, or a list of tables of which senders get the one whose certificate has the name that they ask for.
 pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
     let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13, &TLS12]);
+    if let (Err(error), Some(table)) = (&builder, tables.first()) {
+        table.problem(error.to_string());
+    }
     let mut identities: Vec<Option<Identity>> = Vec::with_capacity(tables.len());
     let mut verifier = None;
     for (index, mut table) in tables.into_iter().enumerate() {
@@ -78,10 +83,7 @@ pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
     let is_mutual = matches!(verifier, Some(Some((_, true))));
     let (verifier, _) = verifier??;
     let identities: Option<Vec<_>> = identities.into_iter().collect();
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .ok()?
-        .with_client_cert_verifier(verifier);
+    let server = builder.ok()?.with_client_cert_verifier(verifier);
     let mut server = server.with_cert_resolver(Arc::new(ByName::new(identities?)));
     let protocols: &[&[u8]] = if http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
     server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();

@@ -35,8 +35,10 @@ mod publish;
 mod answer;
 
 #[cfg(test)]
+#[cfg(feature = "kafka")]
 mod tests;
 #[cfg(test)]
+#[cfg(feature = "kafka")]
 mod vectors;
 
 use std::future::Future;
@@ -61,8 +63,6 @@ pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
 pub use receive::Received;
 pub(crate) use receive::check_head;
-#[cfg(test)]
-pub(crate) use receive::head_handshake;
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};

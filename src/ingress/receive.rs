@@ -55,12 +55,6 @@ impl Received {
         }
     }
 
-    /// The same request for another target, for tests.
-    #[cfg(test)]
-    pub(crate) fn with_target(self, target: Uri) -> Self {
-        Self { target, ..self }
-    }
-
     /// The request as verification sees it.
     #[must_use]
     pub fn as_request(&self) -> Signed<'_> {
@@ -182,7 +176,7 @@ pub(super) fn admit(
             headers: request.headers(),
             body: &[],
             public_url: source.public_url.as_deref(),
-            at: SystemTime::now(),
+            at: bridge.process().clock().now(),
         };
         if let Some(reply) = head_handshake(&source, &signed) {
             let handshake = Some(reply.map_err(refused)?);
@@ -231,10 +225,7 @@ fn check_sender(
 }
 
 /// The answer to a handshake that the head alone gives away.
-pub(crate) fn head_handshake(
-    source: &Source,
-    request: &Signed<'_>,
-) -> Option<Result<Box<Reply>, Refusal>> {
+fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Reply>, Refusal>> {
     let scope = Scope::raw(request);
     // A POST that must be verified needs its body.
     let is_for_head = |verified: bool| !verified || *request.method != Method::POST;
@@ -327,7 +318,7 @@ pub(super) async fn receive(
         target,
         headers,
         body,
-        at: SystemTime::now(),
+        at: bridge.process().clock().now(),
     }))
 }
 
@@ -360,7 +351,7 @@ async fn wait_for_body(
         headers,
         body: &[],
         public_url: source.public_url.as_deref(),
-        at: SystemTime::now(),
+        at: bridge.process().clock().now(),
     };
     verify_head(source, &request).map_err(|refusal| Refused {
         is_unread: true,

@@ -24,16 +24,7 @@ secrets = ["s"]
 "#;
 
 fn config(routes: &str) -> Config {
-    let files = vec![ConfigFile::Text {
-        name: "test.toml".to_owned(),
-        text: format!("{LEAST}{routes}"),
-    }];
-    Origin {
-        files,
-        environment: Vec::new(),
-    }
-    .load()
-    .unwrap_or_else(|problems| panic!("{problems}"))
+    Config::from_text(&format!("{LEAST}{routes}"))
 }
 
 fn decide_with(config: &Config, headers: HeaderMap, body: &[u8]) -> Decision {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use serde::Serialize;
 
 use super::credentials::Credential;
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
+use super::mapping::Mapping;
 use super::reading::read_text;
 use super::request::{Request, Scope};
 use super::scheme::{
@@ -32,6 +34,17 @@ pub enum Authentication {
         /// The secrets.
         secrets: Vec<Secret>,
     },
+}
+
+/// A summary of how a request is authenticated, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The algorithm or the kind of credential, and its place.
+    pub by: String,
+    /// The signed text: the body as `{body}`, the rest filled in as far as the request has it. Empty if nothing is signed.
+    pub covers: String,
+    /// Header fields that the event is read from and the signature does not cover.
+    pub unsigned_headers: Vec<String>,
 }
 
 /// Reads `verify` or `auth`. Problems are reported to the section.
@@ -193,14 +206,20 @@ impl Authentication {
         }
     }
 
-    /// Whether a request is signed with another key than it is verified with.
+    /// Whether every request is signed with another key than it is verified with.
     #[must_use]
     pub fn is_asymmetric(&self) -> bool {
         let Self::Signature(schemes) = self else {
             return false;
         };
         let mut algorithms = schemes.iter().map(|scheme| scheme.key_settings.algorithm);
-        algorithms.any(Algorithm::is_asymmetric)
+        algorithms.all(Algorithm::is_asymmetric)
+    }
+
+    /// Whether it takes a secret that is sent along instead of a signature.
+    #[must_use]
+    pub fn takes_tokens(&self) -> bool {
+        matches!(self, Self::Credentials { .. })
     }
 
     /// Whether it takes requests from anyone.
@@ -257,6 +276,91 @@ impl Authentication {
         }
     }
 
+    /// Describes how this request would be authenticated, and which part of it is covered.
+    #[must_use]
+    pub fn summarize(&self, request: &Request<'_>, mapping: &Mapping) -> Summary {
+        let (by, covers, signed) = match self {
+            Self::Signature(schemes) => {
+                let present = schemes.iter().find(|scheme| scheme.is_present(request));
+                let Some(scheme) = present.or(schemes.first()) else {
+                    return Summary {
+                        by: "nothing".to_owned(),
+                        covers: String::new(),
+                        unsigned_headers: Vec::new(),
+                    };
+                };
+                let algorithm = scheme.key_settings.algorithm.name();
+                let by = format!("{algorithm} in {}", scheme.signature.location);
+                let signed: Vec<_> = scheme.content.headers().collect();
+                (by, scheme.show_content(request), signed)
+            }
+            Self::Credentials { ways, .. } => {
+                let ways: Vec<_> = ways.iter().map(ToString::to_string).collect();
+                (ways.join(", or "), String::new(), Vec::new())
+            }
+        };
+        let choices = [
+            &mapping.id,
+            &mapping.event_type,
+            &mapping.subject,
+            &mapping.key,
+        ];
+        let mut unsigned = Vec::new();
+        for header in choices
+            .into_iter()
+            .flat_map(Choice::texts)
+            .flat_map(Text::headers)
+        {
+            let name = header.as_str().to_owned();
+            let is_read = request.headers.contains_key(header) && !signed.contains(&header);
+            if is_read && !unsigned.contains(&name) {
+                unsigned.push(name);
+            }
+        }
+        Summary {
+            by,
+            covers,
+            unsigned_headers: unsigned,
+        }
+    }
+
+    /// Weaknesses of this authentication, each with what to do about it.
+    #[must_use]
+    pub fn weaknesses(&self) -> Vec<&'static str> {
+        let schemes = match self {
+            // Reported where it is read.
+            Self::Credentials { ways, .. } if ways.contains(&Credential::None) => {
+                return Vec::new();
+            }
+            Self::Credentials { .. } => return vec![TOKEN_ONLY],
+            Self::Signature(schemes) => schemes,
+        };
+        if schemes.iter().any(Scheme::is_token) {
+            return vec![TOKEN_ONLY];
+        }
+        let mut found = Vec::new();
+        if !schemes.iter().all(Scheme::covers_body) {
+            found.push(
+                "does not cover the body: whoever sees one request can send any other with its signature; put {body} into `content` if the provider signs it",
+            );
+        }
+        let times = schemes.iter().map(|scheme| scheme.timestamp.as_ref());
+        let times: Option<Vec<&Timestamp>> = times.collect();
+        match times {
+            None => found.push(
+                "has no signed time: whoever sees a request can send it again, also when `dedup_window` is over; add `timestamp` and `tolerance` if the provider signs a time",
+            ),
+            Some(times) if times.iter().any(|time| time.tolerance.is_none()) => found.push(
+                "has `timestamp` without `tolerance`: a request of any age is taken; write for example `tolerance = \"5m\"`",
+            ),
+            Some(_) if !schemes.iter().all(Scheme::signs_time) => found.push(
+                "does not cover the time: whoever sends a request again can write another one; put {timestamp} into `content` if the provider signs it",
+            ),
+            Some(_) => {}
+        }
+        found
+    }
+
     /// The key of a secret.
     #[must_use]
     pub fn key(&self, secret: usize) -> Option<&Key> {
@@ -270,6 +374,8 @@ impl Authentication {
     }
 }
 
+const TOKEN_ONLY: &str = "is a secret that is sent along and signs nothing: whoever sees one request can send any other; take it over TLS only, and prefer a signature if the provider has one";
+
 /// The first success, or else the failure of the check that got furthest.
 fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<T, Unverified> {
     let mut failure = None;
@@ -281,6 +387,17 @@ fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<
     }
     Err(failure.unwrap_or(Unverified::MissingSignature))
 }
+
+/// Keys of `signature` that are easily written beside it.
+const OF_SIGNATURE: [&str; 7] = [
+    "header",
+    "query",
+    "form",
+    "prefix",
+    "separator",
+    "field",
+    "encoding",
+];
 
 fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Scheme> {
     let algorithm = verify
@@ -304,18 +421,36 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         past,
         future: future.unwrap_or(past),
     });
+    // Every key is read before a mistake in one of them ends the reading: one that nobody has asked for is reported as unknown.
     let content = read_text(verify, "content");
+    let (has_signature, has_timestamp) = (verify.has("signature"), verify.has("timestamp"));
+    let signature = verify.section("signature");
+    let timestamp = verify.section("timestamp");
+    let mut is_misplaced = false;
+    for key in OF_SIGNATURE {
+        if verify.text(key).is_some() {
+            is_misplaced = true;
+            verify.problem_at(
+                key,
+                "is a key of `signature`; write for example `signature = { header = \"x-signature\", prefix = \"sha256=\", encoding = \"hex\" }`",
+            );
+        }
+    }
+    let timestamp = timestamp.map(|section| read_timestamp(section, tolerance));
+    let Some(signature) = signature else {
+        if !is_misplaced && !has_signature {
+            verify.problem("lacks `signature`; write for example `signature = { header = \"x-signature\", encoding = \"hex\" }`");
+        }
+        return None;
+    };
+    let signature = read_placement(signature);
     let content = match content {
         Some(content) => content?,
         None => Text::parse("{body}").ok()?,
     };
-    let Some(signature) = verify.section("signature") else {
-        verify.problem("lacks `signature`; write for example `signature = { header = \"x-signature\", encoding = \"hex\" }`");
-        return None;
-    };
-    let signature = read_placement(signature);
-    let timestamp = match verify.section("timestamp") {
-        Some(section) => Some(read_timestamp(section, tolerance)?),
+    let timestamp = match timestamp {
+        Some(timestamp) => Some(timestamp?),
+        None if has_timestamp => return None,
         None => None,
     };
     if content.has_timestamp() && timestamp.is_none() {
@@ -324,6 +459,29 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
             "contains {timestamp}, but `timestamp` does not say where it is",
         );
         return None;
+    }
+    if algorithm != Algorithm::Token && !content.has_placeholder() {
+        verify.problem_at(
+            "content",
+            "names nothing of the request, so that one signature would be right for all; write for example \"{timestamp}.{body}\"",
+        );
+    }
+    if content.is_random() {
+        verify.problem_at(
+            "content",
+            "contains {uuid}, which is another one each time: no signature would ever be right; remove it",
+        );
+    }
+    let is_field = |timestamp: &Timestamp| matches!(timestamp.location, Location::Field(_));
+    if timestamp.as_ref().is_some_and(is_field)
+        && signature
+            .as_ref()
+            .is_some_and(|placement| placement.separator.is_none())
+    {
+        verify.problem_at(
+            "timestamp",
+            "is a field of the signature's header, which `separator` has to take apart; write for example `signature = { header = \"x-signature\", separator = \",\", field = \"v1\" }`",
+        );
     }
     Some(Scheme {
         signature: signature?,
@@ -390,14 +548,17 @@ fn read_timestamp(mut section: Section<'_>, tolerance: Option<Tolerance>) -> Opt
 
 /// Reads the one key that names a place.
 fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Location> {
-    let mut found = Vec::new();
+    let (mut found, mut is_wrong) = (Vec::new(), false);
     if let Some(names) = section.texts("header") {
         let names = names
             .iter()
             .map(|name| HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()));
         match names.collect::<Result<Vec<_>, _>>() {
             Ok(names) => found.push(Location::Header(names)),
-            Err(_) => section.problem_at("header", "is not a valid header name"),
+            Err(_) => {
+                section.problem_at("header", "is not a valid header name");
+                is_wrong = true;
+            }
         }
     }
     found.extend(
@@ -410,7 +571,10 @@ fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Locati
     if let Some(text) = section.text("pointer") {
         match Pointer::parse(&text) {
             Ok(pointer) => found.push(Location::Pointer(pointer)),
-            Err(rule) => section.problem_at("pointer", rule),
+            Err(rule) => {
+                section.problem_at("pointer", rule);
+                is_wrong = true;
+            }
         }
     }
     if may_be_field {
@@ -422,6 +586,7 @@ fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Locati
         "`header`, `query`, `form` or `pointer`"
     };
     match (found.pop(), found.is_empty()) {
+        _ if is_wrong => None,
         (Some(location), true) => Some(location),
         (None, _) => {
             section.problem(format!("names no place; write {keys}"));

@@ -24,6 +24,18 @@ pub enum Credential {
     None,
 }
 
+impl std::fmt::Display for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bearer => f.write_str("a bearer token in the header authorization"),
+            Self::Basic => f.write_str("user and password in the header authorization"),
+            Self::Header(name) => write!(f, "a secret in the header {name}"),
+            Self::Query(name) => write!(f, "a secret in the parameter {name} of the query"),
+            Self::None => f.write_str("nothing: whoever reaches the path is let in"),
+        }
+    }
+}
+
 impl Credential {
     /// Reads the configuration's word.
     ///

@@ -53,6 +53,13 @@ pub const ALGORITHMS: [(&str, Algorithm); 10] = [
 ];
 
 impl Algorithm {
+    /// Its word in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let found = ALGORITHMS.iter().find(|(_, known)| *known == self);
+        found.map_or("", |(name, _)| name)
+    }
+
     /// Whether the configured key is public.
     #[must_use]
     pub const fn is_asymmetric(self) -> bool {

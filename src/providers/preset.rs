@@ -1,7 +1,7 @@
 //! Presets: TOML files with the keys of `[sources.NAME]`, which are defaults under a user's own keys of the same table.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::authentication::{Authentication, read_authentication};
 use super::hooks;
+use crate::event::EventId;
 use crate::table::{Reading, Section};
 
 /// A preset as it was compiled in.
@@ -77,11 +78,38 @@ pub struct Sample {
     /// The type that the bridge gives it.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// The header fields besides those of the signature. `{uuid}` is the place of an id.
+    /// The header fields besides those of the signature. `{uuid}` and `{number}` are the places of an id, `{milliseconds}` is
+    /// that of the time since 1970.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The body, likewise.
     pub body: String,
+}
+
+impl Sample {
+    /// The event with ids of its own, as if it were sent at this time.
+    #[must_use]
+    pub fn fresh(&self, at: SystemTime) -> Self {
+        let (id, (_, random)) = (EventId::generate(at), uuid::Uuid::new_v4().as_u64_pair());
+        // What every reader of JSON takes for a number.
+        let number = random % (1 << 53);
+        let since_epoch = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let fill = |text: &String| {
+            text.replace("{uuid}", id.as_str())
+                .replace("{number}", &number.to_string())
+                .replace("{milliseconds}", &since_epoch.as_millis().to_string())
+        };
+        let headers = self.headers.iter();
+        Self {
+            event_type: self.event_type.clone(),
+            headers: headers
+                .map(|(name, value)| (name.clone(), fill(value)))
+                .collect(),
+            body: fill(&self.body),
+        }
+    }
 }
 
 /// In a parameter: what its values mean, where they are a closed list.

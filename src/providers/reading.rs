@@ -23,20 +23,50 @@ fn read_choice(section: &mut Section<'_>, key: &'static str) -> Choice {
     let mut alternatives = Vec::new();
     for (index, value) in section.words_or_sections(key).into_iter().enumerate() {
         let at = format!("{key}[{index}]");
-        match value {
+        let alternative = match value {
             WordOrSection::Word(word) => match Text::parse(&word) {
-                Ok(text) => alternatives.push(Alternative { text, when: None }),
-                Err(mistake) => section.problem_at(&at, mistake),
+                Ok(text) => Some(Alternative { text, when: None }),
+                Err(mistake) => {
+                    section.problem_at(&at, mistake);
+                    None
+                }
             },
             WordOrSection::Section(mut table) => {
                 let text = read_text(&mut table, "text").flatten();
                 let when = read_text(&mut table, "when").flatten();
                 table.finish();
-                alternatives.extend(text.map(|text| Alternative { text, when }));
+                text.map(|text| Alternative { text, when })
             }
+        };
+        if let Some(Alternative { text, .. }) = &alternative
+            && let Some(mistake) = mistake_in(text, key)
+        {
+            section.problem_at(&at, mistake);
         }
+        alternatives.extend(alternative);
     }
     Choice(alternatives)
+}
+
+/// A mistake in a template that is valid by itself.
+fn mistake_in(text: &Text, key: &str) -> Option<String> {
+    if text.has_timestamp() {
+        return Some(
+            "contains {timestamp}, which is known in `content` alone; write where the event has it, for example \"{/created_at}\"".to_owned(),
+        );
+    }
+    if text.has_placeholder() {
+        return None;
+    }
+    let literal = text.to_string();
+    if literal.starts_with('/') {
+        return Some(format!(
+            "would be this text for every event, since a JSON Pointer has braces; write \"{{{literal}}}\""
+        ));
+    }
+    (key == "id").then(|| {
+        "would be the same for every event, so that the second one is taken for the first; write for example \"{/id}\", or \"{sha256:body}\" where the provider gives none".to_owned()
+    })
 }
 
 /// Reads `event` and `split`.
@@ -99,6 +129,29 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         types_are_all: event.flag("types_are_all", false),
         hook,
     };
+    let choices = [
+        ("id", &mapping.id),
+        ("type", &mapping.event_type),
+        ("time", &mapping.time),
+        ("subject", &mapping.subject),
+        ("key", &mapping.key),
+    ];
+    for (key, choice) in choices {
+        let is_form = mapping.body == BodyKind::Form || mapping.form_field.is_some();
+        if !is_form && choice.texts().any(Text::has_form_field) {
+            event.problem_at(
+                key,
+                "contains {form:…}, but the body is read as JSON; write `body = \"form\"` beside it",
+            );
+        }
+        let is_required = matches!(key, "id" | "type") && choice.texts().next().is_some();
+        if mapping.body == BodyKind::Raw && is_required && choice.texts().all(Text::has_pointer) {
+            event.problem_at(
+                key,
+                "contains a JSON Pointer, but with `body = \"raw\"` nothing of the body is read; use {header:…}, or leave `body` out",
+            );
+        }
+    }
     event.finish();
     if mapping.split.is_some() && mapping.body != BodyKind::Json {
         source.problem_at(

@@ -85,6 +85,22 @@ impl Location {
     }
 }
 
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header(names) => {
+                let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+                write!(f, "the header {}", names.join(" or "))
+            }
+            Self::NumberedHeaders(prefix) => write!(f, "the headers {prefix}1, {prefix}2 …"),
+            Self::Query(name) => write!(f, "the parameter {name} of the query"),
+            Self::Form(name) => write!(f, "the form field {name}"),
+            Self::Pointer(pointer) => write!(f, "{} of the body", pointer.as_str()),
+            Self::Field(name) => write!(f, "{name}= of the signature's header"),
+        }
+    }
+}
+
 fn is_numbered(name: &str, prefix: &str) -> bool {
     let number = name.strip_prefix(prefix);
     number.is_some_and(|number| {
@@ -262,6 +278,31 @@ impl Scheme {
             || timestamp.is_some_and(|timestamp| timestamp.location.needs_content())
     }
 
+    /// Whether the signature is the secret itself.
+    #[must_use]
+    pub fn is_token(&self) -> bool {
+        self.key_settings.algorithm == Algorithm::Token
+    }
+
+    /// Whether the signature covers the whole body.
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        self.content.has_body() || self.content.is_digest()
+    }
+
+    /// Whether the signature covers the time, if there is one.
+    #[must_use]
+    pub fn signs_time(&self) -> bool {
+        let signed = |name: &HeaderName| self.content.headers().any(|signed| signed == name);
+        self.timestamp.as_ref().is_none_or(|timestamp| {
+            self.content.has_timestamp()
+                || match &timestamp.location {
+                    Location::Header(names) => names.iter().all(signed),
+                    location => location.needs_content() && self.covers_body(),
+                }
+        })
+    }
+
     /// Whether a header field carries the signature or its time: whoever reads them could send the request again.
     #[must_use]
     pub fn is_signature_header(&self, name: &str) -> bool {
@@ -273,6 +314,34 @@ impl Scheme {
                 Location::NumberedHeaders(prefix) => is_numbered(name, prefix),
                 _ => false,
             })
+    }
+
+    /// Whether the request has a signature of this scheme, valid or not.
+    #[must_use]
+    pub fn is_present(&self, request: &Request<'_>) -> bool {
+        let lines = self.signature.lines(&Scope::raw(request));
+        lines.is_ok_and(|lines| !lines.is_empty())
+    }
+
+    /// The signed text of a request, for people: see [`Text::show`].
+    #[must_use]
+    pub fn show_content(&self, request: &Request<'_>) -> String {
+        let scope = Scope::raw(request);
+        let lines = self.signature.lines(&scope).unwrap_or_default();
+        let timestamp = match self.timestamp.as_ref().map(|timestamp| &timestamp.location) {
+            None => None,
+            Some(Location::Field(name)) => {
+                let mut found = lines
+                    .iter()
+                    .flat_map(|line| self.signature.fields(line, name));
+                found.next().map(Cow::Borrowed)
+            }
+            Some(location) => location.read(&scope).ok().flatten(),
+        };
+        self.content.show(&Scope {
+            timestamp: timestamp.as_deref(),
+            ..scope
+        })
     }
 
     /// Which key signed the request.

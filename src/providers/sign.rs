@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -43,6 +43,87 @@ pub struct Unsigned<'r> {
     pub at: SystemTime,
 }
 
+/// Prefix of private keys in Standard Webhooks.
+const PRIVATE_KEY_PREFIX: &str = "whsk_";
+
+/// A generated secret.
+#[derive(Debug)]
+pub struct ExampleSecret {
+    /// The private key, or the shared secret.
+    pub signing: String,
+    /// The public key, or the shared secret: the value for `secrets`.
+    pub configured: String,
+}
+
+/// Generates a secret of the provider's kind, for `hookbridge demo` and tests.
+///
+/// # Errors
+/// Keys of its algorithm cannot be generated here.
+pub fn example_secret(authentication: &Authentication) -> Result<ExampleSecret, SignError> {
+    const TEXT: &str = "demo-secret";
+    const BYTES: &[u8] = b"a secret that everyone may know.";
+    let shared = |text: String| ExampleSecret {
+        signing: text.clone(),
+        configured: text,
+    };
+    let scheme = match authentication {
+        Authentication::Credentials { ways, .. } => {
+            return Ok(shared(match ways.first() {
+                Some(Credential::Basic) => format!("demo:{TEXT}"),
+                _ => TEXT.to_owned(),
+            }));
+        }
+        Authentication::Signature(schemes) => schemes.first(),
+    };
+    let settings = &scheme
+        .ok_or(SignError("the source has no scheme"))?
+        .key_settings;
+    if settings.algorithm.is_asymmetric() {
+        return example_keys(settings.algorithm);
+    }
+    Ok(shared(match settings.encoding {
+        Encoding::Text => TEXT.to_owned(),
+        encoding => {
+            let text = encoding.encode(BYTES).unwrap_or_default();
+            format!("{}{text}", settings.prefix)
+        }
+    }))
+}
+
+fn example_keys(algorithm: Algorithm) -> Result<ExampleSecret, SignError> {
+    const FAILED: SignError = SignError("no key could be made");
+    let random = SystemRandom::new();
+    let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
+    match algorithm {
+        Algorithm::Ed25519 => {
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).map_err(|_| FAILED)?;
+            let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| FAILED)?;
+            Ok(ExampleSecret {
+                signing: base64(pkcs8.as_ref()),
+                configured: data_encoding::HEXLOWER.encode(pair.public_key().as_ref()),
+            })
+        }
+        Algorithm::EcdsaP256Sha256 => {
+            let signing = &ECDSA_P256_SHA256_ASN1_SIGNING;
+            let pkcs8 = EcdsaKeyPair::generate_pkcs8(signing, &random).map_err(|_| FAILED)?;
+            let pair = EcdsaKeyPair::from_pkcs8(signing, pkcs8.as_ref(), &random);
+            let pair = pair.map_err(|_| FAILED)?;
+            let point = pair.public_key().as_ref();
+            Ok(ExampleSecret {
+                signing: base64(pkcs8.as_ref()),
+                configured: base64(&[&P256_PREFIX, point].concat()),
+            })
+        }
+        _ => Err(SignError("this program does not make RSA keys")),
+    }
+}
+
+/// `SubjectPublicKeyInfo` of a P-256 key up to its uncompressed point (RFC 5480 section 2).
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 /// The header fields with which the provider authenticates a request.
 ///
 /// # Errors
@@ -54,9 +135,11 @@ pub fn sign(
 ) -> Result<HeaderMap, SignError> {
     match authentication {
         Authentication::Signature(schemes) => {
-            let scheme = schemes
-                .first()
-                .ok_or(SignError("the source has no scheme"))?;
+            let is_private = secret.expose().starts_with(PRIVATE_KEY_PREFIX);
+            let is_for =
+                |scheme: &&Scheme| !is_private || scheme.key_settings.algorithm.is_asymmetric();
+            let scheme = schemes.iter().find(is_for);
+            let scheme = scheme.ok_or(SignError("no scheme of the source has such a secret"))?;
             sign_by(scheme, secret, unsigned)
         }
         Authentication::Credentials { ways, .. } => {
@@ -102,7 +185,7 @@ fn sign_by(
     };
     if let (Some(timestamp), Some(text)) = (&scheme.timestamp, &timestamp)
         && let Location::Header(names) = &timestamp.location
-        && let Some(name) = names.first()
+        && let Some(name) = one_of(names, headers)
     {
         signed.insert(name.clone(), header_value(text)?);
     }
@@ -148,7 +231,7 @@ fn sign_by(
         value = format!("{field}={text}{}{value}", char::from(separator));
     }
     let name = match &placement.location {
-        Location::Header(names) => names.first().cloned(),
+        Location::Header(names) => one_of(names, headers).cloned(),
         Location::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok(),
         _ => None,
     };
@@ -157,6 +240,21 @@ fn sign_by(
     ))?;
     signed.insert(name, header_value(&value)?);
     Ok(signed)
+}
+
+/// Of several names for a header field, the one whose first word another field of the request begins with, else the first.
+/// A provider with two generations of names does not mix them.
+fn one_of<'n>(names: &'n [HeaderName], headers: &HeaderMap) -> Option<&'n HeaderName> {
+    let is_of_request = |name: &&HeaderName| {
+        let name = name.as_str();
+        let bare = name.strip_prefix("x-").unwrap_or(name);
+        let word = bare.split_once('-').map_or(bare, |(word, _)| word);
+        let family = format!("{}{word}-", if name == bare { "" } else { "x-" });
+        headers
+            .keys()
+            .any(|known| known.as_str().starts_with(&family))
+    };
+    names.iter().find(is_of_request).or(names.first())
 }
 
 fn signature(
@@ -191,6 +289,8 @@ fn sign_asymmetric(
         "the private key cannot be used; give PKCS #8 in base64, or the seed of an Ed25519 key in hexadecimal",
     );
     let text = secret.expose().trim();
+    let is_standard_webhooks = text.starts_with(PRIVATE_KEY_PREFIX);
+    let text = text.strip_prefix(PRIVATE_KEY_PREFIX).unwrap_or(text);
     let text: String = text
         .lines()
         .filter(|line| !line.starts_with("-----"))
@@ -201,7 +301,12 @@ fn sign_asymmetric(
         .ok_or(unusable)?;
     match algorithm {
         Algorithm::Ed25519 => {
-            let pair = Ed25519KeyPair::from_seed_unchecked(&bytes)
+            // Standard Webhooks has the public key behind the seed.
+            let seed = match is_standard_webhooks {
+                true => bytes.get(..32).unwrap_or_default(),
+                false => bytes.as_slice(),
+            };
+            let pair = Ed25519KeyPair::from_seed_unchecked(seed)
                 .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&bytes));
             Ok(pair.map_err(|_| unusable)?.sign(content).as_ref().to_vec())
         }

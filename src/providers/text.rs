@@ -104,6 +104,38 @@ impl Text {
         Ok(Some(bytes))
     }
 
+    /// The text for people: the body stays `{body}`, and so does every placeholder that the request has no value for.
+    #[must_use]
+    pub fn show(&self, scope: &Scope<'_>) -> String {
+        let show = |part: &Part| match part {
+            Part::Literal(text) => text.clone(),
+            Part::Body => part.to_string(),
+            part => match part.value(scope) {
+                Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
+                _ => part.to_string(),
+            },
+        };
+        self.parts.iter().map(show).collect()
+    }
+
+    /// Whether it depends on the request.
+    #[must_use]
+    pub fn has_placeholder(&self) -> bool {
+        self.refers_to(|part| !matches!(part, Part::Literal(_)))
+    }
+
+    /// Whether it refers to a JSON value of the body.
+    #[must_use]
+    pub fn has_pointer(&self) -> bool {
+        self.refers_to(|part| matches!(part, Part::Pointer(_)))
+    }
+
+    /// Whether it refers to a field of a form.
+    #[must_use]
+    pub fn has_form_field(&self) -> bool {
+        self.refers_to(|part| matches!(part, Part::FormField(_)))
+    }
+
     fn refers_to(&self, wanted: impl Fn(&Part) -> bool) -> bool {
         self.parts.iter().any(wanted)
     }
@@ -245,6 +277,37 @@ impl Part {
             )),
             Self::Uuid => Some(Cow::Owned(uuid::Uuid::new_v4().to_string().into_bytes())),
         })
+    }
+}
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.parts.iter().try_for_each(|part| part.fmt(f))
+    }
+}
+
+/// As it is written in a configuration.
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Method => f.write_str("{method}"),
+            Self::Url => f.write_str("{url}"),
+            Self::UrlDecoded => f.write_str("{url:decoded}"),
+            Self::Path => f.write_str("{path}"),
+            Self::Query => f.write_str("{query}"),
+            Self::Body => f.write_str("{body}"),
+            Self::Timestamp => f.write_str("{timestamp}"),
+            Self::Header(names) => {
+                let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+                write!(f, "{{header:{}}}", names.join("|"))
+            }
+            Self::QueryParameter(name) => write!(f, "{{query:{name}}}"),
+            Self::FormField(name) => write!(f, "{{form:{name}}}"),
+            Self::Pointer(pointer) => write!(f, "{{{}}}", pointer.as_str()),
+            Self::BodyDigest => f.write_str("{sha256:body}"),
+            Self::Uuid => f.write_str("{uuid}"),
+        }
     }
 }
 
@@ -413,6 +476,7 @@ mod tests {
                 // A pointer may lead to a name with an opening brace.
                 let (opened, closed) = (text.matches('{').count(), text.matches('}').count());
                 prop_assert!(placeholders <= opened);
+                prop_assert_eq!(Text::parse(&template.to_string()), Ok(template.clone()));
                 prop_assert_eq!(placeholders, closed);
             }
         }

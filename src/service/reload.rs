@@ -137,3 +137,111 @@ async fn change(files: &Files) -> String {
         last = Some(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use tokio::signal::unix::{SignalKind, signal};
+    use tokio::time::{sleep_until, timeout};
+
+    use super::*;
+    use crate::config::ConfigFile;
+
+    /// A test's own file.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(test: &str, text: &str) -> Self {
+            let name = format!("hookbridge-reload-{}-{test}.toml", std::process::id());
+            let file = Self(std::env::temp_dir().join(name));
+            file.write(text);
+            file
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(&self.0, text).unwrap();
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            drop(fs::remove_file(&self.0));
+        }
+    }
+
+    /// In front of a broker that nobody has started.
+    fn text(http: &str) -> String {
+        format!(
+            "[http]\n{http}\n[brokers.main]\nkind = \"nats\"\nservers = [\"nats://127.0.0.1:1\"]\n\
+             [sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"x\"\n"
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_read_again_when_it_has_stopped_changing_and_not_before() {
+        let file = File::new("pieces", "");
+        let mut files = Files::default();
+        files.note(&file.0);
+        let mut changed = std::pin::pin!(change(&files));
+        // Between two polls.
+        let unchanged = timeout(INTERVAL * 10 + INTERVAL / 2, &mut changed).await;
+        assert!(unchanged.is_err(), "nothing has changed: {unchanged:?}");
+        // Written piece by piece, one between each two polls.
+        for pieces in 1..=3 {
+            file.write(&"x".repeat(pieces));
+            let early = timeout(INTERVAL, &mut changed).await;
+            assert!(early.is_err(), "after {pieces} pieces: {early:?}");
+        }
+        let why = timeout(INTERVAL * 2, changed).await.expect("a change");
+        assert_eq!(why, format!("changed: {}", file.0.display()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mistake_changes_nothing_until_it_is_corrected() {
+        let file = File::new("mistake", &text("idle_timeout = \"10s\""));
+        let origin = Origin {
+            files: vec![ConfigFile::Path(file.0.clone())],
+            environment: Vec::new(),
+        };
+        let (config, files) = origin.load_with_files();
+        let live = Live::start(config.unwrap()).await.unwrap();
+        let inputs = Inputs {
+            origin,
+            files,
+            hangups: signal(SignalKind::hangup()).unwrap(),
+        };
+        let stop = CancellationToken::new();
+        let reloading = keep_reloading(Arc::clone(&live), inputs, stop.clone());
+        let reloading = tokio::spawn(reloading);
+        let before = live.current();
+        let is_good = || {
+            let text = before.process().metrics().encode().unwrap();
+            let text = String::from_utf8(text).unwrap();
+            text.contains("hookbridge_config_last_reload_successful 1")
+        };
+        let wrong_type = text("idle_timeout = \"soon\"");
+        let mistakes: [&dyn Fn(); 3] = [
+            &|| file.write(&wrong_type),
+            &|| file.write("[http\n"),
+            &|| fs::remove_file(&file.0).unwrap(),
+        ];
+        assert!(is_good());
+        sleep_until(Instant::now() + INTERVAL / 2).await;
+        for (number, mistake) in mistakes.into_iter().enumerate() {
+            mistake();
+            sleep_until(Instant::now() + INTERVAL * 3).await;
+            assert!(!is_good(), "mistake {number}");
+            assert!(Arc::ptr_eq(&before, &live.current()));
+        }
+        file.write(&text("idle_timeout = \"11s\""));
+        sleep_until(Instant::now() + INTERVAL * 3).await;
+        assert!(is_good());
+        let idle_timeout = live.current().config().http.idle_timeout;
+        assert_eq!(idle_timeout, Duration::from_secs(11));
+        stop.cancel();
+        let ended = timeout(INTERVAL, reloading).await;
+        ended.expect("it stops when it is told to").unwrap();
+    }
+}

@@ -155,7 +155,7 @@ mod tests {
         }
         for wrong in ["=debug", "[span]=debug"] {
             let error = wrong.parse::<Levels>().unwrap_err();
-            assert!(error.contains("names no target"), "{error}");
+            assert!(error.contains("has no valid target"), "{error}");
         }
     }
 

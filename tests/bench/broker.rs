@@ -18,7 +18,7 @@ use crate::support;
 /// How long a broker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a stream may keep of what it was sent.
+/// The bound of a stream.
 const MAX_STREAM_BYTES: i64 = 1 << 30;
 
 /// Which brokers there are.
@@ -37,7 +37,7 @@ pub(crate) struct Broker {
     kind: Kind,
     address: String,
     partitions: i32,
-    /// What the names of its topics or subjects begin with.
+    /// The prefix of its topics or subjects.
     prefix: String,
     runtime: Runtime,
     _process: Option<Own>,
@@ -51,17 +51,17 @@ enum Own {
 }
 
 impl Broker {
-    /// Starts one, or takes the one at this address. `letters` are the servers that will publish to it.
+    /// Starts one, or takes the one at this address. `names` are the servers that will publish to it.
     pub(crate) fn start(
         kind: Kind,
         address: Option<&str>,
         partitions: i32,
-        letters: &[&str],
+        names: &[&str],
     ) -> Outcome<Self> {
         let run = std::process::id();
         let (address, process) = match (kind, address) {
             (Kind::Mock, _) => {
-                let (address, child) = mock(partitions, letters)?;
+                let (address, child) = mock(partitions, names)?;
                 (address, Some(Own::Mock { _child: child }))
             }
             (_, Some(address)) => (address.to_owned(), None),
@@ -97,7 +97,7 @@ impl Broker {
         })
     }
 
-    /// What it is, for people.
+    /// Its title, for people.
     pub(crate) fn title(&self) -> String {
         match self.kind {
             Kind::Mock => format!("librdkafka's mock cluster, {} partitions", self.partitions),
@@ -107,12 +107,12 @@ impl Broker {
     }
 
     /// Makes a round's topics. Kafka keeps all that it is sent, so each round has its own, which end with it.
-    pub(crate) fn begin_round(&mut self, round: usize, letters: &[&str]) -> Outcome<()> {
+    pub(crate) fn begin_round(&mut self, round: usize, names: &[&str]) -> Outcome<()> {
         match self.kind {
             Kind::Mock => Ok(()),
             Kind::Kafka => {
                 self.prefix = format!("bench-{}-{round}", std::process::id());
-                let names: Vec<String> = letters.iter().map(|letter| self.topic(letter)).collect();
+                let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
                 let topics = names.iter().map(|name| {
                     let topic = NewTopic::new(name, self.partitions, TopicReplication::Fixed(-1));
                     topic
@@ -133,10 +133,10 @@ impl Broker {
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
                 // One for each: a stream that has an event from one build of the bridge would not store it from another.
-                for letter in letters {
+                for name in names {
                     let settings = jetstream::stream::Config {
-                        name: self.stream(letter),
-                        subjects: vec![format!("{}.{letter}.>", self.prefix)],
+                        name: self.stream(name),
+                        subjects: vec![format!("{}.{name}.>", self.prefix)],
                         storage: jetstream::stream::StorageType::File,
                         max_bytes: MAX_STREAM_BYTES,
                         ..Default::default()
@@ -149,11 +149,11 @@ impl Broker {
     }
 
     /// Drops what was sent in a round.
-    pub(crate) fn end_round(&self, letters: &[&str]) -> Outcome<()> {
+    pub(crate) fn end_round(&self, names: &[&str]) -> Outcome<()> {
         match self.kind {
             Kind::Mock => Ok(()),
             Kind::Kafka => {
-                let names: Vec<String> = letters.iter().map(|letter| self.topic(letter)).collect();
+                let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
                 self.runtime
@@ -162,26 +162,26 @@ impl Broker {
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                for letter in letters {
-                    context.delete_stream(self.stream(letter)).await?;
+                for name in names {
+                    context.delete_stream(self.stream(name)).await?;
                 }
                 Ok(())
             }),
         }
     }
 
-    fn stream(&self, letter: &str) -> String {
-        format!("{}-{letter}", self.prefix)
+    fn stream(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
     }
 
     /// The topic or subject that this server publishes to.
-    pub(crate) fn topic(&self, letter: &str) -> String {
-        format!("{}.{letter}.issue_created", self.prefix)
+    pub(crate) fn topic(&self, name: &str) -> String {
+        format!("{}.{name}.issue_created", self.prefix)
     }
 
     /// The same as a template of the bridge's.
-    pub(crate) fn template(&self, letter: &str) -> String {
-        format!("{}.{letter}.{{type}}", self.prefix)
+    pub(crate) fn template(&self, name: &str) -> String {
+        format!("{}.{name}.{{type}}", self.prefix)
     }
 
     /// The broker's table in the bridge's configuration.
@@ -201,7 +201,7 @@ impl Broker {
     }
 
     /// The arguments that name it to a server of ours.
-    pub(crate) fn arguments(&self, letter: &str) -> Vec<String> {
+    pub(crate) fn arguments(&self, name: &str) -> Vec<String> {
         let name = match self.kind {
             Kind::Mock | Kind::Kafka => "--kafka",
             Kind::Nats => "--nats",
@@ -210,12 +210,12 @@ impl Broker {
             name.to_owned(),
             self.address.clone(),
             "--topic".to_owned(),
-            self.topic(letter),
+            self.topic(name),
         ]
     }
 
     /// How many messages it has ever taken from this server.
-    pub(crate) fn stored(&self, letter: &str) -> Outcome<u64> {
+    pub(crate) fn stored(&self, name: &str) -> Outcome<u64> {
         match self.kind {
             Kind::Mock | Kind::Kafka => {
                 let consumer: BaseConsumer =
@@ -223,32 +223,32 @@ impl Broker {
                 let mut stored = 0;
                 for partition in 0..self.partitions {
                     let (_, end) =
-                        consumer.fetch_watermarks(&self.topic(letter), partition, PATIENCE)?;
+                        consumer.fetch_watermarks(&self.topic(name), partition, PATIENCE)?;
                     stored += u64::try_from(end)?;
                 }
                 Ok(stored)
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                let stream = context.get_stream(self.stream(letter)).await?;
+                let stream = context.get_stream(self.stream(name)).await?;
                 Ok(stream.get_info().await?.state.last_sequence)
             }),
         }
     }
 
     /// How long a bare client takes until it knows this server's topic or stream.
-    pub(crate) fn handshake(&self, letter: &str) -> Outcome<Duration> {
+    pub(crate) fn handshake(&self, name: &str) -> Outcome<Duration> {
         let began = Instant::now();
         match self.kind {
             Kind::Mock | Kind::Kafka => {
                 let producer: BaseProducer = self.client().create()?;
                 producer
                     .client()
-                    .fetch_metadata(Some(&self.topic(letter)), PATIENCE)?;
+                    .fetch_metadata(Some(&self.topic(name)), PATIENCE)?;
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                context.get_stream(self.stream(letter)).await?;
+                context.get_stream(self.stream(name)).await?;
                 Outcome::Ok(())
             })?,
         }
@@ -270,11 +270,11 @@ impl Broker {
 
 const MOCK_PREFIX: &str = "bench";
 
-fn mock(partitions: i32, letters: &[&str]) -> Outcome<(String, Child)> {
+fn mock(partitions: i32, names: &[&str]) -> Outcome<(String, Child)> {
     let partitions = partitions.to_string();
-    let topics: Vec<String> = letters
+    let topics: Vec<String> = names
         .iter()
-        .map(|letter| format!("{MOCK_PREFIX}.{letter}.issue_created"))
+        .map(|name| format!("{MOCK_PREFIX}.{name}.issue_created"))
         .collect();
     let arguments = ["mock", "--partitions", &partitions]
         .into_iter()

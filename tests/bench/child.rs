@@ -20,7 +20,7 @@ pub(crate) struct Child {
     lines: Receiver<String>,
 }
 
-/// What a process has used since it began.
+/// Resources that a process has used since it began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Used {
     /// Time of all its threads, in user mode and in the kernel.
@@ -95,7 +95,7 @@ impl Child {
         })
     }
 
-    /// What `find` makes of the first line that it makes something of.
+    /// The result of `find` for the first line that has one.
     pub(crate) fn wait_for<T>(
         &self,
         limit: Duration,
@@ -149,7 +149,7 @@ impl Child {
         }
     }
 
-    /// What it has used so far.
+    /// The resources that it has used so far.
     pub(crate) fn used(&self) -> Outcome<Used> {
         let folder = Path::new("/proc").join(self.process.id().to_string());
         let stat = std::fs::read_to_string(folder.join("stat"))?;

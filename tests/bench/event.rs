@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use crate::Outcome;
 
-/// What the events are signed with.
+/// The secret of all events.
 pub(crate) const SECRET: &str = "whs_bench_7f3a1c";
 
 /// The source.
@@ -26,7 +26,7 @@ pub(crate) const PATH: &str = "/hooks/synq";
 /// Stands in the template where an event has its own id.
 const PLACE: &str = "00000000-0000-4000-8000-000000000000";
 
-/// What the events of a run look like: a body with two places for an id.
+/// The shape of the events of a run: a body with two places for an id.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
     /// The body around the places.

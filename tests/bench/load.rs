@@ -25,7 +25,7 @@ use crate::latency::{Latencies, Percentiles};
 /// How long the last answers may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is sent.
+/// The events to send.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Load {
     /// To where
@@ -43,7 +43,7 @@ pub(crate) struct Load {
     /// The number of the first event
     #[arg(long)]
     pub(crate) first: u64,
-    /// What could not be sent in that time is not sent any more
+    /// Requests that could not be sent in that time are not sent any more
     #[arg(long)]
     pub(crate) give_up: bool,
 }
@@ -66,7 +66,7 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Loaded {
     /// Requests that were answered.
@@ -92,7 +92,7 @@ pub(crate) struct Loaded {
     pub(crate) lag: Percentiles,
 }
 
-/// What the sender and its connections have in common; they share one thread.
+/// State of the sender and its connections; they share one thread.
 #[derive(Default)]
 struct Shared {
     due: RefCell<VecDeque<Instant>>,
@@ -163,7 +163,7 @@ async fn send(load: &Load) -> Outcome<Loaded> {
     shared.changed.notify_waiters();
     let all = async {
         for connection in connections {
-            // What ended early is counted below, as what was not answered.
+            // Requests that ended early are counted below, among those without an answer.
             drop(connection.await);
         }
     };
@@ -242,7 +242,7 @@ async fn next(shared: &Shared) -> Option<Instant> {
     due
 }
 
-/// What is told of an answer.
+/// The part of an answer that counts.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     ends_connection: bool,

@@ -27,7 +27,7 @@ use hookbridge::secret::Secret;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Uri};
 
-/// What can go wrong ends the run.
+/// Every error ends the run.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() {

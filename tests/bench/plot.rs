@@ -38,8 +38,8 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
                 .servers
                 .iter()
                 .filter_map(|server| {
-                    on.figures(server.letter, *connections, figure)
-                        .map(|spread| (server.letter, spread))
+                    on.figures(server.name, *connections, figure)
+                        .map(|spread| (server.name, spread))
                 })
                 .collect();
             // One connection is slow in events a second: each group has a scale of its own.
@@ -47,13 +47,13 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
                 .iter()
                 .map(|(_, spread)| spread.max)
                 .fold(f64::MIN_POSITIVE, f64::max);
-            for (index, (letter, spread)) in bars.iter().enumerate() {
+            for (index, (name, spread)) in bars.iter().enumerate() {
                 let label = if index == 0 {
                     format!("{connections} connections")
                 } else {
                     String::new()
                 };
-                bar(&mut body, y, (&label, letter), *spread, BARS / most, digits)?;
+                bar(&mut body, y, (&label, name), *spread, BARS / most, digits)?;
                 y += BAR + 3.0;
             }
             y += 8.0;
@@ -64,7 +64,7 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
         writeln!(
             body,
             "<text x=\"10\" y=\"{y}\">{}: {}</text>",
-            server.letter,
+            server.name,
             escape(&server.title)
         )?;
     }
@@ -78,23 +78,23 @@ pub(crate) fn svg(on: &OnBroker) -> Result<String, std::fmt::Error> {
 fn bar(
     body: &mut String,
     y: f64,
-    (label, letter): (&str, &str),
+    (label, name): (&str, &str),
     spread: Spread,
     scale: f64,
     digits: usize,
 ) -> std::fmt::Result {
-    let fill = match letter {
-        "a" => "#b8c4ce",
-        "b" => "#8fb3d1",
-        "s" => "#e0a458",
-        "c" => "#2f6690",
+    let fill = match name {
+        "answer" => "#b8c4ce",
+        "publish" => "#8fb3d1",
+        "sketch" => "#e0a458",
+        "bridge" => "#2f6690",
         _ => "#81b29a",
     };
     let (middle, baseline) = (y + BAR / 2.0, y + BAR - 4.0);
     let at = |value: f64| value.mul_add(scale, LABELS);
     writeln!(
         body,
-        "<text x=\"10\" y=\"{baseline}\">{label}</text><text x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{letter}</text>",
+        "<text x=\"10\" y=\"{baseline}\">{label}</text><text x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{name}</text>",
         LABELS - 6.0
     )?;
     writeln!(

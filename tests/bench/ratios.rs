@@ -1,9 +1,9 @@
 //! The bridge beside the least that a server can do, in one run, as ratios.
 //!
-//! `cargo bench --bench ratios -- --quick`. Four servers, each a process of its own, take turns under the same load: (a) a
-//! bare hyper handler that reads the body and answers, (b) the same with a bare client's publish and acknowledgement, (s) a
-//! sketch that also verifies the signature and takes id and type out of the body, (c) the bridge. What counts are the
-//! ratios within a round; absolute figures are the machine's and its other users'.
+//! `cargo bench --bench ratios -- --quick`. Four servers, each a process of its own, take turns under the same load: `answer`,
+//! a bare hyper handler that reads the body and answers; `publish`, the same with a bare client's publish and
+//! acknowledgement; `sketch`, which also verifies the signature and takes id and type out of the body; and `bridge`. What
+//! counts are the ratios within a round; absolute figures are the machine's and its other users'.
 //!
 //! Everything is bounded in time and stays on the loopback interface, but for a broker that is named. No child outlives
 //! this process.
@@ -54,7 +54,7 @@ mod report;
 // SVG.
 mod plot;
 
-#[allow(dead_code, reason = "the tests use all of it")]
+#[allow(dead_code, unused_macros, reason = "the tests use all of it")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -69,7 +69,7 @@ use report::{About, Machine, OnBroker, Results};
 use rounds::Rounds;
 use running::Setup;
 
-/// What can go wrong ends the run, with a text for the one who started it.
+/// Every error ends the run, with a text for the one who started it.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The bridge beside the least that a server can do.
@@ -106,10 +106,14 @@ struct Arguments {
     /// Three rounds of a second each
     #[arg(long)]
     quick: bool,
-    /// Which servers, by their letters
-    #[arg(long, value_delimiter = ',', default_value = "a,b,s,c")]
+    /// Which servers, by name
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "answer,publish,sketch,bridge"
+    )]
     servers: Vec<String>,
-    /// Another build of the bridge, as server d; with `--servers d` it is alone
+    /// Another build of the bridge, as the server `other`; with `--servers other` it is alone
     #[arg(long)]
     other: Option<PathBuf>,
     /// Lines for the bridge's `[sources.synq]`
@@ -123,7 +127,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// What this program does as a child of itself.
+/// The roles of this program as a child of itself.
 #[derive(Debug, Subcommand)]
 #[command(hide = true)]
 enum Role {
@@ -270,18 +274,18 @@ fn write(
 }
 
 impl Arguments {
-    /// Starts or finds a broker, for servers of these letters; it and its short name.
-    fn broker(&self, kind: Kind, letters: &[&str]) -> Outcome<(Broker, &'static str)> {
+    /// Starts or finds a broker, for servers of these names; it and its short name.
+    fn broker(&self, kind: Kind, names: &[&str]) -> Outcome<(Broker, &'static str)> {
         let (address, name) = match kind {
             Kind::Mock => (None, "mock"),
             Kind::Kafka => (self.kafka.as_deref(), "kafka"),
             Kind::Nats => (self.nats.as_deref(), "nats"),
         };
-        let broker = Broker::start(kind, address, self.partitions, letters)?;
+        let broker = Broker::start(kind, address, self.partitions, names)?;
         Ok((broker, name))
     }
 
-    /// What servers are set up with where nothing else is the question.
+    /// The settings of servers where these are not varied.
     fn setup(&self) -> Setup {
         Setup {
             http_keys: String::new(),

@@ -1,4 +1,4 @@
-//! What was measured: tables for people, JSON for programs.
+//! The results: tables for people, JSON for programs.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ pub(crate) struct Results {
     pub(crate) brokers: Vec<OnBroker>,
 }
 
-/// What was measured, when, on what and how often.
+/// The subject, time, machine and number of the measurements.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct About {
     pub(crate) started: String,
@@ -27,7 +27,7 @@ pub(crate) struct About {
     pub(crate) rounds: usize,
 }
 
-/// What it was measured on.
+/// The machine.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
@@ -37,7 +37,7 @@ pub(crate) struct Machine {
     pub(crate) load: String,
 }
 
-/// What was measured in front of one broker.
+/// The results in front of one broker.
 #[derive(Debug, Serialize)]
 pub(crate) struct OnBroker {
     pub(crate) broker: String,
@@ -92,14 +92,14 @@ impl Spread {
     }
 }
 
-/// What is compared.
+/// The figures that are compared.
 const FIGURES: [(&str, Figure); 2] = [
     ("events/s", |run| run.per_second),
     ("CPU per event", |run| run.cpu_us),
 ];
 
 impl About {
-    /// What stands above every table.
+    /// The head of every table.
     pub(crate) fn show(&self) -> String {
         let Machine {
             cpu,
@@ -114,7 +114,7 @@ impl About {
     }
 }
 
-/// What stands below tables that mean nothing.
+/// The warning below tables that mean nothing.
 pub(crate) fn show_faults(faults: &[String]) -> String {
     if faults.is_empty() {
         return String::new();
@@ -127,8 +127,8 @@ pub(crate) fn show_faults(faults: &[String]) -> String {
 }
 
 impl OnBroker {
-    fn letters(&self) -> impl Iterator<Item = &'static str> {
-        self.servers.iter().map(|server| server.letter)
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.servers.iter().map(|server| server.name)
     }
 
     fn connections(&self) -> Vec<usize> {
@@ -141,27 +141,27 @@ impl OnBroker {
     /// The figures of a server's runs, one a round.
     pub(crate) fn figures(
         &self,
-        letter: &str,
+        name: &str,
         connections: usize,
         figure: impl Fn(&Run) -> f64,
     ) -> Option<Spread> {
         let runs = self
             .runs
             .iter()
-            .filter(|run| run.server == letter && run.connections == connections);
+            .filter(|run| run.server == name && run.connections == connections);
         Spread::of(runs.map(figure))
     }
 
     fn paced_figures(
         &self,
-        letter: &str,
+        name: &str,
         percent: u64,
         figure: impl Fn(&Paced) -> f64,
     ) -> Option<Spread> {
         let runs = self
             .paced
             .iter()
-            .filter(|run| run.server == letter && run.percent == percent);
+            .filter(|run| run.server == name && run.percent == percent);
         Spread::of(runs.map(figure))
     }
 
@@ -172,12 +172,12 @@ impl OnBroker {
         connections: usize,
         figure: fn(&Run) -> f64,
     ) -> Option<Spread> {
-        let find = |letter: &str, round: usize| {
+        let find = |name: &str, round: usize| {
             let mut runs = self
                 .runs
                 .iter()
                 .filter(|run| run.round == round && run.connections == connections);
-            runs.find(|run| run.server == letter).map(figure)
+            runs.find(|run| run.server == name).map(figure)
         };
         let rounds = self.runs.iter().map(|run| run.round).max()?;
         let pairs = (0..=rounds).filter_map(|round| find(of, round).zip(find(to, round)));
@@ -186,7 +186,13 @@ impl OnBroker {
 
     /// Works out the ratios.
     pub(crate) fn compare(&mut self) {
-        let pairs = [("c", "s"), ("c", "b"), ("c", "a"), ("d", "c"), ("d", "s")];
+        let pairs = [
+            ("bridge", "sketch"),
+            ("bridge", "publish"),
+            ("bridge", "answer"),
+            ("other", "bridge"),
+            ("other", "sketch"),
+        ];
         let mut ratios = Vec::new();
         for (of, to) in pairs {
             for (name, figure) in FIGURES {
@@ -203,14 +209,14 @@ impl OnBroker {
         }
         type Percentile = fn(&Percentiles) -> u64;
         let latencies: [(&str, Percentile); 2] = [("p50", |all| all.p50), ("p99", |all| all.p99)];
-        for letter in ["s", "c", "d"] {
+        for server in ["sketch", "bridge", "other"] {
             for (name, percentile) in latencies {
                 let of = |round: usize| {
                     let mut runs = self
                         .runs
                         .iter()
                         .filter(|run| run.round == round && run.connections == 1);
-                    runs.find(|run| run.server == letter)
+                    runs.find(|run| run.server == server)
                         .map(|run| number(percentile(&run.latency)))
                 };
                 let pairs = self
@@ -222,7 +228,7 @@ impl OnBroker {
                     });
                 if let Some(spread) = Spread::of(pairs) {
                     ratios.push(Ratio {
-                        what: format!("{letter}/client {name}"),
+                        what: format!("{server}/client {name}"),
                         connections: 1,
                         spread,
                     });
@@ -256,7 +262,7 @@ impl OnBroker {
         let mut text = String::new();
         writeln!(text, "{}", self.broker)?;
         for server in &self.servers {
-            writeln!(text, "  {}  {}", server.letter, server.title)?;
+            writeln!(text, "  {:<7}  {}", server.name, server.title)?;
         }
         self.show_runs(&mut text)?;
         self.show_paced(&mut text)?;
@@ -271,12 +277,20 @@ impl OnBroker {
         )?;
         writeln!(
             text,
-            "  conn     {:<24} {:<22} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}",
-            "events/s", "CPU µs/event", "sleeps/ev", "peak MiB", "p50", "p99", "p99.9", "failed"
+            "  conn  {:<7}  {:<24} {:<22} {:>9} {:>9} {:>8} {:>8} {:>8} {:>7}",
+            "",
+            "events/s",
+            "CPU µs/event",
+            "sleeps/ev",
+            "peak MiB",
+            "p50",
+            "p99",
+            "p99.9",
+            "failed"
         )?;
         for connections in self.connections() {
-            for letter in self.letters() {
-                let all = |figure: fn(&Run) -> f64| self.figures(letter, connections, figure);
+            for name in self.names() {
+                let all = |figure: fn(&Run) -> f64| self.figures(name, connections, figure);
                 let Some((per_second, cpu)) = all(|run| run.per_second).zip(all(|run| run.cpu_us))
                 else {
                     continue;
@@ -286,12 +300,12 @@ impl OnBroker {
                 let failed: u64 = self
                     .runs
                     .iter()
-                    .filter(|run| run.server == letter && run.connections == connections)
+                    .filter(|run| run.server == name && run.connections == connections)
                     .map(|run| run.failed)
                     .sum();
                 writeln!(
                     text,
-                    "  {connections:>4}  {letter}  {:<24} {:<22} {:>9.2} {:>9.1} {:>8.3} {:>8.3} {:>8.3} {failed:>7}",
+                    "  {connections:>4}  {name:<7}  {:<24} {:<22} {:>9.2} {:>9.1} {:>8.3} {:>8.3} {:>8.3} {failed:>7}",
                     per_second.show(0),
                     cpu.show(1),
                     median(|run| run.sleeps),
@@ -322,12 +336,12 @@ impl OnBroker {
         )?;
         writeln!(
             text,
-            "  load              {:<22} {:>9} {:>8} {:>8} {:>8} {:>14}",
-            "CPU µs/event", "sleeps/ev", "p50", "p99", "p99.9", "sender's p99"
+            "  load           {:<7}  {:<22} {:>9} {:>8} {:>8} {:>8} {:>14}",
+            "", "CPU µs/event", "sleeps/ev", "p50", "p99", "p99.9", "sender's p99"
         )?;
         for (percent, rate) in rates {
-            for letter in self.letters() {
-                let all = |figure: fn(&Paced) -> f64| self.paced_figures(letter, percent, figure);
+            for name in self.names() {
+                let all = |figure: fn(&Paced) -> f64| self.paced_figures(name, percent, figure);
                 let Some(cpu) = all(|run| run.cpu_us) else {
                     continue;
                 };
@@ -335,7 +349,7 @@ impl OnBroker {
                     |figure: fn(&Paced) -> f64| all(figure).map_or(0.0, |spread| spread.median);
                 writeln!(
                     text,
-                    "  {percent:>3}% {rate:>7}/s  {letter}  {:<22} {:>9.2} {:>8.3} {:>8.3} {:>8.3} {:>14.3}",
+                    "  {percent:>3}% {rate:>7}/s  {name:<7}  {:<22} {:>9.2} {:>8.3} {:>8.3} {:>8.3} {:>14.3}",
                     cpu.show(1),
                     median(|run| run.sleeps),
                     median(|run| number(run.loaded.latency.p50) / 1e3),
@@ -362,7 +376,7 @@ impl OnBroker {
             )?;
         }
         writeln!(text, "\nRatios within a round: median (min–max)")?;
-        write!(text, "  {:<20}", "connections")?;
+        write!(text, "  {:<30}", "connections")?;
         for connections in self.connections() {
             write!(text, " {connections:<20}")?;
         }
@@ -373,7 +387,7 @@ impl OnBroker {
                 continue;
             }
             shown.push(&ratio.what);
-            write!(text, "  {:<20}", ratio.what)?;
+            write!(text, "  {:<30}", ratio.what)?;
             for connections in self.connections() {
                 let found = self
                     .ratios
@@ -391,13 +405,13 @@ impl OnBroker {
     }
 }
 
-/// What issue 5 asks for.
+/// The goals that the bridge is kept to.
 fn goal(what: &str) -> &'static str {
     match what {
-        "c/s events/s" => "0.9 or more at 64 and 512",
-        "c/s CPU per event" => "1.25 or less at 64 and 512",
-        "c/client p50" => "1.3 or less",
-        "c/client p99" => "2 or less",
+        "bridge/sketch events/s" => "0.9 or more at 64 and 512",
+        "bridge/sketch CPU per event" => "1.25 or less at 64 and 512",
+        "bridge/client p50" => "1.3 or less",
+        "bridge/client p99" => "2 or less",
         _ => "",
     }
 }

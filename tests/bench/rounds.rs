@@ -21,6 +21,9 @@ const BYTES_A_SECOND: u64 = 1 << 30;
 /// Percent of what the slowest publishing server can do.
 const PACES: [u64; 2] = [20, 50];
 
+/// The topic of the bare client's round trips.
+const ROUND_TRIPS: &str = "round-trips";
+
 /// Connections of the open-loop sender.
 const PACED_CONNECTIONS: usize = 64;
 
@@ -57,9 +60,9 @@ impl<'a> Rounds<'a> {
     /// Runs it all.
     pub(crate) fn run(mut self, kind: Kind, bridge: &Path) -> Outcome<OnBroker> {
         let servers = servers(self.arguments, kind, bridge)?;
-        let mut letters: Vec<&str> = servers.iter().map(|server| server.letter).collect();
-        letters.push("p");
-        let (mut broker, name) = self.arguments.broker(kind, &letters)?;
+        let mut names: Vec<&str> = servers.iter().map(|server| server.name).collect();
+        names.push(ROUND_TRIPS);
+        let (mut broker, name) = self.arguments.broker(kind, &names)?;
         let mut on = OnBroker {
             broker: broker.title(),
             name,
@@ -71,9 +74,9 @@ impl<'a> Rounds<'a> {
         };
         for round in 0..self.rounds {
             eprintln!("{name}: round {} of {}", round + 1, self.rounds);
-            broker.begin_round(round, &letters)?;
+            broker.begin_round(round, &names)?;
             self.round(&broker, round, &mut on)?;
-            broker.end_round(&letters)?;
+            broker.end_round(&names)?;
         }
         on.compare();
         Ok(on)
@@ -90,14 +93,14 @@ impl<'a> Rounds<'a> {
             server.run(broker, &warm, 64, 1, round)?;
         }
         for connections in &self.arguments.connections {
-            if *connections == 1 && on.servers.iter().any(|server| server.letter == "b") {
+            if *connections == 1 && on.servers.iter().any(|server| server.name == "publish") {
                 on.round_trips.push(self.round_trips(broker)?);
             }
             let pool = self.events.pool(&shape, self.seconds)?;
             for server in &running {
                 let run = server.run(broker, &pool, *connections, self.seconds, round)?;
                 eprintln!(
-                    "  {} {connections:>4} connections: {:>8.0}/s, {:>6.1} µs of CPU each, {} failed",
+                    "  {:<7} {connections:>4} connections: {:>8.0}/s, {:>6.1} µs of CPU each, {} failed",
                     run.server, run.per_second, run.cpu_us, run.failed
                 );
                 on.runs.push(run);
@@ -113,7 +116,7 @@ impl<'a> Rounds<'a> {
                     round,
                 )?;
                 eprintln!(
-                    "  {} {rate:>6}/s: p50 {} µs, p99 {} µs",
+                    "  {:<7} {rate:>6}/s: p50 {} µs, p99 {} µs",
                     paced.server, paced.loaded.latency.p50, paced.loaded.latency.p99
                 );
                 on.paced.push(paced);
@@ -126,7 +129,7 @@ impl<'a> Rounds<'a> {
     fn round_trips(&mut self, broker: &Broker) -> Outcome<Percentiles> {
         let (first, seconds) = (self.events.first.to_string(), self.seconds.to_string());
         self.events.first += EVENTS_A_SECOND * self.seconds;
-        let destination = broker.arguments("p");
+        let destination = broker.arguments(ROUND_TRIPS);
         let arguments = ["round-trips", "--first", &first, "--seconds", &seconds];
         let arguments = arguments
             .into_iter()
@@ -164,7 +167,7 @@ fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
         .runs
         .iter()
         .filter(|run| run.round == 0 && Some(run.connections) == typical);
-    let publishing = runs.filter(|run| run.server != "a");
+    let publishing = runs.filter(|run| run.server != "answer");
     let slowest = publishing
         .map(|run| run.per_second)
         .fold(f64::INFINITY, f64::min);
@@ -186,7 +189,7 @@ fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
         .into()
 }
 
-/// Those that are wanted.
+/// The servers of `--servers`.
 pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
     let client = if kind == Kind::Nats {
         "a JetStream publish"
@@ -195,32 +198,32 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
     };
     let all = [
         (
-            "a",
+            "answer",
             "hyper: reads the body and answers".to_owned(),
             Program::Ours("answer"),
         ),
         (
-            "b",
+            "publish",
             format!("the same, and {client} with its acknowledgement"),
             Program::Ours("publish"),
         ),
         (
-            "s",
-            "the sketch: the same, an HMAC, id and type out of the body, two headers".to_owned(),
+            "sketch",
+            "the same, an HMAC, id and type out of the body, two headers".to_owned(),
             Program::Ours("sketch"),
         ),
         (
-            "c",
+            "bridge",
             format!("the bridge: {}", version(bridge)?),
             Program::Bridge(bridge.to_owned()),
         ),
     ];
-    let mut known: Vec<&str> = all.iter().map(|(letter, ..)| *letter).collect();
-    known.extend(arguments.other.as_ref().map(|_| "d"));
+    let mut known: Vec<&str> = all.iter().map(|(name, ..)| *name).collect();
+    known.extend(arguments.other.as_ref().map(|_| "other"));
     if let Some(unknown) = arguments
         .servers
         .iter()
-        .find(|letter| !known.contains(&letter.as_str()))
+        .find(|name| !known.contains(&name.as_str()))
     {
         return Err(format!(
             "there is no server {unknown}: there are {}",
@@ -230,10 +233,10 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
     }
     let wanted = all
         .into_iter()
-        .filter(|(letter, ..)| arguments.servers.iter().any(|wanted| wanted == letter));
+        .filter(|(name, ..)| arguments.servers.iter().any(|wanted| wanted == name));
     let mut servers: Vec<Server> = wanted
-        .map(|(letter, title, program)| Server {
-            letter,
+        .map(|(name, title, program)| Server {
+            name,
             title,
             program,
         })
@@ -241,7 +244,7 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
     if let Some(other) = &arguments.other {
         let title = format!("{}: {}", other.display(), version(other)?);
         servers.push(Server {
-            letter: "d",
+            name: "other",
             title,
             program: Program::Bridge(other.clone()),
         });

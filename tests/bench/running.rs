@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A server.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    /// Its letter in tables, topics and ratios.
-    pub(crate) letter: &'static str,
-    /// What it is.
+    /// In tables, topics and ratios.
+    pub(crate) name: &'static str,
+    /// For people.
     pub(crate) title: String,
     /// How it is started.
     pub(crate) program: Program,
@@ -54,7 +54,7 @@ pub(crate) struct Setup {
 
 /// One that runs.
 pub(crate) struct Running {
-    pub(crate) letter: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
     is_bridge: bool,
@@ -85,7 +85,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// What must not have happened.
+    /// Everything that makes it worthless.
     pub(crate) fn faults(&self) -> Vec<String> {
         let place = format!(
             "{}, {} connections, round {}",
@@ -109,7 +109,7 @@ impl Run {
     }
 }
 
-/// What is taken from a run, to be compared.
+/// A figure of a run, to be compared.
 pub(crate) type Figure = fn(&Run) -> f64;
 
 /// One open-loop run.
@@ -126,7 +126,7 @@ pub(crate) struct Paced {
     pub(crate) loaded: Loaded,
 }
 
-/// What `wrk.lua` prints.
+/// The output of `wrk.lua`.
 #[derive(Deserialize)]
 struct Counted {
     requests: u64,
@@ -145,14 +145,14 @@ impl Running {
         folder: &Path,
         setup: &Setup,
     ) -> Outcome<Self> {
-        let letter = server.letter;
+        let name = server.name;
         let workers = setup
             .workers
             .map(|count| ("TOKIO_WORKER_THREADS", count.to_string()));
         let began = Instant::now();
         match &server.program {
             Program::Ours(work) => {
-                let destination = broker.arguments(letter);
+                let destination = broker.arguments(name);
                 let arguments = ["serve", work]
                     .into_iter()
                     .chain(destination.iter().map(String::as_str));
@@ -162,7 +162,7 @@ impl Running {
                     line.strip_prefix("listening ")?.parse().ok()
                 })?;
                 Ok(Self {
-                    letter,
+                    name,
                     address,
                     child,
                     is_bridge: false,
@@ -171,8 +171,8 @@ impl Running {
                 })
             }
             Program::Bridge(program) => {
-                let file = folder.join(format!("{letter}.toml"));
-                std::fs::write(&file, configuration(broker, letter, setup))?;
+                let file = folder.join(format!("{name}.toml"));
+                std::fs::write(&file, configuration(broker, name, setup))?;
                 let file = file.to_str().ok_or("the folder's name is no text")?;
                 let arguments = ["run", "--log-format", "json", "--config", file];
                 let child = Child::start_with(program, arguments, Listen::Stderr, workers)?;
@@ -193,7 +193,7 @@ impl Running {
                     .ok_or("a listener is missing")?;
                 wait_ready(admin)?;
                 Ok(Self {
-                    letter,
+                    name,
                     address: public,
                     child,
                     is_bridge: true,
@@ -226,7 +226,7 @@ impl Running {
             _ => 0,
         };
         Ok(Run {
-            server: self.letter,
+            server: self.name,
             connections,
             round,
             requests: counted.requests,
@@ -260,7 +260,7 @@ impl Running {
         })?;
         let after = self.child.used()?;
         Ok(Paced {
-            server: self.letter,
+            server: self.name,
             round,
             percent,
             rate,
@@ -279,9 +279,7 @@ impl Running {
     }
 
     fn stored(&self, broker: &Broker) -> Outcome<Option<u64>> {
-        self.publishes
-            .then(|| broker.stored(self.letter))
-            .transpose()
+        self.publishes.then(|| broker.stored(self.name)).transpose()
     }
 }
 
@@ -294,8 +292,8 @@ pub(crate) fn send(load: &Load) -> Outcome<Loaded> {
     child.wait_for(limit, |line| serde_json::from_str(line).ok())
 }
 
-/// What the whole bridge runs with: a source, globs, a topic that is a template.
-fn configuration(broker: &Broker, letter: &str, setup: &Setup) -> String {
+/// The configuration of the bridge: a source, globs, a topic that is a template.
+fn configuration(broker: &Broker, name: &str, setup: &Setup) -> String {
     let Setup {
         http_keys,
         source_keys,
@@ -314,7 +312,7 @@ fn configuration(broker: &Broker, letter: &str, setup: &Setup) -> String {
             event::SECRET
         ));
     }
-    let template = broker.template(letter);
+    let template = broker.template(name);
     let mut route = |types: &str, topic: &str| {
         text.push_str(&format!(
             "[[routes]]\ntypes = [{types}]\ntopic = \"{topic}\"\n\n"
@@ -325,7 +323,7 @@ fn configuration(broker: &Broker, letter: &str, setup: &Setup) -> String {
     }
     if *routes > 1 {
         // Pings go where issues go, so that they are counted with them.
-        route("\"incident_*\", \"ping\"", &broker.topic(letter));
+        route("\"incident_*\", \"ping\"", &broker.topic(name));
     }
     route("\"issue_*\"", &template);
     text

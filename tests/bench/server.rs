@@ -1,4 +1,4 @@
-//! What the bridge is measured against, as child processes: the least that a server can do, step by step.
+//! The servers that the bridge is measured against, as child processes: the least that a server can do, step by step.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -83,7 +83,7 @@ struct Handler {
     client: Option<Client>,
 }
 
-/// What the sketch reads of an event.
+/// The members that the sketch reads of an event.
 #[derive(Deserialize)]
 struct Names<'b> {
     #[serde(borrow)]

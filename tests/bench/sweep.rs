@@ -22,10 +22,10 @@ use crate::support::usage::raise_open_files;
 use crate::{Arguments, Outcome};
 
 /// The bridge, and another build of it.
-const ALONE: &[&str] = &["c", "d"];
+const ALONE: &[&str] = &["bridge", "other"];
 
 /// The sketch beside it.
-const BESIDE: &[&str] = &["s", "c", "d"];
+const BESIDE: &[&str] = &["sketch", "bridge", "other"];
 
 /// Open files of a process besides its connections.
 const OTHER_FILES: u64 = 200;
@@ -45,7 +45,7 @@ const CROWD: usize = 1000;
 /// How long it does.
 const CROWD_SECONDS: u64 = 4;
 
-/// What is varied.
+/// The axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Axis {
     /// All of them
@@ -80,7 +80,7 @@ impl Axis {
         Self::Overload,
     ];
 
-    /// What stands above its table; times are in ms where nothing else is said.
+    /// The title of its table; times are in ms where nothing else is said.
     fn title(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -108,7 +108,7 @@ pub(crate) struct Swept {
     #[serde(flatten)]
     about: About,
     brokers: Vec<OnBroker>,
-    /// What could not be measured here.
+    /// Measurements that are not possible here.
     skipped: Vec<String>,
     /// Everything that must not have happened.
     pub(crate) faults: Vec<String>,
@@ -174,15 +174,15 @@ pub(crate) fn run(
         usize::try_from(raise_open_files().saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
     for kind in &arguments.broker.0 {
         let servers = rounds::servers(arguments, *kind, bridge)?;
-        let letters: Vec<&str> = servers.iter().map(|server| server.letter).collect();
-        let (mut broker, name) = arguments.broker(*kind, &letters)?;
+        let names: Vec<&str> = servers.iter().map(|server| server.name).collect();
+        let (mut broker, name) = arguments.broker(*kind, &names)?;
         let mut on = OnBroker {
             broker: broker.title(),
             points: Vec::new(),
         };
         for round in 0..swept.about.rounds {
             eprintln!("{name}: round {} of {}", round + 1, swept.about.rounds);
-            broker.begin_round(round, &letters)?;
+            broker.begin_round(round, &names)?;
             let first = 1 + u64::try_from(round)? * (1 << 32);
             let mut sweep = Sweep {
                 broker: &broker,
@@ -199,7 +199,7 @@ pub(crate) fn run(
                 sweep.axis = *axis;
                 sweep.sweep()?;
             }
-            broker.end_round(&letters)?;
+            broker.end_round(&names)?;
         }
         swept.brokers.push(on);
     }
@@ -211,7 +211,7 @@ pub(crate) fn run(
 struct Sweep<'a> {
     broker: &'a Broker,
     servers: &'a [Server],
-    /// What they are set up with where that is not varied.
+    /// Their settings where these are not varied.
     setup: Setup,
     max_connections: usize,
     round: usize,
@@ -384,7 +384,7 @@ impl Sweep<'_> {
                     Outcome::Ok((not_taken, after, server.child.resident_kib()?))
                 })?;
                 if not_taken > 0 {
-                    let fault = format!("{}: {not_taken} were not answered 2xx", server.letter);
+                    let fault = format!("{}: {not_taken} were not answered 2xx", server.name);
                     self.fault(value, &fault);
                 }
                 let each = |kib: u64| number(kib.saturating_sub(before)) / number(connections);
@@ -395,7 +395,7 @@ impl Sweep<'_> {
                     ("KiB each, after", each(after)),
                     ("KiB each, 3 s later", each(later)),
                 ];
-                self.point(value, server.letter, figures);
+                self.point(value, server.name, figures);
             }
         }
         Ok(())
@@ -434,9 +434,9 @@ impl Sweep<'_> {
             for server in self
                 .servers
                 .iter()
-                .filter(|server| ALONE.contains(&server.letter))
+                .filter(|server| ALONE.contains(&server.name))
             {
-                let client = self.broker.handshake(server.letter)?;
+                let client = self.broker.handshake(server.name)?;
                 let running = Running::start(server, self.broker, self.events.folder, &self.setup)?;
                 let (listening, ready) = running.started;
                 let figures = [
@@ -445,7 +445,7 @@ impl Sweep<'_> {
                     ("client", client),
                 ]
                 .map(|(name, time)| (name, time.as_secs_f64() * 1e3));
-                self.point("", server.letter, figures.into());
+                self.point("", server.name, figures.into());
             }
         }
         Ok(())
@@ -488,7 +488,7 @@ impl Sweep<'_> {
                 if unexpected > 0 {
                     let fault = format!(
                         "{}: {unexpected} of {} requests were answered neither 2xx nor 503",
-                        server.letter,
+                        server.name,
                         loaded.answered + loaded.broken
                     );
                     self.fault(value, &fault);
@@ -519,17 +519,17 @@ impl Sweep<'_> {
                     ),
                     ("peak MiB", mib(server.child.peak_kib()?)),
                 ];
-                self.point(value, server.letter, figures);
+                self.point(value, server.name, figures);
             }
         }
         Ok(())
     }
 
-    fn running(&self, letters: &[&str], setup: &Setup) -> Outcome<Vec<Running>> {
+    fn running(&self, names: &[&str], setup: &Setup) -> Outcome<Vec<Running>> {
         let wanted = self
             .servers
             .iter()
-            .filter(|server| letters.contains(&server.letter));
+            .filter(|server| names.contains(&server.name));
         wanted
             .map(|server| Running::start(server, self.broker, self.events.folder, setup))
             .collect()
@@ -602,7 +602,7 @@ impl Swept {
     /// The tables.
     pub(crate) fn show(&self) -> String {
         let mut text = self.about.show();
-        text.push_str("the bridge (c) along one axis at a time, some with the sketch (s) beside it:\nmedian (min–max) of the rounds; p50, p99 and other times in ms\n");
+        text.push_str("the bridge along one axis at a time, some with the sketch beside it:\nmedian (min–max) of the rounds; p50, p99 and other times in ms\n");
         for on in &self.brokers {
             text.push_str(&format!("\n{}\n", on.broker));
             for axis in Axis::EACH {

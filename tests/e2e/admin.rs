@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::support::bridge::{self, Bridge, PROGRAM, nats_broker, route, synq_source};
 use crate::support::events;
+use crate::support::fixture::nats;
 use crate::support::nats::Nats;
 use crate::support::process;
 use crate::support::sender::{self, Connection, Request};
@@ -12,8 +13,7 @@ use crate::support::wait::{self, PATIENCE};
 
 #[test]
 fn silent_connections_do_not_keep_probes_out_and_are_closed() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = Bridge::to_nats(nats, &nats.stream("admin"), "", "");
+    let bridge = or_skip!(nats().run());
     raise_open_files();
     let mut silent: Vec<_> = (0..200)
         .map(|_| Connection::open(bridge.admin).expect("accepted, or waiting to be"))
@@ -33,8 +33,7 @@ fn silent_connections_do_not_keep_probes_out_and_are_closed() {
 
 #[test]
 fn a_name_that_someone_else_could_own_is_not_answered_at_a_loopback_address() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = Bridge::to_nats(nats, &nats.stream("admin"), "", "");
+    let bridge = or_skip!(nats().run());
     let ask = |host: &str| {
         let request = Request::new("GET", "/metrics")
             .without("host")
@@ -114,10 +113,7 @@ fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
         .map(|_| Connection::open(bridge.public).expect("accepted, or waiting to be"))
         .collect();
     wait::until("connections are refused", PATIENCE, || {
-        bridge
-            .metrics()
-            .sum("hookbridge_connections_rejected_total", &[])
-            >= 100.0
+        bridge.metric("hookbridge_connections_rejected_total", &[]) >= 100.0
     });
     for _ in 0..20 {
         assert_eq!(bridge.admin("/healthz").status, 200);
@@ -146,8 +142,27 @@ fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
     let said = |line: &&String| line.contains("few file descriptors are left");
     assert!(bridge.log().iter().filter(said).count() >= 1);
     drop(crowd);
-    wait::until("the connections are gone", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_connections", &[]) == 0.0
-    });
+    bridge.wait_metric("hookbridge_connections", &[], 0.0);
     bridge.deliver(&events::ping()).expect_success("published");
+}
+
+#[test]
+fn metrics_and_health_are_on_the_admin_listener_alone() {
+    let bridge = or_skip!(nats().run());
+    assert_eq!(bridge.admin("/healthz").status, 200);
+    let metrics = bridge.admin("/metrics");
+    assert_eq!(metrics.status, 200);
+    let content_type = metrics.header("content-type").unwrap_or_default();
+    assert!(content_type.starts_with("text/plain"), "{metrics:?}");
+    assert_eq!(bridge.admin("/").status, 404);
+    assert_eq!(bridge.admin("/hooks/synq").status, 404);
+    let post = sender::send(bridge.admin, &Request::post("/metrics", ""));
+    assert_eq!(post.status, 405);
+    // Events are taken by the public listener alone.
+    let event = sender::send(bridge.admin, &Request::event(&events::ping()));
+    assert!(matches!(event.status, 404 | 405), "{event:?}");
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        let answer = bridge.send(&Request::new("GET", path));
+        answer.expect_problem(404, "unknown_path");
+    }
 }

@@ -1,5 +1,5 @@
-//! What senders that are not verified cannot take from those that are: genuine events are answered while a thousand connections
-//! do what they like.
+//! Unverified senders take nothing from the others: genuine events are answered while a thousand connections do what they
+//! like.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,10 +14,13 @@ use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::TLS13;
 
-use crate::support::bridge::Bridge;
 use crate::support::crowd;
 use crate::support::events;
-use crate::support::nats::Nats;
+use crate::support::fixture::nats;
+use crate::support::http2::{
+    self, AUTHORITY, CONTENT_TYPE, DATA, END_HEADERS, HEADERS, METHOD_POST, PATH, PREFACE,
+    SCHEME_HTTP, SETTINGS, frame,
+};
 use crate::support::sender::{Answer, Connection, Request, Wire};
 use crate::support::tls::{self, CERTIFICATES};
 use crate::support::usage::raise_open_files;
@@ -25,7 +28,7 @@ use crate::support::wait::{self, PATIENCE};
 
 const FLOOD: usize = 1000;
 
-/// What a connection of a flood sends.
+/// The behaviour of a connection of a flood.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     Silence,
@@ -46,7 +49,7 @@ enum Shape {
 }
 
 impl Shape {
-    /// What is sent first, and then again and again.
+    /// The bytes that are sent first, and those that follow again and again.
     fn bytes(self) -> (Vec<u8>, Vec<u8>) {
         let declared =
             || Request::new("POST", "/hooks/synq").header("Content-Type", "application/json");
@@ -82,33 +85,27 @@ fn forged_headers() -> [(&'static str, String); 2] {
 
 /// The heads of `count` requests over HTTP/2, and a byte more of each one's body.
 fn streams(count: u32) -> (Vec<u8>, Vec<u8>) {
-    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
-        let length = u32::try_from(payload.len()).expect("a short frame");
-        let mut bytes = length.to_be_bytes()[1..].to_vec();
-        bytes.extend([kind, flags]);
-        bytes.extend(stream.to_be_bytes());
-        bytes.extend(payload);
-        bytes
-    };
-    let mut head = vec![0x83, 0x86]; // :method POST, :scheme http
-    let mut literal = |name: &[u8], value: &str| {
-        head.extend(name);
-        head.push(u8::try_from(value.len()).expect("a short value"));
-        head.extend(value.as_bytes());
-    };
-    literal(&[0x04], "/hooks/synq");
-    literal(&[0x01], "hooks.example.com");
-    literal(&[0x0f, 0x10], "application/json");
+    let mut literals = vec![
+        (PATH.to_vec(), "/hooks/synq".to_owned()),
+        (AUTHORITY.to_vec(), "hooks.example.com".to_owned()),
+        (CONTENT_TYPE.to_vec(), "application/json".to_owned()),
+    ];
     for (name, value) in forged_headers() {
-        let mut new_name = vec![0x00, u8::try_from(name.len()).unwrap()];
-        new_name.extend(name.as_bytes());
-        literal(&new_name, &value);
+        let new_name = [&[0x00, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        literals.push((new_name, value));
     }
+    let literals: Vec<_> = literals
+        .iter()
+        .map(|(name, value)| (&name[..], &value[..]))
+        .collect();
+    let head = http2::head(&[METHOD_POST, SCHEME_HTTP], &literals);
     let ids = || (0..count).map(|number| 2 * number + 1);
-    let mut first = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    first.extend(frame(4, 0, 0, &[]));
-    first.extend(ids().flat_map(|id| frame(1, 4, id, &head)));
-    (first, ids().flat_map(|id| frame(0, 0, id, b" ")).collect())
+    let mut first = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    first.extend(ids().flat_map(|id| frame(HEADERS, END_HEADERS, id, &head)));
+    (
+        first,
+        ids().flat_map(|id| frame(DATA, 0, id, b" ")).collect(),
+    )
 }
 
 fn client_hello() -> Vec<u8> {
@@ -195,7 +192,7 @@ async fn hold(mut stream: TcpStream, shape: Shape, stop: &AtomicBool) {
     }
 }
 
-/// What came of genuine events.
+/// The answers to genuine events.
 struct Served {
     statuses: Vec<String>,
     times: Vec<Duration>,
@@ -277,11 +274,9 @@ impl Served {
 
 /// Genuine events are answered while a flood of this shape goes on.
 fn holds(shape: Shape, http: &str) {
-    let Some(nats) = Nats::shared() else { return };
     let _alone = crowd::alone();
     raise_open_files();
-    let stream = nats.stream("admission");
-    let bridge = Bridge::to_nats(nats, &stream, http, "");
+    let bridge = or_skip!(nats().http(http).run());
     serve(|| Connection::open(bridge.public)).expect("no flood");
     let count = match shape {
         Shape::Streams => FLOOD / 10,
@@ -340,16 +335,11 @@ fn genuine_events_are_answered_while_http_2_streams_drip() {
 
 #[test]
 fn genuine_events_are_answered_while_tls_handshakes_stall() {
-    let Some(nats) = Nats::shared() else { return };
     let _alone = crowd::alone();
     raise_open_files();
     let (cert, key) = (&CERTIFICATES.certificate, &CERTIFICATES.key);
-    let http = format!(
-        "tls = {{ cert = \"{}\", key = \"{}\" }}",
-        cert.display(),
-        key.display()
-    );
-    let bridge = Bridge::to_nats(nats, &nats.stream("admission"), &http, "");
+    let http = format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
+    let bridge = or_skip!(nats().http(&http).run());
     let client = tls::client(&[&TLS13], None);
     let serve = || serve(|| tls::open(bridge.public, &client, "localhost"));
     serve().expect("no flood");
@@ -365,12 +355,11 @@ fn genuine_events_are_answered_while_tls_handshakes_stall() {
 
 /// Each of a small service's connections is taken by someone who says nothing, and comes again.
 #[test]
-fn whoever_has_sent_nothing_genuine_cannot_keep_others_out() {
-    let Some(nats) = Nats::shared() else { return };
+fn senders_of_nothing_genuine_cannot_keep_others_out() {
     let _alone = crowd::alone();
     raise_open_files();
     let http = "max_connections = 100\nheader_timeout = \"1h\"\nidle_timeout = \"1h\"";
-    let bridge = Bridge::to_nats(nats, &nats.stream("admission"), http, "");
+    let bridge = or_skip!(nats().http(http).run());
     let mut known = Connection::open(bridge.public).unwrap();
     let deliver = |connection: &mut Connection| {
         let event = events::ping();
@@ -393,8 +382,7 @@ fn whoever_has_sent_nothing_genuine_cannot_keep_others_out() {
 
 #[test]
 fn a_head_that_gives_itself_away_is_refused_before_its_body() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = Bridge::to_nats(nats, &nats.stream("admission"), "", "");
+    let bridge = or_skip!(nats().run());
     let refused = |request: Request, code: &str| {
         let request = request.header("Content-Length", "1000");
         for asks in [false, true] {
@@ -436,10 +424,9 @@ fn a_head_that_gives_itself_away_is_refused_before_its_body() {
 }
 
 #[test]
-fn a_body_that_stands_still_is_408_long_before_body_timeout() {
-    let Some(nats) = Nats::shared() else { return };
+fn a_body_that_stalls_is_408_long_before_body_timeout() {
     let http = "body_timeout = \"1h\"";
-    let bridge = Bridge::to_nats(nats, &nats.stream("admission"), http, "");
+    let bridge = or_skip!(nats().http(http).run());
     let request = Request::event(&events::ping()).bytes();
     let mut connection = Connection::open(bridge.public).unwrap();
     connection.write(&request[..request.len() - 1]).unwrap();
@@ -450,9 +437,8 @@ fn a_body_that_stands_still_is_408_long_before_body_timeout() {
 /// Behind a proxy that is trusted, who sends much and slowly is ended for it, and no one else.
 #[test]
 fn behind_a_trusted_proxy_each_sender_has_a_share_of_its_own() {
-    let Some(nats) = Nats::shared() else { return };
     let http = "max_in_flight = 10\nbody_timeout = \"10m\"\ntrusted_proxies = [\"127.0.0.0/8\"]";
-    let bridge = Bridge::to_nats(nats, &nats.stream("admission"), http, "");
+    let bridge = or_skip!(nats().http(http).run());
     let begin = |from: &str| {
         let request =
             Request::event(&events::ping_of_size(300_000)).header("X-Forwarded-For", from);

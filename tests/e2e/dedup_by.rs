@@ -1,8 +1,9 @@
-//! What makes two deliveries the same: for the duplicates window and for JetStream alike.
+//! When two deliveries are the same: for the duplicates window and for JetStream alike.
 
 use crate::support::bridge::{Bridge, hookbridge, nats_broker, route, synq_source, write};
 use crate::support::consumer::{only, values};
 use crate::support::events::{self, Event};
+use crate::support::fixture::{Broker, Setup, nats};
 use crate::support::kafka::unique;
 use crate::support::nats::Nats;
 
@@ -14,19 +15,20 @@ fn ping(id: &str, note: &str) -> Event {
     }
 }
 
-#[test]
-fn the_same_id_with_another_body_is_stored_too() {
-    let Some(nats) = Nats::shared() else { return };
+on_each_broker!(a_stored_delivery_is_a_duplicate_and_the_same_id_with_another_body_is_stored_too);
+
+fn a_stored_delivery_is_a_duplicate_and_the_same_id_with_another_body_is_stored_too<B: Broker>() {
     for keys in ["", "dedup_window = \"1h\""] {
-        let stream = nats.stream("dedup");
-        let bridge = Bridge::to_nats(nats, &stream, "", keys);
+        let bridge = or_skip!(Setup::<B>::new().source(keys).run());
         let id = events::new_id();
-        let (first, second) = (ping(&id, "one"), ping(&id, "two"));
-        bridge.deliver(&first).expect_published(&first);
-        bridge.deliver(&second).expect_published(&second);
-        assert_eq!(bridge.deliver(&first).expect_success("duplicate"), id);
-        assert_eq!(bridge.deliver(&second).expect_success("duplicate"), id);
-        assert_eq!(values(nats.read(&stream)), [first.body, second.body]);
+        let both = ["one", "two"].map(|note| ping(&id, note));
+        for event in &both {
+            bridge.deliver(event).expect_published(event);
+        }
+        for event in both.iter().chain(&both) {
+            assert_eq!(bridge.deliver(event).expect_success("duplicate"), id);
+        }
+        assert_eq!(bridge.bodies(), both.map(|event| event.body));
     }
 }
 
@@ -43,17 +45,15 @@ fn replicas_agree_on_what_is_the_same() {
 
 #[test]
 fn with_the_id_alone_another_body_is_a_duplicate() {
-    let Some(nats) = Nats::shared() else { return };
     for window in ["", "dedup_window = \"1h\"\n"] {
-        let stream = nats.stream("dedup");
         let keys = format!("{window}dedup_by = \"id\"");
-        let bridge = Bridge::to_nats(nats, &stream, "", &keys);
+        let bridge = or_skip!(nats().source(&keys).run());
         let id = events::new_id();
         let first = ping(&id, "one");
         bridge.deliver(&first).expect_published(&first);
         let again = bridge.deliver(&ping(&id, "two"));
         assert_eq!(again.expect_success("duplicate"), id);
-        let stored = only(nats.read(&stream));
+        let stored = only(bridge.read());
         assert_eq!(stored.value, first.body);
         assert_eq!(
             stored.header("Nats-Msg-Id"),
@@ -64,13 +64,10 @@ fn with_the_id_alone_another_body_is_a_duplicate() {
 
 #[test]
 fn with_never_each_delivery_is_an_event_of_its_own() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("dedup");
-    let bridge = Bridge::to_nats(nats, &stream, "", "dedup_by = \"never\"");
-    let event = events::ping();
+    let bridge = or_skip!(nats().source("dedup_by = \"never\"").run());
+    let event = bridge.publish_ping();
     bridge.deliver(&event).expect_published(&event);
-    bridge.deliver(&event).expect_published(&event);
-    let stored = nats.read(&stream);
+    let stored = bridge.read();
     assert_eq!(stored.len(), 2);
     for message in stored {
         assert_eq!(message.header("Nats-Msg-Id"), None);
@@ -79,12 +76,8 @@ fn with_never_each_delivery_is_an_event_of_its_own() {
 
 #[test]
 fn an_id_with_a_slash_is_not_taken_for_the_dead_letter_of_another() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("dedup");
-    let letters = format!(
-        "dedup_by = \"id\"\non_invalid = {{ dead_letter = {{ topic = \"{stream}.dead\" }} }}"
-    );
-    let bridge = Bridge::to_nats(nats, &stream, "", &letters);
+    let letters = "dedup_by = \"id\"\non_invalid = { dead_letter = { topic = \"TOPIC.dead\" } }";
+    let bridge = or_skip!(nats().source(letters).run());
     let id = events::new_id();
     let invalid = events::raw(&format!(
         "{{\"event_id\":\"{id}\",\"issue_closed\":{{\"issue\":{{\"issue_id\":\"i\",\"title\":1}}}}}}"
@@ -92,7 +85,7 @@ fn an_id_with_a_slash_is_not_taken_for_the_dead_letter_of_another() {
     bridge.deliver(&invalid).expect_success("dead_lettered");
     let slashed = ping(&format!("{id}/dead_letter"), "");
     bridge.deliver(&slashed).expect_published(&slashed);
-    assert_eq!(values(nats.read(&stream)), [invalid.body, slashed.body]);
+    assert_eq!(bridge.bodies(), [invalid.body, slashed.body]);
 }
 
 #[test]
@@ -116,7 +109,7 @@ fn dead_letters_of_one_id_with_other_bodies_are_all_replayed() {
             .expect_success("dead_lettered");
     }
     let files = write("", &rest);
-    let config = files.file.to_str().unwrap();
+    let config = files.path();
     hookbridge(["replay", "--config", config, "--from", &subject]).expect_code(0);
     let replayed = values(nats.read(&good));
     assert_eq!(replayed, bodies.map(String::into_bytes));

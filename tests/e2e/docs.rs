@@ -9,14 +9,15 @@ use crate::support::bridge::{
     Finished, hookbridge, hookbridge_reading, kafka_broker, route, synq_source,
 };
 use crate::support::process;
+use crate::support::secrets::{TEXT as SECRET, variables};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What every variable is set to. Long enough for a signing secret.
-const SECRET: &str = "a-secret-of-the-documentation";
-
 /// Folders that a documented configuration names. Here they stand for one that has the files.
 const FOLDERS: [&str; 2] = ["/etc/hookbridge/", "/run/secrets/"];
+
+/// Where the documentation is.
+const FOLDERS_OF_PAGES: [&str; 4] = ["", "docs", "docs/providers", "deploy"];
 
 /// A Markdown file, and its path below the root.
 struct Page {
@@ -60,7 +61,7 @@ struct Block {
 
 fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
-    for page in pages(&["", "docs", "deploy"]) {
+    for page in pages(&FOLDERS_OF_PAGES) {
         let mut open: Option<Block> = None;
         for (number, line) in (1..).zip(page.text.lines()) {
             match (line.trim_start().strip_prefix("```"), open.take()) {
@@ -116,6 +117,10 @@ fn every_configuration_in_the_documentation_is_valid() {
         };
         let done = check(&text);
         assert_eq!(done.code, Some(0), "{}: {done:?}", block.place);
+        // What readers copy should not be warned of.
+        let is_of_provider = block.place.starts_with("docs/providers/");
+        let has_warning = done.stderr.contains("warning");
+        assert!(!is_of_provider || !has_warning, "{}: {done:?}", block.place);
         count += 1;
     }
     assert!(count > 1);
@@ -154,7 +159,10 @@ fn check(text: &str) -> Finished {
     let file = folder.join("hookbridge.toml");
     std::fs::write(&file, &text).unwrap();
     let variables = variables(&text);
-    let environment: Vec<_> = variables.iter().map(|name| (*name, SECRET)).collect();
+    let environment = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let environment: Vec<_> = environment.collect();
     hookbridge_reading(
         ["check", "--config", file.to_str().unwrap()],
         b"",
@@ -174,18 +182,40 @@ fn content_of(name: &str) -> &'static str {
     }
 }
 
-/// The environment variables that a configuration needs.
-fn variables(text: &str) -> Vec<&str> {
-    let secrets = text
-        .split("env = \"")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next());
-    let filled_in = text
-        .split("${")
-        .skip(1)
-        .filter_map(|rest| rest.split('}').next())
-        .filter(|name| !name.contains(":-"));
-    secrets.chain(filled_in).collect()
+#[test]
+fn every_preset_has_a_page_that_the_table_of_providers_names() {
+    let index = read("docs/providers.md");
+    for file in files(&Path::new(ROOT).join("src/providers/presets")) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let page = read(&format!("docs/providers/{name}.md"));
+        let link = format!("[`{name}`](providers/{name}.md)");
+        assert!(
+            index.contains(&link),
+            "{link} is missing in docs/providers.md"
+        );
+        let headings: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect();
+        let expected = [
+            "Set up the provider",
+            "Configure the bridge",
+            "Retries",
+            "Types and topics",
+            "Traps",
+        ];
+        assert_eq!(headings, expected, "{name}");
+        let provider = hookbridge(["providers", name]).expect_code(0);
+        let source = provider
+            .stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("documentation"));
+        let source = source.unwrap().trim();
+        assert!(
+            page.contains(source),
+            "{name}: {source} is not named as the source"
+        );
+    }
 }
 
 #[test]
@@ -234,7 +264,7 @@ fn every_command_in_the_documentation_exists_with_its_options() {
     }
     assert!(count > 10, "{count} commands");
     // In prose a command may have brackets and alternatives, and lack what its sentence says.
-    for page in pages(&["", "docs", "deploy"]) {
+    for page in pages(&FOLDERS_OF_PAGES) {
         for line in prose(&page.text) {
             let spans = line.split('`').skip(1).step_by(2);
             for span in spans.filter(|span| span.starts_with("hookbridge ")) {
@@ -300,7 +330,7 @@ fn invocations(script: &str) -> Vec<Vec<String>> {
     for command in commands(script) {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut rest = words.as_slice();
-        // What may stand before the program.
+        // Words that may stand before the program.
         loop {
             rest = match rest {
                 ["docker", "compose", "exec", _service, rest @ ..] => rest,
@@ -381,7 +411,7 @@ fn commands(script: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn every_link_of_the_documentation_leads_somewhere() {
-    for page in pages(&["", "docs", "deploy"]) {
+    for page in pages(&FOLDERS_OF_PAGES) {
         let folder = Path::new(ROOT).join(page.path.parent().unwrap());
         for link in links(&page.text) {
             let is_elsewhere = ["http://", "https://", "mailto:"]
@@ -491,7 +521,7 @@ fn functions() -> BTreeSet<String> {
             let functions = text.lines().filter_map(|line| line.strip_prefix("fn "));
             names.extend(
                 functions
-                    .filter_map(|rest| rest.split_once('('))
+                    .filter_map(|rest| rest.split_once(['(', '<']))
                     .map(|(name, _)| name.to_owned()),
             );
         }

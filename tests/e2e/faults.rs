@@ -9,13 +9,13 @@ mod ambiguity;
 // Destinations that are missing, full or not what they seem.
 mod refused;
 
-// What only librdkafka's mock cluster says at will.
+// Answers that only librdkafka's mock cluster gives at will.
 mod mock;
 
 // Bursts, stopped processes, senders that hang up or come again.
 mod senders;
 
-// Thin lines, lost replies without end, crowds, and the memory that they may cost.
+// Slow connections, lost replies without end, crowds, and the memory that they may cost.
 mod pressure;
 
 // Routes with a second broker.
@@ -33,8 +33,10 @@ use trial::Trial;
 
 use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route, route_with, synq_source};
 use crate::support::checker::Checker;
-use crate::support::consumer::{Stored, only};
+use crate::support::consumer::only;
 use crate::support::events::{self, Event};
+use crate::support::fixture::kafka;
+use crate::support::fixture::{Broker, Setup};
 use crate::support::kafka::Kafka;
 use crate::support::load::Load;
 use crate::support::nats::Nats;
@@ -70,30 +72,18 @@ fn deliver(bridge: &Bridge, checker: &Checker) -> Answer {
     answer
 }
 
+on_each_broker!(
+    f01_a_broker_that_is_away_at_start_is_503_and_then_recovers_by_itself,
+    f02_a_broker_killed_under_load_and_back_again_loses_no_acknowledged_event,
+    f03_a_long_outage_fills_neither_memory_nor_log_and_leaves_nothing_over,
+    f08_a_frozen_broker_is_waited_for_then_503_publish_timeout_and_recovers,
+);
+
 // ---- Away at start
 
 #[test]
-fn f01_kafka_away_at_start_answers_503_then_recovers_by_itself() {
-    let Some(kafka) = Kafka::private_not_started() else {
-        return;
-    };
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route("away");
-    away_at_start(
-        &rest,
-        Duration::from_secs(3),
-        || {
-            kafka.start();
-            kafka.create_topic("away", 1, &[]);
-        },
-        || kafka.read("away"),
-    );
-}
-
-#[test]
 fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_kafka_is_away() {
-    let Some(kafka) = Kafka::private_not_started() else {
-        return;
-    };
+    let kafka = or_skip!(Kafka::private_not_started());
     let rest = kafka_broker("main", &kafka.address)
         + &synq_source("publish_timeout = \"2s\"")
         + "[sources.patient]\nprovider = \"synq\"\nsecrets = [\"another\"]\npublish_timeout = \"12s\"\n"
@@ -108,9 +98,7 @@ fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_k
         deliver(&bridge, &checker).expect_problem(503, "broker_unavailable");
     }
     assert_eq!(
-        bridge
-            .metrics()
-            .sum("hookbridge_broker_queue_messages", &[]),
+        bridge.metric("hookbridge_broker_queue_messages", &[]),
         0.0,
         "nothing waits to be sent when nobody waits for it"
     );
@@ -120,35 +108,16 @@ fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_k
     println!("{:?}", checker.check(&kafka.read("away")));
 }
 
-#[test]
-fn f03_a_long_outage_of_kafka_fills_neither_memory_nor_log_and_leaves_nothing_over() {
-    let Some(kafka) = Kafka::private() else {
-        return;
-    };
-    let topic = kafka.topic("outage");
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
-    let trial = Trial::ready(3, &rest);
-    long_outage(&trial, || kafka.kill(), || kafka.start());
-    trial.finish("F03 Kafka", &kafka.read(&topic));
-}
-
-#[test]
-fn f03_a_long_outage_of_nats_fills_neither_memory_nor_log_and_leaves_nothing_over() {
-    let Some(nats) = Nats::private() else { return };
-    let stream = nats.stream("outage");
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
-    let trial = Trial::ready(3, &rest);
-    long_outage(&trial, || nats.kill(), || nats.start());
-    trial.finish("F03 NATS", &nats.read(&stream));
-}
-
-fn long_outage(trial: &Trial, kill: impl Fn(), start: impl Fn()) {
+fn f03_a_long_outage_fills_neither_memory_nor_log_and_leaves_nothing_over<B: Broker>() {
     /// Longer than attempts may go without success before Kafka's producer is suspected.
     const OUTAGE: Duration = Duration::from_secs(40);
+    let broker = or_skip!(B::private());
+    let topic = broker.new_topic("outage");
+    let trial = Trial::ready(3, &Setup::<B>::new().tables(&broker.address(), &topic));
     let bridge = &trial.bridge;
     assert_eq!(trial.deliver_new().status, 200);
     let said_before = bridge.log().len();
-    kill();
+    broker.kill();
     let since = Instant::now();
     let outage = |until: Duration| {
         while since.elapsed() < until {
@@ -178,12 +147,13 @@ fn long_outage(trial: &Trial, kill: impl Fn(), start: impl Fn()) {
         causes.values().all(|count| *count <= most),
         "more than a line a second: {causes:#?}"
     );
-    start();
+    broker.start();
     trial.recover();
     trial.expect_no_client_restart();
+    trial.finish(&format!("F03 {}", B::NAME), &broker.read(&topic));
 }
 
-/// What a line of the log is about: its message and reason without numbers.
+/// The subject of a line of the log: its message and reason without numbers.
 fn cause(line: &str) -> String {
     let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
     let what = ["message", "reason"].map(|key| line.get(key).and_then(|value| value.as_str()));
@@ -191,43 +161,18 @@ fn cause(line: &str) -> String {
     what.replace(|letter: char| letter.is_ascii_digit(), "")
 }
 
-#[test]
-fn f01_nats_away_at_start_answers_503_then_recovers_by_itself() {
-    let Some(nats) = Nats::private_not_started() else {
-        return;
-    };
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route("away.x");
-    away_at_start(
-        &rest,
-        Duration::from_secs(3),
-        || {
-            nats.start();
-            nats.stream_with("away", |settings| {
-                settings.name = "away".to_owned();
-                settings.subjects = vec!["away.>".to_owned()];
-            });
-        },
-        || nats.read("away"),
-    );
-}
-
-fn away_at_start(
-    rest: &str,
-    publish_timeout: Duration,
-    start: impl FnOnce(),
-    read: impl FnOnce() -> Vec<Stored>,
-) {
-    let bridge = Bridge::run_with(
-        &format!("publish_timeout = \"{}s\"", publish_timeout.as_secs()),
-        rest,
-    );
+fn f01_a_broker_that_is_away_at_start_is_503_and_then_recovers_by_itself<B: Broker>() {
+    const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+    let broker = or_skip!(B::private_not_started());
+    let tables = Setup::<B>::new().tables(&broker.address(), "away");
+    let bridge = Bridge::run_with("publish_timeout = \"3s\"", &tables);
     let checker = Checker::default();
     assert_eq!(bridge.admin("/healthz").status, 200);
     for _ in 0..3 {
         let sent = Instant::now();
         deliver(&bridge, &checker).expect_problem(503, "broker_unavailable");
         assert!(
-            sent.elapsed() < publish_timeout + Duration::from_secs(1),
+            sent.elapsed() < PUBLISH_TIMEOUT + Duration::from_secs(1),
             "{:?}",
             sent.elapsed()
         );
@@ -244,7 +189,8 @@ fn away_at_start(
             .find("hookbridge_broker_up", &[("broker", "main")]),
         Some(0.0)
     );
-    start();
+    broker.start();
+    broker.create("away");
     deliver_until_200(&bridge, &checker);
     bridge.wait_ready();
     assert_eq!(
@@ -253,47 +199,16 @@ fn away_at_start(
             .find("hookbridge_broker_up", &[("broker", "main")]),
         Some(1.0)
     );
-    println!("{:?}", checker.check(&read()));
+    println!("{:?}", checker.check(&broker.read("away")));
 }
 
 // ---- Killed under load
 
-#[test]
-fn f02_kafka_killed_under_load_and_back_again_loses_no_acknowledged_event() {
-    let Some(kafka) = Kafka::private() else {
-        return;
-    };
-    let topic = kafka.topic_with("killed", 3, &[]);
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
-    killed_under_load(
-        &rest,
-        || kafka.kill(),
-        || kafka.start(),
-        || kafka.read(&topic),
-    );
-}
-
-#[test]
-fn f02_nats_killed_under_load_and_back_again_loses_no_acknowledged_event() {
-    let Some(nats) = Nats::private() else { return };
-    let stream = nats.stream("killed");
-    let rest =
-        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
-    killed_under_load(
-        &rest,
-        || nats.kill(),
-        || nats.start(),
-        || nats.read(&stream),
-    );
-}
-
-fn killed_under_load(
-    rest: &str,
-    kill: impl Fn(),
-    start: impl Fn(),
-    read: impl FnOnce() -> Vec<Stored>,
-) {
-    let bridge = Bridge::run_with("publish_timeout = \"4s\"", rest);
+fn f02_a_broker_killed_under_load_and_back_again_loses_no_acknowledged_event<B: Broker>() {
+    let broker = or_skip!(B::private());
+    let topic = broker.new_topic_in_parts("killed");
+    let tables = Setup::<B>::new().tables(&broker.address(), &topic);
+    let bridge = Bridge::run_with("publish_timeout = \"4s\"", &tables);
     bridge.wait_ready();
     let load = Load::start(bridge.public, SENDERS, issue);
     let checker = &load.checker;
@@ -302,12 +217,12 @@ fn killed_under_load(
         wait::until("200 more events are answered 200", PATIENCE, || {
             checker.answered(200) >= so_far + 200
         });
-        kill();
+        broker.kill();
         let so_far = checker.answered(503);
         wait::until("the senders hear 503", PATIENCE, || {
             checker.answered(503) >= so_far + SENDERS
         });
-        start();
+        broker.start();
         let so_far = checker.answered(200);
         wait::until("events are answered 200 again", RECOVERY, || {
             checker.answered(200) >= so_far + SENDERS
@@ -315,7 +230,7 @@ fn killed_under_load(
         println!("round {round}: {}", checker.summary());
     }
     let checker = load.stop();
-    let books = checker.check(&read());
+    let books = checker.check(&broker.read(&topic));
     println!("{books:?}");
     assert!(books.acknowledged >= 400);
     assert_eq!(
@@ -338,9 +253,7 @@ fn killed_under_load(
         "{}",
         checker.summary()
     );
-    wait::until("nothing is left in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 0.0
-    });
+    bridge.wait_metric("hookbridge_in_flight", &[], 0.0);
 }
 
 #[test]
@@ -386,59 +299,31 @@ fn f11_nothing_that_was_refused_while_nats_was_away_is_sent_later() {
 
 // ---- Frozen: connections stay open, nothing is answered
 
-#[test]
-fn f08_a_frozen_kafka_is_waited_for_then_503_publish_timeout_and_recovers() {
-    let Some(kafka) = Kafka::private() else {
-        return;
-    };
-    let topic = kafka.topic("frozen");
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
-    frozen(
-        &rest,
-        || kafka.freeze(),
-        || kafka.thaw(),
-        || kafka.read(&topic),
-    );
-}
-
-#[test]
-fn f08_a_frozen_nats_is_waited_for_then_503_publish_timeout_and_recovers() {
-    let Some(nats) = Nats::private() else { return };
-    let stream = nats.stream("frozen");
-    let rest =
-        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
-    frozen(
-        &rest,
-        || nats.freeze(),
-        || nats.thaw(),
-        || nats.read(&stream),
-    );
-}
-
-fn frozen(rest: &str, freeze: impl Fn(), thaw: impl Fn(), read: impl FnOnce() -> Vec<Stored>) {
-    let bridge = Bridge::run_with("publish_timeout = \"4s\"", rest);
+fn f08_a_frozen_broker_is_waited_for_then_503_publish_timeout_and_recovers<B: Broker>() {
+    let broker = or_skip!(B::private());
+    let topic = broker.new_topic("frozen");
+    let tables = Setup::<B>::new().tables(&broker.address(), &topic);
+    let bridge = Bridge::run_with("publish_timeout = \"4s\"", &tables);
     bridge.wait_ready();
     let checker = Checker::default();
     assert_eq!(deliver(&bridge, &checker).status, 200);
 
     // Shorter than publish_timeout: 200 after the acknowledgement, not before.
-    freeze();
+    broker.freeze();
     std::thread::scope(|scope| {
         let delivery = scope.spawn(|| deliver(&bridge, &checker));
-        wait::until("the event is in flight", PATIENCE, || {
-            bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-        });
+        bridge.wait_metric("hookbridge_in_flight", &[], 1.0);
         wait::play_silence(Duration::from_secs(1));
         assert!(
             !delivery.is_finished(),
             "answered before the broker could say anything"
         );
-        thaw();
+        broker.thaw();
         assert_eq!(delivery.join().unwrap().status, 200);
     });
 
     // Longer than that: 503 in time, every time.
-    freeze();
+    broker.freeze();
     let sent = Instant::now();
     deliver(&bridge, &checker).expect_problem(503, "publish_timeout");
     assert!(
@@ -446,11 +331,7 @@ fn frozen(rest: &str, freeze: impl Fn(), thaw: impl Fn(), read: impl FnOnce() ->
         "{:?}",
         sent.elapsed()
     );
-    let up = || {
-        bridge
-            .metrics()
-            .sum("hookbridge_broker_up", &[("broker", "main")])
-    };
+    let up = || bridge.metric("hookbridge_broker_up", &[("broker", "main")]);
     wait::until("hookbridge_broker_up is 0", PATIENCE, || {
         let sent = Instant::now();
         assert_eq!(deliver(&bridge, &checker).status, 503);
@@ -461,10 +342,10 @@ fn frozen(rest: &str, freeze: impl Fn(), thaw: impl Fn(), read: impl FnOnce() ->
         );
         up() == 0.0
     });
-    thaw();
+    broker.thaw();
     deliver_until_200(&bridge, &checker);
     wait::until("hookbridge_broker_up is 1", PATIENCE, || up() == 1.0);
-    println!("{:?}", checker.check(&read()));
+    println!("{:?}", checker.check(&broker.read(&topic)));
 }
 
 // ---- One of two
@@ -480,12 +361,7 @@ fn f50_a_broker_that_is_away_does_not_touch_the_routes_of_another() {
         + &route_with("issues", "types = [\"issue_*\"]\nbroker = \"away\"")
         + &route_with(&format!("{stream}.x"), "broker = \"near\"");
     let bridge = Bridge::run_with("publish_timeout = \"3s\"", &rest);
-    wait::until("the near broker is up", PATIENCE, || {
-        bridge
-            .metrics()
-            .sum("hookbridge_broker_up", &[("broker", "near")])
-            == 1.0
-    });
+    bridge.wait_metric("hookbridge_broker_up", &[("broker", "near")], 1.0);
     // ready_when is "any" by default: one broker's outage does not take the other's routes from the balancer.
     let readyz = bridge.admin("/readyz");
     assert_eq!(readyz.status, 200, "{readyz:?}");
@@ -496,8 +372,7 @@ fn f50_a_broker_that_is_away_does_not_touch_the_routes_of_another() {
     std::thread::scope(|scope| {
         let away = scope.spawn(|| bridge.deliver(&issue(0)));
         for _ in 0..20 {
-            let event = events::ping();
-            bridge.deliver(&event).expect_published(&event);
+            bridge.publish_ping();
         }
         away.join()
             .unwrap()
@@ -540,20 +415,16 @@ fn ready_when_all_waits_for_every_broker_that_routes_need() {
 
 #[test]
 fn f44_a_sender_that_hangs_up_does_not_stop_its_event() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic("hang-up");
-    let bridge = Bridge::to_kafka(kafka, &topic);
+    let bridge = or_skip!(kafka().run());
     let event = issue(0);
     let mut connection = crate::support::sender::Connection::open(bridge.public).unwrap();
     connection.write(&Request::event(&event).bytes()).unwrap();
     drop(connection);
     // It is published or, if the end of the connection came first, not begun: never half.
-    wait::until("nothing is left in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 0.0
-    });
+    bridge.wait_metric("hookbridge_in_flight", &[], 0.0);
     let second = issue(0);
     bridge.deliver(&second).expect_published(&second);
-    let mut stored = kafka.read(&topic);
+    let mut stored = bridge.read();
     stored.retain(|message| message.event_id() != event.id || message.value != event.body);
     assert_eq!(only(stored).value, second.body);
 }

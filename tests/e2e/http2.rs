@@ -1,45 +1,29 @@
-//! S11: HTTP/2 from peers that mean no good. Frames are written by hand (RFC 9113): a client library would not send them.
+//! HTTP/2: where it is spoken, and what hostile peers cannot do with it (S11).
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::bridge::Bridge;
 use crate::support::events;
-use crate::support::nats::Nats;
+use crate::support::fixture::nats;
+use crate::support::http2::{
+    self, AUTHORITY, CONTENT_TYPE, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS,
+    METHOD_GET, METHOD_POST, PATH, PING, PREFACE, RST_STREAM, SCHEME_HTTP, SETTINGS, frame,
+};
 use crate::support::sender::{Connection, Request};
 use crate::support::usage::MIB;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{self, PATIENCE};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short frame");
-    let mut bytes = length.to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// `POST /hooks/synq` of JSON, in HPACK (RFC 7541): indexes of the static table, and literals that are not indexed.
+/// `POST /hooks/synq` of JSON.
 fn head() -> Vec<u8> {
-    let mut block = vec![0x83, 0x86]; // :method POST, :scheme http
-    for (index, value) in [(&[0x04][..], "/hooks/synq"), (&[0x01], "hooks.example.com")] {
-        block.extend(index);
-        block.push(u8::try_from(value.len()).expect("a short value"));
-        block.extend(value.as_bytes());
-    }
-    block.extend([0x0f, 0x10, 16]); // content-type, number 31 of the table
-    block.extend(b"application/json");
-    block
+    let literals = [
+        (PATH, "/hooks/synq"),
+        (AUTHORITY, "hooks.example.com"),
+        (CONTENT_TYPE, "application/json"),
+    ];
+    http2::head(&[METHOD_POST, SCHEME_HTTP], &literals)
 }
 
 /// The numbers that a client may give its streams.
@@ -47,7 +31,7 @@ fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
 
-/// What the bridge made of it.
+/// The bridge's reaction.
 #[derive(Debug)]
 struct End {
     written: usize,
@@ -79,11 +63,7 @@ fn attack(bridge: &Bridge, must_end: bool, frames: impl Iterator<Item = Vec<u8>>
         }
     });
     let mut written = 0;
-    let start = [
-        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
-        &frame(SETTINGS, 0, 0, &[]),
-    ]
-    .concat();
+    let start = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     for bytes in std::iter::once(start).chain(frames) {
         if stream.write_all(&bytes).is_err() {
             break;
@@ -117,15 +97,9 @@ fn goaway(mut heard: &[u8]) -> Option<u32> {
 
 /// The bridge bears it, and serves another sender meanwhile and after.
 fn bears(row: &str, must_end: bool, frames: impl Iterator<Item = Vec<u8>> + Send) {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s11");
-    let bridge = Bridge::to_nats(nats, &stream, "http2 = true", "");
+    let bridge = or_skip!(nats().http("http2 = true").run());
     let mut other = Connection::open(bridge.public).expect("a connection");
-    let mut serve = || {
-        let event = events::ping();
-        let answer = other.send(&Request::event(&event)).expect("an answer");
-        answer.expect_published(&event);
-    };
+    let mut serve = || other.publish_ping();
     serve();
     let before = bridge.usage();
     let ends = std::thread::scope(|scope| {
@@ -153,12 +127,11 @@ fn bears(row: &str, must_end: bool, frames: impl Iterator<Item = Vec<u8>> + Send
     assert!(usage.peak < before.peak + 24 * MIB, "{before:?}, {usage:?}");
     let has_ended = |end: &End| end.is_closed && end.goaway != Some(0);
     assert!(!must_end || ends.iter().all(has_ended), "{ends:?}");
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
 }
 
 #[test]
-fn s11_streams_that_are_reset_at_once_end_their_connection() {
+fn s11_streams_that_are_reset_immediately_end_their_connection() {
     let both = |stream| {
         let reset = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
         [frame(HEADERS, END_HEADERS, stream, &head()), reset].concat()
@@ -167,7 +140,7 @@ fn s11_streams_that_are_reset_at_once_end_their_connection() {
 }
 
 #[test]
-fn s11_a_head_that_goes_on_for_ever_ends_its_connection() {
+fn s11_a_head_without_end_ends_its_connection() {
     // A literal header, 1,000 bytes of it a frame.
     let more = [&[0x00, 0x01, b'x', 0x7f, 0xe8, 0x06][..], &[b'y'; 999]].concat();
     let first = std::iter::once(frame(HEADERS, 0, 1, &head()));
@@ -197,4 +170,82 @@ fn s11_a_million_settings_and_pings_cost_nothing() {
     ];
     let many = std::iter::repeat_n(both.concat().repeat(100), 5000);
     bears("S11 SETTINGS and PING", false, many);
+}
+
+#[test]
+fn a_sender_that_takes_no_answer_is_ended_after_idle_timeout() {
+    let bridge = or_skip!(nats().http("http2 = true\nidle_timeout = \"1s\"").run());
+    // None of an answer's body, or a byte of it.
+    for window in [0_u8, 1] {
+        let mut connection = Connection::open(bridge.public).unwrap();
+        let literals = [(PATH, "/nowhere"), (AUTHORITY, "hooks.example.com")];
+        let head = http2::head(&[METHOD_GET, SCHEME_HTTP], &literals);
+        let initial_window_size = [0, 4, 0, 0, 0, window];
+        let start = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, &initial_window_size),
+            &frame(HEADERS, END_HEADERS | END_STREAM, 1, &head),
+        ];
+        connection.write(&start.concat()).unwrap();
+        // It is there, and says so.
+        let began = Instant::now();
+        let ping = frame(PING, 0, 0, &[7; 8]);
+        while connection.write(&ping).is_ok() {
+            assert!(began.elapsed() < PATIENCE / 2, "still open");
+            wait::play_silence(Duration::from_millis(100));
+        }
+        println!("window {window}: ended after {:?}", began.elapsed());
+    }
+    bridge.publish_ping();
+}
+
+/// Status, protocol version and body of a `POST` by `curl`, which speaks HTTP/2 without TLS when told to.
+fn curl(bridge: &Bridge, request: &Request) -> (String, String) {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--http2-prior-knowledge"]);
+    curl.args([
+        "--max-time",
+        "30",
+        "--write-out",
+        "\n%{http_code} %{http_version}",
+    ]);
+    for (name, value) in &request.headers {
+        curl.arg("--header").arg(format!("{name}: {value}"));
+    }
+    let body = String::from_utf8(request.body.clone()).unwrap();
+    curl.arg("--data-binary").arg(body).arg(bridge.url());
+    let output = curl.output().expect("curl runs");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, status) = text
+        .rsplit_once('\n')
+        .unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (status.to_owned(), body.to_owned())
+}
+
+#[test]
+fn it_is_spoken_on_the_same_port_where_it_is_switched_on() {
+    let bridge = or_skip!(nats().http("http2 = true").run());
+    let event = events::ping();
+    let (status, body) = curl(&bridge, &Request::event(&event).without("host"));
+    assert_eq!(status, "200 2", "{body}");
+    assert!(body.contains(&event.id), "{body}");
+    let unsigned = Request::post("/hooks/synq", "{}").without("host");
+    let (status, body) = curl(&bridge, &unsigned);
+    assert_eq!(status, "401 2", "{body}");
+    assert!(body.contains("missing_signature"), "{body}");
+    let second = bridge.publish_ping();
+    assert_eq!(bridge.bodies(), [event.body, second.body]);
+}
+
+#[test]
+fn it_is_not_spoken_unless_it_is_switched_on() {
+    let bridge = or_skip!(nats().run());
+    let mut connection = Connection::open(bridge.public).unwrap();
+    let start = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    connection.write(&start).unwrap();
+    let all = connection.expect_close();
+    assert!(
+        all.is_empty() || all.starts_with("HTTP/1.1 4") || all.starts_with("HTTP/1.1 505"),
+        "{all}"
+    );
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::bridge::{
-    self, Bridge, Finished, hookbridge, kafka_broker, route, route_with, synq_source,
+    self, Bridge, check_connect, hookbridge, kafka_broker, route, route_with, synq_source,
 };
 use crate::support::consumer::only;
 use crate::support::events;
@@ -28,39 +28,11 @@ fn login(address: &str, password: &str) -> String {
         )
 }
 
-fn check_connect(rest: &str) -> Finished {
-    let files = bridge::write("", rest);
-    hookbridge([
-        "check",
-        "--connect",
-        "--config",
-        files.file.to_str().unwrap(),
-    ])
-}
-
-fn readyz(bridge: &Bridge) -> (u16, String) {
-    let answer = bridge.admin("/readyz");
-    (
-        answer.status,
-        String::from_utf8_lossy(&answer.body).into_owned(),
-    )
-}
-
-/// Waits until `/readyz` says no and says this.
-fn wait_not_ready(bridge: &Bridge, words: &str) -> String {
-    wait::until_some(&format!("/readyz says {words:?}"), PATIENCE, || {
-        let (status, body) = readyz(bridge);
-        (status == 503 && body.contains(words)).then_some(body)
-    })
-}
-
 // ---- Rights
 
 #[test]
-fn a_user_that_may_describe_and_not_write_is_told_so_and_the_producer_is_kept() {
-    let Some(kafka) = Kafka::private_with_users(&[]) else {
-        return;
-    };
+fn a_user_that_may_describe_but_not_write_is_reported_and_the_producer_is_kept() {
+    let kafka = or_skip!(Kafka::private_with_users(&[]));
     let sasl = kafka.sasl_address().unwrap();
     let topic = kafka.topic("rights");
     kafka.grant(USER.0, Resource::Topic, &topic, Operation::Describe);
@@ -68,44 +40,37 @@ fn a_user_that_may_describe_and_not_write_is_told_so_and_the_producer_is_kept() 
     let checked = check_connect(&rest).expect_code(1);
     assert!(checked.stderr.contains("needs Write"), "{checked:?}");
     let bridge = Bridge::run_with("publish_timeout = \"4s\"", &rest);
-    let body = wait_not_ready(&bridge, "needs Write");
+    let body = bridge.wait_unready(&["needs Write"]);
     assert!(!body.contains("does not exist"), "{body}");
     let event = events::ping();
     let answer = bridge.deliver(&event);
     answer.expect_problem(503, "broker_unavailable");
     let is_authorization = |bridge: &Bridge| {
-        bridge.metrics().sum(
+        bridge.metric(
             "hookbridge_publish_errors_total",
             &[("broker", "main"), ("reason", "authorization")],
         )
     };
     assert!(is_authorization(&bridge) >= 1.0);
     assert_eq!(
-        bridge
-            .metrics()
-            .sum("hookbridge_publish_errors_total", &[("reason", "fatal")]),
+        bridge.metric("hookbridge_publish_errors_total", &[("reason", "fatal")]),
         0.0
     );
     assert_eq!(
-        bridge
-            .metrics()
-            .sum("hookbridge_broker_client_restarts_total", &[]),
+        bridge.metric("hookbridge_broker_client_restarts_total", &[]),
         0.0
     );
     // The right arrives, and with it the events, unaided.
     kafka.grant(USER.0, Resource::Topic, &topic, Operation::Write);
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    let event = bridge.publish_ping();
     assert_eq!(only(kafka.read(&topic)).value, event.body);
     check_connect(&rest).expect_code(0);
 }
 
 #[test]
-fn a_topic_that_the_user_may_not_write_to_is_told_from_the_first_refused_event_on() {
-    let Some(kafka) = Kafka::with_rights() else {
-        return;
-    };
+fn a_topic_that_the_user_may_not_write_to_is_reported_from_the_first_refused_event_on() {
+    let kafka = or_skip!(Kafka::with_rights());
     let sasl = kafka.sasl_address().unwrap();
     let (allowed, refused) = (kafka.topic("rights"), kafka.topic("rights"));
     kafka.grant(USER.0, Resource::Topic, &allowed, Operation::Write);
@@ -116,36 +81,26 @@ fn a_topic_that_the_user_may_not_write_to_is_told_from_the_first_refused_event_o
         + &route_with(&allowed, "types = [\"ping\"]");
     let bridge = Bridge::run_with("publish_timeout = \"4s\"", &rest);
     bridge.wait_ready();
-    let started = Instant::now();
-    bridge
-        .deliver(&events::issue("created", "i1"))
-        .expect_problem(503, "broker_unavailable");
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
+    let answer = bridge.deliver_within(&events::issue("created", "i1"), Duration::from_secs(3));
+    answer.expect_problem(503, "broker_unavailable");
     wait::until("/readyz names the topic and the right", PATIENCE, || {
-        let (status, body) = readyz(&bridge);
+        let (status, body) = bridge.readyz();
         status == 200 && body.contains(&refused) && body.contains("needs Write")
     });
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
     kafka.grant(USER.0, Resource::Topic, &refused, Operation::Write);
     let event = events::issue("created", "i1");
     wait::until("the topic is written to", PATIENCE, || {
         bridge.deliver(&event).status == 200
     });
     wait::until("/readyz has nothing more to say of it", PATIENCE, || {
-        !readyz(&bridge).1.contains(&refused)
+        !bridge.readyz().1.contains(&refused)
     });
 }
 
 #[test]
 fn a_topic_that_the_user_may_not_see_is_not_said_to_be_missing() {
-    let Some(kafka) = Kafka::with_rights() else {
-        return;
-    };
+    let kafka = or_skip!(Kafka::with_rights());
     let sasl = kafka.sasl_address().unwrap();
     let topic = kafka.topic("rights");
     let rest = login(&sasl, USER.1) + &synq_source("") + &route(&topic);
@@ -156,13 +111,13 @@ fn a_topic_that_the_user_may_not_see_is_not_said_to_be_missing() {
         "{checked:?}"
     );
     let bridge = Bridge::run_with("publish_timeout = \"4s\"", &rest);
-    let body = wait_not_ready(&bridge, "the user may not");
+    let body = bridge.wait_unready(&["the user may not"]);
     assert!(!body.contains("does not exist"), "{body}");
     bridge
         .deliver(&events::ping())
         .expect_problem(503, "broker_unavailable");
     assert!(
-        bridge.metrics().sum(
+        bridge.metric(
             "hookbridge_publish_errors_total",
             &[("reason", "authorization")]
         ) >= 1.0
@@ -171,14 +126,12 @@ fn a_topic_that_the_user_may_not_see_is_not_said_to_be_missing() {
 
 #[test]
 fn replay_and_tail_name_the_right_that_is_missing() {
-    let Some(kafka) = Kafka::with_rights() else {
-        return;
-    };
+    let kafka = or_skip!(Kafka::with_rights());
     let sasl = kafka.sasl_address().unwrap();
     let topic = kafka.topic("rights");
     let rest = login(&sasl, USER.1) + &synq_source("") + &route(&topic);
     let files = bridge::write("", &rest);
-    let config = files.file.to_str().unwrap();
+    let config = files.path();
     let replay = || {
         hookbridge([
             "replay",
@@ -217,14 +170,12 @@ fn replay_and_tail_name_the_right_that_is_missing() {
 
 #[test]
 fn missing_topics_are_named_with_the_command_and_the_option_that_cure_it() {
-    let Some(kafka) = Kafka::private_that_creates() else {
-        return;
-    };
+    let kafka = or_skip!(Kafka::private_that_creates());
     let topic = unique("missing");
     let source = synq_source("");
     let rest = kafka_broker("main", &kafka.address) + &source + &route(&topic);
     let mut bridge = Bridge::run_with("publish_timeout = \"4s\"", &rest);
-    let body = wait_not_ready(&bridge, "does not exist");
+    let body = bridge.wait_unready(&["does not exist"]);
     let command = format!(
         "kafka-topics --bootstrap-server {} --create --topic {topic}",
         kafka.address
@@ -263,9 +214,7 @@ fn missing_topics_are_named_with_the_command_and_the_option_that_cure_it() {
 
 #[test]
 fn seven_hundred_topics_behind_a_slow_line_are_ready() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
-        return;
-    };
+    let (kafka, proxy) = or_skip!(Kafka::behind_proxy());
     let name = unique("many");
     let topics: Vec<String> = (0..700).map(|number| format!("{name}-{number}")).collect();
     kafka.create_topics(&topics);
@@ -279,7 +228,7 @@ fn seven_hundred_topics_behind_a_slow_line_are_ready() {
     proxy.set(Mode::Delay(Duration::from_millis(5)));
     let bridge = Bridge::run(&rest);
     bridge.wait_ready();
-    assert!(!readyz(&bridge).1.contains(&name), "{:?}", readyz(&bridge));
+    assert!(!bridge.readyz().1.contains(&name), "{:?}", bridge.readyz());
     assert_eq!(
         bridge
             .metrics()
@@ -290,7 +239,7 @@ fn seven_hundred_topics_behind_a_slow_line_are_ready() {
 
 // ---- Reconnects, and where a connection ends
 
-/// What a port does with each connection, and how many there were.
+/// A port, its treatment of each connection, and how many there were.
 struct Port {
     address: String,
     accepted: Arc<AtomicUsize>,
@@ -340,9 +289,7 @@ const STORM: f64 = 10.0;
 
 #[test]
 fn no_failure_makes_a_storm_of_connections() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
-        return;
-    };
+    let (kafka, proxy) = or_skip!(Kafka::behind_proxy());
     let topic = kafka.topic("storm");
     let rest = |broker: String| broker + &synq_source("") + &route(&topic);
     let closing = Port::start(drop);

@@ -1,4 +1,4 @@
-//! What `check` finds in a Kafka broker's table, with the built binary.
+//! Mistakes that `check` finds in a Kafka broker's table.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ fn check(address: &str, options: &str) -> Finished {
         + &synq_source("")
         + &route("synq.{type}");
     let files = bridge::write("", &rest);
-    hookbridge(["check", "--config", files.file.to_str().unwrap()])
+    hookbridge(["check", "--config", files.path()])
 }
 
 #[test]
-fn check_creates_the_real_client_and_connects_to_nobody() {
+fn check_creates_the_real_client_and_does_not_connect() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let accepted = Arc::new(AtomicUsize::new(0));

@@ -1,10 +1,10 @@
-//! Whatever becomes of standard error, the service goes on; and no log holds a secret.
+//! The service goes on without standard error, and no log holds a secret.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use crate::support::bridge::{
     synq_source,
 };
 use crate::support::events::{self, SECRET};
+use crate::support::fixture::nats;
 use crate::support::kafka::{Kafka, USER};
 use crate::support::nats::{Access, Nats};
 use crate::support::process::{self, Log, Process};
@@ -48,17 +49,20 @@ fn config(nats: &Nats, (public, admin): (u16, u16), path: &str, others: &str) ->
 
 impl Unheard {
     fn run(nats: &Nats, stderr: impl Into<Stdio>) -> Self {
+        Self::start(nats, |file| {
+            let mut command = process::command(PROGRAM);
+            command.args(["run", "--config"]).arg(file);
+            command.stdout(Stdio::null()).stderr(stderr);
+            command
+        })
+    }
+
+    fn start(nats: &Nats, command: impl FnOnce(&Path) -> Command) -> Self {
         let ports = (process::port(), process::port());
         let others = nats.stream("logging");
         let files = bridge::write_text(&config(nats, ports, "/hooks/synq", &others));
-        let mut command = process::command(PROGRAM);
-        command
-            .args(["run", "--config"])
-            .arg(&files.file)
-            .stdout(Stdio::null())
-            .stderr(stderr);
         let bridge = Self {
-            process: Process::spawn(command),
+            process: Process::spawn(command(&files.file)),
             public: ([127, 0, 0, 1], ports.0).into(),
             admin: ([127, 0, 0, 1], ports.1).into(),
             file: files.file,
@@ -102,7 +106,7 @@ impl Unheard {
         assert_eq!(health.status, 200);
     }
 
-    /// What is in flight is answered, and the process ends well and in time.
+    /// Events in flight are answered, and the process ends well and in time.
     fn ends_well(mut self, nats: &Nats) {
         nats.silence(&self.others, true);
         let mut waiting = Connection::open(self.public).unwrap();
@@ -123,7 +127,7 @@ impl Unheard {
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_costs_the_log_alone() {
+fn a_log_that_is_no_longer_read_costs_nothing_but_the_log() {
     let Some(nats) = Nats::private() else { return };
     let (reader, writer) = std::io::pipe().unwrap();
     let bridge = Unheard::run(&nats, writer);
@@ -170,29 +174,21 @@ fn a_full_disk_under_the_log_costs_the_log_alone() {
 }
 
 #[test]
-fn a_log_that_is_closed_from_the_start_is_no_reason_not_to_start() {
+fn a_log_that_is_closed_from_the_start_does_not_keep_the_service_from_starting() {
     let Some(nats) = Nats::shared() else { return };
-    let ports = (process::port(), process::port());
-    let others = nats.stream("logging");
-    let files = bridge::write_text(&config(nats, ports, "/hooks/synq", &others));
-    let mut command = process::command("sh");
-    command
-        .args(["-c", "exec \"$0\" run --config \"$1\" 2>&-", PROGRAM])
-        .arg(&files.file);
-    let bridge = Unheard {
-        process: Process::spawn(command),
-        public: ([127, 0, 0, 1], ports.0).into(),
-        admin: ([127, 0, 0, 1], ports.1).into(),
-        file: files.file,
-        others,
-    };
-    bridge.wait_ready();
+    let bridge = Unheard::start(nats, |file| {
+        let mut command = process::command("sh");
+        command
+            .args(["-c", "exec \"$0\" run --config \"$1\" 2>&-", PROGRAM])
+            .arg(file);
+        command
+    });
     bridge.serves();
     bridge.ends_well(nats);
 }
 
 #[test]
-fn a_pipe_that_is_full_holds_up_neither_events_nor_the_end() {
+fn a_full_pipe_delays_neither_events_nor_the_shutdown() {
     let Some(nats) = Nats::shared() else { return };
     let (reader, mut writer) = std::io::pipe().unwrap();
     let capacity = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
@@ -205,13 +201,12 @@ fn a_pipe_that_is_full_holds_up_neither_events_nor_the_end() {
 
 #[test]
 fn the_last_lines_are_written_before_the_process_ends() {
-    let Some(nats) = Nats::shared() else { return };
-    let mut bridge = Bridge::to_nats(nats, &nats.stream("logging"), "", "");
+    let mut bridge = or_skip!(nats().run());
     bridge.signal("TERM");
     assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
     bridge.wait_for_log("ended: every request was answered");
     let broken = bridge::write_text("nonsense");
-    let file = broken.file.to_str().unwrap();
+    let file = broken.path();
     let failed = bridge::hookbridge(["run", "--config", file]).expect_code(1);
     assert!(failed.stderr.contains("key with no value"), "{failed:?}");
 }
@@ -269,7 +264,7 @@ fn a_hangup_before_it_listens_does_not_end_it() {
         lines.iter().any(listens).then_some(())
     });
     assert!(listens.is_some(), "{:#?}", starting.log.lines());
-    // What takes time comes after.
+    // The slow part comes after.
     let rest = starting.caught.elapsed();
     assert!(
         starting.caught_after < rest,
@@ -292,7 +287,7 @@ fn a_termination_before_it_listens_ends_it_well() {
 }
 
 #[test]
-fn what_is_not_a_level_is_refused_with_what_to_write() {
+fn a_word_that_is_not_a_level_is_refused_with_those_that_are() {
     for (arguments, variable) in [
         (vec!["completions", "bash"], "verbose"),
         (vec!["check", "--log", "verbose"], ""),
@@ -319,8 +314,7 @@ fn debug_is_about_hookbridge_alone() {
         + &route_with(&format!("{}.x", nats.stream("logging")), "");
     let bridge = Bridge::run_files(&bridge::write("", &rest), &[("HOOKBRIDGE_LOG", "trace")]);
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
     let is_foreign = |line: &Value| {
         let level = line["level"].as_str().unwrap_or_default();
         let target = line["target"].as_str().unwrap_or_default();

@@ -15,104 +15,137 @@
     reason = "a step that fails is a test that fails, and says where; tests may look at the clock"
 )]
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 
-// Each row of the answer table, and what a connection may do.
-mod http;
+// ---- Requests and connections
 
-// Which route an event takes, and what its topic and key become.
-mod routing;
+// The answer to each request.
+mod answers;
 
-// What a Kafka topic holds, and what Kafka may refuse.
-mod kafka;
+// Time, bytes and places that a request may take.
+mod limits;
 
-// Rights, missing topics, many topics, and how often a cluster is asked for.
-mod kafka_faults;
+// How long a connection lives, and what it carries.
+mod connections;
 
-// What `check` finds in a Kafka broker's options.
-mod kafka_options;
+// Where a request ends.
+mod framing;
 
-// Access tokens of an identity provider.
-mod kafka_oidc;
+// HTTP as its RFCs have it.
+mod protocol;
 
-// The same for NATS, with JetStream and without.
-mod nats;
-
-// What a NATS user may not do, and which step of a connection fails.
-mod nats_permissions;
-
-// What makes two deliveries the same.
-mod dedup_by;
-
-// Where events go that can't go where they should.
-mod dead_letters;
-
-// The provider's samples, accepted and refused.
-mod synq;
-
-// Signals.
-mod shutdown;
-
-// Brokers that are away, killed, frozen.
-mod faults;
-
-// Faults at random, for as long as someone wants.
-mod soak;
-
-// Another configuration takes the place of the one that runs.
-mod reload;
-
-// Whatever becomes of standard error.
-mod logging;
-
-// The admin listener, and what it keeps for itself.
-mod admin;
-
-// The other commands.
-mod cli;
-
-// What `check` finds, and how the configuration is read.
-mod check;
-
-// What a scrape shows.
-mod metrics;
-
-// What an inspection of the destinations finds, and what follows from not knowing.
-mod durability;
-
-// Events that took another way, copies, and deliveries that come again.
-mod replay;
-
-// What replay refuses to do, and what it leaves behind.
-mod replay_safety;
-
-// Events and values that no broker would take, and bytes that must arrive as they were sent.
-mod poison;
-
-// What is left of the security catalogue.
-mod security;
-
-// HTTP/2 from peers that mean no good.
+// Where HTTP/2 is spoken, and hostile peers that speak it.
 mod http2;
 
 // TLS on the public listener.
 mod tls;
 
-// What an authentic event can cost, and what its text can do.
-mod validation;
+// Genuine events get through whatever unverified senders do.
+mod admission;
 
-// HTTP as its RFCs have it.
-mod protocol;
+// The rest of the security catalogue.
+mod security;
+
+// ---- Events
 
 // Presets and declared sources.
 mod providers;
 
+// Every preset as its page configures it, and the commands for them.
+mod presets;
+
 // Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
 mod transport;
 
-// What unverified senders can not take from the others.
-mod admission;
+// SYNQ's samples, accepted and refused.
+mod synq;
+
+// The cost of an authentic event, and what its text can do.
+mod validation;
+
+// Which route an event takes, and what its topic and key become.
+mod routing;
+
+// When two deliveries are the same.
+mod dedup_by;
+
+// Events that cannot go where they should.
+mod dead_letters;
+
+// Events and values that no broker takes, and bytes that arrive as they were sent.
+mod poison;
+
+// Dead letters and fallbacks go where they belong.
+mod replay;
+
+// Messages that replay refuses, and its traces.
+mod replay_safety;
+
+// ---- Brokers
+
+// The message behind a 200.
+mod stored;
+
+// Logins, options and refusals of Kafka.
+mod kafka;
+
+// Rights, missing topics, many topics, and how often a cluster is asked.
+mod kafka_faults;
+
+// Mistakes that `check` finds in a Kafka broker's options.
+mod kafka_options;
+
+// Access tokens of an identity provider.
+mod kafka_oidc;
+
+// Logins, acknowledgements and refusals of NATS.
+mod nats;
+
+// Missing permissions on NATS, and the step of a connection that fails.
+mod nats_permissions;
+
+// Whether destinations are durable, and what follows from not knowing.
+mod durability;
+
+// Brokers that are away, killed, frozen.
+mod faults;
+
+// Random faults, for as long as someone wants.
+mod soak;
+
+// ---- Operation
+
+// Signals.
+mod shutdown;
+
+// Another configuration replaces the one at work.
+mod reload;
+
+// The log, whatever becomes of standard error.
+mod logging;
+
+// The admin listener.
+mod admin;
+
+// Every metric.
+mod metrics;
+
+// Usage, exit status, and the commands without a file of their own.
+mod cli;
+
+// `check`, and where the configuration comes from.
+mod check;
+
+// `explain`.
+mod explain;
+
+// `send`.
+mod send;
+
+// `tail`.
+mod tail;
 
 // The documentation: its configurations, commands and links.
 mod docs;

@@ -1,73 +1,19 @@
-//! What NATS holds after a 200, with JetStream and without, and what it may refuse.
+//! NATS alone: JetStream's duplicates, messages without a stream, logins and TLS.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use async_nats::jetstream::stream::DiscardPolicy;
-
-use super::kafka::{carries_every_byte, odd_bodies, received_since};
-use crate::support::bridge::{Bridge, nats_broker, route, route_with, synq_source};
+use super::stored::odd_bodies;
+use crate::support::bridge::{Bridge, nats_broker, route, synq_source};
 use crate::support::consumer::{only, values};
 use crate::support::events::{self, Event};
+use crate::support::fixture::nats;
 use crate::support::kafka::unique;
 use crate::support::nats::{self, Access, Nats};
-use crate::support::sender::Request;
-use crate::support::wait::{self, PATIENCE};
-use crate::support::{runtime, tls};
-
-#[test]
-fn the_value_is_the_body_byte_for_byte() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("nats");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
-    let mut sent = odd_bodies();
-    if nats.takes_large_messages() {
-        sent.push(events::ping_of_size(1024 * 1024)); // exactly the default max_body
-    }
-    carries_every_byte(&bridge, &sent, || nats.read(&stream));
-}
-
-#[test]
-fn headers_are_exactly_the_contracts() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("nats");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
-    let before = SystemTime::now();
-    let event = events::issue("created", "0b51f1f2");
-    let request = Request::event(&event)
-        .header("X-Request-Source", "not listed")
-        .header("Nats-Msg-Id", "not mine")
-        .header("Nats-Rollup", "all")
-        .header("ce-id", "not mine");
-    bridge.send(&request).expect_published(&event);
-    let message = only(nats.read(&stream));
-    assert_eq!(message.topic, format!("{stream}.issue_created"));
-    let id = message.header("Nats-Msg-Id").unwrap_or_default();
-    assert!(
-        id.strip_prefix(&format!("synq/{}/", event.id))
-            .is_some_and(|hash| hash.len() == 32),
-        "{id}"
-    );
-    let expected = [
-        ("Nats-Msg-Id", id),
-        ("ce-id", event.id.as_str()),
-        ("ce-partitionkey", "0b51f1f2"),
-        ("ce-source", "/hookbridge/synq"),
-        ("ce-specversion", "1.0"),
-        ("ce-subject", "0b51f1f2"),
-        ("ce-time", "2026-11-20T06:15:04.5Z"),
-        ("ce-type", "issue_created"),
-        ("content-type", "application/json"),
-        ("event_id", event.id.as_str()),
-    ];
-    message.expect_headers(&expected, &["ce-recordedtime"]);
-    received_since(before, message.header("ce-recordedtime").unwrap());
-}
+use crate::support::tls;
 
 #[test]
 fn header_values_are_percent_encoded_as_the_cloudevents_binding_says() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("nats");
-    let bridge = Bridge::to_nats(nats, &stream, "", "dedup_window = \"0s\"");
+    let bridge = or_skip!(nats().source("dedup_window = \"0s\"").run());
     let unique = events::new_id();
     let id = format!("Grüße \"100%\" {unique}");
     let body = serde_json::json!({ "event_id": id, "ping": {} })
@@ -75,7 +21,7 @@ fn header_values_are_percent_encoded_as_the_cloudevents_binding_says() {
         .into_bytes();
     let event = Event { id, body };
     bridge.deliver(&event).expect_published(&event);
-    let message = only(nats.read(&stream));
+    let message = only(bridge.read());
     assert_eq!(
         message.header("ce-id"),
         Some(format!("Gr%C3%BC%C3%9Fe%20%22100%25%22%20{unique}").as_str())
@@ -86,14 +32,11 @@ fn header_values_are_percent_encoded_as_the_cloudevents_binding_says() {
 }
 
 #[test]
-fn what_jetstream_has_seen_is_answered_200_duplicate() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("nats");
-    let bridge = Bridge::to_nats(nats, &stream, "", "dedup_window = \"0s\"");
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+fn an_event_that_jetstream_has_seen_is_answered_200_duplicate() {
+    let bridge = or_skip!(nats().source("dedup_window = \"0s\"").run());
+    let event = bridge.publish_ping();
     assert_eq!(bridge.deliver(&event).expect_success("duplicate"), event.id);
-    only(nats.read(&stream));
+    only(bridge.read());
 }
 
 #[test]
@@ -119,116 +62,20 @@ fn core_nats_delivers_to_subscribers_without_a_stream() {
 }
 
 #[test]
-fn a_subject_without_a_stream_is_503_and_published_to_once_there_is_one() {
-    let Some(nats) = Nats::shared() else { return };
-    let (good, missing) = (nats.stream("nats"), unique("nats"));
-    let rest = nats_broker("main", &nats.url)
-        + &synq_source("")
-        + &route_with(&format!("{missing}.x"), "types = [\"issue_*\"]")
-        + &route_with(&format!("{good}.x"), "");
-    let bridge = Bridge::run_with("publish_timeout = \"3s\"", &rest);
-    let other = events::ping();
-    wait::until("the broker is connected", PATIENCE, || {
-        bridge.deliver(&other).status == 200
-    });
-    let started = Instant::now();
-    bridge
-        .deliver(&events::issue("created", "i1"))
-        .expect_problem(503, "broker_unavailable");
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
-    nats.stream_with("nats", |settings| {
-        settings.name.clone_from(&missing);
-        settings.subjects = vec![format!("{missing}.>")];
-    });
-    let event = events::issue("created", "i1");
-    wait::until("the subject is published to", PATIENCE, || {
-        bridge.deliver(&event).status == 200
-    });
-    let stored = nats.read(&missing);
-    assert!(
-        stored.iter().all(|message| message.event_id() == event.id),
-        "the refused one is not there: {stored:?}"
-    );
-}
-
-#[test]
-fn a_full_stream_is_503_until_there_is_room() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream_with("nats", |settings| {
-        settings.max_messages = 2;
-        settings.discard = DiscardPolicy::New;
-    });
-    let bridge = Bridge::to_nats(nats, &stream, "publish_timeout = \"3s\"", "");
-    for _ in 0..2 {
-        let event = events::ping();
-        bridge.deliver(&event).expect_published(&event);
-    }
-    let refused = events::ping();
-    let problem = bridge.deliver(&refused);
-    problem.expect_problem(503, "broker_unavailable");
-    assert_eq!(nats.read(&stream).len(), 2);
-    runtime().block_on(async {
-        let context = async_nats::jetstream::new(nats.connect().await);
-        context
-            .get_stream(&stream)
-            .await
-            .unwrap()
-            .purge()
-            .await
-            .unwrap();
-    });
-    bridge.deliver(&refused).expect_published(&refused);
-}
-
-#[test]
-fn a_stream_that_never_acknowledges_is_503_publish_timeout_in_time() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream_with("nats", |settings| settings.no_ack = true);
-    let bridge = Bridge::to_nats(nats, &stream, "publish_timeout = \"2s\"", "");
-    let event = events::ping();
-    let started = Instant::now();
-    bridge
-        .deliver(&event)
-        .expect_problem(503, "publish_timeout");
-    assert!(
-        started.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        started.elapsed()
-    );
-    assert_eq!(
-        only(nats.read(&stream)).value,
-        event.body,
-        "not known to be stored, and here it is"
-    );
-}
-
-#[test]
 fn publish_timeout_of_a_source_goes_before_the_general_one() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream_with("nats", |settings| settings.no_ack = true);
-    let bridge = Bridge::to_nats(
-        nats,
-        &stream,
-        "publish_timeout = \"55s\"",
-        "publish_timeout = \"1s\"",
+    let bridge = or_skip!(
+        nats()
+            .http("publish_timeout = \"55s\"")
+            .source("publish_timeout = \"1s\"")
+            .run()
     );
-    let started = Instant::now();
-    bridge
-        .deliver(&events::ping())
-        .expect_problem(503, "publish_timeout");
-    assert!(
-        started.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        started.elapsed()
-    );
+    bridge.silence();
+    let answer = bridge.deliver_within(&events::ping(), Duration::from_secs(20));
+    answer.expect_problem(503, "publish_timeout");
 }
 
 #[test]
-fn what_nats_finds_too_large_is_503_and_hurts_nobody_else() {
+fn an_event_too_large_for_nats_is_503_and_does_not_affect_others() {
     let Some(nats) = Nats::private() else { return };
     let stream = nats.stream_with("nats", |settings| settings.max_message_size = 20_000);
     let bridge = Bridge::to_nats(
@@ -260,7 +107,7 @@ fn what_nats_finds_too_large_is_503_and_hurts_nobody_else() {
 }
 
 #[test]
-fn what_the_client_refuses_while_others_are_under_way_is_503_at_once_and_hurts_nobody_else() {
+fn an_event_that_the_client_refuses_is_503_immediately_and_does_not_affect_those_in_flight() {
     let url = nats::fake::start(|number| {
         let is_first = number == 0;
         (!is_first).then(|| format!(r#"{{"stream":"S","seq":{number}}}"#))
@@ -271,9 +118,7 @@ fn what_the_client_refuses_while_others_are_under_way_is_503_at_once_and_hurts_n
     bridge.wait_ready();
     std::thread::scope(|scope| {
         let unanswered = scope.spawn(|| bridge.deliver(&events::ping()));
-        wait::until("one is under way", PATIENCE, || {
-            bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-        });
+        bridge.wait_metric("hookbridge_in_flight", &[], 1.0);
         let large = events::ping_of_size(2_000_000);
         bridge
             .deliver(&large)
@@ -293,8 +138,7 @@ fn publishes(nats: &Nats, broker: &str) {
     let rest = broker.to_owned() + &synq_source("") + &route(&format!("{stream}.{{type}}"));
     let bridge = Bridge::run(&rest);
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    let event = bridge.publish_ping();
     assert_eq!(only(nats.read(&stream)).value, event.body);
 }
 
@@ -309,9 +153,7 @@ fn user_and_password_are_used() {
         user: "bridge",
         password: "hunter2",
     };
-    let Some(nats) = Nats::private_for(access) else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_for(access));
     publishes(
         &nats,
         &(nats_broker("main", &nats.url) + "user = \"bridge\"\npassword = \"hunter2\"\n"),
@@ -324,9 +166,7 @@ fn user_and_password_are_used() {
 
 #[test]
 fn a_token_is_used() {
-    let Some(nats) = Nats::private_for(Access::Token("s3cr3t-t0ken")) else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_for(Access::Token("s3cr3t-t0ken")));
     publishes(
         &nats,
         &(nats_broker("main", &nats.url) + "token = \"s3cr3t-t0ken\"\n"),
@@ -339,9 +179,7 @@ fn a_token_is_used() {
 
 #[test]
 fn tls_is_spoken_with_an_authority_of_the_operators() {
-    let Some(nats) = Nats::private_with_tls() else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_with_tls());
     let authority = tls::CERTIFICATES.authority.display();
     publishes(
         &nats,
@@ -350,10 +188,8 @@ fn tls_is_spoken_with_an_authority_of_the_operators() {
 }
 
 #[test]
-fn a_server_whose_certificate_nobody_vouches_for_is_not_published_to() {
-    let Some(nats) = Nats::private_with_tls() else {
-        return;
-    };
+fn a_server_whose_certificate_is_not_trusted_is_not_published_to() {
+    let nats = or_skip!(Nats::private_with_tls());
     let stream = nats.stream("login");
     let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
     let bridge = Bridge::run(&rest);
@@ -376,9 +212,7 @@ fn a_credentials_file_is_used() {
         unreachable!("they are credentials")
     };
     let credentials = format!("credentials = \"{}\"\n", file.display());
-    let Some(nats) = Nats::private_for(access) else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_for(access));
     publishes(&nats, &(nats_broker("main", &nats.url) + &credentials));
 }
 
@@ -388,9 +222,7 @@ fn a_wrong_password_is_503_and_never_shown() {
         user: "bridge",
         password: "hunter2",
     };
-    let Some(nats) = Nats::private_for(access) else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_for(access));
     let stream = nats.stream("login");
     let secret = "not-hunter2-at-all";
     let brokers = [
@@ -403,11 +235,7 @@ fn a_wrong_password_is_503_and_never_shown() {
         bridge
             .deliver(&events::ping())
             .expect_problem(503, "broker_unavailable");
-        let shown = wait::until_some("/readyz speaks of authentication", PATIENCE, || {
-            let answer = bridge.admin("/readyz");
-            let body = String::from_utf8_lossy(&answer.body).into_owned();
-            (answer.status == 503 && body.to_lowercase().contains("authentication")).then_some(body)
-        });
+        let shown = bridge.wait_unready(&["authentication"]);
         for text in [shown, bridge.log().join("\n"), bridge.metrics().0] {
             assert!(!text.contains(secret), "{text}");
         }

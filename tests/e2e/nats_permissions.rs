@@ -1,4 +1,4 @@
-//! What a NATS user may not do is said at once and by name; and which step of a connection fails.
+//! Missing permissions of a NATS user are reported immediately and by name, and so is the step of a connection that fails.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::bridge::{
-    Bridge, Finished, hookbridge, nats_broker, route, route_with, synq_source, write,
+    Bridge, check_connect, nats_broker, route, route_with, synq_source, write,
 };
 use crate::support::consumer::{only, values};
 use crate::support::events::{self, Event};
@@ -34,19 +34,11 @@ fn stream(nats: &Nats, prefix: &str) {
     });
 }
 
-fn readyz(bridge: &Bridge) -> (u16, String) {
-    let answer = bridge.admin("/readyz");
-    (
-        answer.status,
-        String::from_utf8_lossy(&answer.body).into_owned(),
-    )
-}
-
 fn wait_for_readyz(bridge: &Bridge, status: u16, words: &str) -> String {
     let what = format!("/readyz is {status} and says {words:?}");
     let mut last = String::new();
     wait::until_some(&what, PATIENCE, || {
-        let (now, body) = readyz(bridge);
+        let (now, body) = bridge.readyz();
         if body != last {
             println!("{now} {body}");
             last.clone_from(&body);
@@ -62,14 +54,12 @@ fn wait_for_log(bridge: &Bridge, words: &str) {
 }
 
 #[test]
-fn what_the_user_may_not_publish_takes_the_fallback_at_once_and_leaves_other_subjects_alone() {
+fn a_subject_that_the_user_may_not_publish_takes_the_fallback_immediately_and_affects_no_other() {
     let name = unique("denied");
     let rights = |more: &str| {
         format!("publish: [\"{name}.good\", \"$JS.API.>\"{more}], subscribe: \"_INBOX.>\"")
     };
-    let Some(nats) = limited(&rights("")) else {
-        return;
-    };
+    let nats = or_skip!(limited(&rights("")));
     let Some(spare) = Nats::private() else { return };
     stream(&nats, &name);
     stream(&spare, &name);
@@ -90,12 +80,13 @@ fn what_the_user_may_not_publish_takes_the_fallback_at_once_and_leaves_other_sub
         bridge.deliver(&event).expect_published(&event);
         bridge.deliver(&good).expect_published(&good);
         denied.push(event);
-        readyz(&bridge)
+        bridge
+            .readyz()
             .1
             .contains(&format!("publish to {name}.bad"))
     });
     assert!(started.elapsed() < Duration::from_secs(45), "not at once");
-    assert_eq!(readyz(&bridge).0, 200, "others are taken");
+    assert_eq!(bridge.readyz().0, 200, "others are taken");
     wait_for_log(&bridge, "no permission to publish");
     let bodies = |events: &[Event]| -> Vec<Vec<u8>> {
         events.iter().map(|event| event.body.clone()).collect()
@@ -103,9 +94,7 @@ fn what_the_user_may_not_publish_takes_the_fallback_at_once_and_leaves_other_sub
     assert_eq!(values(spare.read(&name)), bodies(&denied));
     assert_eq!(nats.read(&name).len(), denied.len(), "the pings alone");
     let labels = [("broker", "main"), ("reason", "authorization")];
-    let counted = bridge
-        .metrics()
-        .sum("hookbridge_publish_errors_total", &labels);
+    let counted = bridge.metric("hookbridge_publish_errors_total", &labels);
     assert!((counted - denied.len() as f64).abs() < 0.5, "{counted}");
 
     nats.permit(&rights(&format!(", \"{name}.bad\"")));
@@ -118,16 +107,14 @@ fn what_the_user_may_not_publish_takes_the_fallback_at_once_and_leaves_other_sub
         stored.contains(&event.body).then_some(event)
     });
     assert!(denied.len() > before && last.id == denied.last().unwrap().id);
-    let (status, body) = readyz(&bridge);
+    let (status, body) = bridge.readyz();
     assert!(status == 200 && !body.contains("permission"), "{body}");
 }
 
 #[test]
 fn a_bridge_whose_only_subject_is_refused_is_not_ready_until_it_is_taken() {
     let name = unique("denied");
-    let Some(nats) = limited("publish: \"$JS.API.>\", subscribe: \"_INBOX.>\"") else {
-        return;
-    };
+    let nats = or_skip!(limited("publish: \"$JS.API.>\", subscribe: \"_INBOX.>\""));
     stream(&nats, &name);
     let rest = as_bridge(&nats, "main") + &synq_source("") + &route(&format!("{name}.x"));
     let bridge = Bridge::run_with(LONG, &rest);
@@ -139,7 +126,7 @@ fn a_bridge_whose_only_subject_is_refused_is_not_ready_until_it_is_taken() {
             .deliver(&event)
             .expect_problem(503, "broker_unavailable");
         assert!(started.elapsed() < Duration::from_secs(40), "not at once");
-        readyz(&bridge).0 == 503
+        bridge.readyz().0 == 503
     });
     wait_for_readyz(&bridge, 503, "no permission to publish");
     assert_eq!(
@@ -152,12 +139,12 @@ fn a_bridge_whose_only_subject_is_refused_is_not_ready_until_it_is_taken() {
     wait::until("it is taken", PATIENCE, || {
         bridge.deliver(&event).status == 200
     });
-    assert_eq!(readyz(&bridge).0, 200);
+    assert_eq!(bridge.readyz().0, 200);
     assert_eq!(only(nats.read(&name)).value, event.body);
 }
 
 #[test]
-fn refused_and_taken_events_that_are_in_flight_together_are_told_apart() {
+fn refused_and_accepted_events_that_are_in_flight_together_are_distinguished() {
     let name = unique("denied");
     let rights = format!("publish: \"{name}.good\", subscribe: \"_INBOX.>\"");
     let Some(nats) = limited(&rights) else { return };
@@ -198,8 +185,7 @@ fn an_echo_behind_a_refused_message_is_not_taken_for_an_acknowledgement() {
     std::thread::scope(|scope| {
         for _ in 0..40 {
             scope.spawn(|| {
-                let event = events::ping();
-                bridge.deliver(&event).expect_published(&event);
+                bridge.publish_ping();
             });
             scope.spawn(|| {
                 let refused = bridge.deliver(&events::issue("created", "i1"));
@@ -214,9 +200,7 @@ fn while_the_acknowledgement_inbox_is_refused_nothing_is_published() {
     let name = unique("inbox");
     let subscribe =
         |prefix: &str| format!("publish: [\"{name}.>\", \"$JS.API.>\"], subscribe: \"{prefix}.>\"");
-    let Some(nats) = limited(&subscribe("_INBOX_bridge")) else {
-        return;
-    };
+    let nats = or_skip!(limited(&subscribe("_INBOX_bridge")));
     stream(&nats, &name);
     let rest = |keys: &str| {
         as_bridge(&nats, "main") + keys + &synq_source("") + &route(&format!("{name}.x"))
@@ -234,11 +218,7 @@ fn while_the_acknowledgement_inbox_is_refused_nothing_is_published() {
         .expect_problem(503, "broker_unavailable");
     assert_eq!(nats.read(&name), []);
 
-    let check = |keys: &str| {
-        let files = write("", &rest(keys));
-        let config = files.file.to_str().unwrap().to_owned();
-        hookbridge(["check", "--connect", "--config", &config])
-    };
+    let check = |keys: &str| check_connect(&rest(keys));
     let checked = check("").expect_code(1);
     assert!(
         checked
@@ -261,14 +241,6 @@ fn while_the_acknowledgement_inbox_is_refused_nothing_is_published() {
     wait_for_readyz(&good, 503, "_INBOX_bridge.>");
 }
 
-fn command(rest: &str, arguments: &[&str]) -> Finished {
-    let files = write("", rest);
-    let config = files.file.to_str().unwrap().to_owned();
-    let (name, more) = arguments.split_first().unwrap();
-    let all = [*name, "--config", &config];
-    hookbridge(all.iter().chain(more).copied())
-}
-
 #[test]
 fn tail_and_replay_name_the_permission_that_they_lack() {
     let name = unique("rights");
@@ -279,11 +251,10 @@ fn tail_and_replay_name_the_permission_that_they_lack() {
     let rest = as_bridge(&nats, "main") + &synq_source("") + &route(&subject);
     let bridge = Bridge::run(&rest);
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
     let expect = |arguments: &[&str], lacks: &str| {
         let started = Instant::now();
-        let done = command(&rest, arguments).expect_code(1);
+        let done = write("", &rest).command(arguments).expect_code(1);
         assert!(done.stderr.contains(lacks), "{lacks}: {done:?}");
         assert!(started.elapsed() < Duration::from_secs(25), "{done:?}");
     };
@@ -309,7 +280,7 @@ fn tail_and_replay_name_the_permission_that_they_lack() {
             "publish: [\"{name}.>\", {rights}], subscribe: \"_INBOX.>\""
         ));
         wait::until("the server has read its configuration", PATIENCE, || {
-            let done = command(&rest, &replay);
+            let done = write("", &rest).command(&replay);
             println!("{}", done.stderr);
             done.stderr.contains(lacks)
         });
@@ -319,9 +290,12 @@ fn tail_and_replay_name_the_permission_that_they_lack() {
         "publish: [\"{name}.>\", {rights}], subscribe: \"_INBOX.>\""
     ));
     wait::until("all is allowed", PATIENCE, || {
-        command(&rest, &replay).stderr.contains("replayed")
+        write("", &rest)
+            .command(&replay)
+            .stderr
+            .contains("replayed")
     });
-    command(&rest, &tail).expect_code(0);
+    write("", &rest).command(&tail).expect_code(0);
 }
 
 /// Listens, and does the same with each connection; counts them.
@@ -402,7 +376,7 @@ fn the_step_that_failed_is_said_by_check_and_by_the_running_bridge() {
         for (url, keys, step) in cases {
             scope.spawn(move || {
                 let rest = nats_broker("main", url) + keys + &synq_source("") + &route("a.x");
-                let checked = command(&rest, &["check", "--connect"]).expect_code(1);
+                let checked = check_connect(&rest).expect_code(1);
                 assert!(checked.stderr.contains(step), "{step}: {checked:?}");
                 assert!(!checked.stderr.contains("no answer in time"), "{checked:?}");
                 let bridge = Bridge::run(&rest);
@@ -461,19 +435,16 @@ fn no_failure_makes_the_bridge_connect_more_than_a_few_times_a_second() {
 
 #[test]
 fn a_server_with_handshake_first_is_published_to() {
-    let Some(nats) = Nats::private_with_tls_first() else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_with_tls_first());
     let stream = nats.stream("first");
     let authority = tls::CERTIFICATES.authority.display();
     let rest = nats_broker("main", &nats.url)
         + &format!("tls = {{ first = true, ca = \"{authority}\" }}\n")
         + &synq_source("")
         + &route(&format!("{stream}.x"));
-    command(&rest, &["check", "--connect"]).expect_code(0);
+    check_connect(&rest).expect_code(0);
     let bridge = Bridge::run(&rest);
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    let event = bridge.publish_ping();
     assert_eq!(only(nats.read(&stream)).value, event.body);
 }

@@ -1,41 +1,25 @@
 //! HTTP as its RFCs have it: where a request ends, whom it is for, how it is framed, and how a connection ends.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::bridge::Bridge;
 use crate::support::consumer::only;
 use crate::support::events::{self, Event};
-use crate::support::nats::Nats;
-use crate::support::sender::{Connection, Request, Wire};
+use crate::support::fixture::nats;
+use crate::support::sender::{Connection, Request};
 use crate::support::tls::{self, CERTIFICATES};
-use crate::support::wait::{self, PATIENCE};
+use crate::support::wait::{self};
 
-fn disconnects(bridge: &Bridge) -> f64 {
-    let metrics = bridge.metrics();
-    metrics.sum("hookbridge_client_disconnects_total", &[])
-}
-
-fn bodies(nats: &Nats, stream: &str) -> Vec<Vec<u8>> {
-    let stored = nats.read(stream).into_iter();
-    stored.map(|message| message.value).collect()
-}
-
-#[track_caller]
-fn expect_close<W: Wire>(connection: &mut Connection<W>) -> String {
-    let rest = connection.read_to_close(PATIENCE);
-    String::from_utf8_lossy(&rest.expect("the connection is closed")).into_owned()
-}
+const DISCONNECTS: &str = "hookbridge_client_disconnects_total";
 
 // ---- Where a request ends
 
 #[test]
 fn a_sender_that_ends_its_side_after_its_request_is_answered() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("protocol");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     let mut sent = Vec::new();
     for size in [300, 300_000] {
         for chunk in [None, Some(1000)] {
@@ -49,7 +33,7 @@ fn a_sender_that_ends_its_side_after_its_request_is_answered() {
             connection.finish_writing();
             let answer = connection.read_answer().unwrap();
             answer.expect_published(&event);
-            assert_eq!(expect_close(&mut connection), "");
+            assert_eq!(connection.expect_close(), "");
             sent.push(event.body);
         }
     }
@@ -62,7 +46,7 @@ fn a_sender_that_ends_its_side_after_its_request_is_answered() {
     for event in &pair {
         connection.read_answer().unwrap().expect_published(event);
     }
-    assert_eq!(expect_close(&mut connection), "");
+    assert_eq!(connection.expect_close(), "");
     sent.extend(pair.map(|event| event.body));
     // A refusal is an answer, too.
     let mut connection = Connection::open(bridge.public).unwrap();
@@ -71,26 +55,18 @@ fn a_sender_that_ends_its_side_after_its_request_is_answered() {
     connection.finish_writing();
     let answer = connection.read_answer().unwrap();
     answer.expect_problem(401, "missing_signature");
-    assert_eq!(expect_close(&mut connection), "");
-    assert_eq!(bodies(nats, &stream), sent);
-    wait::until("the connections have ended", PATIENCE, || {
-        let metrics = bridge.metrics();
-        metrics.sum("hookbridge_connections", &[]) == 0.0
-    });
-    assert_eq!(disconnects(&bridge), 0.0, "each waited for its answer");
+    assert_eq!(connection.expect_close(), "");
+    assert_eq!(bridge.bodies(), sent);
+    bridge.wait_metric("hookbridge_connections", &[], 0.0);
+    let disconnects = bridge.metric(DISCONNECTS, &[]);
+    assert_eq!(disconnects, 0.0, "each waited for its answer");
 }
 
 #[test]
 fn a_sender_that_ends_its_side_of_tls_after_its_request_is_answered() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("protocol");
     let (cert, key) = (&CERTIFICATES.certificate, &CERTIFICATES.key);
-    let http = format!(
-        "tls = {{ cert = \"{}\", key = \"{}\" }}",
-        cert.display(),
-        key.display()
-    );
-    let bridge = Bridge::to_nats(nats, &stream, &http, "");
+    let http = format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
+    let bridge = or_skip!(nats().http(&http).run());
     let client = tls::client(&[&TLS13], None);
     let mut stream_of = tls::open(bridge.public, &client, "localhost").unwrap();
     let event = events::ping();
@@ -100,37 +76,30 @@ fn a_sender_that_ends_its_side_of_tls_after_its_request_is_answered() {
     wire.flush().unwrap();
     stream_of.finish_writing();
     stream_of.read_answer().unwrap().expect_published(&event);
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
 fn a_sender_that_hangs_up_with_a_reset_is_noticed_before_its_answer() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream_with("protocol", |settings| settings.no_ack = true);
-    let bridge = Bridge::to_nats(nats, &stream, "publish_timeout = \"60s\"", "");
+    let bridge = or_skip!(nats().http("publish_timeout = \"60s\"").run());
+    bridge.silence();
     let event = events::ping();
     let request = Request::event(&event).header("Expect", "100-continue");
     let mut connection = Connection::open(bridge.public).unwrap();
     connection.write(&request.bytes()).unwrap();
-    wait::until("the event is in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-    });
+    bridge.wait_metric("hookbridge_in_flight", &[], 1.0);
     // A socket that is closed with something unread in it, here the 100, is reset.
     drop(connection);
-    wait::until("the hang-up is counted", PATIENCE, || {
-        disconnects(&bridge) == 1.0
-    });
-    let metrics = bridge.metrics();
-    assert_eq!(metrics.sum("hookbridge_in_flight", &[]), 1.0, "it goes on");
+    bridge.wait_metric(DISCONNECTS, &[], 1.0);
+    let in_flight = bridge.metric("hookbridge_in_flight", &[]);
+    assert_eq!(in_flight, 1.0, "it goes on");
 }
 
 // ---- Whom a request is for
 
 #[test]
 fn a_request_names_its_host_once() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("protocol");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     let event = events::ping();
     let request = Request::event(&event);
     let without = request.clone().without("host");
@@ -145,7 +114,7 @@ fn a_request_names_its_host_once() {
         answer.expect_problem(400, "bad_request");
         assert!(answer.says_close(), "{answer:?}");
     }
-    assert_eq!(nats.read(&stream), []);
+    assert_eq!(bridge.read(), []);
     for value in ["", "x", "hooks.example.com:8080", "[::1]:80"] {
         let event = events::ping();
         let request = Request::event(&event).without("host").header("Host", value);
@@ -161,9 +130,7 @@ fn a_request_names_its_host_once() {
 
 #[test]
 fn a_query_changes_nothing_and_a_fragment_or_a_foreign_target_is_400() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("protocol");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     let mut connection = Connection::open(bridge.public).unwrap();
     for target in [
         "/hooks/synq?x=1",
@@ -177,7 +144,7 @@ fn a_query_changes_nothing_and_a_fragment_or_a_foreign_target_is_400() {
         let answer = connection.send(&request).unwrap();
         answer.expect_published(&event);
     }
-    let before = bodies(nats, &stream).len();
+    let before = bridge.bodies().len();
     for target in [
         "/hooks/synq#x",
         "/hooks/synq?x#y",
@@ -200,16 +167,14 @@ fn a_query_changes_nothing_and_a_fragment_or_a_foreign_target_is_400() {
         let answer = connection.send(&Request::event(&event).to(target));
         answer.unwrap().expect_problem(400, "bad_request");
     }
-    assert_eq!(bodies(nats, &stream).len(), before);
+    assert_eq!(bridge.bodies().len(), before);
 }
 
 // ---- Framing and coding
 
 #[test]
 fn the_only_transfer_coding_is_chunked_once() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("protocol");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     for lines in [
         &["gzip, chunked"][..],
         &["chunked, chunked"],
@@ -228,7 +193,7 @@ fn the_only_transfer_coding_is_chunked_once() {
         answer.expect_problem(400, "bad_request");
         assert!(answer.says_close(), "{answer:?}");
     }
-    assert_eq!(nats.read(&stream), []);
+    assert_eq!(bridge.read(), []);
     let event = events::ping();
     let request = Request::event(&event).chunked(10);
     let request = request.header("Transfer-Encoding", " Chunked ");
@@ -237,8 +202,7 @@ fn the_only_transfer_coding_is_chunked_once() {
 
 #[test]
 fn an_empty_content_encoding_is_none_and_a_415_for_another_says_what_is_accepted() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = Bridge::to_nats(nats, &nats.stream("protocol"), "", "");
+    let bridge = or_skip!(nats().run());
     for coding in ["", "identity", "Identity, ", ",,"] {
         let event = events::ping();
         let request = Request::event(&event).header("Content-Encoding", coding);
@@ -258,7 +222,7 @@ fn an_empty_content_encoding_is_none_and_a_415_for_another_says_what_is_accepted
 
 // ---- How a connection ends
 
-/// What a proxy that buffers does: it writes all of a request before it reads of the answer.
+/// As a proxy that buffers: it writes all of a request before it reads of the answer.
 fn send_all_before_reading(bridge: &Bridge, request: &Request) -> Connection {
     let mut connection = Connection::open(bridge.public).unwrap();
     let written = connection.write(&request.bytes());
@@ -268,8 +232,7 @@ fn send_all_before_reading(bridge: &Bridge, request: &Request) -> Connection {
 
 #[test]
 fn a_sender_that_writes_all_before_it_reads_sees_an_early_refusal() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = Bridge::to_nats(nats, &nats.stream("protocol"), "", "");
+    let bridge = or_skip!(nats().run());
     let large = events::ping_of_size(16 * 1024 * 1024);
     let request = Request::event(&large);
     let answer = send_all_before_reading(&bridge, &request).read_answer();
@@ -284,24 +247,19 @@ fn a_sender_that_writes_all_before_it_reads_sees_an_early_refusal() {
 
 #[test]
 fn the_first_byte_of_a_connection_has_the_time_of_a_head() {
-    let Some(nats) = Nats::shared() else { return };
     let (cert, key) = (&CERTIFICATES.certificate, &CERTIFICATES.key);
-    let with_tls = format!(
-        "tls = {{ cert = \"{}\", key = \"{}\" }}",
-        cert.display(),
-        key.display()
-    );
+    let with_tls = format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
     for more in ["", "http2 = true", &with_tls] {
         let http = format!("header_timeout = \"1s\"\nidle_timeout = \"10m\"\n{more}");
-        let bridge = Bridge::to_nats(nats, &nats.stream("protocol"), &http, "");
+        let bridge = or_skip!(nats().http(&http).run());
         if more.starts_with("tls") {
             let client = tls::client(&[&TLS13], None);
             let mut silent = tls::open(bridge.public, &client, "localhost").unwrap();
-            expect_close(&mut silent);
+            silent.expect_close();
             continue;
         }
         let mut silent = Connection::open(bridge.public).unwrap();
-        assert_eq!(expect_close(&mut silent), "", "{more}");
+        assert_eq!(silent.expect_close(), "", "{more}");
         // Between requests it has longer.
         let mut used = Connection::open(bridge.public).unwrap();
         for _ in 0..2 {
@@ -311,47 +269,4 @@ fn the_first_byte_of_a_connection_has_the_time_of_a_head() {
             wait::play_silence(Duration::from_millis(1500));
         }
     }
-}
-
-/// An HTTP/2 frame (RFC 9113 section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short frame");
-    let mut bytes = length.to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-#[test]
-fn an_http_2_sender_that_takes_no_answer_is_ended_after_idle_timeout() {
-    let Some(nats) = Nats::shared() else { return };
-    let http = "http2 = true\nidle_timeout = \"1s\"";
-    let bridge = Bridge::to_nats(nats, &nats.stream("protocol"), http, "");
-    // None of an answer's body, or a byte of it.
-    for window in [0_u8, 1] {
-        let mut connection = Connection::open(bridge.public).unwrap();
-        let mut head = vec![0x82, 0x86]; // :method GET, :scheme http
-        for (index, value) in [(0x04, "/nowhere"), (0x01, "hooks.example.com")] {
-            head.push(index);
-            head.push(u8::try_from(value.len()).unwrap());
-            head.extend(value.as_bytes());
-        }
-        let start = [
-            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
-            &frame(4, 0, 0, &[0, 4, 0, 0, 0, window]), // SETTINGS_INITIAL_WINDOW_SIZE
-            &frame(1, 5, 1, &head),                    // HEADERS with END_HEADERS and END_STREAM
-        ];
-        connection.write(&start.concat()).unwrap();
-        // It is there, and says so.
-        let began = Instant::now();
-        let ping = frame(6, 0, 0, &[7; 8]);
-        while connection.write(&ping).is_ok() {
-            assert!(began.elapsed() < PATIENCE / 2, "still open");
-            wait::play_silence(Duration::from_millis(100));
-        }
-        println!("window {window}: ended after {:?}", began.elapsed());
-    }
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
 }

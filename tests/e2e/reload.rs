@@ -13,6 +13,7 @@ use crate::support::bridge::{
 use crate::support::checker::Checker;
 use crate::support::consumer::{Stored, only};
 use crate::support::events::{self, Event};
+use crate::support::fixture::nats;
 use crate::support::kafka::Kafka;
 use crate::support::load::Load;
 use crate::support::nats::{Access, Nats};
@@ -217,9 +218,7 @@ fn f21_the_right_password_is_taken_by_a_reload() {
         user: "bridge",
         password: "of the f21 test",
     };
-    let Some(nats) = Nats::private_for(access) else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_for(access));
     let stream = nats.stream("f21");
     let broker = |password: &str| {
         nats_broker("main", &nats.url) + &format!("user = \"bridge\"\npassword = \"{password}\"\n")
@@ -239,8 +238,7 @@ fn f21_the_right_password_is_taken_by_a_reload() {
         .expect_problem(503, "broker_unavailable");
     assert!(bridge.reload(&rest("of the f21 test")));
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    let event = bridge.publish_ping();
     assert_eq!(only(nats.read(&stream)).value, event.body);
     let log = bridge.log().join("\n");
     assert!(!log.contains("another one") && !log.contains("of the f21 test"));
@@ -352,7 +350,7 @@ fn sources_secrets_and_limits_come_and_go_and_their_series_with_them() {
 }
 
 #[test]
-fn what_was_stored_is_remembered_over_a_reload() {
+fn stored_events_are_remembered_over_a_reload() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("memory");
     let rest = |window: &str| {
@@ -362,8 +360,7 @@ fn what_was_stored_is_remembered_over_a_reload() {
     };
     let mut bridge = Bridge::run(&rest("dedup_window = \"1h\""));
     bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    let event = bridge.publish_ping();
     assert!(bridge.reload(&rest("dedup_window = \"2h\"")));
     bridge.deliver(&event).expect_success("duplicate");
     let messages = |bridge: &Bridge| {
@@ -432,47 +429,34 @@ fn a_file_that_changes_is_read_without_being_told() {
 
 #[test]
 fn another_address_waits_for_a_restart_and_says_so() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("address");
-    let rest =
-        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
-    let mut bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+    let mut bridge = or_skip!(nats().run());
     let port = process::port();
     fs::write(
         &bridge.file,
-        whole("", &rest).replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1),
+        whole("", &bridge.tables).replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1),
     )
     .unwrap();
     bridge.signal("HUP");
     assert!(bridge.wait_for_reload(0));
     let line = bridge.wait_for_log("the address takes effect with a restart");
     assert_eq!(line["key"], "http.listen");
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
 #[test]
 fn a_change_that_waits_for_a_broker_does_not_hold_up_the_end() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("end");
-    let rest = nats_broker("main", &nats.url)
-        + &synq_source("")
-        + &route_with(&format!("{stream}.{{type}}"), "broker = \"main\"");
-    let mut bridge = Bridge::run(&rest);
-    bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    let mut bridge = or_skip!(nats().route("broker = \"main\"").run());
+    let event = bridge.publish_ping();
     let nobody = format!("127.0.0.1:{}", process::port());
-    let text = whole("", &(kafka_broker("second", &nobody) + &rest));
+    let text = whole("", &(kafka_broker("second", &nobody) + &bridge.tables));
     fs::write(&bridge.file, text).unwrap();
     bridge.signal("HUP");
     bridge.wait_for_log("reading the configuration again");
     bridge.signal("TERM");
     assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
     assert_eq!(bridge.reloads(), 0);
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
@@ -499,20 +483,14 @@ fn many_hangups_are_no_trouble() {
 
 #[test]
 fn a_change_that_can_not_be_made_leaves_nothing_behind() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("leave");
-    let rest = nats_broker("main", &nats.url)
-        + &synq_source("")
-        + &route_with(&format!("{stream}.{{type}}"), "broker = \"main\"");
-    let mut bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+    let mut bridge = or_skip!(nats().route("broker = \"main\"").run());
     let nobody = format!("127.0.0.1:{}", process::port());
     // In the order of their names: clients that start, and one that can't.
-    let impossible = nats_broker("a", &nats.url)
+    let impossible = nats_broker("a", &bridge.broker.url)
         + &kafka_broker("b", &nobody)
         + &kafka_broker("c", &nobody)
         + "options = { \"ssl.ca.location\" = \"/absent\", \"security.protocol\" = \"ssl\" }\n"
-        + &rest;
+        + &bridge.tables;
     assert!(!bridge.reload(&impossible));
     let before = bridge.usage();
     for _ in 0..5 {
@@ -530,12 +508,11 @@ fn a_change_that_can_not_be_made_leaves_nothing_behind() {
         let label = format!("broker=\"{broker}\"");
         assert!(!bridge.metrics().0.contains(&label), "{label}");
     }
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
 }
 
 #[test]
-fn systemd_is_told_of_start_reload_and_end() {
+fn systemd_is_notified_of_start_reload_and_end() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("systemd");
     let rest =
@@ -566,8 +543,6 @@ fn systemd_is_told_of_start_reload_and_end() {
 
 #[test]
 fn a_new_certificate_is_shown_to_new_connections_and_open_ones_stay() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("certificate");
     let dir = process::directory("certificate");
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     let place = |from: [&Path; 2]| {
@@ -588,10 +563,7 @@ fn a_new_certificate_is_shown_to_new_connections_and_open_ones_stay() {
         certificate.display(),
         key.display()
     );
-    let rest =
-        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
-    let mut bridge = Bridge::run_with(&http, &rest);
-    bridge.wait_ready();
+    let mut bridge = or_skip!(nats().http(&http).run());
     let trusting = tls::client(&[&TLS13], None);
     let public = bridge.public;
     let open = || tls::open(public, &trusting, "localhost");
@@ -611,11 +583,12 @@ fn a_new_certificate_is_shown_to_new_connections_and_open_ones_stay() {
 
     // A key that is not the certificate's changes nothing; the right one does.
     place([signed, lone_key]);
-    assert!(!bridge.reload_with(&http, &rest));
+    let tables = bridge.tables.clone();
+    assert!(!bridge.reload_with(&http, &tables));
     assert!(open().is_err());
     place([signed, signed_key]);
-    assert!(bridge.reload_with(&http, &rest));
+    assert!(bridge.reload_with(&http, &tables));
     deliver(&mut open().unwrap());
     deliver(&mut first);
-    assert_eq!(nats.read(&stream).len(), 4);
+    assert_eq!(bridge.read().len(), 4);
 }

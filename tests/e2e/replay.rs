@@ -1,161 +1,128 @@
 //! Events that took another way, and how they get to where they belong.
 
-use crate::support::bridge::{
-    Bridge, Files, hookbridge, kafka_broker, nats_broker, route, route_with, synq_source, write,
-};
+use async_nats::jetstream::stream::RetentionPolicy;
+
+use crate::support::bridge::Bridge;
 use crate::support::consumer::only;
 use crate::support::events;
+use crate::support::fixture::{Setup, kafka, nats};
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
 use crate::support::sender::Request;
 
-fn replay(files: &Files, arguments: &[&str]) -> crate::support::bridge::Finished {
-    let config = files.file.to_str().unwrap();
-    let command = ["replay", "--config", config];
-    hookbridge(command.iter().chain(arguments).copied())
+const UNROUTED_AND_INVALID: &str = "on_invalid = { dead_letter = { topic = \"TOPIC-dead.x\" } }
+on_unrouted = { dead_letter = { topic = \"TOPIC-dead.x\" } }";
+
+/// Delivers an invalid event, which becomes a dead letter; its id.
+fn deliver_invalid(bridge: &Bridge) -> String {
+    let id = events::new_id();
+    let issue = "{\"issue\":{\"issue_id\":\"i\",\"title\":1}}";
+    let body = format!("{{\"event_id\":\"{id}\",\"issue_closed\":{issue}}}");
+    let answer = bridge.send(&Request::signed_body(body));
+    assert_eq!(answer.expect_success("dead_lettered"), id);
+    id
 }
 
 #[test]
 fn dead_letters_go_where_they_were_meant_to_and_no_further_a_second_time() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let (topic, dead) = (kafka.topic("replay"), kafka.topic("replay-dead"));
-    let letters =
-        format!("on_invalid = {{ dead_letter = {{ broker = \"main\", topic = \"{dead}\" }} }}");
-    let rest = kafka_broker("main", &kafka.address) + &synq_source(&letters) + &route(&topic);
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
-    let mut ids = Vec::new();
-    for number in 0..5 {
-        let id = events::new_id();
-        let body = format!(
-            "{{\"event_id\":\"{id}\",\"issue_closed\":{{\"issue\":{{\"issue_id\":\"i\",\"title\":{number}}}}}}}"
-        );
-        let answer = bridge.send(&Request::signed_body(body));
-        assert_eq!(answer.expect_success("dead_lettered"), id);
-        ids.push(id);
-    }
-    let files = write("", &rest);
-    let looked = replay(&files, &["--from", &dead, "--dry-run"]).expect_code(0);
+    let bridge = or_skip!(kafka().dead_letters("on_invalid").run());
+    let dead = bridge.topic.clone() + "-dead";
+    let ids: Vec<_> = (0..5).map(|_| deliver_invalid(&bridge)).collect();
+    let looked = bridge.replay(&["--from", &dead, "--dry-run"]);
+    let looked = looked.expect_code(0);
     assert_eq!(looked.stdout.lines().count(), 5, "{looked:?}");
-    assert_eq!(kafka.read(&topic), [], "a dry run moves nothing");
-    let done = replay(&files, &["--from", &dead]).expect_code(0);
-    assert!(done.stderr.contains("5 of 5 replayed"), "{done:?}");
-    let replayed = kafka.read(&topic);
-    let found: Vec<_> = replayed
-        .iter()
-        .map(|message| message.event_id().to_owned())
-        .collect();
-    assert_eq!(found, ids, "in order");
+    assert_eq!(bridge.read(), [], "a dry run moves nothing");
+    let replay = |summary: &str| {
+        let done = bridge.replay(&["--from", &dead]);
+        done.expect_code(0).expect_stderr(&[summary]);
+    };
+    replay("5 of 5 replayed");
+    let replayed = bridge.read();
+    let found = replayed.iter().map(|message| message.event_id());
+    assert!(found.eq(&ids), "in order");
     for message in &replayed {
         assert_eq!(message.key.as_deref(), Some("i"));
         assert_eq!(message.header("ce_type"), Some("issue_closed"));
-        let names = message.header_names();
-        let ours: Vec<_> = names
-            .iter()
-            .filter(|name| name.starts_with("hookbridge_"))
-            .collect();
-        assert_eq!(ours, [&"hookbridge_replayed_from"]);
+        let mut names = message.header_names();
+        names.retain(|name| name.starts_with("hookbridge_"));
+        assert_eq!(names, ["hookbridge_replayed_from"]);
     }
-    let again = replay(&files, &["--from", &dead]).expect_code(0);
-    assert!(again.stderr.contains("0 of 0 replayed"), "{again:?}");
-    assert_eq!(kafka.read(&topic).len(), 5);
+    replay("0 of 0 replayed");
+    assert_eq!(bridge.read().len(), 5);
 }
 
 /// Dead letters in this order: of an event that has a route, of one that has none, of one that has a route.
 fn placed_unplaced_placed(bridge: &Bridge) -> [String; 2] {
-    let invalid = |id: &str| {
-        let body = format!(
-            "{{\"event_id\":\"{id}\",\"issue_closed\":{{\"issue\":{{\"issue_id\":\"i\",\"title\":1}}}}}}"
-        );
-        let answer = bridge.send(&Request::signed_body(body));
-        answer.expect_success("dead_lettered");
-    };
-    let ids = [events::new_id(), events::new_id()];
-    invalid(&ids[0]);
+    let first = deliver_invalid(bridge);
     let nowhere = bridge.deliver(&events::ping());
     nowhere.expect_success("dead_lettered");
-    invalid(&ids[1]);
-    ids
+    [first, deliver_invalid(bridge)]
 }
 
 #[test]
-fn an_event_without_a_place_stops_a_replay_unless_it_may_be_passed_over() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let (topic, dead) = (
-        kafka.topic("replay"),
-        kafka.topic_with("replay-dead", 1, &[]),
-    );
-    let letters = format!(
-        "on_invalid = {{ dead_letter = {{ topic = \"{dead}\" }} }}\non_unrouted = {{ dead_letter = {{ topic = \"{dead}\" }} }}"
-    );
-    let rest = kafka_broker("main", &kafka.address)
-        + &synq_source(&letters)
-        + &route_with(&topic, "types = [\"issue_*\"]");
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+fn an_event_without_a_destination_stops_a_replay_unless_it_may_be_passed_over() {
+    let letters = UNROUTED_AND_INVALID.replace("-dead.x", "-dead");
+    let setup = kafka().source(&letters).and_topic("-dead");
+    let bridge = or_skip!(setup.route("types = [\"issue_*\"]").run());
     let ids = placed_unplaced_placed(&bridge);
-    let files = write("", &rest);
-    let stopped = replay(&files, &["--from", &dead]).expect_code(1);
-    assert!(stopped.stderr.contains("--skip-unplaced"), "{stopped:?}");
-    assert_eq!(kafka.read(&topic).len(), 1);
-    let skipping = ["--from", dead.as_str(), "--skip-unplaced"];
-    let looked = replay(&files, &[&skipping[..], &["--dry-run"]].concat()).expect_code(0);
-    let summary = "1 of 2 would be replayed, 1 passed over";
-    assert!(looked.stderr.contains(summary), "{looked:?}");
-    let done = replay(&files, &skipping).expect_code(0);
-    let summary = "1 of 2 replayed, 1 passed over";
-    assert!(done.stderr.contains(summary), "{done:?}");
-    let replayed = kafka.read(&topic);
-    let found: Vec<_> = replayed.iter().map(|message| message.event_id()).collect();
-    assert_eq!(found, ids);
-    let again = replay(&files, &skipping).expect_code(0);
-    assert!(again.stderr.contains("0 of 0 replayed"), "{again:?}");
-    assert_eq!(
-        kafka.read(&dead).len(),
-        3,
-        "nothing is taken out of a topic"
-    );
+    let dead = bridge.topic.clone() + "-dead";
+    let replay = |more: &[&str], code: i32, summary: &str| {
+        let done = bridge.replay(&[&["--from", dead.as_str()][..], more].concat());
+        done.expect_code(code).expect_stderr(&[summary]);
+    };
+    replay(&[], 1, "--skip-unplaced");
+    assert_eq!(bridge.read().len(), 1);
+    let skip = "--skip-unplaced";
+    let looked = "1 of 2 would be replayed, 1 passed over";
+    replay(&[skip, "--dry-run"], 0, looked);
+    replay(&[skip], 0, "1 of 2 replayed, 1 passed over");
+    let replayed = bridge.read();
+    assert!(replayed.iter().map(|message| message.event_id()).eq(&ids));
+    replay(&[skip], 0, "0 of 0 replayed");
+    // Nothing is taken out of a topic.
+    assert_eq!(bridge.read_dead_letters().len(), 3);
 }
 
 #[test]
 fn a_stream_that_would_drop_what_is_passed_over_is_not_passed_over() {
-    let Some(nats) = Nats::shared() else { return };
+    let nats = or_skip!(Nats::shared());
     let stream = nats.stream("replay");
-    let dead = nats.stream_with("replay-dead", |settings| {
-        settings.retention = async_nats::jetstream::stream::RetentionPolicy::WorkQueue;
+    nats.stream_with("replay", |settings| {
+        settings.name = format!("{stream}-dead");
+        settings.subjects = vec![format!("{stream}-dead.>")];
+        settings.retention = RetentionPolicy::WorkQueue;
     });
-    let letters = format!(
-        "on_invalid = {{ dead_letter = {{ topic = \"{dead}.x\" }} }}\non_unrouted = {{ dead_letter = {{ topic = \"{dead}.x\" }} }}"
-    );
-    let rest = nats_broker("main", &nats.url)
-        + &synq_source(&letters)
-        + &route_with(&format!("{stream}.x"), "types = [\"issue_*\"]");
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+    let bridge = Setup::<Nats>::new()
+        .source(UNROUTED_AND_INVALID)
+        .route("types = [\"issue_*\"]")
+        .run_on(nats, stream);
     placed_unplaced_placed(&bridge);
-    let files = write("", &rest);
-    let from = format!("{dead}.x");
-    let stopped = replay(&files, &["--from", &from, "--skip-unplaced"]).expect_code(1);
-    assert!(stopped.stderr.contains("--to"), "{stopped:?}");
-    assert_eq!(nats.read(&stream).len(), 1);
-    let done = replay(&files, &["--from", &from, "--to", &format!("{stream}.y")]).expect_code(0);
-    assert!(done.stderr.contains("2 of 2 replayed"), "{done:?}");
+    let (from, to) = (
+        format!("{}-dead.x", bridge.topic),
+        format!("{}.y", bridge.topic),
+    );
+    bridge
+        .replay(&["--from", &from, "--skip-unplaced"])
+        .expect_code(1)
+        .expect_stderr(&["--to"]);
+    assert_eq!(bridge.read().len(), 1);
+    bridge
+        .replay(&["--from", &from, "--to", &to])
+        .expect_code(0)
+        .expect_stderr(&["2 of 2 replayed"]);
 }
 
 #[test]
 fn an_event_that_took_a_fallback_comes_home() {
-    let Some(nats) = Nats::shared() else { return };
-    let Some(kafka) = Kafka::private_not_started() else {
-        return;
-    };
+    let nats = or_skip!(Nats::shared());
+    let kafka = or_skip!(Kafka::private_not_started());
     let stream = nats.stream("fallback");
     let topic = format!("{stream}.home");
-    let rest = kafka_broker("main", &kafka.address)
-        + &nats_broker("edge", &nats.url)
-        + &synq_source("")
-        + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+    // Ready as soon as the other broker is.
+    let bridge = Setup::<Kafka>::new()
+        .edge(nats)
+        .route("broker = \"main\"\nfallback = \"edge\"")
+        .run_on(kafka, topic.clone());
     let event = events::issue("created", "i-7");
     bridge.deliver(&event).expect_published(&event);
     let message = only(nats.read(&stream));
@@ -168,73 +135,34 @@ fn an_event_that_took_a_fallback_comes_home() {
     ] {
         assert_eq!(message.header(name), Some(value), "{message:?}");
     }
-    kafka.start();
-    kafka.create_topic(&topic, 1, &[]);
-    let files = write("", &rest);
-    let from = ["--from", topic.as_str(), "--broker", "edge"];
-    let done = replay(&files, &from).expect_code(0);
-    assert!(done.stderr.contains("1 of 1 replayed"), "{done:?}");
-    let home = only(kafka.read(&topic));
+    bridge.broker.start();
+    bridge.broker.create_topic(&topic, 1, &[]);
+    let replay = |summary: &str| {
+        let done = bridge.replay(&["--from", &topic, "--broker", "edge"]);
+        done.expect_code(0).expect_stderr(&[summary]);
+    };
+    replay("1 of 1 replayed");
+    let home = only(bridge.read());
     assert_eq!(home.value, event.body);
     assert_eq!(home.key.as_deref(), Some("i-7"));
     assert_eq!(home.header("ce_id"), Some(event.id.as_str()));
     assert_eq!(home.header("ce_subject"), Some("i-7"));
-    let again = replay(&files, &from).expect_code(0);
-    assert!(again.stderr.contains("0 of 0 replayed"), "{again:?}");
+    replay("0 of 0 replayed");
 }
 
 #[test]
 fn every_copy_is_stored_even_where_one_stream_takes_them_all() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("copies");
-    let copies =
-        format!("copy_to = [{{ topic = \"{stream}.all\" }}, {{ topic = \"{stream}.audit\" }}]");
-    let rest = nats_broker("edge", &nats.url)
-        + &synq_source("")
-        + &route_with(&format!("{stream}.{{type}}"), &copies);
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
-    let mut subjects: Vec<_> = nats
-        .read(&stream)
+    let copies = "copy_to = [{ topic = \"TOPIC.all\" }, { topic = \"TOPIC.audit\" }]";
+    let bridge = or_skip!(nats().route(copies).run());
+    let event = bridge.publish_ping();
+    let mut subjects: Vec<_> = bridge
+        .read()
         .into_iter()
         .map(|message| message.topic)
         .collect();
     subjects.sort();
-    assert_eq!(
-        subjects,
-        [
-            format!("{stream}.all"),
-            format!("{stream}.audit"),
-            format!("{stream}.ping")
-        ]
-    );
+    let expected = ["all", "audit", "ping"].map(|end| format!("{}.{end}", bridge.topic));
+    assert_eq!(subjects, expected);
     bridge.deliver(&event).expect_success("duplicate");
-    assert_eq!(nats.read(&stream).len(), 3);
-}
-
-#[test]
-fn a_delivery_that_is_stored_is_not_published_again_within_the_window() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic("dedup");
-    let rest = kafka_broker("main", &kafka.address)
-        + &synq_source("dedup_window = \"1h\"")
-        + &route(&topic);
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
-    let event = events::issue("created", "i-1");
-    bridge.deliver(&event).expect_published(&event);
-    for _ in 0..3 {
-        assert_eq!(bridge.deliver(&event).expect_success("duplicate"), event.id);
-    }
-    let message = only(kafka.read(&topic));
-    assert_eq!(message.value, event.body);
-    // Another body under the same id is another event.
-    let id = &event.id;
-    let other = format!("{{\"event_id\":\"{id}\",\"ping\":{{}}}}");
-    bridge
-        .send(&Request::signed_body(other))
-        .expect_success("published");
-    assert_eq!(kafka.read(&topic).len(), 2);
+    assert_eq!(bridge.read().len(), 3);
 }

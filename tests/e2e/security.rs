@@ -1,5 +1,5 @@
-//! Rows of the security catalogue that the other files do not have: S04, S17, S20, S25, S34 to S38,
-//! S42, S44, S47, S49. S11 is in `http2.rs`, S43 in `metrics.rs`, S48 in `http.rs`.
+//! Rows of the security catalogue that the other files do not have: S17, S20, S25, S34 to S38,
+//! S42, S44, S47, S49. S11 is in `http2.rs`, S43 in `metrics.rs`, S48 in `answers.rs`.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::support::bridge::{self, Bridge, kafka_broker, nats_broker, route_with, synq_source};
 use crate::support::consumer::{only, values};
 use crate::support::events::{self, Event, SECRET};
+use crate::support::fixture::{kafka, nats};
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
 use crate::support::process;
@@ -17,32 +18,8 @@ use crate::support::usage::{connections, raise_open_files};
 use crate::support::wait::{self, PATIENCE};
 
 #[test]
-fn s04_a_body_that_ends_early_is_neither_published_nor_counted_as_an_event() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s04");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
-    let event = events::ping();
-    let length = (event.body.len() + 1).to_string();
-    let mut connection = Connection::open(bridge.public).unwrap();
-    let request = Request::event(&event).header("Content-Length", &length);
-    connection.write(&request.bytes()).unwrap();
-    connection.finish_writing();
-    connection.read_to_close(PATIENCE).expect("closed");
-    wait::until("its place is given back", PATIENCE, || {
-        let metrics = bridge.metrics();
-        metrics.sum("hookbridge_in_flight", &[]) == 0.0
-            && metrics.sum("hookbridge_in_flight_bytes", &[]) == 0.0
-    });
-    let metrics = bridge.metrics();
-    assert_eq!(metrics.sum("hookbridge_events_total", &[]), 0.0);
-    assert_eq!(nats.read(&stream), []);
-}
-
-#[test]
 fn s17_a_good_signature_is_looked_for_among_ten_and_no_further() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s17");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     let behind = |event: &Event, wrong_ones: usize| {
         let wrong = format!("v1={} ", "0".repeat(64)).repeat(wrong_ones);
         let mut request = Request::event(event);
@@ -58,7 +35,7 @@ fn s17_a_good_signature_is_looked_for_among_ten_and_no_further() {
     bridge
         .send(&behind(&events::ping(), 10))
         .expect_problem(401, "invalid_signature");
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
@@ -93,9 +70,7 @@ fn s20_which_secret_matched_is_neither_answered_nor_logged() {
 
 #[test]
 fn s25_an_unsigned_request_leaves_nothing_in_the_window() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s25");
-    let bridge = Bridge::to_nats(nats, &stream, "", "dedup_window = \"1h\"");
+    let bridge = or_skip!(nats().source("dedup_window = \"1h\"").run());
     let event = events::ping();
     let unsigned = Request::post("/hooks/synq", event.body.clone());
     bridge
@@ -110,18 +85,12 @@ fn s25_an_unsigned_request_leaves_nothing_in_the_window() {
         .send(&unsigned)
         .expect_problem(401, "missing_signature");
     assert_eq!(bridge.deliver(&event).expect_success("duplicate"), event.id);
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
 fn s34_a_repeated_name_is_refused_where_it_is_read_and_passes_where_it_is_not() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic("s34");
-    let rest = kafka_broker("main", &kafka.address)
-        + &synq_source("")
-        + &route_with(&topic, "key = \"{/customer/name}\"");
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+    let bridge = or_skip!(kafka().route("key = \"{/customer/name}\"").run());
     let body = |rest: &str| {
         format!(
             r#"{{"event_id":"ID","event_type":"EVENT_TYPE_PING","ping":{{"message":"x"}},{rest}}}"#
@@ -139,14 +108,12 @@ fn s34_a_repeated_name_is_refused_where_it_is_read_and_passes_where_it_is_not() 
         r#""customer":{"name":"a"},"other":{"x":1,"x":2,"\u0078":3}"#,
     ));
     bridge.deliver(&event).expect_published(&event);
-    assert_eq!(only(kafka.read(&topic)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
 fn s35_depth_is_limited_in_what_is_used_and_in_what_is_not() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s35");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     let nested = |depth: usize, open: &str, close: &str| {
         format!("{}1{}", open.repeat(depth), close.repeat(depth))
     };
@@ -167,7 +134,7 @@ fn s35_depth_is_limited_in_what_is_used_and_in_what_is_not() {
         r#"{{"event_id":"ID","event_type":"EVENT_TYPE_PING","ping":{{}},"x":{shallow}}}"#
     ));
     bridge.deliver(&event).expect_published(&event);
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
@@ -254,13 +221,7 @@ fn s36_twice_as_much_takes_twice_as_long() {
 
 #[test]
 fn s37_a_number_is_used_as_it_was_written_or_not_at_all() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic("s37");
-    let rest = kafka_broker("main", &kafka.address)
-        + &synq_source("")
-        + &route_with(&topic, "key = \"{/n}\"");
-    let bridge = Bridge::run(&rest);
-    bridge.wait_ready();
+    let bridge = or_skip!(kafka().route("key = \"{/n}\"").run());
     let mut expected = Vec::new();
     for number in [
         "1e400",
@@ -279,8 +240,8 @@ fn s37_a_number_is_used_as_it_was_written_or_not_at_all() {
             answer.expect_problem(422, "invalid_event");
         }
     }
-    let keys: Vec<_> = kafka
-        .read(&topic)
+    let keys: Vec<_> = bridge
+        .read()
         .into_iter()
         .map(|message| message.key)
         .collect();
@@ -288,25 +249,14 @@ fn s37_a_number_is_used_as_it_was_written_or_not_at_all() {
 }
 
 #[test]
-fn s38_what_is_no_unicode_is_refused_and_a_nul_passes_in_data_alone() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s38");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+fn s38_invalid_unicode_is_refused_and_a_nul_passes_in_data_alone() {
+    let bridge = or_skip!(nats().run());
     let text = r#"{"event_id":"1","event_type":"EVENT_TYPE_PING","ping":{"message":"?"}}"#;
     let with = |bytes: &[u8]| {
         let (before, after) = text.split_once('?').unwrap();
         [before.as_bytes(), bytes, after.as_bytes()].concat()
     };
-    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    for body in [
-        with(b"\xff"),
-        with(b"\xc0\xaf"),
-        with(b"\xed\xa0\x80"),
-        [b"\xef\xbb\xbf", text.as_bytes()].concat(),
-        utf16,
-        with(br"\ud800"),
-        with(br"\udc00\ud800"),
-    ] {
+    for body in [with(b"\xff"), with(br"\ud800"), with(br"\udc00\ud800")] {
         let answer = bridge.send(&Request::signed_body(body.clone()));
         assert_eq!(answer.status, 400, "{body:?}: {answer:?}");
         assert!(
@@ -324,12 +274,12 @@ fn s38_what_is_no_unicode_is_refused_and_a_nul_passes_in_data_alone() {
         let answer = bridge.send(&Request::signed_body(body));
         assert_eq!(answer.status, 422, "{body}: {answer:?}");
     }
-    assert_eq!(nats.read(&stream), []);
+    assert_eq!(bridge.read(), []);
     let event = events::raw(
         r#"{"event_id":"ID","event_type":"EVENT_TYPE_PING","ping":{"message":"a\u0000b"}}"#,
     );
     bridge.deliver(&event).expect_published(&event);
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
@@ -350,9 +300,7 @@ fn s42_urls_in_events_are_carried_and_never_called() {
         )
         + &route_with(&topic, "broker = \"far\"");
     let bridge = Bridge::run(&rest);
-    wait::until("both brokers are up", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
-    });
+    bridge.wait_brokers_up(2);
     let port = |address: &str| -> u16 { address.rsplit(':').next().unwrap().parse().unwrap() };
     let brokers = [port(&nats.url), port(&kafka.address)];
     let (mut sent, mut seen) = (Vec::new(), 0);
@@ -390,7 +338,7 @@ fn s42_urls_in_events_are_carried_and_never_called() {
     assert!(stored == sent, "byte for byte");
 }
 
-/// What would look like something else on a terminal or to a reader of lines, in every place that a sender fills in.
+/// Texts that would look like something else on a terminal or to a reader of lines, in every place that a sender fills in.
 fn with_injections(id: &str) -> Vec<Request> {
     let json = r"\n{\u0022level\u0022:\u0022ERROR\u0022,\u0022message\u0022:\u0022injected\u0022}";
     let strange = [
@@ -440,7 +388,7 @@ fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
         route_with(&format!("{stream}.{{type}}"), "")
     );
     let files = bridge::write_text(&rest);
-    let file = files.file.to_str().unwrap();
+    let file = files.path();
     for format in ["json", "human"] {
         let mut running = bridge::start(&[
             "run",
@@ -491,9 +439,7 @@ fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
 
 #[test]
 fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s47");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     raise_open_files();
     let mut idle: Vec<_> = (0..1000)
         .filter_map(|_| Connection::open(bridge.admin).ok())
@@ -514,16 +460,14 @@ fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
             .is_ok_and(|answer| answer.status == 200)
     });
     assert_eq!(
-        values(nats.read(&stream)),
+        bridge.bodies(),
         sent.into_iter().map(|event| event.body).collect::<Vec<_>>()
     );
 }
 
 #[test]
 fn s49_what_a_peer_says_of_its_address_changes_nothing() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s49");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     let claims = [
         ("X-Forwarded-For", "127.0.0.1"),
         ("Forwarded", "for=127.0.0.1;proto=https"),
@@ -549,7 +493,7 @@ fn s49_what_a_peer_says_of_its_address_changes_nothing() {
     let all = connection.read_to_close(PATIENCE).expect("closed");
     let all = String::from_utf8_lossy(&all);
     assert!(all.is_empty() || all.starts_with("HTTP/1.1 400 "), "{all}");
-    let message = only(nats.read(&stream));
+    let message = only(bridge.read());
     assert_eq!(message.value, event.body);
     assert!(
         message

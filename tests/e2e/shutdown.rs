@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::bridge::{Bridge, kafka_broker, nats_broker, route, synq_source};
-use crate::support::consumer::Stored;
 use crate::support::events;
-use crate::support::kafka::Kafka;
+use crate::support::fixture::{Broker, Fixture, Setup, nats};
 use crate::support::load::Load;
 use crate::support::nats::Nats;
 use crate::support::process;
@@ -15,7 +14,10 @@ use crate::support::wait::{self, PATIENCE};
 const SENDERS: usize = 20;
 
 /// Signals a bridge under load; it has to end with 0 in its own time, and the promise has to hold for every answer.
-fn drains_under_load(mut bridge: Bridge, signal: &str, read: impl FnOnce() -> Vec<Stored>) {
+fn drains_under_load<B: Broker>(signal: &str) {
+    let broker = or_skip!(B::shared());
+    let topic = broker.new_topic_in_parts("shutdown");
+    let mut bridge = Setup::<B>::new().run_on(broker, topic);
     let load = Load::start(bridge.public, SENDERS, |sender| {
         events::issue("updated", &format!("issue-{sender}"))
     });
@@ -27,7 +29,7 @@ fn drains_under_load(mut bridge: Bridge, signal: &str, read: impl FnOnce() -> Ve
     let status = bridge.wait(PATIENCE);
     assert_eq!(status.code(), Some(0), "after SIG{signal}");
     let checker = load.stop();
-    let books = checker.check(&read());
+    let books = checker.check(&bridge.read());
     println!("{books:?}\n{}", checker.summary());
     assert!(books.acknowledged >= 300);
     assert_eq!(books.duplicates, 0);
@@ -35,61 +37,33 @@ fn drains_under_load(mut bridge: Bridge, signal: &str, read: impl FnOnce() -> Ve
     assert!(checker.unanswered() <= SENDERS, "{}", checker.summary());
 }
 
-#[test]
-fn sigterm_under_load_loses_nothing_on_the_way_to_kafka() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic_with("shutdown", 3, &[]);
-    drains_under_load(Bridge::to_kafka(kafka, &topic), "TERM", || {
-        kafka.read(&topic)
-    });
+fn sigterm_under_load_loses_nothing<B: Broker>() {
+    drains_under_load::<B>("TERM");
 }
 
-#[test]
-fn sigint_under_load_loses_nothing_on_the_way_to_kafka() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic_with("shutdown", 3, &[]);
-    drains_under_load(Bridge::to_kafka(kafka, &topic), "INT", || {
-        kafka.read(&topic)
-    });
+fn sigint_under_load_loses_nothing<B: Broker>() {
+    drains_under_load::<B>("INT");
 }
 
-#[test]
-fn sigterm_under_load_loses_nothing_on_the_way_to_nats() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("shutdown");
-    drains_under_load(Bridge::to_nats(nats, &stream, "", ""), "TERM", || {
-        nats.read(&stream)
-    });
-}
-
-#[test]
-fn sigint_under_load_loses_nothing_on_the_way_to_nats() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("shutdown");
-    drains_under_load(Bridge::to_nats(nats, &stream, "", ""), "INT", || {
-        nats.read(&stream)
-    });
-}
+on_each_broker!(
+    sigterm_under_load_loses_nothing,
+    sigint_under_load_loses_nothing
+);
 
 #[test]
 fn during_drain_delay_readyz_says_no_and_events_are_still_taken() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("shutdown");
     let http = "drain_delay = \"500s\"\nshutdown_timeout = \"600s\"";
-    let mut bridge = Bridge::to_nats(nats, &stream, http, "");
+    let mut bridge = or_skip!(nats().http(http).run());
     bridge.signal("TERM");
     bridge.wait_for_log("draining");
     assert_eq!(bridge.admin("/readyz").status, 503);
     assert_eq!(bridge.admin("/healthz").status, 200);
-    let event = events::ping();
-    bridge.deliver(&event).expect_published(&event);
+    bridge.publish_ping();
 }
 
 #[test]
 fn after_drain_delay_the_listener_closes_and_the_process_ends() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("shutdown");
-    let mut bridge = Bridge::to_nats(nats, &stream, "drain_delay = \"1s\"", "");
+    let mut bridge = or_skip!(nats().http("drain_delay = \"1s\"").run());
     let signalled = Instant::now();
     bridge.signal("TERM");
     assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
@@ -101,23 +75,16 @@ fn after_drain_delay_the_listener_closes_and_the_process_ends() {
 }
 
 /// A bridge with a request that waits for an acknowledgement that never comes.
-fn with_a_waiting_request(nats: &Nats, http: &str) -> (Bridge, Connection) {
-    let stream = nats.stream_with("shutdown", |settings| settings.no_ack = true);
-    let bridge = Bridge::to_nats(nats, &stream, http, "");
-    let mut waiting = Connection::open(bridge.public).unwrap();
-    waiting
-        .write(&Request::event(&events::ping()).bytes())
-        .unwrap();
-    wait::until("the event is in flight", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
-    });
-    (bridge, waiting)
+fn with_a_waiting_request(http: &str) -> Option<(Fixture<Nats>, Connection)> {
+    let bridge = nats().http(http).run()?;
+    bridge.silence();
+    let waiting = bridge.put_in_flight(&events::ping());
+    Some((bridge, waiting))
 }
 
 #[test]
-fn what_is_in_flight_is_answered_before_the_end() {
-    let Some(nats) = Nats::shared() else { return };
-    let (mut bridge, mut waiting) = with_a_waiting_request(nats, "publish_timeout = \"10s\"");
+fn events_in_flight_are_answered_before_the_end() {
+    let (mut bridge, mut waiting) = or_skip!(with_a_waiting_request("publish_timeout = \"10s\""));
     bridge.signal("TERM");
     let answer = waiting.read_answer().expect("an answer before the end");
     answer.expect_problem(503, "publish_timeout");
@@ -127,9 +94,8 @@ fn what_is_in_flight_is_answered_before_the_end() {
 
 #[test]
 fn at_shutdown_timeout_what_still_waits_is_answered_503_and_the_process_ends_with_0() {
-    let Some(nats) = Nats::shared() else { return };
     let http = "publish_timeout = \"300s\"\nshutdown_timeout = \"2s\"";
-    let (mut bridge, mut waiting) = with_a_waiting_request(nats, http);
+    let (mut bridge, mut waiting) = or_skip!(with_a_waiting_request(http));
     let signalled = Instant::now();
     bridge.signal("TERM");
     let answer = waiting.read_answer().expect("an answer before the end");
@@ -141,10 +107,9 @@ fn at_shutdown_timeout_what_still_waits_is_answered_503_and_the_process_ends_wit
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_and_not_with_0() {
-    let Some(nats) = Nats::shared() else { return };
+fn a_second_signal_ends_it_immediately_and_not_with_0() {
     let http = "publish_timeout = \"300s\"\nshutdown_timeout = \"500s\"";
-    let (mut bridge, _waiting) = with_a_waiting_request(nats, http);
+    let (mut bridge, _waiting) = or_skip!(with_a_waiting_request(http));
     bridge.signal("TERM");
     bridge.wait_for_log("draining");
     bridge.signal("TERM");
@@ -154,13 +119,7 @@ fn a_second_signal_ends_it_at_once_and_not_with_0() {
 
 #[test]
 fn an_idle_connection_does_not_hold_up_the_end() {
-    let Some(nats) = Nats::shared() else { return };
-    let mut bridge = Bridge::to_nats(
-        nats,
-        &nats.stream("shutdown"),
-        "shutdown_timeout = \"500s\"",
-        "",
-    );
+    let mut bridge = or_skip!(nats().http("shutdown_timeout = \"500s\"").run());
     let mut idle = Connection::open(bridge.public).unwrap();
     let event = events::ping();
     idle.send(&Request::event(&event))

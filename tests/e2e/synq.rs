@@ -7,20 +7,16 @@ use serde_json::Value;
 
 use crate::support::bridge::Bridge;
 use crate::support::events;
-use crate::support::kafka::Kafka;
+use crate::support::fixture::{kafka, nats};
 use crate::support::nats::Nats;
 use crate::support::sender::Request;
 
 #[test]
 fn every_sample_is_published_as_what_the_reference_says() {
-    let Some(expected) = events::reference("synq-samples/expected.json") else {
-        return;
-    };
-    let Some(kafka) = Kafka::shared() else { return };
+    let expected = or_skip!(events::reference("synq-samples/expected.json"));
     let expected: BTreeMap<String, Value> = serde_json::from_slice(&expected).unwrap();
     assert!(!expected.is_empty());
-    let topic = kafka.topic("synq");
-    let bridge = Bridge::to_kafka(kafka, &topic);
+    let bridge = or_skip!(kafka().run());
     let mut bodies = BTreeMap::new();
     for (file, expected) in &expected {
         println!("{file}");
@@ -34,7 +30,7 @@ fn every_sample_is_published_as_what_the_reference_says() {
         );
         bodies.insert(id, body);
     }
-    let stored = kafka.read(&topic);
+    let stored = bridge.read();
     assert_eq!(stored.len(), expected.len());
     for (file, expected) in &expected {
         println!("{file}");
@@ -57,12 +53,8 @@ fn every_sample_is_published_as_what_the_reference_says() {
 
 #[test]
 fn every_refused_line_is_refused_with_its_code_and_pointer() {
-    let Some(lines) = events::reference("synq-samples/refused.jsonl") else {
-        return;
-    };
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("synq");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let lines = or_skip!(events::reference("synq-samples/refused.jsonl"));
+    let bridge = or_skip!(nats().run());
     let lines = String::from_utf8(lines).unwrap();
     let mut count = 0;
     for line in lines.lines().filter(|line| !line.trim().is_empty()) {
@@ -82,19 +74,18 @@ fn every_refused_line_is_refused_with_its_code_and_pointer() {
         count += 1;
     }
     assert!(count > 0);
-    assert_eq!(nats.read(&stream), []);
+    assert_eq!(bridge.read(), []);
 }
 
 #[test]
 fn an_event_of_the_future_passes_through_untouched() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("synq");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
+    let stream = &bridge.topic;
     let event = events::raw(
         r#"{"event_id":"ID","event_type":"EVENT_TYPE_MONITOR_V2","monitor_v2":{"x":[1,2.50]},"new_field":{"deep":[{}]}}"#,
     );
     bridge.deliver(&event).expect_published(&event);
-    let stored = nats.read(&stream);
+    let stored = bridge.read();
     let message = stored.first().expect("stored");
     assert_eq!(
         (message.topic.as_str(), &message.value),
@@ -104,8 +95,7 @@ fn an_event_of_the_future_passes_through_untouched() {
 
 #[test]
 fn several_signature_values_and_lines_are_all_looked_at() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = Bridge::to_nats(nats, &nats.stream("synq"), "", "");
+    let bridge = or_skip!(nats().run());
     let wrong = format!("v1={}", "0".repeat(64));
     let parts = |event: &events::Event| {
         let signed = events::signature(events::SECRET, &event.body);

@@ -19,8 +19,8 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use crate::support;
 use crate::support::bridge::{self, Bridge, nats_broker, route, synq_source};
-use crate::support::consumer::Stored;
 use crate::support::events::{self, Event, SECRET};
+use crate::support::fixture::{Fixture, nats};
 use crate::support::nats::Nats;
 use crate::support::sender::{Connection, Request};
 use crate::support::tls::{self, CERTIFICATES, Tls};
@@ -36,44 +36,26 @@ fn identity() -> Option<(&'static Path, &'static Path)> {
 /// `tls = { … }`; `more` is more keys in it, with a comma in front.
 fn tls_line(more: &str) -> String {
     let (cert, key) = (&CERTIFICATES.certificate, &CERTIFICATES.key);
-    format!(
-        "tls = {{ cert = \"{}\", key = \"{}\"{more} }}\n",
-        cert.display(),
-        key.display()
-    )
+    format!("tls = {{ cert = {cert:?}, key = {key:?}{more} }}\n")
 }
 
-/// A bridge with TLS that tells everything; `http` is more keys for `[http]`.
-fn with_tls(nats: &Nats, stream: &str, more: &str, http: &str) -> Bridge {
-    let rest =
-        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
-    let files = bridge::write(&(tls_line(more) + http), &rest);
-    let bridge = Bridge::run_files(&files, &[("HOOKBRIDGE_LOG", "info,hookbridge=debug")]);
-    bridge.wait_ready();
-    bridge
+/// A bridge with TLS that logs everything; `http` is more keys for `[http]`.
+fn with_tls(more: &str, http: &str) -> Option<Fixture<Nats>> {
+    let setup = nats().http(&(tls_line(more) + http));
+    setup
+        .variable("HOOKBRIDGE_LOG", "info,hookbridge=debug")
+        .run()
 }
 
 fn open(bridge: &Bridge) -> Connection<Tls> {
     tls::open(bridge.public, &tls::client(&[&TLS13], None), "localhost").expect("a handshake")
 }
 
-#[track_caller]
-fn deliver(connection: &mut Connection<Tls>) -> Event {
-    let event = events::ping();
-    let answer = connection.send(&Request::event(&event)).expect("an answer");
-    answer.expect_published(&event);
-    event
-}
-
-fn bodies(stored: Vec<Stored>) -> Vec<Vec<u8>> {
-    stored.into_iter().map(|message| message.value).collect()
-}
-
 fn bodies_of(sent: Vec<Event>) -> Vec<Vec<u8>> {
     sent.into_iter().map(|event| event.body).collect()
 }
 
-/// What the log says of a handshake that failed is who it was, and nothing else.
+/// The log says of a failed handshake who it was, and nothing else.
 fn expect_failure_is_logged(bridge: &Bridge, peer: SocketAddr) {
     let told = |line: &Value| line["peer"] == peer.to_string();
     let line = wait::until_some("the failure is logged", PATIENCE, || {
@@ -97,9 +79,7 @@ fn peer<W: support::sender::Wire>(connection: &Connection<W>) -> SocketAddr {
 
 #[test]
 fn s12_events_come_over_tls_1_3_and_1_2_and_without_a_server_name() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s12");
-    let bridge = with_tls(nats, &stream, "", "");
+    let bridge = or_skip!(with_tls("", ""));
     let mut sent = Vec::new();
     for (version, number) in [
         (&TLS13, ProtocolVersion::TLSv1_3),
@@ -109,21 +89,19 @@ fn s12_events_come_over_tls_1_3_and_1_2_and_without_a_server_name() {
             let client = tls::client(&[version], None);
             let mut connection = tls::open(bridge.public, &client, name).unwrap();
             assert_eq!(connection.wire().conn.protocol_version(), Some(number));
-            sent.push(deliver(&mut connection));
+            sent.push(connection.publish_ping());
         }
     }
-    assert_eq!(bodies(nats.read(&stream)), bodies_of(sent));
+    assert_eq!(bridge.bodies(), bodies_of(sent));
 }
 
 #[test]
 fn requests_on_one_tls_connection_with_rests_between_come_whole() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("tls");
-    let bridge = with_tls(nats, &stream, "", "");
+    let bridge = or_skip!(with_tls("", ""));
     let mut connection = open(&bridge);
-    let mut sent = vec![deliver(&mut connection), deliver(&mut connection)];
+    let mut sent = vec![connection.publish_ping(), connection.publish_ping()];
     wait::play_silence(REST);
-    sent.push(deliver(&mut connection));
+    sent.push(connection.publish_ping());
     wait::play_silence(REST);
     // Two requests in one record: the second is decrypted while the first is read.
     let both = [events::ping(), events::ping()];
@@ -155,14 +133,13 @@ fn requests_on_one_tls_connection_with_rests_between_come_whole() {
         .unwrap()
         .expect_published(&large);
     sent.push(large);
-    assert_eq!(bodies(nats.read(&stream)), bodies_of(sent));
-    assert_eq!(bridge.metrics().sum("hookbridge_connections", &[]), 1.0);
+    assert_eq!(bridge.bodies(), bodies_of(sent));
+    assert_eq!(bridge.metric("hookbridge_connections", &[]), 1.0);
 }
 
 #[test]
 fn a_body_that_is_refused_unread_over_tls_is_answered() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = with_tls(nats, &nats.stream("tls"), "", "max_body = \"1KiB\"");
+    let bridge = or_skip!(with_tls("", "max_body = \"1KiB\""));
     let mut connection = open(&bridge);
     let request = Request::event(&events::ping_of_size(300_000));
     let answer = connection.send(&request).expect("an answer");
@@ -172,8 +149,6 @@ fn a_body_that_is_refused_unread_over_tls_is_answered() {
 
 #[test]
 fn http2_is_agreed_on_in_the_handshake() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("tls");
     let offering = |protocols: &[&[u8]]| {
         let mut client = tls::client(&[&TLS13], None);
         client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -184,11 +159,11 @@ fn http2_is_agreed_on_in_the_handshake() {
             tls::open(bridge.public, &offering(protocols), "localhost").expect("a handshake");
         let agreed = connection.wire().conn.alpn_protocol().map(<[u8]>::to_vec);
         if agreed.as_deref() != Some(b"h2") {
-            deliver(&mut connection);
+            connection.publish_ping();
         }
         agreed
     };
-    let bridge = with_tls(nats, &stream, "", "http2 = true");
+    let bridge = or_skip!(with_tls("", "http2 = true"));
     assert_eq!(
         agreed(&bridge, &[b"http/1.1", b"h2"]).as_deref(),
         Some(&b"h2"[..])
@@ -216,12 +191,12 @@ fn http2_is_agreed_on_in_the_handshake() {
         drop(sender);
         connection.await.unwrap().unwrap();
     });
-    let stored = bodies(nats.read(&stream));
+    let stored = bridge.bodies();
     for event in &sent {
         assert!(stored.contains(&event.body));
     }
 
-    let without = with_tls(nats, &stream, "", "");
+    let without = or_skip!(with_tls("", ""));
     assert_eq!(
         agreed(&without, &[b"h2", b"http/1.1"]).as_deref(),
         Some(&b"http/1.1"[..])
@@ -289,8 +264,7 @@ fn client_hello(version: [u8; 2]) -> Vec<u8> {
 
 #[test]
 fn s12_older_versions_are_refused() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = with_tls(nats, &nats.stream("s12"), "", "");
+    let bridge = or_skip!(with_tls("", ""));
     for version in [[3, 0], [3, 1], [3, 2]] {
         let mut old = Connection::open(bridge.public).unwrap();
         old.write(&client_hello(version)).unwrap();
@@ -303,14 +277,12 @@ fn s12_older_versions_are_refused() {
         );
         expect_failure_is_logged(&bridge, peer(&old));
     }
-    deliver(&mut open(&bridge));
+    open(&bridge).publish_ping();
 }
 
 #[test]
 fn s12_garbage_and_plain_http_are_closed() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s12");
-    let bridge = with_tls(nats, &stream, "", "");
+    let bridge = or_skip!(with_tls("", ""));
     let noise: Vec<u8> = (0..20_000_u32)
         .map(|at| (at * at / 7).to_le_bytes()[0])
         .collect();
@@ -324,14 +296,13 @@ fn s12_garbage_and_plain_http_are_closed() {
         assert!(!said.starts_with(b"HTTP"), "{said:?}");
         expect_failure_is_logged(&bridge, peer(&stranger));
     }
-    let event = deliver(&mut open(&bridge));
-    assert_eq!(bodies(nats.read(&stream)), [event.body]);
+    let event = open(&bridge).publish_ping();
+    assert_eq!(bridge.bodies(), [event.body]);
 }
 
 #[test]
-fn s12_a_stalled_handshake_ends_in_its_time_and_holds_up_nobody() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = with_tls(nats, &nats.stream("s12"), "", "");
+fn s12_a_stalled_handshake_ends_in_its_time_and_delays_no_other() {
+    let bridge = or_skip!(with_tls("", ""));
     let hello = client_hello([3, 3]);
     let began = Instant::now();
     let mut silent = Connection::open(bridge.public).unwrap();
@@ -350,7 +321,7 @@ fn s12_a_stalled_handshake_ends_in_its_time_and_holds_up_nobody() {
         });
         let mut served = 0;
         while !drip.is_finished() {
-            deliver(&mut open(&bridge));
+            open(&bridge).publish_ping();
             served += 1;
         }
         println!("{served} others were served meanwhile");
@@ -371,33 +342,28 @@ fn s12_a_stalled_handshake_ends_in_its_time_and_holds_up_nobody() {
 }
 
 #[test]
-fn s12_handshakes_under_way_are_connections() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = with_tls(nats, &nats.stream("s12"), "", "max_connections = 2");
+fn s12_unfinished_handshakes_are_connections() {
+    let bridge = or_skip!(with_tls("", "max_connections = 2"));
     let mut stalled: Vec<_> = (0..2)
         .map(|_| Connection::open(bridge.public).unwrap())
         .collect();
-    let connections = || bridge.metrics().sum("hookbridge_connections", &[]);
+    let connections = || bridge.metric("hookbridge_connections", &[]);
     wait::until("both are counted", PATIENCE, || connections() == 2.0);
     let mut third = Connection::open(bridge.public).unwrap();
     assert!(third.read_to_close(PATIENCE).is_some());
-    let rejected = bridge
-        .metrics()
-        .sum("hookbridge_connections_rejected_total", &[]);
+    let rejected = bridge.metric("hookbridge_connections_rejected_total", &[]);
     assert_eq!(rejected, 1.0);
     for connection in &mut stalled {
         connection.read_to_close(PATIENCE).expect("closed");
     }
     wait::until("their places are free", PATIENCE, || connections() == 0.0);
-    deliver(&mut open(&bridge));
+    open(&bridge).publish_ping();
 }
 
 #[test]
 fn s12_with_client_ca_only_its_clients_come_in() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("s12");
     let client_ca = format!(", client_ca = \"{}\"", CERTIFICATES.authority.display());
-    let bridge = with_tls(nats, &stream, &client_ca, "");
+    let bridge = or_skip!(with_tls(&client_ca, ""));
     let lone = (
         CERTIFICATES.lone_certificate.as_path(),
         CERTIFICATES.lone_key.as_path(),
@@ -414,15 +380,14 @@ fn s12_with_client_ca_only_its_clients_come_in() {
         }
         let client = tls::client(&[version], identity());
         let mut connection = tls::open(bridge.public, &client, "localhost").unwrap();
-        sent.push(deliver(&mut connection));
+        sent.push(connection.publish_ping());
     }
-    assert_eq!(bodies(nats.read(&stream)), bodies_of(sent));
+    assert_eq!(bridge.bodies(), bodies_of(sent));
 }
 
 #[test]
 fn s02_a_head_that_is_too_slow_closes_a_tls_connection() {
-    let Some(nats) = Nats::shared() else { return };
-    let bridge = with_tls(nats, &nats.stream("s02"), "", "header_timeout = \"1s\"");
+    let bridge = or_skip!(with_tls("", "header_timeout = \"1s\""));
     let mut connection = open(&bridge);
     for byte in b"POST /hooks/synq HTTP/1.1\r\nHost: x\r\n" {
         if connection.write(&[*byte]).is_err() {
@@ -436,34 +401,30 @@ fn s02_a_head_that_is_too_slow_closes_a_tls_connection() {
 
 #[test]
 fn an_idle_tls_connection_is_closed_in_due_form() {
-    let Some(nats) = Nats::shared() else { return };
     let http = "header_timeout = \"500ms\"\nidle_timeout = \"3s\"";
-    let bridge = with_tls(nats, &nats.stream("tls"), "", http);
+    let bridge = or_skip!(with_tls("", http));
     let mut connection = open(&bridge);
     let mut silent = open(&bridge);
-    deliver(&mut connection);
+    connection.publish_ping();
     assert!(connection.is_at_end().expect("close_notify"));
     assert!(silent.is_at_end().expect("close_notify"));
 }
 
 #[test]
 fn sigterm_ends_tls_connections_in_due_form_and_waits_for_no_handshake() {
-    let Some(nats) = Nats::shared() else { return };
     let http = "shutdown_timeout = \"50s\"\nhttp2 = true";
-    let mut bridge = with_tls(nats, &nats.stream("tls"), "", http);
+    let mut bridge = or_skip!(with_tls("", http));
     let runtime = support::runtime();
     let (sender, http2) = runtime.block_on(open_http2(bridge.public));
     runtime.block_on(deliver_over_http2(&sender, &[events::ping()]));
     let mut unused = open(&bridge);
     let mut at_rest = open(&bridge);
-    deliver(&mut at_rest);
+    at_rest.publish_ping();
     wait::play_silence(REST);
     let mut recent = open(&bridge);
-    deliver(&mut recent);
+    recent.publish_ping();
     let mut stalled = Connection::open(bridge.public).unwrap();
-    wait::until("all are counted", PATIENCE, || {
-        bridge.metrics().sum("hookbridge_connections", &[]) == 5.0
-    });
+    bridge.wait_metric("hookbridge_connections", &[], 5.0);
     bridge.signal("TERM");
     for connection in [&mut unused, &mut at_rest, &mut recent] {
         assert!(connection.is_at_end().expect("close_notify"));
@@ -476,17 +437,9 @@ fn sigterm_ends_tls_connections_in_due_form_and_waits_for_no_handshake() {
 
 #[test]
 fn send_trusts_the_certificate_that_ssl_cert_file_names() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("tls");
-    let rest =
-        nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.{{type}}"));
-    let tls = format!(
-        "tls = {{ cert = \"{}\", key = \"{}\" }}",
-        CERTIFICATES.lone_certificate.display(),
-        CERTIFICATES.lone_key.display()
-    );
-    let bridge = Bridge::run_with(&tls, &rest);
-    bridge.wait_ready();
+    let (cert, key) = (&CERTIFICATES.lone_certificate, &CERTIFICATES.lone_key);
+    let http = format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
+    let bridge = or_skip!(nats().http(&http).run());
     let send = |file: &Path| {
         let url = format!("https://localhost:{}/hooks/synq", bridge.public.port());
         let arguments = [
@@ -505,7 +458,7 @@ fn send_trusts_the_certificate_that_ssl_cert_file_names() {
     };
     let sent = send(&CERTIFICATES.lone_certificate).expect_code(0);
     assert!(sent.stdout.contains("published"), "{sent:?}");
-    assert_eq!(nats.read(&stream).len(), 1);
+    assert_eq!(bridge.read().len(), 1);
     let refused = send(&CERTIFICATES.authority).expect_code(1);
     assert!(refused.stderr.contains("certificate"), "{refused:?}");
 }
@@ -522,9 +475,7 @@ fn check_says_that_the_listener_speaks_tls() {
         ),
     ] {
         let files = bridge::write(&tls_line(more), &rest);
-        let file = files.file.to_str().unwrap();
-        let checked = bridge::hookbridge(["check", "--config", file]).expect_code(0);
-        assert!(checked.stdout.contains(says), "{checked:?}");
+        let checked = files.check(0).expect_stdout(&[says]);
         assert_eq!(checked.stderr, "");
     }
 }

@@ -1,29 +1,23 @@
-//! What an authentic event can cost, and what its text can do to a terminal.
+//! The cost of an authentic event, and the effect of its text on a terminal.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 
 use crate::support::bridge::{
-    self, Bridge, Files, Finished, hookbridge, hookbridge_reading, kafka_broker, nats_broker,
-    route, synq_source,
+    self, Files, Finished, hookbridge, hookbridge_reading, kafka_broker, nats_broker, route,
+    synq_source,
 };
 use crate::support::consumer::only;
 use crate::support::events::{self, SECRET};
+use crate::support::fixture::{Setup, nats};
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
 use crate::support::sender::{self, Request};
 use crate::support::usage::MIB;
 use crate::support::wait::PATIENCE;
-
-fn path(files: &Files) -> &str {
-    files.file.to_str().unwrap()
-}
 
 /// A configuration with a schema of its own, in front of brokers that nobody has started.
 fn with_schema(schema: &str) -> Files {
@@ -58,12 +52,10 @@ fn tree(depth: usize, innermost: &str) -> String {
 
 #[test]
 fn an_invalid_event_is_refused_within_bounds_however_the_schema_recurs() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("validation");
     let files = bridge::write_text("");
     let schema = files.dir.join("schema.json");
     std::fs::write(&schema, recursive_schema().to_string()).unwrap();
-    let bridge = Bridge::to_nats(nats, &stream, "", &format!("schema = {schema:?}"));
+    let bridge = or_skip!(nats().source(&format!("schema = {schema:?}")).run());
     let before = bridge.usage();
     let started = Instant::now();
     let mut answers = Vec::new();
@@ -88,23 +80,20 @@ fn an_invalid_event_is_refused_within_bounds_however_the_schema_recurs() {
     );
     let event = events::raw(&tree(23, "{\"id\":1}").replace("deep", "ID"));
     bridge.deliver(&event).expect_published(&event);
-    assert_eq!(only(nats.read(&stream)).value, event.body);
+    assert_eq!(only(bridge.read()).value, event.body);
 }
 
 #[test]
 fn check_warns_of_a_schema_that_makes_validation_expensive() {
     let files = with_schema(&recursive_schema().to_string());
-    let done = hookbridge(["check", "--config", path(&files)]).expect_code(0);
-    for text in [
+    files.check(0).expect_stderr(&[
         "schema.json",
         "recursive through `anyOf`",
         "#/$defs/node",
         "invalid_event",
-    ] {
-        assert!(done.stderr.contains(text), "{text:?} is missing: {done:?}");
-    }
+    ]);
     let files = with_schema(r##"{"properties":{"list":{"items":{"$ref":"#"}}}}"##);
-    let done = hookbridge(["check", "--config", path(&files)]).expect_code(0);
+    let done = files.check(0);
     assert!(!done.stderr.contains("recursive"), "{done:?}");
 }
 
@@ -127,18 +116,13 @@ fn check_says_what_a_schema_can_not_have_and_what_to_do_instead() {
         (r#"{"type":"object","type":"array"}"#, &["\"type\" twice"]),
     ] {
         let files = with_schema(schema);
-        let done = hookbridge(["check", "--config", path(&files)]).expect_code(1);
-        for text in expected {
-            assert!(done.stderr.contains(text), "{text:?} is missing: {done:?}");
-        }
+        files.check(1).expect_stderr(expected);
     }
 }
 
 #[test]
 fn a_body_with_too_many_values_is_refused_as_invalid_json() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("validation");
-    let bridge = Bridge::to_nats(nats, &stream, "max_body = \"8MiB\"", "");
+    let bridge = or_skip!(nats().http("max_body = \"8MiB\"").run());
     let before = bridge.usage();
     let body = format!(
         "{{\"event_id\":\"many\",\"ping\":{{}},\"x\":[{}1]}}",
@@ -157,9 +141,7 @@ fn a_body_with_too_many_values_is_refused_as_invalid_json() {
 
 #[test]
 fn names_that_differ_in_case_are_data_and_the_two_spellings_together_are_refused() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream("validation");
-    let bridge = Bridge::to_nats(nats, &stream, "", "");
+    let bridge = or_skip!(nats().run());
     for spelling in ["event_id", "eventId"] {
         let others = r#""Event_ID":"x","EVENT_ID":7,"eventID":null,"EventId":{},"event-id":[]"#;
         for body in [
@@ -168,7 +150,7 @@ fn names_that_differ_in_case_are_data_and_the_two_spellings_together_are_refused
         ] {
             let event = events::raw(&body);
             bridge.deliver(&event).expect_published(&event);
-            let stored = nats.read(&stream);
+            let stored = bridge.read();
             let stored = stored.last().unwrap();
             assert_eq!(stored.value, event.body, "unchanged");
             assert_eq!(stored.header("ce-id"), Some(event.id.as_str()));
@@ -186,7 +168,7 @@ fn names_that_differ_in_case_are_data_and_the_two_spellings_together_are_refused
 
 // ---- terminals
 
-/// What a terminal would obey: a colour, a title, a cursor, a line, a direction.
+/// Text that a terminal would obey: a colour, a title, a cursor, a line, a direction.
 const HOSTILE: &str = "\u{1b}[31m\u{1b}]0;t\u{7}\r\nforged line\u{9b}2J\u{7f}\u{202e}\u{2066}\u{200f}\u{2028}\u{8}end";
 
 /// Nothing of it reached the terminal as it was.
@@ -210,42 +192,18 @@ fn expect_plain(done: &Finished) {
     }
 }
 
-fn produce(kafka: &Kafka, topic: &str, headers: &[(&str, &str)], body: &str) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &kafka.address)
-        .create()
-        .unwrap();
-    let headers = headers
-        .iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(*value),
-            })
-        });
-    let record = BaseRecord::to(topic)
-        .key(HOSTILE)
-        .payload(body)
-        .headers(headers);
-    producer.send(record).unwrap();
-    producer.flush(PATIENCE).unwrap();
-}
-
 #[test]
 fn tail_and_replay_print_nothing_that_a_terminal_obeys() {
-    let Some(kafka) = Kafka::shared() else { return };
+    let kafka = or_skip!(Kafka::shared());
     let topic = kafka.topic("hostile");
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
+    let rest = Setup::<Kafka>::new().tables(&kafka.address, &topic);
     let files = bridge::write("", &rest);
-    let config = path(&files);
+    let config = files.path();
     let body = format!("{{\"a\":\"{HOSTILE}\"}}");
     let name = format!("name{}", HOSTILE.replace(['\r', '\n'], ""));
-    produce(
-        kafka,
-        &topic,
-        &[(&name, HOSTILE), ("event_id", HOSTILE)],
-        &body,
-    );
+    let hostile = HOSTILE.as_bytes();
+    let headers = [(name.as_str(), hostile), ("event_id", hostile)];
+    kafka.put(&topic, hostile, &headers, &body);
     let tail = [
         "tail",
         "--config",
@@ -271,16 +229,15 @@ fn tail_and_replay_print_nothing_that_a_terminal_obeys() {
 
     for header in ["hookbridge_intended_topic", "hookbridge_intended_broker"] {
         let dead = kafka.topic("hostile-dead");
-        produce(
-            kafka,
-            &dead,
-            &[("hookbridge_intended_topic", "a.b"), (header, HOSTILE)]
-                [usize::from(header.ends_with("topic"))..],
-            "{}",
-        );
+        let headers = [
+            ("hookbridge_intended_topic", &b"a.b"[..]),
+            (header, hostile),
+        ];
+        let headers = &headers[usize::from(header.ends_with("topic"))..];
+        kafka.put(&dead, hostile, headers, "{}");
         let told = hookbridge(["replay", "--config", config, "--from", &dead, "--dry-run"]);
         expect_plain(&told);
-        let shown = told.stdout.clone() + &told.stderr;
+        let shown = told.all();
         assert!(shown.contains("forged line"), "{told:?}");
     }
 }
@@ -298,14 +255,14 @@ fn explain_prints_nothing_that_a_terminal_obeys() {
         format!("{{\"{HOSTILE}\":1}}"),
     ] {
         for json in [false, true] {
-            let arguments = ["explain", "--config", path(&files), "--source", "synq"];
+            let arguments = ["explain", "--config", files.path(), "--source", "synq"];
             let more = if json { &["--json"][..] } else { &[] };
             let arguments = arguments.iter().chain(more).copied();
             let told = hookbridge_reading(arguments, body.as_bytes(), &[]);
             expect_plain(&told);
         }
     }
-    let arguments = ["explain", "--config", path(&files), "--source", "synq"];
+    let arguments = ["explain", "--config", files.path(), "--source", "synq"];
     let told = hookbridge_reading(arguments, event.to_string().as_bytes(), &[]).expect_code(0);
     assert!(told.stdout.contains("forged line"), "{told:?}");
 }
@@ -368,7 +325,7 @@ fn the_log_for_people_has_one_line_for_each_event_whatever_a_sender_writes() {
         "--log",
         "debug",
         "--config",
-        path(&files),
+        files.path(),
     ]);
     let address = crate::support::wait::until_some("the bridge listens", PATIENCE, || {
         running.stderr.lines().iter().find_map(|line| {

@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::events::{Event, SECRET};
+use super::events::{self, Event, SECRET};
 use super::hosts::Hosts;
 use super::kafka::Kafka;
 use super::nats::Nats;
 use super::process::{self, Log, Process};
-use super::sender::{self, Answer, Request};
+use super::sender::{self, Answer, Connection, Request};
 use super::usage::Usage;
 use super::{failure, wait};
 
@@ -51,6 +51,28 @@ pub(crate) struct Files {
     pub(crate) file: PathBuf,
 }
 
+impl Files {
+    pub(crate) fn path(&self) -> &str {
+        self.file.to_str().expect("a path in UTF-8")
+    }
+
+    /// Runs a command with this configuration to its end.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Finished {
+        self.command_reading(arguments, b"")
+    }
+
+    /// [`Files::command`] with a standard input.
+    pub(crate) fn command_reading(&self, arguments: &[&str], input: &[u8]) -> Finished {
+        hookbridge_reading([arguments, &["--config", self.path()]].concat(), input, &[])
+    }
+
+    /// Runs `hookbridge check`, which exits with this code.
+    #[track_caller]
+    pub(crate) fn check(&self, code: i32) -> Finished {
+        self.command(&["check"]).expect_code(code)
+    }
+}
+
 /// Writes a configuration that listens on free ports; `http` is more keys for `[http]`.
 pub(crate) fn write(http: &str, rest: &str) -> Files {
     write_text(&whole(http, rest))
@@ -82,6 +104,11 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
+    /// The URL of the source `synq`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/hooks/synq", self.public)
+    }
+
     /// Runs with free ports and this configuration of brokers, sources and routes.
     pub(crate) fn run(rest: &str) -> Self {
         Self::run_with("", rest)
@@ -202,6 +229,35 @@ impl Bridge {
         self.send(&Request::event(event))
     }
 
+    /// [`Bridge::deliver`] with an answer that comes in less than `limit`.
+    #[track_caller]
+    pub(crate) fn deliver_within(&self, event: &Event, limit: Duration) -> Answer {
+        let sent = Instant::now();
+        let answer = self.deliver(event);
+        let took = sent.elapsed();
+        assert!(took < limit, "answered after {took:?}: {answer:?}");
+        answer
+    }
+
+    /// Delivers a new event, which is published.
+    #[track_caller]
+    pub(crate) fn publish_ping(&self) -> Event {
+        let event = events::ping();
+        self.deliver(&event).expect_published(&event);
+        event
+    }
+
+    /// Delivers an event and leaves the connection to whoever waits for the answer: the event is in flight.
+    #[track_caller]
+    pub(crate) fn put_in_flight(&self, event: &Event) -> Connection {
+        let before = self.metric("hookbridge_in_flight", &[]);
+        let mut waiting = Connection::open(self.public).expect("a connection");
+        let sent = waiting.write(&Request::event(event).bytes());
+        sent.expect("the bridge reads");
+        self.wait_metric("hookbridge_in_flight", &[], before + 1.0);
+        waiting
+    }
+
     /// Sends a request to the public listener, on a connection of its own.
     #[track_caller]
     pub(crate) fn send(&self, request: &Request) -> Answer {
@@ -212,6 +268,24 @@ impl Bridge {
     #[track_caller]
     pub(crate) fn admin(&self, path: &str) -> Answer {
         sender::send(self.admin, &Request::new("GET", path))
+    }
+
+    /// The status and the body of `/readyz`.
+    #[track_caller]
+    pub(crate) fn readyz(&self) -> (u16, String) {
+        let answer = self.admin("/readyz");
+        let body = String::from_utf8_lossy(&answer.body);
+        (answer.status, body.into_owned())
+    }
+
+    /// Waits for `/readyz` to say no with all of these words.
+    #[track_caller]
+    pub(crate) fn wait_unready(&self, words: &[&str]) -> String {
+        wait::until_some(&format!("/readyz says {words:?}"), wait::PATIENCE, || {
+            let (status, body) = self.readyz();
+            let is_said = words.iter().all(|word| body.contains(word));
+            (status == 503 && is_said).then_some(body)
+        })
     }
 
     /// Waits for `/readyz` to say yes.
@@ -227,6 +301,28 @@ impl Bridge {
         let answer = self.admin("/metrics");
         assert_eq!(answer.status, 200, "{answer:?}");
         Metrics(String::from_utf8(answer.body).expect("metrics in UTF-8"))
+    }
+
+    /// The sum of the samples of this name that have all of these labels; 0 if there is none.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.metrics().sum(name, labels)
+    }
+
+    /// Waits until [`Bridge::metric`] is exactly that.
+    #[track_caller]
+    pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        wait::until(
+            &format!("{name}{labels:?} == {value}"),
+            wait::PATIENCE,
+            || self.metric(name, labels) == value,
+        );
+    }
+
+    /// Waits until so many brokers are up: one is enough to be ready.
+    #[track_caller]
+    pub(crate) fn wait_brokers_up(&self, count: u8) {
+        self.wait_metric("hookbridge_broker_up", &[], f64::from(count));
     }
 
     /// Waits for a line of the log with this message.
@@ -254,7 +350,7 @@ impl Bridge {
         self.process.id()
     }
 
-    /// What the process has of the machine now.
+    /// The resources that the process uses now.
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.process.id())
     }
@@ -360,6 +456,35 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// Checks that it printed each of these to standard error.
+    #[track_caller]
+    pub(crate) fn expect_stderr(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "{text:?} is missing: {self:?}");
+        }
+        self
+    }
+
+    /// Checks that it printed each of these to standard output.
+    #[track_caller]
+    pub(crate) fn expect_stdout(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stdout.contains(text), "{text:?} is missing: {self:?}");
+        }
+        self
+    }
+
+    /// Standard output and standard error.
+    pub(crate) fn all(&self) -> String {
+        self.stdout.clone() + &self.stderr
+    }
+
+    /// Its standard output, which is one JSON value.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
     /// Checks the exit code.
     #[track_caller]
     pub(crate) fn expect_code(self, code: i32) -> Self {
@@ -418,6 +543,11 @@ pub(crate) fn hookbridge_reading<I: AsRef<OsStr>>(
         stderr: text(&stderr),
         command: shown,
     }
+}
+
+/// Runs `hookbridge check --connect` with this configuration of brokers, sources and routes.
+pub(crate) fn check_connect(rest: &str) -> Finished {
+    write("", rest).command(&["check", "--connect"])
 }
 
 /// Starts `hookbridge` with these arguments, for commands that go on until they have what they wait for.

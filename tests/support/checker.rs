@@ -43,7 +43,7 @@ impl Default for Checker {
     }
 }
 
-/// What a check found, when it found nothing wrong.
+/// The result of a check that found nothing wrong.
 #[derive(Debug)]
 pub(crate) struct Books {
     /// Events answered 200.

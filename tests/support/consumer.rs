@@ -68,7 +68,7 @@ pub(crate) fn only(messages: Vec<Stored>) -> Stored {
     message
 }
 
-/// What they carry, in order.
+/// Their values, in order.
 pub(crate) fn values(messages: Vec<Stored>) -> Vec<Vec<u8>> {
     messages.into_iter().map(|message| message.value).collect()
 }

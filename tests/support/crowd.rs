@@ -45,7 +45,7 @@ pub(crate) fn spawn<T: Send + 'static>(
 /// A connection that is kept open.
 pub(crate) struct Connection(TcpStream);
 
-/// What came of a delivery, and how long it took.
+/// The result of a delivery, and how long it took.
 pub(crate) type Delivered = (io::Result<Answer>, Duration);
 
 impl Connection {

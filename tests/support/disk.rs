@@ -90,7 +90,7 @@ impl SmallDisk {
     }
 }
 
-/// Who is not needs a user namespace to mount anything.
+/// Others need a user namespace to mount anything.
 pub(crate) fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("its own status");
     status.contains("\nUid:\t0\t")

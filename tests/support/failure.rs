@@ -1,4 +1,4 @@
-//! What a test failed of. Its brokers and its bridge print their logs as they go, behind the panic's own message; so each
+//! The reason of a failed test. Its brokers and its bridge print their logs as they go, behind the panic's own message; so each
 //! log ends with that message once more, for whoever sees no more than the end.
 
 use std::cell::RefCell;

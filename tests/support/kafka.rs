@@ -14,22 +14,24 @@ pub(crate) mod tokens;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::consumer::Stored;
+use super::daemon::Daemon;
 use super::disk::SmallDisk;
-use super::process::{self, Process};
+use super::process;
 use super::proxy::Proxy;
-use super::{failure, runtime, tls, wait};
+use super::{runtime, tls, wait};
 
 /// The user of the SASL listener, and its password (PLAIN and SCRAM-SHA-256).
 pub(crate) const USER: (&str, &str) = ("bridge", "correct horse");
@@ -45,16 +47,14 @@ pub(crate) struct Kafka {
     own: Option<Own>,
 }
 
-/// What there is of a broker that we start ourselves.
+/// A broker that we start ourselves.
 struct Own {
     libs: PathBuf,
-    dir: PathBuf,
+    daemon: Daemon,
     controller: u16,
     sasl: u16,
     tls: u16,
     fronts: Vec<Front>,
-    disk: Option<SmallDisk>,
-    process: Mutex<Option<Process>>,
 }
 
 /// A listener that the broker advertises under another port, where a proxy may stand.
@@ -141,13 +141,12 @@ impl Kafka {
     /// One of the test's own, running, that creates topics where a client asks for one, as Kafka does by default.
     pub(crate) fn private_that_creates() -> Option<Self> {
         let kafka = Self::private_not_started()?;
-        let file = kafka.own().dir.join("server.properties");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        let text = text.replace(
-            "auto.create.topics.enable=false",
-            "auto.create.topics.enable=true",
-        );
-        std::fs::write(&file, text).expect("a file");
+        kafka.daemon().edit(|text| {
+            text.replace(
+                "auto.create.topics.enable=false",
+                "auto.create.topics.enable=true",
+            )
+        });
         kafka.start();
         Some(kafka)
     }
@@ -161,7 +160,7 @@ impl Kafka {
     pub(crate) fn private_on_small_disk(mib: u32) -> Option<Self> {
         let mut kafka = Self::private_not_started()?;
         let own = kafka.own.as_mut().expect("a Kafka of the test's own");
-        own.disk = Some(SmallDisk::mount(&own.dir.join("data"), mib)?);
+        own.daemon.mount_small_disk(mib)?;
         kafka.start();
         Some(kafka)
     }
@@ -182,13 +181,12 @@ impl Kafka {
         let own = kafka.own();
         let front = own.fronts.first().expect("one front");
         let (advertised, real) = (front.advertised, front.real);
-        let file = own.dir.join("server.properties");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        let text = text.replace(
-            &format!("FRONT0://127.0.0.1:{advertised}"),
-            &format!("FRONT0://{name}:{advertised}"),
-        );
-        std::fs::write(&file, text).expect("a file");
+        own.daemon.edit(|text| {
+            text.replace(
+                &format!("FRONT0://127.0.0.1:{advertised}"),
+                &format!("FRONT0://{name}:{advertised}"),
+            )
+        });
         kafka.start();
         Some((kafka, advertised, real))
     }
@@ -199,7 +197,7 @@ impl Kafka {
             process::version("KAFKA_VERSION")
         ))?
         .with_file_name("libs");
-        let dir = process::directory("kafka");
+        let daemon = Daemon::new("kafka", "server.properties");
         let (plain, controller, sasl, tls) = (
             process::port(),
             process::port(),
@@ -242,7 +240,7 @@ listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain
 listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location={keystore}
-log.dirs={dir}/data
+log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
@@ -254,22 +252,19 @@ log.segment.bytes=67108864
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
 {threads}{settings}",
-            dir = dir.display()
+            data = daemon.data().display()
         );
-        std::fs::write(dir.join("server.properties"), properties).expect("a file");
-        let process = Mutex::new(None);
+        daemon.write(&properties);
         Some(Self {
             address: format!("127.0.0.1:{plain}"),
             replicas: 1,
             own: Some(Own {
                 libs,
-                dir,
+                daemon,
                 controller,
                 sasl,
                 tls,
                 fronts,
-                disk: None,
-                process,
             }),
         })
     }
@@ -277,14 +272,13 @@ replica.fetch.max.bytes=8388608
     /// Starts it, or starts it again on the same ports and data. It answers requests when this returns.
     pub(crate) fn start(&self) {
         let own = self.own();
-        let log = own.dir.join("log");
         if !own.is_formatted() {
             let (user, password) = USER;
             let scram = format!("SCRAM-SHA-256=[name={user},password={password}]");
             let format = own
                 .java("kafka.tools.StorageTool")
                 .args(["format", "-t", CLUSTER_ID, "--add-scram", &scram, "-c"])
-                .arg(own.dir.join("server.properties"))
+                .arg(&own.daemon.file)
                 .output()
                 .expect("java runs");
             assert!(
@@ -292,84 +286,27 @@ replica.fetch.max.bytes=8388608
                 "Kafka's storage can't be formatted: {format:?}"
             );
         }
-        let append = || {
-            std::fs::File::options()
-                .create(true)
-                .append(true)
-                .open(&log)
-                .expect("a log file")
-        };
         let mut command = own.java("kafka.Kafka");
-        command
-            .arg(own.dir.join("server.properties"))
-            .stdout(append())
-            .stderr(append());
-        let mut process = Process::spawn(command);
+        command.arg(&own.daemon.file);
         let client = self.consumer("start");
-        wait::until("Kafka answers", wait::PATIENCE, || {
-            assert!(
-                process.try_wait().is_none(),
-                "Kafka ended:\n{}",
-                process::tail(&log)
-            );
+        own.daemon.start(command, || {
             let metadata = client.fetch_metadata(None, Duration::from_secs(1));
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
         });
-        *own.process() = Some(process);
     }
 
     /// Gives it, while it does not run, another port for its next start.
     pub(crate) fn move_to(&mut self, port: u16) {
         let new = format!("127.0.0.1:{port}");
-        let file = self.own().dir.join("server.properties");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        std::fs::write(&file, text.replace(&self.address, &new)).expect("a file");
+        self.daemon().edit(|text| text.replace(&self.address, &new));
         self.address = new;
     }
 
-    /// The disk of [`Kafka::private_on_small_disk`].
-    pub(crate) fn disk(&self) -> &SmallDisk {
-        self.own().disk.as_ref().expect("a disk of its own")
-    }
+    daemon_methods!();
 
     /// Whether its process has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
-        let mut process = self.own().process();
-        let process = process.as_mut().expect("a Kafka that was started");
-        process.try_wait().is_some()
-    }
-
-    /// SIGKILL: it has no time to write anything down.
-    pub(crate) fn kill(&self) {
-        self.own()
-            .process()
-            .take()
-            .expect("a Kafka that runs")
-            .kill();
-    }
-
-    /// SIGTERM: it hands over what it leads, and ends.
-    pub(crate) fn stop(&self) {
-        let process = self.own().process().take();
-        process.expect("a Kafka that runs").stop();
-    }
-
-    /// SIGSTOP: connections stay open, nothing is answered.
-    pub(crate) fn freeze(&self) {
-        self.own()
-            .process()
-            .as_mut()
-            .expect("a Kafka that runs")
-            .signal("STOP");
-    }
-
-    /// SIGCONT.
-    pub(crate) fn thaw(&self) {
-        self.own()
-            .process()
-            .as_mut()
-            .expect("a Kafka that runs")
-            .signal("CONT");
+        self.daemon().has_ended()
     }
 
     /// `host:port` of the listener that demands a user; `None` for a broker that isn't ours.
@@ -477,6 +414,24 @@ replica.fetch.max.bytes=8388608
         });
     }
 
+    /// Writes a message as anyone with access to the topic could.
+    pub(crate) fn put(&self, topic: &str, key: &[u8], headers: &[(&str, &[u8])], body: &str) {
+        let producer: BaseProducer = self.client().create().expect("a producer");
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                let value = Some(*value);
+                headers.insert(Header { key, value })
+            });
+        let record = BaseRecord::to(topic)
+            .key(key)
+            .payload(body)
+            .headers(headers);
+        let sent = producer.send(record).map_err(|(error, _)| error);
+        sent.expect("room for a message");
+        producer.flush(wait::PATIENCE).expect("Kafka answers");
+    }
+
     /// Every message that the topic holds now, partition by partition, in order. A broker that has just come back may say
     /// for a moment that a partition is not its own, and a client that heard it may go on believing it: each try has a
     /// new one.
@@ -553,6 +508,10 @@ replica.fetch.max.bytes=8388608
     fn own(&self) -> &Own {
         self.own.as_ref().expect("a Kafka of the test's own")
     }
+
+    fn daemon(&self) -> &Daemon {
+        &self.own().daemon
+    }
 }
 
 /// The topic's partitions, if each of them has a leader.
@@ -577,36 +536,15 @@ fn leading_partitions(
     Ok(partitions.iter().map(|partition| partition.id()).collect())
 }
 
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            if std::thread::panicking() {
-                failure::report(
-                    &format!("Kafka at {}, end of its log", self.address),
-                    &process::tail(&own.dir.join("log")),
-                );
-            } else {
-                *own.process() = None;
-                drop(std::fs::remove_dir_all(&own.dir));
-            }
-        }
-    }
-}
-
 impl Own {
     fn is_formatted(&self) -> bool {
-        let data = match &self.disk {
-            None => self.dir.join("data"),
-            Some(disk) => disk.seen_from_outside(),
-        };
+        let disk = self.daemon.disk();
+        let data = disk.map_or_else(|| self.daemon.data(), SmallDisk::seen_from_outside);
         data.join("meta.properties").exists()
     }
 
     fn java(&self, class: &str) -> Command {
-        let mut java = match &self.disk {
-            None => process::command("java"),
-            Some(disk) => disk.command("java"),
-        };
+        let mut java = self.daemon.command("java");
         java.args([
             "-Xms128m",
             "-Xmx384m",
@@ -620,14 +558,8 @@ impl Own {
         .arg("-cp")
         .arg(self.libs.join("*"))
         .arg(class)
-        .current_dir(&self.dir);
+        .current_dir(&self.daemon.dir);
         java
-    }
-
-    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
-        self.process
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -646,7 +578,7 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 fn stored(message: &rdkafka::message::BorrowedMessage<'_>) -> Stored {
-    // What is not UTF-8 is shown as Rust would write it: `\xe9`.
+    // Bytes that are not UTF-8 are shown as Rust would write them: `\xe9`.
     let text = |bytes: &[u8]| {
         String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
     };

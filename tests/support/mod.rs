@@ -1,5 +1,9 @@
-//! What the end-to-end tests stand on: real brokers and the built binary as child processes, a sender that speaks HTTP
+//! The ground of the end-to-end tests: real brokers and the built binary as child processes, a sender that speaks HTTP
 //! over a plain socket, readers for both brokers, and a checker of the promise.
+
+// A broker, a topic on it and a bridge in front of them.
+#[macro_use]
+pub(crate) mod fixture;
 
 // Until a condition holds, with a deadline: the only place that pauses.
 pub(crate) mod wait;
@@ -7,10 +11,10 @@ pub(crate) mod wait;
 // Children that never outlive the tests, their logs, ports, directories.
 pub(crate) mod process;
 
-// What a test failed of, behind the logs.
+// The reason of a failure, behind the logs.
 pub(crate) mod failure;
 
-// What a process has of the machine: memory, threads, descriptors.
+// Memory, threads and descriptors of a process.
 pub(crate) mod usage;
 
 // A disk that can be filled.
@@ -18,6 +22,10 @@ pub(crate) mod disk;
 
 // Names that can be moved to another address.
 pub(crate) mod hosts;
+
+// A server of the tests' own, which is started, stopped, frozen and killed.
+#[macro_use]
+pub(crate) mod daemon;
 
 // Certificates for TLS listeners, and a sender that speaks TLS.
 pub(crate) mod tls;
@@ -34,8 +42,14 @@ pub(crate) mod bridge;
 // Bodies as SYNQ sends them, its signature, the reference samples.
 pub(crate) mod events;
 
+// Secrets of the kinds that providers have, for documented configurations.
+pub(crate) mod secrets;
+
 // HTTP/1.1 over a socket that repairs nothing.
 pub(crate) mod sender;
+
+// Frames of HTTP/2, written by hand.
+pub(crate) mod http2;
 
 // A TCP proxy in front of a broker: resets, silence, replies that are held back or lost.
 pub(crate) mod proxy;

@@ -12,7 +12,7 @@ pub(crate) mod configured;
 pub(crate) mod fake;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -20,13 +20,14 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pu
 use futures_util::StreamExt as _;
 
 use super::consumer::Stored;
+use super::daemon::Daemon;
 use super::disk::SmallDisk;
 use super::kafka::unique;
-use super::process::{self, Process};
+use super::process;
 use super::proxy::Proxy;
-use super::{failure, runtime, tls, wait};
+use super::{runtime, tls, wait};
 
-/// Who may log in at a server of the test's own.
+/// The logins of a server of the test's own.
 pub(crate) enum Access {
     Anyone,
     Password {
@@ -55,9 +56,7 @@ pub(crate) struct Nats {
 
 struct Own {
     program: PathBuf,
-    dir: PathBuf,
-    disk: Option<SmallDisk>,
-    process: Mutex<Option<Process>>,
+    daemon: Daemon,
 }
 
 impl Nats {
@@ -95,17 +94,15 @@ impl Nats {
     }
 
     fn add_to_jetstream(&self, settings: &str) {
-        let file = self.own().dir.join("nats.conf");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        let text = text.replace("store_dir:", &format!("{settings}, store_dir:"));
-        std::fs::write(&file, text).expect("a file");
+        self.daemon()
+            .edit(|text| text.replace("store_dir:", &format!("{settings}, store_dir:")));
     }
 
     /// One of the test's own, running, with its data on a disk of so many MiB; `None` where there can't be one.
     pub(crate) fn private_on_small_disk(mib: u32) -> Option<Self> {
         let mut nats = Self::private_not_started()?;
         let own = nats.own.as_mut().expect("a nats-server of the test's own");
-        own.disk = Some(SmallDisk::mount(&own.dir.join("data"), mib)?);
+        own.daemon.mount_small_disk(mib)?;
         // It would leave a part of the disk alone, and refuse before the disk does.
         nats.add_to_jetstream("max_file_store: 1GB");
         nats.start();
@@ -132,15 +129,10 @@ impl Nats {
         let mut nats =
             Self::absent(Access::Anyone, true).or_else(|| process::missing("nats-server"))?;
         nats.is_tls_first = true;
-        nats.edit(|text| text.replace("tls {", "tls { handshake_first: true,"));
+        nats.daemon()
+            .edit(|text| text.replace("tls {", "tls { handshake_first: true,"));
         nats.start();
         Some(nats)
-    }
-
-    fn edit(&self, change: impl FnOnce(&str) -> String) {
-        let file = self.own().dir.join("nats.conf");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        std::fs::write(&file, change(&text)).expect("a file");
     }
 
     /// Gives the user `bridge` other permissions while the server runs.
@@ -150,15 +142,11 @@ impl Nats {
         };
         let start = users(before);
         let start = start.split("permissions").next().expect("users");
-        self.edit(|text| {
+        self.daemon().edit(|text| {
             let (kept, _) = text.split_once(start).expect("users");
             format!("{kept}{}", users(permissions))
         });
-        self.own()
-            .process()
-            .as_mut()
-            .expect("a nats-server that runs")
-            .signal("HUP");
+        self.daemon().signal("HUP");
     }
 
     /// One of the test's own that has an address but does not run yet.
@@ -171,7 +159,7 @@ impl Nats {
             "nats-server-{}/nats-server",
             process::version("NATS_SERVER_VERSION")
         ))?;
-        let dir = process::directory("nats");
+        let daemon = Daemon::new("nats", "nats.conf");
         let port = process::port();
         let login = match &access {
             Access::Anyone => String::new(),
@@ -195,16 +183,11 @@ impl Nats {
             String::new()
         };
         let file = format!(
-            "listen: \"127.0.0.1:{port}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"{}/data\" }}\n{login}{tls}",
-            dir.display()
+            "listen: \"127.0.0.1:{port}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\" }}\n{login}{tls}",
+            daemon.data().display()
         );
-        std::fs::write(dir.join("nats.conf"), file).expect("a file");
-        let own = Some(Own {
-            program,
-            dir,
-            disk: None,
-            process: Mutex::new(None),
-        });
+        daemon.write(&file);
+        let own = Some(Own { program, daemon });
         Some(Self {
             url: format!("nats://127.0.0.1:{port}"),
             access,
@@ -248,33 +231,11 @@ impl Nats {
 
     /// Starts it, or starts it again on the same port and data. JetStream answers when this returns.
     pub(crate) fn start(&self) {
-        let own = self.own();
-        let log = own.dir.join("log");
-        let append = || {
-            std::fs::File::options()
-                .create(true)
-                .append(true)
-                .open(&log)
-                .expect("a log file")
-        };
-        let mut command = match &own.disk {
-            None => process::command(&own.program),
-            Some(disk) => disk.command(&own.program),
-        };
-        command
-            .arg("-c")
-            .arg(own.dir.join("nats.conf"))
-            .stdout(append())
-            .stderr(append());
-        let mut process = Process::spawn(command);
-        let settings = std::fs::read_to_string(own.dir.join("nats.conf"));
-        let has_jetstream = settings.expect("its configuration").contains("store_dir");
-        wait::until("nats-server answers", wait::PATIENCE, || {
-            assert!(
-                process.try_wait().is_none(),
-                "nats-server ended:\n{}",
-                process::tail(&log)
-            );
+        let daemon = self.daemon();
+        let mut command = daemon.command(&self.own().program);
+        command.arg("-c").arg(&daemon.file);
+        let has_jetstream = daemon.text().contains("store_dir");
+        daemon.start(command, || {
             runtime().block_on(async {
                 let Ok(client) = self.options().connect(&self.servers()[..]).await else {
                     return false;
@@ -282,56 +243,16 @@ impl Nats {
                 !has_jetstream || jetstream::new(client).query_account().await.is_ok()
             })
         });
-        *own.process() = Some(process);
     }
 
     /// Gives it, while it does not run, another port for its next start.
     pub(crate) fn move_to(&mut self, port: u16) {
-        let new = format!("nats://127.0.0.1:{port}");
-        let file = self.own().dir.join("nats.conf");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        let text = text.replace(&self.url["nats://".len()..], &new["nats://".len()..]);
-        std::fs::write(&file, text).expect("a file");
-        self.url = new;
+        let (old, new) = (format!(":{}", self.port()), format!(":{port}"));
+        self.daemon().edit(|text| text.replace(&old, &new));
+        self.url = self.url.replace(&old, &new);
     }
 
-    /// The disk of [`Nats::private_on_small_disk`].
-    pub(crate) fn disk(&self) -> &SmallDisk {
-        self.own().disk.as_ref().expect("a disk of its own")
-    }
-
-    /// SIGKILL: it has no time to write anything down.
-    pub(crate) fn kill(&self) {
-        self.own()
-            .process()
-            .take()
-            .expect("a nats-server that runs")
-            .kill();
-    }
-
-    /// SIGTERM: it hands over what it leads, and ends.
-    pub(crate) fn stop(&self) {
-        let process = self.own().process().take();
-        process.expect("a nats-server that runs").stop();
-    }
-
-    /// SIGSTOP: connections stay open, nothing is answered.
-    pub(crate) fn freeze(&self) {
-        self.own()
-            .process()
-            .as_mut()
-            .expect("a nats-server that runs")
-            .signal("STOP");
-    }
-
-    /// SIGCONT.
-    pub(crate) fn thaw(&self) {
-        self.own()
-            .process()
-            .as_mut()
-            .expect("a nats-server that runs")
-            .signal("CONT");
-    }
+    daemon_methods!();
 
     /// A new stream in files that takes `PREFIX.>`, where the prefix is its own; the prefix.
     pub(crate) fn stream(&self, name: &str) -> String {
@@ -393,7 +314,7 @@ impl Nats {
         Ok(messages)
     }
 
-    /// What a stream-less subscriber hears from now on.
+    /// Subscribes without a stream, from now on.
     pub(crate) fn subscribe(&self, subject: &str) -> Subscription {
         runtime().block_on(async {
             let client = self
@@ -461,29 +382,9 @@ impl Nats {
     fn own(&self) -> &Own {
         self.own.as_ref().expect("a nats-server of the test's own")
     }
-}
 
-impl Drop for Nats {
-    fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            if std::thread::panicking() {
-                failure::report(
-                    &format!("{}, end of its log", self.url),
-                    &process::tail(&own.dir.join("log")),
-                );
-            } else {
-                *own.process() = None;
-                drop(std::fs::remove_dir_all(&own.dir));
-            }
-        }
-    }
-}
-
-impl Own {
-    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
-        self.process
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn daemon(&self) -> &Daemon {
+        &self.own().daemon
     }
 }
 

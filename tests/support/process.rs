@@ -201,7 +201,7 @@ impl Log {
         log
     }
 
-    /// What `find` makes of the lines so far, as soon as it makes something of them: `None` when the child has closed
+    /// The result of `find` over the lines so far, as soon as there is one: `None` when the child has closed
     /// its output before, or when `limit` is over.
     pub(crate) fn wait_for<T>(
         &self,
@@ -324,7 +324,7 @@ pub(crate) fn version(name: &str) -> &'static str {
         .unwrap_or_else(|| panic!("tests/support/versions has no {name}"))
 }
 
-/// What a test does that lacks something: fails, unless HOOKBRIDGE_ALLOW_SKIP=1 allows it to say so and pass.
+/// A test that lacks something fails, unless HOOKBRIDGE_ALLOW_SKIP=1 allows it to say so and pass.
 pub(crate) fn missing<T>(what: &str) -> Option<T> {
     assert!(
         std::env::var_os("HOOKBRIDGE_ALLOW_SKIP").is_some_and(|allow| allow == "1"),

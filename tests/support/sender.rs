@@ -120,7 +120,7 @@ impl Request {
     }
 }
 
-/// What came back.
+/// An answer as it came.
 #[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -271,7 +271,7 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// What a connection goes over: a socket, or TLS on one.
+/// The transport of a connection: a socket, or TLS on one.
 pub(crate) trait Wire: Read + Write {
     fn socket(&self) -> &TcpStream;
 }
@@ -326,9 +326,28 @@ impl<W: Wire> Connection<W> {
         }
     }
 
+    /// Delivers a new event, which is published.
+    #[track_caller]
+    pub(crate) fn publish_ping(&mut self) -> Event {
+        let event = events::ping();
+        let answer = self.send(&Request::event(&event)).expect("an answer");
+        answer.expect_published(&event);
+        event
+    }
+
     /// Writes bytes, whatever they are.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
+    }
+
+    /// Writes bytes one by one and slowly, until the server takes no more.
+    pub(crate) fn drip(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.write(&[*byte]).is_err() {
+                break;
+            }
+            wait::play_silence(Duration::from_millis(100));
+        }
     }
 
     /// Says that nothing more will be written.
@@ -426,6 +445,13 @@ impl<W: Wire> Connection<W> {
     /// Whether the server has closed the connection in due form: with TLS that is a `close_notify`.
     pub(crate) fn is_at_end(&mut self) -> io::Result<bool> {
         Ok(self.reader.fill_buf()?.is_empty())
+    }
+
+    /// Everything until the server closes, as text.
+    #[track_caller]
+    pub(crate) fn expect_close(&mut self) -> String {
+        let rest = self.read_to_close(wait::PATIENCE);
+        String::from_utf8_lossy(&rest.expect("the connection is closed")).into_owned()
     }
 
     /// Everything until the server closes, which it has to do in `limit`; `None` if it does not.

@@ -137,8 +137,10 @@ pub(crate) fn issue(subject: &str, names: Option<&str>) -> Issued {
         "key.pem",
         "request.pem",
     );
-    let text = names.map(|names| format!("subjectAltName = {names}\n"));
-    std::fs::write(dir.join("names"), text.unwrap_or_default()).expect("a file");
+    let names = names.map(|names| format!("subjectAltName = {names}\n"));
+    // With an extension it is of version 3, the only one that TLS libraries read.
+    let extensions = format!("basicConstraints = CA:FALSE\n{}", names.unwrap_or_default());
+    std::fs::write(dir.join("names"), extensions).expect("a file");
     run(
         &dir,
         &[

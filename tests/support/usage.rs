@@ -1,4 +1,4 @@
-//! What a process has of the machine, as `/proc` tells it.
+//! Resources that a process uses, from `/proc`.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};

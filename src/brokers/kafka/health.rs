@@ -156,6 +156,26 @@ impl Watch {
         Self::with_clock(name, topics, advice, Clock::Running(Instant::now()))
     }
 
+    /// One whose time passes only with [`Watch::pass`].
+    #[cfg(test)]
+    pub(super) fn paused(name: &str, topics: Vec<String>, advice: Advice) -> Self {
+        Self::with_clock(
+            name,
+            topics,
+            advice,
+            Clock::Paused(Arc::new(AtomicU64::new(1))),
+        )
+    }
+
+    #[cfg(test)]
+    pub(super) fn pass(&self, duration: Duration) {
+        let Clock::Paused(time) = &self.clock else {
+            panic!("time passes by itself")
+        };
+        let millis = u64::try_from(duration.as_millis()).unwrap();
+        time.fetch_add(millis, Ordering::Relaxed);
+    }
+
     fn with_clock(name: &str, topics: Vec<String>, advice: Advice, clock: Clock) -> Self {
         let state = State {
             topics: topics.into(),
@@ -645,20 +665,13 @@ mod tests {
     }
 
     /// A watch whose time only the test advances.
-    fn watch(topics: &[&str]) -> (Watch, Arc<AtomicU64>, Fake) {
-        let time = Arc::new(AtomicU64::new(1));
+    fn watch(topics: &[&str]) -> (Watch, Fake) {
         let advice = Advice {
             servers: "k-1:9092,k-2:9092".to_owned(),
             creates: false,
         };
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let watch = Watch::with_clock("main", topics, advice, Clock::Paused(Arc::clone(&time)));
-        (watch, time, Fake::default())
-    }
-
-    fn pass(time: &AtomicU64, duration: Duration) {
-        let millis = u64::try_from(duration.as_millis()).unwrap();
-        time.fetch_add(millis, Ordering::Relaxed);
+        (Watch::paused("main", topics, advice), Fake::default())
     }
 
     fn up() -> Health {
@@ -669,15 +682,15 @@ mod tests {
 
     #[test]
     fn an_idle_cluster_is_asked_now_and_then_and_a_busy_one_hardly() {
-        let (watch, time, cluster) = watch(&["a"]);
+        let (watch, cluster) = watch(&["a"]);
         assert_eq!(watch.check(&cluster), up());
         assert_eq!(watch.check(&cluster), up());
         assert_eq!(cluster.asked.get(), 1, "it was asked a moment ago");
-        pass(&time, INTERVAL_UP);
+        watch.pass(INTERVAL_UP);
         watch.check(&cluster);
         assert_eq!(cluster.asked.get(), 2);
         for _ in 0..10 {
-            pass(&time, INTERVAL_UP);
+            watch.pass(INTERVAL_UP);
             watch.note_success();
             assert_eq!(watch.check(&cluster), up());
         }
@@ -686,13 +699,13 @@ mod tests {
 
     #[test]
     fn silence_is_down_until_something_answers() {
-        let (watch, time, cluster) = watch(&["a"]);
+        let (watch, cluster) = watch(&["a"]);
         cluster.is_away.set(true);
         assert!(matches!(watch.check(&cluster), Health::Down(_)));
         assert!(watch.is_silent() && watch.is_down_for("a") && watch.is_down_for("unknown"));
         assert!(matches!(watch.silence(), Some((Reason::Disconnected, _))));
         cluster.is_away.set(false);
-        pass(&time, INTERVAL);
+        watch.pass(INTERVAL);
         assert_eq!(watch.check(&cluster), up());
         assert!(watch.silence().is_none() && !watch.is_down_for("a"));
         // A recent acknowledgement outweighs an unanswered query.
@@ -700,7 +713,7 @@ mod tests {
         cluster.is_away.set(true);
         watch.set_topics(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(watch.check(&cluster), up());
-        pass(&time, FRESH + INTERVAL_UP);
+        watch.pass(FRESH + INTERVAL_UP);
         assert!(matches!(watch.check(&cluster), Health::Down(_)));
         watch.note_success();
         assert_eq!(watch.check(&cluster), up());
@@ -708,7 +721,7 @@ mod tests {
 
     #[test]
     fn missing_topics_are_named_with_what_to_do_and_found_when_they_are_there() {
-        let (watch, time, cluster) = watch(&["a", "b"]);
+        let (watch, cluster) = watch(&["a", "b"]);
         let absent = |topic: &str| (topic.to_owned(), Fault::Absent);
         *cluster.faults.borrow_mut() = [absent("a"), absent("b")].into();
         let Health::Down(why) = watch.check(&cluster) else {
@@ -722,7 +735,7 @@ mod tests {
             assert!(why.contains(text), "{text}: {why}");
         }
         cluster.faults.borrow_mut().remove("a");
-        pass(&time, INTERVAL_UP);
+        watch.pass(INTERVAL_UP);
         let Health::Up { missing } = watch.check(&cluster) else {
             panic!("one is there")
         };
@@ -732,17 +745,17 @@ mod tests {
         );
         // Also under load.
         cluster.faults.borrow_mut().clear();
-        pass(&time, INTERVAL_UP);
+        watch.pass(INTERVAL_UP);
         watch.note_success();
         assert_eq!(watch.check(&cluster), up());
     }
 
     #[test]
     fn a_refused_topic_is_told_of_for_a_while_and_does_not_speak_against_the_producer() {
-        let (watch, time, cluster) = watch(&["a", "b"]);
+        let (watch, cluster) = watch(&["a", "b"]);
         watch.check(&cluster);
         watch.note_attempt();
-        pass(&time, Duration::from_secs(60));
+        watch.pass(Duration::from_secs(60));
         watch.note_denied("a");
         assert_eq!(watch.unsuccessful_for(), Duration::ZERO);
         let Health::Up { missing } = watch.check(&cluster) else {
@@ -754,13 +767,13 @@ mod tests {
         assert!(watch.silence().is_none(), "the next event may try");
         watch.note_stored("a");
         assert!(matches!(watch.check(&cluster), Health::Up { .. }));
-        pass(&time, DENIED);
+        watch.pass(DENIED);
         assert_eq!(watch.check(&cluster), up());
     }
 
     #[test]
     fn what_is_remembered_of_refused_topics_is_bounded() {
-        let (watch, _, cluster) = watch(&[]);
+        let (watch, cluster) = watch(&[]);
         for number in 0..10 * MOST_REMEMBERED {
             watch.note_denied(&format!("topic-{number}"));
             watch.note_failure(&format!("topic-{number}"));
@@ -779,7 +792,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_refuses_everything_is_down_for_want_of_rights() {
-        let (watch, _, cluster) = watch(&["a"]);
+        let (watch, cluster) = watch(&["a"]);
         watch.check(&cluster);
         watch.set_denial(Some("needs Write".to_owned()));
         assert_eq!(watch.health(), Health::Down("needs Write".to_owned()));
@@ -791,11 +804,11 @@ mod tests {
 
     #[test]
     fn only_topics_that_failed_since_the_last_success_count_against_the_producer() {
-        let (watch, time, _) = watch(&["a", "b"]);
+        let (watch, _) = watch(&["a", "b"]);
         watch.note_failure("a");
-        pass(&time, INTERVAL);
+        watch.pass(INTERVAL);
         watch.note_success();
-        pass(&time, INTERVAL);
+        watch.pass(INTERVAL);
         watch.note_failure("b");
         assert_eq!(watch.failing(), ["b"]);
     }

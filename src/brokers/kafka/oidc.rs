@@ -517,7 +517,7 @@ mod tests {
             (
                 200,
                 "{\"access_token\":\"hunter2\",\"expires_in\":-1}",
-                "has expired",
+                "is already expired",
             ),
             (302, "", "redirects"),
             (

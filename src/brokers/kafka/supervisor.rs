@@ -12,14 +12,11 @@ use super::metadata::Cluster as _;
 use super::producers::Producers;
 use super::trial::{Trial, WriteAccess};
 use super::{Reports, Settings, describe, outcome};
+use crate::brokers::backoff::Backoff;
 use crate::brokers::error::StartError;
 use crate::brokers::health::{Health, Limits};
 use crate::brokers::outcome::Restart;
 use crate::task;
-
-/// Bounds of the pause between replacements.
-const LEAST_BACKOFF: Duration = Duration::from_secs(1);
-const MOST_BACKOFF: Duration = Duration::from_secs(30);
 
 /// After this time without a success, producers count as stuck if the cluster answers other clients.
 const STUCK: Duration = Duration::from_secs(30);
@@ -98,16 +95,15 @@ impl Supervisor {
 
     fn run(&self) {
         let watch = &self.reports.watch;
-        let mut backoff = LEAST_BACKOFF;
-        let mut last_restart: Option<Instant> = None;
-        let mut trials = Trials::default();
+        // Of replacements, and of trials whether rights were granted.
+        let (mut replacements, mut trials) = (Backoff::default(), Backoff::default());
         loop {
             let Some(producers) = self.producers.load_full() else {
                 return;
             };
             if let Some(denial) = denial(&producers) {
                 watch.set_denial(Some(denial));
-                if trials.is_due() && self.may_write() {
+                if trials.begin(Instant::now()) && self.may_write() {
                     tracing::info!(
                         broker = watch.name(),
                         "the user may write to the cluster now"
@@ -120,18 +116,9 @@ impl Supervisor {
                 }
                 continue;
             }
-            trials = Trials::default();
-            let broken = self.broken(&producers);
-            let may_restart = last_restart.is_none_or(|last| last.elapsed() >= backoff);
-            match broken {
-                Some((reason, why)) if may_restart => {
-                    backoff = match last_restart {
-                        Some(last) if last.elapsed() < MOST_BACKOFF => {
-                            (backoff * 2).min(MOST_BACKOFF)
-                        }
-                        _ => LEAST_BACKOFF,
-                    };
-                    last_restart = Some(Instant::now());
+            trials = Backoff::default();
+            match self.broken(&producers) {
+                Some((reason, why)) if replacements.begin(Instant::now()) => {
                     tracing::error!(
                         broker = watch.name(),
                         reason = reason.label(),
@@ -219,23 +206,6 @@ impl Supervisor {
     }
 }
 
-/// Schedules trials after the cluster has permanently refused the producers.
-#[derive(Debug, Default)]
-struct Trials(Option<(Instant, Duration)>);
-
-impl Trials {
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let pause = match self.0 {
-            Some((last, pause)) if now.duration_since(last) < pause => return false,
-            Some((_, pause)) => (pause * 2).min(MOST_BACKOFF),
-            None => LEAST_BACKOFF,
-        };
-        self.0 = Some((now, pause));
-        true
-    }
-}
-
 /// The reason for a permanent refusal, if it is a missing right: new producers would be refused as well.
 fn denial(producers: &Producers) -> Option<String> {
     let (code, what) = producers.fatal_error()?;
@@ -257,5 +227,99 @@ fn retire(name: &str, producers: Arc<Producers>) {
     });
     if let Err(error) = retired {
         tracing::error!(error = %error, "no thread could be started to drop producers");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::health::{Advice, Watch};
+    use super::*;
+    use crate::brokers::meter::Meter;
+    use crate::brokers::waiters::Waiters;
+    use crate::table::{Reading, Section};
+
+    const NOBODY: &str = "127.0.0.1:1";
+
+    /// One whose thread does not run, in front of a broker that nobody has started.
+    fn supervisor(options: &serde_json::Value) -> Supervisor {
+        let reading = Reading::default();
+        let values = json!({ "bootstrap_servers": NOBODY, "options": options });
+        let values = values.as_object().unwrap().clone();
+        let mut section = Section::new(&reading, String::new(), values);
+        let settings = Settings::read(&mut section).expect("legal settings");
+        let limits = Limits {
+            publish_timeout: Duration::from_secs(1),
+            max_body_bytes: 1024,
+            max_in_flight: 9,
+            max_in_flight_bytes: 9 * 1024,
+        };
+        let reports = Reports {
+            waiters: Waiters::new(9),
+            watch: Arc::new(Watch::paused("main", Vec::new(), Advice::default())),
+            metrics: Arc::new(Meter::unregistered()),
+            login: settings.login(),
+        };
+        Supervisor {
+            producers: ArcSwapOption::empty(),
+            settings,
+            limits,
+            reports,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_statistics_stop_is_unresponsive() {
+        let supervisor = supervisor(&json!({ "statistics.interval.ms": "60000" }));
+        let watch = &supervisor.reports.watch;
+        let producers = supervisor.create().unwrap();
+        assert!(supervisor.broken(&producers).is_none(), "none came yet");
+        watch.note_statistics();
+        watch.pass(Duration::from_secs(180));
+        assert!(supervisor.broken(&producers).is_none());
+        watch.pass(Duration::from_secs(60));
+        let (reason, _) = supervisor.broken(&producers).expect("four intervals");
+        assert_eq!(reason, Restart::Unresponsive);
+        watch.note_statistics();
+        assert!(supervisor.broken(&producers).is_none());
+    }
+
+    #[tokio::test]
+    async fn statistics_that_are_not_switched_on_are_not_missed() {
+        let supervisor = supervisor(&json!({}));
+        let producers = supervisor.create().unwrap();
+        supervisor.reports.watch.note_statistics();
+        supervisor.reports.watch.pass(Duration::from_secs(3600));
+        assert!(supervisor.broken(&producers).is_none());
+    }
+
+    #[tokio::test]
+    async fn new_producers_start_without_the_debts_of_the_old_ones_and_are_counted() {
+        let supervisor = supervisor(&json!({ "statistics.interval.ms": "60000" }));
+        let (watch, metrics) = (&supervisor.reports.watch, &supervisor.reports.metrics);
+        let old = Arc::new(supervisor.create().unwrap());
+        supervisor.producers.store(Some(Arc::clone(&old)));
+        watch.note_attempt();
+        watch.note_statistics();
+        watch.note_failure("a");
+        watch.pass(Duration::from_secs(3600));
+        supervisor.replace(Arc::clone(&old), Restart::Unresponsive);
+        let new = supervisor.producers.load_full().expect("new producers");
+        assert!(!Arc::ptr_eq(&old, &new));
+        assert_eq!(metrics.restarts_for(Restart::Unresponsive), 1);
+        assert_eq!(watch.unsuccessful_for(), Duration::ZERO);
+        assert!(watch.failing().is_empty());
+        assert!(supervisor.broken(&new).is_none());
+    }
+
+    #[tokio::test]
+    async fn producers_that_were_closed_meanwhile_are_not_replaced() {
+        let supervisor = supervisor(&json!({}));
+        let old = Arc::new(supervisor.create().unwrap());
+        supervisor.producers.store(Some(Arc::clone(&old)));
+        assert!(supervisor.close().is_some());
+        supervisor.replace(old, Restart::Fatal);
+        assert!(supervisor.producers().is_none());
     }
 }

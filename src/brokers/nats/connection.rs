@@ -24,6 +24,7 @@ use super::outcome::of_answer;
 use super::pace::Pace;
 use super::refusals::{Refusals, Summary, Violation};
 use super::settings::{Acknowledgement, Settings};
+use crate::brokers::backoff::Backoff;
 use crate::brokers::durability::Attention;
 use crate::brokers::health::Health;
 use crate::brokers::meter::Meter;
@@ -34,10 +35,6 @@ use crate::telemetry::{LogThrottle, shorten};
 
 /// A client whose server has not answered for this long while connected is replaced.
 const STUCK: Duration = Duration::from_secs(60);
-
-/// Bounds of the pause between replacements.
-const LEAST_BACKOFF: Duration = Duration::from_secs(1);
-const MOST_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Pause between connection attempts of an abandoned client.
 const ABANDONED: Duration = Duration::from_secs(600);
@@ -675,8 +672,7 @@ pub(super) async fn supervise(
     connection: Arc<ArcSwap<Connection>>,
     shared: Arc<Shared>,
 ) {
-    let mut backoff = LEAST_BACKOFF;
-    let mut last: Option<Instant> = None;
+    let mut backoff = Backoff::default();
     loop {
         shared.asked.notified().await;
         let Some(reason) = shared
@@ -687,14 +683,10 @@ pub(super) async fn supervise(
         else {
             continue;
         };
-        backoff = match last {
-            Some(last) if last.elapsed() < MOST_BACKOFF => (backoff * 2).min(MOST_BACKOFF),
-            _ => LEAST_BACKOFF,
-        };
-        if let Some(last) = last {
-            tokio::time::sleep_until(last + backoff).await;
+        if let Some(due) = backoff.due() {
+            tokio::time::sleep_until(due.into()).await;
         }
-        last = Some(Instant::now());
+        backoff.begin(Instant::now().into_std());
         tracing::error!(
             broker = shared.name,
             reason = reason.label(),
@@ -717,5 +709,235 @@ pub(super) async fn supervise(
                 shared.ask_for_replacement(reason);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::ServerError;
+    use serde_json::json;
+
+    use super::*;
+    use crate::brokers::waiters::Waiter;
+    use crate::table::{Reading, Section};
+
+    const INBOX: &str = "_INBOX.abc.def.";
+
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared::new("main", 9, Arc::new(Meter::unregistered())))
+    }
+
+    /// A client that is connected, whose inbox has not answered yet.
+    fn connected(shared: &Shared) -> Proof {
+        let number = shared.current.fetch_add(1, Ordering::AcqRel) + 1;
+        let proof = Proof {
+            number,
+            ..Proof::default()
+        };
+        proof.inbox.set(INBOX.to_owned()).unwrap();
+        proof.statistics.set(Arc::default()).unwrap();
+        connect_again(shared, &proof);
+        proof
+    }
+
+    fn connect_again(shared: &Shared, proof: &Proof) {
+        let statistics = proof.statistics.get().unwrap();
+        statistics.connects.fetch_add(1, Ordering::AcqRel);
+        shared.note(&Event::Connected, proof);
+    }
+
+    fn violation(words: &str) -> Event {
+        let words = format!("Permissions Violation for {words}");
+        Event::ServerError(ServerError::Other(words))
+    }
+
+    fn waiter(shared: &Shared, is_handed_over: bool) -> Waiter {
+        let deadline = Instant::now() + Duration::from_secs(8);
+        let waiter = shared.waiters.register(deadline).unwrap();
+        if is_handed_over {
+            assert!(shared.waiters.hand_over_as(waiter.ticket(), 0));
+        }
+        waiter
+    }
+
+    fn is_up(shared: &Shared) -> bool {
+        matches!(shared.health(), Health::Up { .. })
+    }
+
+    fn down(shared: &Shared) -> String {
+        match shared.health() {
+            Health::Down(why) => why,
+            health => panic!("{health:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_connection_is_up_once_its_own_inbox_has_answered() {
+        let shared = shared();
+        let attention = shared.attention.subscribe();
+        let proof = connected(&shared);
+        assert!(!is_up(&shared) && !proof.holds());
+        shared.note_proof(&proof, 1);
+        assert!(is_up(&shared) && proof.holds());
+        assert_eq!(attention.borrow().arrivals, 1, "its subjects are inspected");
+        shared.note_proof(&proof, 1);
+        assert_eq!(attention.borrow().arrivals, 1, "once");
+
+        shared.note(&Event::Disconnected, &proof);
+        connect_again(&shared, &proof);
+        assert!(!is_up(&shared) && !proof.holds());
+        shared.note_proof(&proof, 1);
+        assert!(!is_up(&shared), "that was the connection before");
+        shared.note_proof(&proof, 2);
+        assert!(is_up(&shared) && proof.holds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replaced_client_says_nothing_of_the_broker() {
+        let shared = shared();
+        let old = connected(&shared);
+        let new = connected(&shared);
+        shared.note_proof(&old, 1);
+        assert!(!is_up(&shared));
+        shared.note_proof(&new, 1);
+        assert!(is_up(&shared));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_a_connection_ends_only_what_the_client_was_given_is_in_doubt() {
+        let shared = shared();
+        let proof = connected(&shared);
+        shared.note_proof(&proof, 1);
+        let (given, kept) = (waiter(&shared, true), waiter(&shared, false));
+        shared.note(&Event::Disconnected, &proof);
+        assert_eq!(down(&shared), "not connected");
+        assert!(matches!(given.await, Some(Outcome::Unknown(_))));
+        let Some(Outcome::NotStored(not_stored)) = kept.await else {
+            panic!("it was certainly not sent")
+        };
+        assert_eq!(not_stored.reason, Reason::Disconnected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_how_long_there_has_been_no_connection() {
+        let shared = shared();
+        assert_eq!(shared.lost_for(), Duration::MAX, "there never was one");
+        let proof = connected(&shared);
+        shared.note_proof(&proof, 1);
+        assert_eq!(shared.lost_for(), Duration::ZERO);
+        shared.note(&Event::Disconnected, &proof);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(shared.lost_for(), Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_inbox_keeps_the_broker_down_and_names_the_permission_until_it_is_granted() {
+        for (refused, what) in [
+            (
+                format!("Subscription to \"{INBOX}*\""),
+                "subscribe to its acknowledgement inbox _INBOX.abc.>",
+            ),
+            (
+                format!("Publish to \"{INBOX}1\""),
+                "publish to its acknowledgement inbox _INBOX.abc.>",
+            ),
+        ] {
+            let shared = shared();
+            let proof = connected(&shared);
+            let given = waiter(&shared, true);
+            shared.note(&violation(&refused), &proof);
+            assert!(down(&shared).contains(what), "{}", down(&shared));
+            assert!(matches!(given.await, Some(Outcome::Unknown(_))));
+            shared.note_proof(&proof, 1);
+            assert!(!is_up(&shared), "an answer does not outweigh it");
+            let Outcome::NotStored(not_stored) = shared.without_inbox() else {
+                panic!("nothing was sent")
+            };
+            assert_eq!(not_stored.reason, Reason::Authorization);
+            // The bridge itself ends the connection, to find out whether that has changed.
+            shared.note(&Event::Disconnected, &proof);
+            assert!(down(&shared).contains(what));
+            connect_again(&shared, &proof);
+            shared.note_proof(&proof, 2);
+            assert!(is_up(&shared));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_question_may_be_refused_because_a_refusal_is_an_answer() {
+        let shared = shared();
+        let proof = connected(&shared);
+        proof.asked.store(1, Ordering::Release);
+        shared.note(&violation(&format!("Publish to \"{QUESTION}\"")), &proof);
+        assert!(is_up(&shared));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_complaint_explains_an_outage_and_causes_none() {
+        let shared = shared();
+        shared.complain("refused");
+        assert_eq!(down(&shared), "not connected (refused)");
+        shared.complain(&format!("{CONNECTED}, but silent"));
+        assert_eq!(down(&shared), "connected, but silent");
+        let proof = connected(&shared);
+        shared.note_proof(&proof, 1);
+        shared.complain("refused");
+        assert!(is_up(&shared));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_nothing_for_a_minute_gets_a_new_client() {
+        let shared = shared();
+        let asked = || shared.broken.lock().unwrap().take();
+        for _ in 0..100 {
+            shared.note_silence();
+        }
+        tokio::time::advance(STUCK).await;
+        shared.note_silence();
+        assert_eq!(asked(), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        shared.note_silence();
+        assert_eq!(asked(), Some(Restart::Stuck));
+        shared.breaker.note_answer();
+        shared.note_silence();
+        assert_eq!(asked(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_messages_that_are_stored_out_of_order_the_newest_counts() {
+        let shared = shared();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let early = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let late = Instant::now();
+        shared.note_stored(late, "a");
+        shared.note_stored(early, "a");
+        assert!(shared.has_stored_one_sent_after(early));
+        assert!(!shared.has_stored_one_sent_after(late));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_do_not_last_are_replaced_less_and_less_often() {
+        let reading = Reading::default();
+        let values = json!({ "servers": ["nats://127.0.0.1:1"] });
+        let values = values.as_object().unwrap().clone();
+        let mut section = Section::new(&reading, String::new(), values);
+        let settings = Settings::read(&mut section).expect("legal settings");
+        let shared = shared();
+        let first = Connection::open(&settings, &shared).await.unwrap();
+        let connection = Arc::new(ArcSwap::from_pointee(first));
+        let supervising = supervise(settings, Arc::clone(&connection), Arc::clone(&shared));
+        let supervising = AbortOnDropHandle::new(tokio::spawn(supervising));
+        let started = Instant::now();
+        for expected in [0, 1, 3, 7, 15, 31, 61] {
+            let before = connection.load_full();
+            shared.ask_for_replacement(Restart::Stuck);
+            while Arc::ptr_eq(&before, &connection.load()) {
+                tokio::time::sleep_until(Instant::now() + Duration::from_millis(100)).await;
+            }
+            assert_eq!(started.elapsed().as_secs(), expected);
+        }
+        assert_eq!(shared.metrics.restarts_for(Restart::Stuck), 7);
+        assert!(!supervising.is_finished());
     }
 }

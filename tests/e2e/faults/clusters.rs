@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::trial::Trial;
 use super::{SENDERS, issue};
-use crate::support::bridge::{self, hookbridge, kafka_broker, nats_broker, route, synq_source};
+use crate::support::bridge::{check_connect, kafka_broker, nats_broker, route, synq_source};
 use crate::support::consumer::Stored;
 use crate::support::kafka;
 use crate::support::nats::{self, Nats};
@@ -19,9 +19,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// All rows with one cluster, because starting it costs more than most of them.
 #[test]
 fn f19_f26_f27_f28_f30_a_kafka_cluster_that_loses_brokers_loses_no_acknowledged_event() {
-    let Some(cluster) = kafka::cluster::Cluster::start() else {
-        return;
-    };
+    let cluster = or_skip!(kafka::cluster::Cluster::start());
     kafka_is_durable(&cluster);
     kafka_leader_killed(&cluster);
     kafka_follower_frozen(&cluster);
@@ -42,10 +40,8 @@ fn kafka_is_durable(cluster: &kafka::cluster::Cluster) {
 
 /// Refused where one broker's loss could take an acknowledged event; here none could.
 fn is_durable(row: &str, rest: &str, read: impl FnOnce() -> Vec<Stored>) {
-    let files = bridge::write("", rest);
-    let file = files.file.to_str().expect("a path in UTF-8");
-    let done = hookbridge(["check", "--connect", "--config", file]).expect_code(0);
-    let all = format!("{}{}", done.stdout, done.stderr);
+    let done = check_connect(rest).expect_code(0);
+    let all = done.all();
     assert!(
         !all.contains("warning") && !all.contains("problem:"),
         "{done:?}"
@@ -62,7 +58,7 @@ fn kafka_leader_killed(cluster: &kafka::cluster::Cluster) {
     trial.wait_for_more(100);
     let (leader, _) = cluster.leader_and_followers(&topic);
     leader.kill();
-    // What was under way may be answered now; only then what another one leads.
+    // Events that were in flight may be answered first; then those that another broker leads.
     trial.wait_for_more(SENDERS);
     trial.wait_for_more(100);
     let (next, _) = cluster.leader_and_followers(&topic);
@@ -179,9 +175,7 @@ fn to_nats(nodes: &[&Nats], stream: &str) -> String {
 
 #[test]
 fn require_durable_is_content_with_a_stream_of_three_replicas() {
-    let Some(cluster) = nats::cluster::Cluster::start() else {
-        return;
-    };
+    let cluster = or_skip!(nats::cluster::Cluster::start());
     let stream = cluster.stream("durable");
     let rest = to_nats(&[&cluster.nodes()[0]], &stream);
     is_durable("require_durable NATS", &rest, || cluster.all.read(&stream));
@@ -189,9 +183,7 @@ fn require_durable_is_content_with_a_stream_of_three_replicas() {
 
 #[test]
 fn f26_events_ride_out_the_election_when_a_streams_leader_is_killed() {
-    let Some(cluster) = nats::cluster::Cluster::start() else {
-        return;
-    };
+    let cluster = or_skip!(nats::cluster::Cluster::start());
     let stream = cluster.stream("f26");
     let (leader, followers) = cluster.leader_and_followers(&stream);
     let trial = Trial::ready(20, &to_nats(&followers[..1], &stream));
@@ -222,9 +214,7 @@ fn f26_events_ride_out_the_election_when_a_streams_leader_is_killed() {
 
 #[test]
 fn f27_without_a_quorum_a_stream_acknowledges_nothing_and_with_it_everything_again() {
-    let Some(cluster) = nats::cluster::Cluster::start() else {
-        return;
-    };
+    let cluster = or_skip!(nats::cluster::Cluster::start());
     let stream = cluster.stream("f27");
     let (leader, followers) = cluster.leader_and_followers(&stream);
     let trial = Trial::ready(4, &to_nats(&[leader, followers[0], followers[1]], &stream));
@@ -239,9 +229,7 @@ fn f27_without_a_quorum_a_stream_acknowledges_nothing_and_with_it_everything_aga
 
 #[test]
 fn f28_a_nats_cluster_that_is_restarted_one_by_one_refuses_next_to_nothing() {
-    let Some(cluster) = nats::cluster::Cluster::start() else {
-        return;
-    };
+    let cluster = or_skip!(nats::cluster::Cluster::start());
     let stream = cluster.stream("f28");
     let nodes: Vec<&Nats> = cluster.nodes().iter().collect();
     let trial = Trial::ready(10, &to_nats(&nodes, &stream));
@@ -264,7 +252,7 @@ fn f28_a_nats_cluster_that_is_restarted_one_by_one_refuses_next_to_nothing() {
 
 #[test]
 fn f28_an_event_whose_other_copy_a_stream_is_still_storing_is_sent_again() {
-    // What a cluster answers to the second try when the first one's connection has just ended.
+    // A cluster's answer to the second try, when the first one's connection has just ended.
     let in_process =
         r#"{"error":{"code":409,"err_code":10158,"description":"in process"},"seq":0}"#;
     let url = nats::fake::start(move |number| {
@@ -295,7 +283,7 @@ fn f28_an_event_that_a_leader_took_with_it_is_sent_again_when_later_ones_are_sto
             .map(|_| scope.spawn(|| trial.deliver_new()))
             .collect();
         wait::until("they are in flight", PATIENCE, || {
-            trial.bridge.metrics().sum("hookbridge_in_flight", &[]) == LOST as f64
+            trial.bridge.metric("hookbridge_in_flight", &[]) == LOST as f64
         });
         // Nothing speaks for a loss yet.
         wait::play_silence(Duration::from_secs(2));
@@ -312,9 +300,7 @@ fn f28_an_event_that_a_leader_took_with_it_is_sent_again_when_later_ones_are_sto
 
 #[test]
 fn f30_a_frozen_follower_costs_a_stream_of_three_replicas_nothing() {
-    let Some(cluster) = nats::cluster::Cluster::start() else {
-        return;
-    };
+    let cluster = or_skip!(nats::cluster::Cluster::start());
     let stream = cluster.stream("f30");
     let (leader, followers) = cluster.leader_and_followers(&stream);
     let trial = Trial::ready(8, &to_nats(&[leader], &stream));

@@ -1,4 +1,4 @@
-//! What a real Kafka says too rarely to wait for, from librdkafka's mock cluster: rows F19, F20, F22, F29, F31. The
+//! Answers that a real Kafka gives too rarely to wait for, from librdkafka's mock cluster: rows F19, F20, F22, F29, F31. The
 //! cluster lives in the test, speaks the real protocol and holds what it acknowledges.
 
 use rdkafka::mocking::MockCluster;
@@ -58,7 +58,7 @@ fn f19_too_few_replicas_is_never_200_and_over_when_they_are_back() {
 }
 
 #[test]
-fn f20_an_event_that_was_appended_but_not_replicated_at_once_is_200_and_one_copy() {
+fn f20_an_event_that_was_appended_but_not_replicated_in_time_is_200_and_one_copy() {
     let mock = Mock::start();
     let trial = mock.trial(8);
     mock.cluster.request_errors(

@@ -4,57 +4,30 @@ use std::net::Ipv4Addr;
 
 use super::LONG_RECOVERY;
 use super::trial::Trial;
-use crate::support::bridge::{kafka_broker, nats_broker, route, synq_source};
-use crate::support::consumer::Stored;
+use crate::support::fixture::{Broker, Setup};
 use crate::support::hosts::Hosts;
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
 use crate::support::process;
 use crate::support::proxy::{Mode, Proxy};
 
-#[test]
-fn f05_a_kafka_that_comes_back_at_another_address_is_found_there() {
-    let Some(mut kafka) = Kafka::private() else {
-        return;
-    };
-    let topic = kafka.topic("f05");
+fn f05_a_broker_that_comes_back_at_another_address_is_found_there<B: Broker>() {
+    let mut broker = or_skip!(B::private());
+    let topic = broker.new_topic("f05");
     let second = process::port();
-    let both = format!("{},127.0.0.1:{second}", kafka.address);
-    let trial = Trial::ready(
-        4,
-        &(kafka_broker("main", &both) + &synq_source("") + &route(&topic)),
-    );
+    let both = broker.address_or(second);
+    let trial = Trial::ready(4, &Setup::<B>::new().tables(&both, &topic));
     trial.recover();
-    kafka.stop();
+    broker.stop();
     assert_eq!(trial.deliver_new().status, 503);
-    kafka.move_to(second);
-    kafka.start();
+    broker.move_to(second);
+    broker.start();
     trial.recover_within(LONG_RECOVERY);
     trial.expect_no_client_restart();
-    trial.finish("F05 Kafka", &kafka.read(&topic));
+    trial.finish(&format!("F05 {}", B::NAME), &broker.read(&topic));
 }
 
-#[test]
-fn f05_a_nats_that_comes_back_at_another_address_is_found_there() {
-    let Some(mut nats) = Nats::private() else {
-        return;
-    };
-    let stream = nats.stream("f05");
-    let second = process::port();
-    let both = format!("{}\", \"nats://127.0.0.1:{second}", nats.url);
-    let trial = Trial::ready(
-        4,
-        &(nats_broker("main", &both) + &synq_source("") + &route(&format!("{stream}.x"))),
-    );
-    trial.recover();
-    nats.stop();
-    assert_eq!(trial.deliver_new().status, 503);
-    nats.move_to(second);
-    nats.start();
-    trial.recover_within(LONG_RECOVERY);
-    trial.expect_no_client_restart();
-    trial.finish("F05 NATS", &nats.read(&stream));
-}
+on_each_broker!(f05_a_broker_that_comes_back_at_another_address_is_found_there);
 
 // ---- One name, which is moved
 
@@ -64,44 +37,24 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 #[test]
 fn f05_a_kafka_whose_name_moves_to_another_address_is_found_there() {
-    let Some(hosts) = Hosts::with(NAME, FIRST) else {
-        return;
-    };
-    let Some((kafka, port, real)) = Kafka::private_known_as(NAME) else {
-        return;
-    };
-    let topic = kafka.topic("f05");
-    let broker = kafka_broker("main", &format!("{NAME}:{port}"));
-    let rest = broker + &synq_source("") + &route(&topic);
-    name_moves("F05 Kafka, name", &hosts, (port, real), &rest, || {
-        kafka.read(&topic)
-    });
+    let hosts = or_skip!(Hosts::with(NAME, FIRST));
+    let (kafka, port, real) = or_skip!(Kafka::private_known_as(NAME));
+    name_moves(&hosts, port, real, &kafka);
 }
 
 #[test]
 fn f05_a_nats_whose_name_moves_to_another_address_is_found_there() {
-    let (Some(hosts), Some(nats)) = (Hosts::with(NAME, FIRST), Nats::shared()) else {
-        return;
-    };
-    let stream = nats.stream("f05");
-    let port = process::port();
-    let broker = nats_broker("main", &format!("nats://{NAME}:{port}"));
-    let rest = broker + &synq_source("") + &route(&format!("{stream}.x"));
-    name_moves("F05 NATS, name", &hosts, (port, nats.port()), &rest, || {
-        nats.read(&stream)
-    });
+    let hosts = or_skip!(Hosts::with(NAME, FIRST));
+    let nats = or_skip!(Nats::shared());
+    name_moves(&hosts, process::port(), nats.port(), nats);
 }
 
 /// The broker itself stays; what carries its name is a proxy at one address, and then another at the other.
-fn name_moves(
-    row: &str,
-    hosts: &Hosts,
-    (port, real): (u16, u16),
-    rest: &str,
-    read: impl FnOnce() -> Vec<Stored>,
-) {
+fn name_moves<B: Broker>(hosts: &Hosts, port: u16, real: u16, broker: &B) {
+    let topic = broker.new_topic("f05");
+    let named = B::at(&format!("{NAME}:{port}"));
     let first = Proxy::start_at(FIRST, port, real);
-    let trial = Trial::ready_seeing(hosts, 4, rest);
+    let trial = Trial::ready_seeing(hosts, 4, &Setup::<B>::new().tables(&named, &topic));
     trial.recover();
     first.set(Mode::Refuse);
     assert_eq!(trial.deliver_new().status, 503);
@@ -110,5 +63,5 @@ fn name_moves(
     trial.recover_within(LONG_RECOVERY);
     assert!(second.accepted() > 0);
     trial.expect_no_client_restart();
-    trial.finish(row, &read());
+    trial.finish(&format!("F05 {}, name", B::NAME), &broker.read(&topic));
 }

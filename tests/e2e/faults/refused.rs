@@ -7,10 +7,10 @@ use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy};
 use super::trial::{Trial, copies};
 use super::{LONG_RECOVERY, issue};
 use crate::support::bridge::{
-    self, Bridge, hookbridge, kafka_broker, nats_broker, route, synq_source,
+    Bridge, check_connect, kafka_broker, nats_broker, route, synq_source,
 };
-use crate::support::consumer::Stored;
 use crate::support::events;
+use crate::support::fixture::{Broker, Setup};
 use crate::support::kafka::{Kafka, unique};
 use crate::support::nats::Nats;
 use crate::support::proxy::Mode;
@@ -39,8 +39,11 @@ fn delete_stream(nats: &Nats, name: &str) {
 fn f13_a_missing_kafka_topic_is_503_well_before_publish_timeout_until_it_is_created() {
     let Some(kafka) = Kafka::shared() else { return };
     let missing = unique("f13");
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&missing);
-    let trial = Trial::new(20, "", &rest);
+    let trial = Trial::new(
+        20,
+        "",
+        &Setup::<Kafka>::new().tables(&kafka.address, &missing),
+    );
     for _ in 0..2 {
         let sent = Instant::now();
         trial
@@ -69,8 +72,7 @@ fn f13_a_missing_kafka_topic_is_503_well_before_publish_timeout_until_it_is_crea
 fn f14_a_kafka_topic_that_is_deleted_and_created_again_is_published_to_again() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic("f14");
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
-    let mut trial = Trial::ready(4, &rest);
+    let mut trial = Trial::ready(4, &Setup::<Kafka>::new().tables(&kafka.address, &topic));
     assert_eq!(trial.deliver_new().status, 200);
     trial.finish("F14 before", &kafka.read(&topic));
     kafka.delete_topic(&topic);
@@ -86,7 +88,7 @@ fn f14_a_kafka_topic_that_is_deleted_and_created_again_is_published_to_again() {
     kafka.create_topic(&topic, 1, &[]);
     trial.recover_within(LONG_RECOVERY);
     trial.at_rest();
-    let requests = trial.bridge.metrics().sum("hookbridge_requests_total", &[]);
+    let requests = trial.bridge.metric("hookbridge_requests_total", &[]);
     assert_eq!(requests, (before + trial.checker.answers()) as f64);
     super::trial::finish("F14 Kafka", &trial.checker, &kafka.read(&topic));
 }
@@ -107,11 +109,11 @@ fn f15_a_stream_that_is_deleted_and_created_again_is_published_to_again() {
     let labels = [("reason", "no_responders")];
     trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
 
-    // What waits inside its request is stored as soon as there is a stream.
+    // An event that waits inside its request is stored as soon as there is a stream.
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| trial.deliver_new());
         wait::until("the event is in flight", PATIENCE, || {
-            waits.is_finished() || trial.bridge.metrics().sum("hookbridge_in_flight", &[]) == 1.0
+            waits.is_finished() || trial.bridge.metric("hookbridge_in_flight", &[]) == 1.0
         });
         create_stream(nats, &stream);
         // Unless the creation took all of its time.
@@ -131,8 +133,7 @@ fn f16_a_full_stream_is_503_with_a_longer_retry_after_until_there_is_room() {
         settings.max_messages = 5;
         settings.discard = DiscardPolicy::New;
     });
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
-    let trial = Trial::ready(20, &rest);
+    let trial = Trial::ready(20, &Setup::<Nats>::new().tables(&nats.url, &stream));
     for _ in 0..5 {
         assert_eq!(trial.deliver_new().status, 200);
     }
@@ -144,10 +145,7 @@ fn f16_a_full_stream_is_503_with_a_longer_retry_after_until_there_is_room() {
     let labels = [("reason", "stream_full")];
     trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
     assert_eq!(
-        trial
-            .bridge
-            .metrics()
-            .sum("hookbridge_publish_errors_total", &[]),
+        trial.bridge.metric("hookbridge_publish_errors_total", &[]),
         1.0,
         "it is not tried again inside the request"
     );
@@ -167,12 +165,9 @@ fn f16_a_full_stream_is_503_with_a_longer_retry_after_until_there_is_room() {
 
 #[test]
 fn f17_a_server_without_storage_is_503_for_every_stream_on_it() {
-    let Some(nats) = Nats::private_with("max_file_store: 8MiB") else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_with("max_file_store: 8MiB"));
     let (filler, stream) = (nats.stream("f17-filler"), nats.stream("f17"));
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
-    let trial = Trial::ready(20, &rest);
+    let trial = Trial::ready(20, &Setup::<Nats>::new().tables(&nats.url, &stream));
     assert_eq!(trial.deliver_new().status, 200);
     runtime().block_on(async {
         let context = jetstream(&nats).await;
@@ -208,14 +203,9 @@ fn f17_a_server_without_storage_is_503_for_every_stream_on_it() {
 
 #[test]
 fn f18_a_nats_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
-    let Some(nats) = Nats::private_on_small_disk(16) else {
-        return;
-    };
+    let nats = or_skip!(Nats::private_on_small_disk(16));
     let stream = nats.stream("f18");
-    let trial = Trial::ready(
-        3,
-        &(nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"))),
-    );
+    let trial = Trial::ready(3, &Setup::<Nats>::new().tables(&nats.url, &stream));
     trial.recover();
     nats.disk().fill();
     refuses(&trial);
@@ -229,14 +219,9 @@ fn f18_a_nats_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
 
 #[test]
 fn f18_a_kafka_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
-    let Some(kafka) = Kafka::private_on_small_disk(64) else {
-        return;
-    };
+    let kafka = or_skip!(Kafka::private_on_small_disk(64));
     let topic = kafka.topic("f18");
-    let trial = Trial::ready(
-        3,
-        &(kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic)),
-    );
+    let trial = Trial::ready(3, &Setup::<Kafka>::new().tables(&kafka.address, &topic));
     trial.recover();
     kafka.disk().fill();
     refuses(&trial);
@@ -248,7 +233,7 @@ fn f18_a_kafka_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
     trial.finish("F18 Kafka", &kafka.read(&topic));
 }
 
-/// What is left of the last page takes some events; after that none is taken.
+/// The rest of the last page takes some events; after that none is taken.
 fn refuses(trial: &Trial) {
     wait::until("an event is refused", PATIENCE, || {
         let answer = trial.deliver_new();
@@ -262,23 +247,13 @@ fn refuses(trial: &Trial) {
 }
 
 #[test]
-fn f23_one_event_above_kafkas_limit_costs_no_other_event_more_than_a_retry() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let topic = kafka.topic_with("f23", 1, &[("max.message.bytes", "100000")]);
-    let rest = kafka_broker("main", &kafka.address) + &synq_source("") + &route(&topic);
-    f23("F23 Kafka", &rest, || kafka.read(&topic));
-}
-
-#[test]
 fn f23_the_neighbours_of_an_event_above_kafkas_limit_are_stored_within_their_request() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
-        return;
-    };
+    let (kafka, proxy) = or_skip!(Kafka::behind_proxy());
     let topic = kafka.topic_with("f23", 1, &[("max.message.bytes", "100000")]);
     let rest = kafka_broker("main", &proxy.address) + &synq_source("") + &route(&topic);
     let trial = Trial::ready(20, &rest);
     assert_eq!(trial.deliver_new().status, 200);
-    // What comes while the broker is frozen waits in one queue, and goes out in few batches.
+    // Events that come while the broker is frozen wait in one queue, and go out in few batches.
     proxy.set(Mode::Freeze);
     let large = events::ping_of_size(200_000);
     std::thread::scope(|scope| {
@@ -286,9 +261,7 @@ fn f23_the_neighbours_of_an_event_above_kafkas_limit_are_stored_within_their_req
             .map(|_| scope.spawn(|| trial.deliver_new()))
             .collect();
         let large = scope.spawn(|| trial.deliver(&large));
-        wait::until("all are in flight", PATIENCE, || {
-            trial.bridge.metrics().sum("hookbridge_in_flight", &[]) == 100.0
-        });
+        trial.bridge.wait_metric("hookbridge_in_flight", &[], 100.0);
         proxy.set(Mode::Pass);
         let answer = large.join().unwrap();
         answer.expect_problem(503, "broker_unavailable");
@@ -302,16 +275,11 @@ fn f23_the_neighbours_of_an_event_above_kafkas_limit_are_stored_within_their_req
     assert_eq!(books.duplicates, 0);
 }
 
-#[test]
-fn f23_one_event_above_a_streams_limit_costs_no_other_event_anything() {
-    let Some(nats) = Nats::shared() else { return };
-    let stream = nats.stream_with("f23", |settings| settings.max_message_size = 100_000);
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
-    f23("F23 NATS", &rest, || nats.read(&stream));
-}
-
-fn f23(row: &str, rest: &str, read: impl Fn() -> Vec<Stored>) {
-    let trial = Trial::ready(8, rest);
+fn f23_one_event_above_the_brokers_limit_costs_no_other_event_more_than_a_retry<B: Broker>() {
+    let broker = or_skip!(B::shared());
+    let topic = broker.new_topic_up_to("f23", 100_000);
+    let tables = Setup::<B>::new().tables(&broker.address(), &topic);
+    let trial = Trial::ready(8, &tables);
     let large = events::ping_of_size(200_000);
     std::thread::scope(|scope| {
         let small: Vec<_> = (0..99)
@@ -324,6 +292,7 @@ fn f23(row: &str, rest: &str, read: impl Fn() -> Vec<Stored>) {
             let answer = delivery.join().unwrap();
             if answer.status != 200 {
                 // Kafka refuses a whole batch: a neighbour may have to come again, and is never told to stop.
+                assert_eq!(B::NAME, "Kafka", "{answer:?}");
                 answer.expect_problem(503, "broker_unavailable");
             }
         }
@@ -331,9 +300,11 @@ fn f23(row: &str, rest: &str, read: impl Fn() -> Vec<Stored>) {
     let labels = [("reason", "too_large")];
     trial.wait_for_metric("hookbridge_publish_errors_total", &labels, 1.0);
     trial.recover();
-    let books = trial.finish(row, &read());
+    let books = trial.finish(&format!("F23 {}", B::NAME), &broker.read(&topic));
     assert_eq!(books.duplicates, 0);
 }
+
+on_each_broker!(f23_one_event_above_the_brokers_limit_costs_no_other_event_more_than_a_retry);
 
 // ---- Acknowledgements that mean nothing
 
@@ -350,17 +321,13 @@ fn not_durable(
         let broker = nats_broker("main", &nats.url) + keys + "\n";
         broker + &synq_source("") + &route(&subject)
     };
-    let check_of = |keys: &str, code: i32| {
-        let files = bridge::write("", &of(keys));
-        let file = files.file.to_str().expect("a path in UTF-8");
-        hookbridge(["check", "--connect", "--config", file]).expect_code(code)
-    };
+    let check_of = |keys: &str, code: i32| check_connect(&of(keys)).expect_code(code);
     let is_unusable = check.contains("no_ack");
     for done in [
         check_of("", i32::from(is_unusable)),
         check_of("require_durable = true", 1),
     ] {
-        let all = format!("{}{}", done.stdout, done.stderr);
+        let all = done.all();
         assert!(
             all.contains(&subject) && all.contains(check),
             "{row}: it names subject and reason: {done:?}"
@@ -392,16 +359,17 @@ fn f25_a_stream_that_never_acknowledges_is_named_by_check_and_metrics() {
 
 #[test]
 fn f25_nothing_is_acknowledged_that_the_stream_does_not_acknowledge() {
-    let Some(nats) = Nats::shared() else { return };
+    let nats = or_skip!(Nats::shared());
     let stream = nats.stream("f25");
-    let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&format!("{stream}.x"));
-    let trial = Trial::ready(2, &rest);
+    let trial = Trial::ready(2, &Setup::<Nats>::new().tables(&nats.url, &stream));
     nats.silence(&stream, true);
     for _ in 0..3 {
-        trial
-            .deliver(&events::ping())
-            .expect_problem(503, "publish_timeout");
+        let answer = trial.deliver(&events::ping());
+        answer.expect_problem(503, "publish_timeout");
     }
-    let books = trial.finish("F25 NATS", &nats.read(&stream));
+    // Not known to be stored, and here they are.
+    let stored = nats.read(&stream);
+    assert_eq!(stored.len(), 3);
+    let books = trial.finish("F25 NATS", &stored);
     assert_eq!(books.acknowledged, 0);
 }

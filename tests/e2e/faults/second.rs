@@ -26,10 +26,8 @@ fn fallback_takes_what_the_first_broker_certainly_does_not_have_and_says_so() {
         + &synq_source("")
         + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
     let trial = Trial::new(4, "", &rest);
-    wait::until("the second broker is up", PATIENCE, || {
-        let up = [("broker", "edge")];
-        trial.bridge.metrics().sum("hookbridge_broker_up", &up) == 1.0
-    });
+    let up = [("broker", "edge")];
+    trial.bridge.wait_metric("hookbridge_broker_up", &up, 1.0);
     let event = issue(1);
     trial.deliver(&event).expect_published(&event);
     let stored = nats.read(stream);
@@ -43,7 +41,7 @@ fn fallback_takes_what_the_first_broker_certainly_does_not_have_and_says_so() {
 }
 
 #[test]
-fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
+fn fallback_is_used_neither_in_doubt_nor_when_the_first_broker_is_up() {
     let (Some((kafka, proxy)), Some(nats)) = (Kafka::behind_proxy(), Nats::shared()) else {
         return;
     };
@@ -55,9 +53,7 @@ fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
         + &synq_source("")
         + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
     let trial = Trial::new(4, "", &rest);
-    wait::until("both brokers are up", PATIENCE, || {
-        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
-    });
+    trial.bridge.wait_brokers_up(2);
     let well = issue(1);
     trial.deliver(&well).expect_published(&well);
     proxy.set(Mode::DropReplies);
@@ -92,18 +88,18 @@ fn fallback_is_not_used_in_doubt_nor_when_the_first_broker_is_well() {
 }
 
 #[test]
-fn what_a_frozen_nats_was_not_given_in_time_is_certainly_nowhere() {
+fn messages_not_given_to_a_frozen_nats_in_time_are_certainly_not_stored() {
     // Half of the time in which the client finds out that the connection is dead.
     frozen_nats_with_a_fallback(5, "broker_unavailable");
 }
 
 #[test]
-fn what_a_frozen_nats_was_not_given_before_its_connection_ended_takes_the_fallback() {
+fn messages_not_given_to_a_frozen_nats_before_its_connection_ended_take_the_fallback() {
     // The client pings twice in vain before it ends the connection, which leaves time for the fallback.
     frozen_nats_with_a_fallback(20, "published");
 }
 
-/// What of a burst the client was given is in doubt, and what becomes of the rest?
+/// The part of a burst that the client was given is in doubt; the rest ends like this.
 fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
     /// More than the client, the sockets and the proxy hold together.
     const COUNT: usize = 700;
@@ -119,9 +115,7 @@ fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
         + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
     // On a busy machine the first byte of a connection may come late.
     let mut trial = Trial::new(publish_timeout, "header_timeout = \"10m\"", &rest);
-    wait::until("both brokers are up", PATIENCE, || {
-        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
-    });
+    trial.bridge.wait_brokers_up(2);
     let events = crowd::prepare(COUNT, || events::ping_of_size(40_000));
     let connections = crowd::open(trial.bridge.public, COUNT);
     proxy.set(Mode::Freeze);
@@ -156,9 +150,7 @@ fn copy_to_is_200_only_when_every_copy_is_stored_in_doubt_when_one_is_and_nothin
         + &synq_source("")
         + &route_with(&topic, &format!("broker = \"main\"\n{copy}"));
     let trial = Trial::new(4, "", &rest);
-    wait::until("both brokers are up", PATIENCE, || {
-        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
-    });
+    trial.bridge.wait_brokers_up(2);
     let event = issue(1);
     trial.deliver(&event).expect_published(&event);
     assert_eq!(copies(&kafka.read(&topic), &event), 1);
@@ -172,10 +164,8 @@ fn copy_to_is_200_only_when_every_copy_is_stored_in_doubt_when_one_is_and_nothin
 
     // One is known to be away: nothing is published, however often the sender tries.
     proxy.set(Mode::Refuse);
-    wait::until("the bridge knows", PATIENCE, || {
-        let edge = [("broker", "edge")];
-        trial.bridge.metrics().sum("hookbridge_broker_up", &edge) == 0.0
-    });
+    let edge = [("broker", "edge")];
+    trial.bridge.wait_metric("hookbridge_broker_up", &edge, 0.0);
     let away = issue(1);
     for _ in 0..3 {
         trial

@@ -3,56 +3,26 @@
 use std::time::{Duration, Instant};
 
 use super::issue;
-use super::trial::{Trial, copies, finish};
-use crate::support::bridge::{kafka_broker, nats_broker, route, route_with, synq_source};
+use super::trial::{Behind, Trial, copies, finish};
+use crate::support::bridge::{kafka_broker, nats_broker, route_with, synq_source};
 use crate::support::consumer::Stored;
 use crate::support::events;
+use crate::support::fixture::{Broker, Setup};
 use crate::support::kafka::Kafka;
 use crate::support::load::Load;
 use crate::support::nats::Nats;
-use crate::support::proxy::{Mode, Proxy};
+use crate::support::proxy::Mode;
 use crate::support::sender::{Connection, Request};
 use crate::support::wait::{self, PATIENCE};
 
-/// NATS behind a proxy, and a stream on it.
-struct Behind {
-    nats: &'static Nats,
-    proxy: Proxy,
-    stream: String,
-}
-
-impl Behind {
-    fn new(name: &str) -> Option<Self> {
-        let (nats, proxy) = Nats::behind_proxy()?;
-        let stream = nats.stream(name);
-        Some(Self {
-            nats,
-            proxy,
-            stream,
-        })
-    }
-
-    fn rest(&self, source: &str) -> String {
-        nats_broker("main", &format!("nats://{}", self.proxy.address))
-            + &synq_source(source)
-            + &route(&format!("{}.{{type}}", self.stream))
-    }
-
-    fn read(&self) -> Vec<Stored> {
-        self.nats.read(&self.stream)
-    }
-}
-
 fn in_flight(trial: &Trial) -> f64 {
-    trial.bridge.metrics().sum("hookbridge_in_flight", &[])
+    trial.bridge.metric("hookbridge_in_flight", &[])
 }
 
 #[test]
 fn f35_of_a_burst_exactly_the_surplus_is_overloaded() {
-    let Some(behind) = Behind::new("f35") else {
-        return;
-    };
-    let trial = Trial::new(20, "max_in_flight = 30", &behind.rest(""));
+    let behind = or_skip!(Behind::<Nats>::new("f35"));
+    let trial = Trial::new(20, "max_in_flight = 30", &behind.tables());
     trial.bridge.wait_ready();
     behind.proxy.set(Mode::HoldReplies);
     std::thread::scope(|scope| {
@@ -80,13 +50,9 @@ fn f35_of_a_burst_exactly_the_surplus_is_overloaded() {
 
 #[test]
 fn f12_a_burst_over_many_milliseconds_of_latency_is_answered_in_full() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
-        return;
-    };
-    let topic = kafka.topic("f12");
-    let rest = kafka_broker("main", &proxy.address) + &synq_source("") + &route(&topic);
-    let trial = Trial::ready(20, &rest);
-    proxy.set(Mode::Delay(Duration::from_millis(150)));
+    let behind = or_skip!(Behind::<Kafka>::new("f12"));
+    let trial = Trial::ready(20, &behind.tables());
+    behind.proxy.set(Mode::Delay(Duration::from_millis(150)));
     std::thread::scope(|scope| {
         let burst: Vec<_> = (0..100)
             .map(|_| scope.spawn(|| trial.deliver_new()))
@@ -95,16 +61,14 @@ fn f12_a_burst_over_many_milliseconds_of_latency_is_answered_in_full() {
             assert_eq!(delivery.join().unwrap().status, 200);
         }
     });
-    let books = trial.finish("F12 Kafka", &kafka.read(&topic));
+    let books = trial.finish("F12 Kafka", &behind.read());
     assert_eq!((books.acknowledged, books.duplicates), (100, 0));
 }
 
 #[test]
 fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
-    let Some(behind) = Behind::new("f40") else {
-        return;
-    };
-    let mut trial = Trial::ready(3, &behind.rest(""));
+    let behind = or_skip!(Behind::<Nats>::new("f40"));
+    let mut trial = Trial::ready(3, &behind.tables());
     let load = Load::start(trial.bridge.public, 10, issue);
     wait::until("events are answered 200", PATIENCE, || {
         load.checker.answered(200) >= 100
@@ -128,10 +92,8 @@ fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
 
 #[test]
 fn f44_what_a_sender_does_not_wait_for_is_published_and_remembered() {
-    let Some(behind) = Behind::new("f44") else {
-        return;
-    };
-    let trial = Trial::ready(20, &behind.rest("dedup_window = \"1h\""));
+    let behind = or_skip!(Behind::<Nats>::new("f44"));
+    let trial = Trial::ready(20, &behind.tables_of(&remembering()));
     behind.proxy.set(Mode::HoldReplies);
     let event = issue(1);
     let mut sender = Connection::open(trial.bridge.public).unwrap();
@@ -157,54 +119,28 @@ fn f44_what_a_sender_does_not_wait_for_is_published_and_remembered() {
     assert_eq!(books.duplicates, 0);
 }
 
-/// A bridge that remembers what it has stored, behind a proxy to a Kafka, after a first event.
-struct Remembering {
-    kafka: &'static Kafka,
-    proxy: Proxy,
-    topic: String,
-    trial: Trial,
-}
-
-fn remembering(topic: &str, publish_timeout: u64) -> Option<Remembering> {
-    let (kafka, proxy) = Kafka::behind_proxy()?;
-    let topic = kafka.topic(topic);
-    let rest = kafka_broker("main", &proxy.address)
-        + &synq_source("dedup_window = \"1h\"")
-        + &route(&topic);
-    let trial = Trial::ready(publish_timeout, &rest);
-    assert_eq!(trial.deliver_new().status, 200);
-    Some(Remembering {
-        kafka,
-        proxy,
-        topic,
-        trial,
-    })
+fn remembering<B: Broker>() -> Setup<B> {
+    Setup::new().source("dedup_window = \"1h\"")
 }
 
 #[test]
 fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
-    let Some(Remembering {
-        kafka,
-        proxy,
-        topic,
-        trial,
-    }) = remembering("f45", 6)
-    else {
-        return;
-    };
+    let behind = or_skip!(Behind::<Kafka>::new("f45"));
+    let trial = Trial::ready(6, &behind.tables_of(&remembering()));
+    assert_eq!(trial.deliver_new().status, 200);
 
     // The first ends well: one message, and both are answered after the reply.
-    proxy.set(Mode::HoldReplies);
+    behind.proxy.set(Mode::HoldReplies);
     let event = issue(1);
     std::thread::scope(|scope| {
         let deliveries: Vec<_> = (0..2)
             .map(|_| scope.spawn(|| trial.deliver(&event)))
             .collect();
         wait::until("both are in flight, one in the broker", PATIENCE, || {
-            in_flight(&trial) == 2.0 && copies(&kafka.read(&topic), &event) == 1
+            in_flight(&trial) == 2.0 && copies(&behind.read(), &event) == 1
         });
         assert!(deliveries.iter().all(|delivery| !delivery.is_finished()));
-        proxy.set(Mode::Pass);
+        behind.proxy.set(Mode::Pass);
         let mut outcomes: Vec<_> = deliveries
             .into_iter()
             .map(|delivery| delivery.join().unwrap().outcome())
@@ -212,10 +148,10 @@ fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
         outcomes.sort_unstable();
         assert_eq!(outcomes, ["duplicate", "published"]);
     });
-    assert_eq!(copies(&kafka.read(&topic), &event), 1);
+    assert_eq!(copies(&behind.read(), &event), 1);
 
     // The first ends in doubt: so does the other, and neither is remembered.
-    proxy.set(Mode::HoldReplies);
+    behind.proxy.set(Mode::HoldReplies);
     let event = issue(1);
     std::thread::scope(|scope| {
         let deliveries: Vec<_> = (0..2)
@@ -228,44 +164,36 @@ fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
                 .expect_problem(503, "publish_timeout");
         }
     });
-    proxy.set(Mode::Pass);
+    behind.proxy.set(Mode::Pass);
     trial.retry(&event).expect_published(&event);
-    trial.finish("F45 Kafka", &kafka.read(&topic));
+    trial.finish("F45 Kafka", &behind.read());
 }
 
 #[test]
 fn f46_a_retry_after_doubt_is_published_whatever_the_window() {
-    let Some(Remembering {
-        kafka,
-        proxy,
-        topic,
-        trial,
-    }) = remembering("f46", 3)
-    else {
-        return;
-    };
-    proxy.set(Mode::DropReplies);
+    let behind = or_skip!(Behind::<Kafka>::new("f46"));
+    let trial = Trial::ready(3, &behind.tables_of(&remembering()));
+    assert_eq!(trial.deliver_new().status, 200);
+    behind.proxy.set(Mode::DropReplies);
     let event = issue(1);
     trial.deliver(&event).expect_problem(503, "publish_timeout");
-    proxy.set(Mode::Pass);
+    behind.proxy.set(Mode::Pass);
     trial.retry(&event).expect_published(&event);
-    assert!(copies(&kafka.read(&topic), &event) >= 2);
+    assert!(copies(&behind.read(), &event) >= 2);
     // And now it is known.
     let again = trial.deliver(&event);
     assert_eq!(again.expect_success("duplicate"), event.id);
-    trial.finish("F46 Kafka", &kafka.read(&topic));
+    trial.finish("F46 Kafka", &behind.read());
 }
 
-#[test]
-fn f47_a_retry_to_another_replica_has_the_same_id() {
-    let Some(behind) = Behind::new("f47") else {
-        return;
-    };
-    let first = Trial::ready(3, &behind.rest("dedup_window = \"1h\""));
-    let direct = nats_broker("main", &behind.nats.url)
-        + &synq_source("dedup_window = \"1h\"")
-        + &route(&format!("{}.{{type}}", behind.stream));
+fn f47_a_retry_to_another_replica_has_the_same_id_and_is_a_duplicate_where_the_broker_can_tell<
+    B: Broker,
+>() {
+    let behind = or_skip!(Behind::<B>::new("f47"));
+    let first = Trial::ready(3, &behind.tables_of(&remembering()));
+    let direct = remembering::<B>().tables(&behind.broker.address(), &behind.topic);
     let second = Trial::ready(3, &direct);
+    assert_eq!(first.deliver_new().status, 200);
     behind.proxy.set(Mode::DropReplies);
     let event = issue(1);
     let answer = first.deliver(&event);
@@ -274,60 +202,39 @@ fn f47_a_retry_to_another_replica_has_the_same_id() {
     let answer = second.bridge.deliver(&event);
     let took = sent.elapsed();
     first.checker.note(&event, took, &Ok(answer.clone()));
-    assert_eq!(answer.expect_success("duplicate"), event.id);
     let stored = behind.read();
-    assert_eq!(copies(&stored, &event), 1);
-    finish("F47 NATS", &first.checker, &stored);
+    let is_twin = |message: &&Stored| message.event_id() == event.id;
+    let twins: Vec<_> = stored.iter().filter(is_twin).collect();
+    if B::DEDUPLICATES {
+        assert_eq!(answer.expect_success("duplicate"), event.id);
+        assert_eq!(twins.len(), 1, "{twins:?}");
+    } else {
+        answer.expect_published(&event);
+        assert_eq!(twins.len(), 2, "{twins:?}");
+        assert_eq!(twins[0].key, twins[1].key);
+    }
+    finish(&format!("F47 {}", B::NAME), &first.checker, &stored);
 }
 
-#[test]
-fn f47_a_retry_to_another_replica_is_a_second_copy_with_the_same_id_in_kafka() {
-    let Some((kafka, proxy)) = Kafka::behind_proxy() else {
-        return;
-    };
-    let topic = kafka.topic("f47");
-    let to = |address: &str| {
-        kafka_broker("main", address) + &synq_source("dedup_window = \"1h\"") + &route(&topic)
-    };
-    let first = Trial::ready(3, &to(&proxy.address));
-    let second = Trial::ready(3, &to(&kafka.address));
-    assert_eq!(first.deliver_new().status, 200);
-    proxy.set(Mode::DropReplies);
-    let event = issue(1);
-    first.deliver(&event).expect_problem(503, "publish_timeout");
-    let sent = Instant::now();
-    let answer = second.bridge.deliver(&event);
-    let took = sent.elapsed();
-    first.checker.note(&event, took, &Ok(answer.clone()));
-    answer.expect_published(&event);
-    let stored = kafka.read(&topic);
-    let twins: Vec<_> = stored
-        .iter()
-        .filter(|message| message.event_id() == event.id)
-        .collect();
-    assert_eq!(twins.len(), 2, "{twins:?}");
-    assert_eq!(twins[0].key, twins[1].key);
-    finish("F47 Kafka", &first.checker, &stored);
-}
+on_each_broker!(
+    f47_a_retry_to_another_replica_has_the_same_id_and_is_a_duplicate_where_the_broker_can_tell,
+);
 
 #[test]
 fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
-    let (Some(behind), Some(kafka)) = (Behind::new("f50"), Kafka::shared()) else {
-        return;
-    };
+    let behind = or_skip!(Behind::<Nats>::new("f50"));
+    let kafka = or_skip!(Kafka::shared());
     let topic = kafka.topic("f50");
     let rest = nats_broker("silent", &format!("nats://{}", behind.proxy.address))
         + &kafka_broker("near", &kafka.address)
         + &synq_source("")
         + &route_with(
-            &format!("{}.x", behind.stream),
+            &format!("{}.x", behind.topic),
             "types = [\"issue_*\"]\nbroker = \"silent\"",
         )
         + &route_with(&topic, "broker = \"near\"");
     let trial = Trial::new(12, "max_in_flight = 40", &rest);
-    wait::until("both brokers are up", PATIENCE, || {
-        trial.bridge.metrics().sum("hookbridge_broker_up", &[]) == 2.0
-    });
+    trial.bridge.wait_brokers_up(2);
     behind.proxy.set(Mode::Freeze);
     let mut sent_to_near = Vec::new();
     std::thread::scope(|scope| {
@@ -339,8 +246,7 @@ fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
             in_flight(&trial) >= 20.0
                 && trial
                     .bridge
-                    .metrics()
-                    .sum("hookbridge_requests_total", &[("outcome", "overloaded")])
+                    .metric("hookbridge_requests_total", &[("outcome", "overloaded")])
                     >= 15.0
         });
         let started = Instant::now();

@@ -33,17 +33,16 @@ impl Kafka {
              super.users=User:ANONYMOUS\n"
         );
         let kafka = Self::absent(&settings, 0).or_else(|| process::missing("Kafka"))?;
-        let file = kafka.own().dir.join("server.properties");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
         let logins: String = users
             .iter()
             .map(|user| format!(" user_{user}=\"{PASSWORD}\""))
             .collect();
-        let text = text.replace(
-            "PlainLoginModule required",
-            &format!("PlainLoginModule required{logins}"),
-        );
-        std::fs::write(&file, text).expect("a file");
+        kafka.daemon().edit(|text| {
+            text.replace(
+                "PlainLoginModule required",
+                &format!("PlainLoginModule required{logins}"),
+            )
+        });
         kafka.start();
         Some(kafka)
     }

@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer as _;
 use super::Kafka;
 use crate::support::{process, wait};
 
-/// What is lost is noticed within seconds: the defaults are 9 s and 30 s.
+/// Losses are noticed within seconds: the defaults are 9 s and 30 s.
 const QUICK: &str = "\
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=300
@@ -42,15 +42,14 @@ impl Cluster {
         };
         let voters: Vec<String> = nodes.iter().enumerate().map(voter).collect();
         for (number, node) in nodes.iter().enumerate() {
-            let file = node.own().dir.join("server.properties");
-            let mut text = std::fs::read_to_string(&file).expect("its configuration");
             // The last line with a name counts.
-            text += &format!(
-                "node.id={}\ncontroller.quorum.voters={}\n",
-                number + 1,
-                voters.join(",")
-            );
-            std::fs::write(&file, text).expect("a file");
+            let voters = voters.join(",");
+            node.daemon().edit(|text| {
+                format!(
+                    "{text}node.id={}\ncontroller.quorum.voters={voters}\n",
+                    number + 1
+                )
+            });
         }
         // None of them answers before two of them run.
         std::thread::scope(|scope| {

@@ -30,15 +30,11 @@ impl Kafka {
             );
             let kafka = Self::absent(&settings, 0)?;
             let address = format!("127.0.0.1:{}", process::port());
-            let file = kafka.own().dir.join("server.properties");
-            let text = std::fs::read_to_string(&file).expect("its configuration");
-            let text = text
-                .replace(
-                    "listeners=PLAIN:",
-                    &format!("listeners=OAUTH://{address},PLAIN:"),
-                )
-                .replace("protocol.map=", "protocol.map=OAUTH:SASL_PLAINTEXT,");
-            std::fs::write(&file, text).expect("a file");
+            kafka.daemon().edit(|text| {
+                let listeners = format!("listeners=OAUTH://{address},PLAIN:");
+                text.replace("listeners=PLAIN:", &listeners)
+                    .replace("protocol.map=", "protocol.map=OAUTH:SASL_PLAINTEXT,")
+            });
             kafka.start();
             Some((kafka, address))
         };

@@ -23,13 +23,12 @@ impl Cluster {
         let ports = [process::port(), process::port(), process::port()];
         let routes = ports.map(|port| format!("\"nats://127.0.0.1:{port}\""));
         for (number, (node, port)) in nodes.iter().zip(ports).enumerate() {
-            let file = node.own().dir.join("nats.conf");
-            let mut text = std::fs::read_to_string(&file).expect("its configuration");
-            text += &format!(
-                "\nserver_name: \"{number}\"\ncluster {{ name: \"tests\", listen: \"127.0.0.1:{port}\", routes: [{}] }}\n",
-                routes.join(", ")
-            );
-            std::fs::write(&file, text).expect("a file");
+            node.daemon().edit(|text| {
+                format!(
+                    "{text}\nserver_name: \"{number}\"\ncluster {{ name: \"tests\", listen: \"127.0.0.1:{port}\", routes: [{}] }}\n",
+                    routes.join(", ")
+                )
+            });
         }
         // JetStream answers in none of them before two of them run.
         std::thread::scope(|scope| {

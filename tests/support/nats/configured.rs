@@ -12,14 +12,14 @@ impl Nats {
         let (user, password) = ADMIN;
         let access = Access::Password { user, password };
         let nats = Self::absent(access, false).or_else(|| process::missing("nats-server"))?;
-        let file = nats.own().dir.join("nats.conf");
-        let text = std::fs::read_to_string(&file).expect("its configuration");
-        let kept = text.lines().filter(|line| {
-            let is_replaced = line.starts_with("authorization");
-            !is_replaced && (jetstream || !line.starts_with("jetstream"))
+        nats.daemon().edit(|text| {
+            let kept = text.lines().filter(|line| {
+                let is_replaced = line.starts_with("authorization");
+                !is_replaced && (jetstream || !line.starts_with("jetstream"))
+            });
+            let text: String = kept.map(|line| format!("{line}\n")).collect();
+            text + settings + "\n"
         });
-        let text: String = kept.map(|line| format!("{line}\n")).collect();
-        std::fs::write(&file, text + settings + "\n").expect("a file");
         nats.start();
         Some(nats)
     }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// What is answered, if anything, to the publish of this number: 0 is the first that is no question to JetStream's API.
+/// The answer, if any, to the publish of this number: 0 is the first that is not a question to JetStream's API.
 type Answers = dyn Fn(usize) -> Option<String> + Send + Sync;
 
 /// Listens until the tests end; its URL.
@@ -74,7 +74,7 @@ fn serve_with(
     Ok(())
 }
 
-/// What JetStream's API says: every subject has a stream, which is as it should be.
+/// The answers of JetStream's API: every subject has a stream, which is as it should be.
 fn of_api(subject: &str) -> Option<String> {
     if subject == ACCOUNT {
         return Some("{}".to_owned());

@@ -1,0 +1,105 @@
+//! What the targets have in common: a configuration with one SYNQ source, its clock, the sender's side of a signature, and
+//! an independent reading of who has signed a request.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use hookbridge::config::{Config, ConfigFile, Origin};
+use hookbridge::ingress::{Received, Verified, verify};
+use hookbridge::providers::Authentication;
+use hookbridge::providers::sign::{Unsigned, sign};
+use hookbridge::secret::Secret;
+use hookbridge::table::Problems;
+use http::{HeaderMap, Method, Uri};
+use sha2::Sha256;
+
+/// The secret of the source.
+pub const SECRET: &str = "whs_fuzz";
+
+/// When every request comes.
+#[must_use]
+pub fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_795_000_000)
+}
+
+/// A configuration with more keys for the source, and routes and brokers behind it.
+///
+/// # Errors
+/// Every problem there is.
+pub fn load(source: &str, rest: &str) -> Result<Config, Problems> {
+    let text = format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
+         [sources.synq]\nsecrets = [\"{SECRET}\"]\n{source}\n{rest}"
+    );
+    let name = "fuzz.toml".to_owned();
+    let files = vec![ConfigFile::Text { name, text }];
+    let environment = Vec::new();
+    Origin { files, environment }.load()
+}
+
+/// [`load`] of what is known to be legal.
+///
+/// # Panics
+/// Where it is not.
+#[must_use]
+pub fn config(source: &str, rest: &str) -> Config {
+    load(source, rest).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The headers that SYNQ would send with a body.
+///
+/// # Panics
+/// Where a body cannot be signed.
+#[must_use]
+pub fn signed(authentication: &Authentication, body: &[u8]) -> HeaderMap {
+    let unsigned = Unsigned {
+        method: &Method::POST,
+        url: &Uri::from_static("http://localhost/hooks/synq"),
+        headers: &HeaderMap::new(),
+        body,
+        at: now(),
+    };
+    let secret = Secret::new(SECRET.to_owned()).expect("it is not empty");
+    sign(authentication, &secret, unsigned).expect("it can be signed")
+}
+
+/// The request of these headers and this body to the source, if it is genuine.
+#[must_use]
+pub fn verified(config: &Config, headers: HeaderMap, body: &[u8]) -> Option<Verified> {
+    let source = config.sources.first()?.clone();
+    let body = Bytes::copy_from_slice(body);
+    verify(Received::from_parts(source, headers, body, now())).ok()
+}
+
+/// Fails where one of the headers' signatures is not that of one of their timestamps and the body.
+///
+/// # Panics
+/// Where nobody has signed the body.
+pub fn assert_signed(headers: &HeaderMap, body: &[u8]) {
+    let texts = headers.get_all("x-coalesce-signature").iter();
+    let signatures: Vec<String> = texts
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase())
+        .collect();
+    let mut timestamps = headers.get_all("x-coalesce-timestamp").iter();
+    let is_signed = timestamps.any(|timestamp| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("it takes any key");
+        for part in [timestamp.as_bytes(), b".", body] {
+            mac.update(part);
+        }
+        let digest = mac.finalize().into_bytes();
+        let wanted: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        signatures
+            .iter()
+            .any(|signature| signature.contains(&wanted))
+    });
+    assert!(is_signed, "accepted though nobody signed it: {headers:?}");
+}
+
+/// The first line of an input, and what is behind it.
+#[must_use]
+pub fn first_line(input: &[u8]) -> (&[u8], &[u8]) {
+    let end = input.iter().position(|byte| *byte == b'\n');
+    let (line, rest) = input.split_at(end.unwrap_or(input.len()));
+    (line, rest.get(1..).unwrap_or_default())
+}
