@@ -509,11 +509,7 @@ mod tests {
                 "{\"access_token\":\"hunter2 b\",\"expires_in\":60}",
                 "one word",
             ),
-            (
-                200,
-                "{\"access_token\":\"hunter2\"}",
-                "when the token expires",
-            ),
+            (200, "{\"access_token\":\"hunter2\"}", "has no expiry"),
             (
                 200,
                 "{\"access_token\":\"hunter2\",\"expires_in\":-1}",

@@ -323,7 +323,7 @@ mod tests {
             ..Default::default()
         };
         let of = |config: &Config| -> Vec<&'static str> {
-            let findings = judge(
+            let findings = assess(
                 "a",
                 config,
                 8 << 20,
