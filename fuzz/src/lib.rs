@@ -61,7 +61,9 @@ pub fn signed(authentication: &Authentication, body: &[u8]) -> HeaderMap {
         at: now(),
     };
     let secret = Secret::new(SECRET.to_owned()).expect("it is not empty");
-    sign(authentication, &secret, unsigned).expect("it can be signed")
+    sign(authentication, &secret, unsigned)
+        .expect("it can be signed")
+        .headers
 }
 
 /// The request of these headers and this body to the source, if it is genuine.

@@ -232,9 +232,10 @@ async fn send(
             body: &body,
             at: SystemTime::now(),
         };
-        let signature = sign(&authentication, &secret, unsigned);
-        headers.extend(signature.map_err(|error| error.to_string())?);
-        let answer = post(&url, headers, body.into())
+        let signed = sign(&authentication, &secret, unsigned);
+        let signed = signed.map_err(|error| error.to_string())?;
+        headers.extend(signed.headers);
+        let answer = post(&signed.url, headers, signed.body.into())
             .await
             .map_err(|error| error.to_string())?;
         if !answer.status.is_success() {

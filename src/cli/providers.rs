@@ -55,6 +55,13 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
         ),
         ("retries", about.retries.clone()),
     ];
+    let covers_body = preset
+        .authentication(None)
+        .is_ok_and(|authentication| authentication.covers_body());
+    if !covers_body {
+        let what = "not signed: whoever has seen one request can send another body while its signature or secret holds";
+        lines.insert(2, ("body", what.to_owned()));
+    }
     lines.extend(about.timeout.clone().map(|timeout| ("waits", timeout)));
     let largest = about.largest_body.clone();
     lines.extend(largest.map(|largest| ("largest body", largest)));
@@ -143,9 +150,9 @@ fn first_scheme(file: &PresetFile) -> Option<&Value> {
 
 fn needs_url(file: &PresetFile) -> bool {
     let content = first_scheme(file).and_then(|scheme| scheme.get("content"));
-    content
-        .and_then(Value::as_str)
-        .is_some_and(|text| text.contains("{url"))
+    let audience = file.key("jwt").and_then(|jwt| jwt.get("audience"));
+    let mut signed = content.into_iter().chain(audience);
+    signed.any(|text| show(text).contains("{url"))
 }
 
 /// The signed content, as a template.
@@ -156,18 +163,29 @@ fn signed(file: &PresetFile) -> String {
 }
 
 fn verified_by(file: &PresetFile) -> String {
-    if let Some(auth) = word(file, "auth") {
-        return format!("a secret that is sent along ({auth})");
+    match word(file, "auth").as_deref() {
+        Some("jwt") => return "a JSON Web Token in authorization (HS256)".to_owned(),
+        Some(auth) => return format!("a secret that is sent along ({auth})"),
+        None => {}
     }
     let scheme = first_scheme(file);
     let algorithm = scheme.and_then(|scheme| scheme.get("algorithm")).map(show);
-    let places = ["header", "numbered_headers", "query"];
+    let places = [
+        ("header", "in"),
+        ("numbered_headers", "in"),
+        ("query", "in the query's"),
+        ("form", "in the form's"),
+        ("pointer", "at"),
+    ];
     let signature = scheme.and_then(|scheme| scheme.get("signature"));
-    let place = signature.and_then(|signature| places.iter().find_map(|key| signature.get(*key)));
+    let place = signature.and_then(|signature| {
+        let mut places = places.iter();
+        places.find_map(|(key, at)| Some(format!("{at} {}", show(signature.get(*key)?))))
+    });
     format!(
-        "{} in {}",
+        "{} {}",
         algorithm.unwrap_or_default(),
-        place.map(show).unwrap_or_default()
+        place.unwrap_or_default()
     )
 }
 

@@ -57,8 +57,9 @@ pub(super) fn run(options: &Options) -> Outcome {
         body: &body,
         at: SystemTime::now(),
     };
-    headers.extend(sign(&authentication, &secret, unsigned)?);
-    let answer = runtime()?.block_on(post(&options.url, headers, body.into()))?;
+    let signed = sign(&authentication, &secret, unsigned)?;
+    headers.extend(signed.headers);
+    let answer = runtime()?.block_on(post(&signed.url, headers, signed.body.into()))?;
     print_answer(&answer)?;
     Ok(if answer.status.is_success() {
         Done::Well

@@ -17,6 +17,7 @@ use crate::json::Schema;
 use crate::providers::Authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::Mapping;
+use crate::providers::text::Parsing;
 use crate::table::{Files, Problem};
 
 /// A configuration without a fault.
@@ -120,10 +121,14 @@ pub struct Source {
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
+    /// What must be parsed of a body to verify it.
+    pub body_needs: Parsing,
     /// Where its events say who they are.
     pub mapping: Mapping,
     /// Requests that are answered and never published.
     pub handshakes: Vec<Handshake>,
+    /// Whether one of them is only told from a body that its provider does not sign.
+    pub has_open_handshake: bool,
     /// The methods that its path takes, as `Allow` lists them.
     pub methods: String,
     /// The media types of its requests, in lower case; `*/*` is any.

@@ -108,10 +108,10 @@ fn read_source(
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
     let authentication = read_authentication(&mut section, secrets);
-    let takes_anyone = authentication
+    let needs_secret = authentication
         .as_ref()
-        .is_some_and(Authentication::takes_anyone);
-    if !has_secrets && !takes_anyone {
+        .is_none_or(Authentication::needs_secret);
+    if !has_secrets && needs_secret {
         section.problem(format!(
             "lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
             name.to_uppercase()
@@ -206,6 +206,18 @@ fn read_source(
         section.finish();
         return None;
     };
+    let needs = authentication.needs();
+    let (has_form, has_json) = match mapping.body {
+        BodyKind::Json => (mapping.form_field.is_some(), true),
+        BodyKind::Form => (true, true),
+        BodyKind::Lines | BodyKind::Raw => (false, false),
+    };
+    if needs.form && !has_form {
+        section.problem("has a signature of form fields, and its events are not read as forms; write `event.body = \"form\"`");
+    }
+    if needs.json && !has_json {
+        section.problem("has a signature inside of JSON, and its events are not read as JSON; remove `event.body`");
+    }
     if let (Some(tolerance), Some(usual)) = (authentication.tolerance(), usual_tolerance)
         && tolerance < usual
     {
@@ -231,9 +243,11 @@ fn read_source(
         index: 0,
         path,
         provider: provider.name(),
+        body_needs: needs,
         authentication,
         mapping,
         methods: methods(&handshakes),
+        has_open_handshake: handshakes.iter().any(Handshake::is_open),
         handshakes,
         media_types,
         public_url,

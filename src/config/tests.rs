@@ -1081,11 +1081,11 @@ fn verify_signed(
         body,
         at,
     };
-    let headers = &sign(&source.authentication, secret, unsigned).unwrap();
+    let signed = sign(&source.authentication, secret, unsigned).unwrap();
     let request = Request {
         method,
         target: url,
-        headers,
+        headers: &signed.headers,
         body,
         public_url: None,
         at,
@@ -1352,7 +1352,23 @@ fn a_declared_source_says_what_is_wrong_with_it() {
             "`timestamp` does not say where it is",
         ),
         ("VERIFY", "content = \"{url}{body}\"", "lacks `public_url`"),
-        ("VERIFY", "content = \"{/id}\"", "is not supported yet"),
+        (
+            "VERIFY",
+            "content = \"{form:id}\"",
+            "its events are not read as forms",
+        ),
+        ("VERIFY", "content = []", "is an empty list"),
+        (
+            "VERIFY",
+            "content = [\"{body}\", \"{now}\"]",
+            "is not a placeholder",
+        ),
+        (
+            "VERIFY",
+            "body_digest = { query = \"digest\" }",
+            "is not signed",
+        ),
+        ("KEYS", "jwt = {}", "unknown key `jwt`"),
         (
             "VERIFY",
             "timestamp = { header = \"x\", pointer = \"/x\" }",
@@ -1365,7 +1381,12 @@ fn a_declared_source_says_what_is_wrong_with_it() {
         (
             "EVENT",
             "[[sources.acme.handshakes]]\npointer = \"/type\"",
-            "verified = true",
+            "verified = false",
+        ),
+        (
+            "EVENT",
+            "[[sources.acme.handshakes]]\npointer = \"/a\"\nverified = false\nabsent = \"b\"",
+            "absent",
         ),
         (
             "EVENT",
@@ -1429,10 +1450,39 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
         ("auth0", "format = \"XML\"", "is none of JSONARRAY"),
         ("hubspot", "", "lacks `public_url`"),
         ("okta", "auth = \"bearr\"", "is not a way to authenticate"),
+        ("monday", "", "lacks `public_url`"),
+        (
+            "okta",
+            "jwt = { issuer = \"x\" }",
+            "without `auth = \"jwt\"`",
+        ),
+        (
+            "okta",
+            "auth = \"jwt\"\njwt = { keys = \"/nonexistent/keys.json\" }",
+            "can't be read",
+        ),
+        (
+            "okta",
+            "auth = \"jwt\"\njwt = { audience = \"{body}\" }",
+            "is known before the body",
+        ),
+        (
+            "mailgun",
+            "parent_signature = \"yes\"",
+            "is none of false, true",
+        ),
     ] {
         let problems = load(&text(name, keys)).unwrap_err().to_string();
         assert!(problems.contains(words), "{name}: {problems}");
     }
-    let anyone = "[sources.grafana]\nauth = \"none\"";
-    assert_eq!(problems_of(anyone), [""; 0]);
+    for anyone in ["grafana", "monday"] {
+        let anyone = format!("[sources.{anyone}]\nauth = \"none\"");
+        assert_eq!(problems_of(&anyone), [""; 0]);
+    }
+    // What the user does not say of the token stays the preset's.
+    let monday = of(
+        "monday",
+        "auth = [\"jwt\", \"query:key\"]\npublic_url = \"https://h.example/x\"",
+    );
+    assert!(monday.sources[0].authentication.signs_url());
 }

@@ -155,6 +155,13 @@ fn finish(
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
     async move {
+        if let Some(reply) = verify::open_handshake(&received) {
+            bridge.observe(&Report {
+                duration: Some(started.elapsed()),
+                ..Report::new(&source, request_id, Ok(Status::Handshake))
+            });
+            return answer_handshake(*reply, request_id);
+        }
         let (secret_index, decided) = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;

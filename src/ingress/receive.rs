@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::client::{client_address, known_client_address};
 use super::gzip::{Coding, unfold};
 use super::socket::Activity;
-use super::verify::{refuse, verify_head};
+use super::verify::{may_be_open_handshake, refuse, verify_head};
 use crate::bridge::Bridge;
 use crate::config::Source;
 use crate::event::Refusal;
@@ -231,7 +231,9 @@ fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Re
     let is_for_head = |verified: bool| !verified || *request.method != Method::POST;
     let mut handshakes = source.handshakes.iter();
     let handshake = handshakes.find(|handshake| {
-        is_for_head(handshake.verified) && handshake.matches(&scope).unwrap_or(false)
+        is_for_head(handshake.verified)
+            && !handshake.needs_content()
+            && handshake.matches(&scope).unwrap_or(false)
     })?;
     let key = match handshake
         .verified
@@ -353,10 +355,14 @@ async fn wait_for_body(
         public_url: source.public_url.as_deref(),
         at: bridge.process().clock().now(),
     };
-    verify_head(source, &request).map_err(|refusal| Refused {
-        is_unread: true,
-        ..refused(refusal)
-    })?;
+    // What is too long for a handshake is not one.
+    let declared = reader.declared.unwrap_or_default();
+    if !may_be_open_handshake(source, declared) {
+        verify_head(source, &request).map_err(|refusal| Refused {
+            is_unread: true,
+            ..refused(refusal)
+        })?;
+    }
     let http = &bridge.config().http;
     let peer = client_address(connection.peer(), headers, &http.trusted_proxies);
     let unverified = bridge.permits().unverified();

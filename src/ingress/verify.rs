@@ -1,11 +1,16 @@
-//! Step 2: only what its provider can have sent goes on. Nothing of the body is parsed or logged before.
+//! Step 2: only what its provider can have sent goes on. Nothing of the body is logged before, and nothing is parsed but by the
+//! schemes whose signature, or what it signs, is in there: then the values that it signs are found, and no others are read.
 
 use std::sync::Arc;
 
+use super::parse;
 use super::receive::Received;
 use crate::config::Source;
 use crate::event::Refusal;
+use crate::json::Document;
+use crate::providers::handshake::Reply;
 use crate::providers::keys::Key;
+use crate::providers::text::Parsing;
 use crate::providers::{Request, Scope, Unverified};
 
 /// A request whose signature was verified. [`verify`] makes it, and [`Verified::assumed`] for `explain`; nobody else can:
@@ -66,19 +71,75 @@ impl Verified {
 /// # Errors
 /// Why it can't be taken for the provider's.
 pub fn verify(received: Received) -> Result<Verified, Refusal> {
-    let request = received.as_request();
-    let verdict = received
-        .source()
-        .authentication
-        .verify(&Scope::raw(&request));
-    match verdict {
-        Ok(secret_index) => Ok(Verified {
-            received,
-            secret_index,
-            is_assumed: false,
-        }),
-        Err(unverified) => Err(refuse(unverified)),
+    let secret_index = {
+        let request = received.as_request();
+        let source = received.source();
+        if source.body_needs == Parsing::default() {
+            let verdict = source.authentication.verify(&Scope::raw(&request));
+            verdict.map_err(refuse)
+        } else {
+            verify_content(source, &request)
+        }?
+    };
+    Ok(Verified {
+        received,
+        secret_index,
+        is_assumed: false,
+    })
+}
+
+/// Verifies a request whose signature, or what it signs, is in the body.
+fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize>, Refusal> {
+    let authentication = &source.authentication;
+    // Costs less than parsing.
+    authentication.check_head(request).map_err(refuse)?;
+    let content = parse::content(&source.mapping, request.headers, request.body)?;
+    let text = content.json().map_err(|repeated| refuse(repeated.into()))?;
+    let document = text
+        .filter(|_| source.body_needs.json)
+        .map(parse::read)
+        .transpose()?;
+    let scope = Scope {
+        form: content.form(),
+        node: document.as_ref().map(Document::root),
+        ..Scope::raw(request)
+    };
+    let verdict = authentication.verify(&scope).map_err(refuse)?;
+    // A value that is there twice could be read as the other one.
+    match document.and_then(|document| document.ambiguous_name().map(|_| ())) {
+        Some(()) => Err(Refusal::InvalidSignature),
+        None => Ok(verdict),
     }
+}
+
+/// The largest body, in bytes, that is asked whether it is a handshake which its provider does not sign.
+const MAX_OPEN_HANDSHAKE_BYTES: usize = 8 * 1024;
+
+/// Whether a body of this length may hold a handshake that its provider does not sign.
+pub(super) fn may_be_open_handshake(source: &Source, length: usize) -> bool {
+    source.has_open_handshake && length <= MAX_OPEN_HANDSHAKE_BYTES
+}
+
+/// The answer to a handshake that its provider does not sign and that only the body gives away.
+pub(crate) fn open_handshake(received: &Received) -> Option<Box<Reply>> {
+    let source = received.source();
+    if !may_be_open_handshake(source, received.body().len()) {
+        return None;
+    }
+    let request = received.as_request();
+    let content = parse::content(&source.mapping, request.headers, request.body).ok()?;
+    let document = content.json().ok()?.map(parse::read).transpose().ok()?;
+    let scope = Scope {
+        form: content.form(),
+        node: document.as_ref().map(Document::root),
+        ..Scope::raw(&request)
+    };
+    let mut handshakes = source.handshakes.iter();
+    let handshake = handshakes
+        .find(|handshake| !handshake.verified && handshake.matches(&scope).unwrap_or(false))?;
+    let reply = handshake.reply(&scope, None).ok().flatten()?;
+    let is_ambiguous = document.is_some_and(|document| document.ambiguous_name().is_some());
+    (!is_ambiguous).then(|| Box::new(reply))
 }
 
 /// Refuses what its head alone gives away, before its body is waited for.
@@ -92,5 +153,167 @@ pub(super) fn refuse(unverified: Unverified) -> Refusal {
         Unverified::InvalidSignature => Refusal::InvalidSignature,
         Unverified::StaleTimestamp => Refusal::StaleTimestamp,
         Unverified::Unauthorized => Refusal::Unauthorized,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ConfigFile, Origin};
+    use bytes::Bytes;
+    use form_urlencoded::Serializer;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use http::{HeaderMap, HeaderValue};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use sha2::Sha256;
+    use std::time::{Duration, SystemTime};
+
+    const NOW: u64 = 1_795_132_800;
+
+    fn source(media_type: &str, event: &str, verify: &str) -> Arc<Source> {
+        let text = format!(
+            r#"
+[brokers.main]
+kind = "kafka"
+bootstrap_servers = "localhost:9092"
+[[routes]]
+topic = "t"
+[sources.acme]
+secrets = ["a secret of ours"]
+media_types = ["{media_type}"]
+[sources.acme.event]
+id = "x"
+type = "x"
+{event}
+[sources.acme.verify]
+algorithm = "hmac-sha256"
+tolerance = "5m"
+{verify}
+"#
+        );
+        let name = "test.toml".to_owned();
+        let files = vec![ConfigFile::Text { name, text }];
+        let environment = Vec::new();
+        let config = Origin { files, environment }.load();
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        Arc::clone(&config.sources[0])
+    }
+
+    fn of_form() -> Arc<Source> {
+        source(
+            FORM,
+            "body = \"form\"",
+            "signature = { form = \"sig\" }\ncontent = \"{form:a}.{timestamp}\"\ntimestamp = { form = \"at\" }",
+        )
+    }
+
+    fn of_json() -> Arc<Source> {
+        source(
+            JSON,
+            "",
+            "signature = { pointer = \"/s/sig\" }\ncontent = \"{/a}.{timestamp}\"\ntimestamp = { pointer = \"/s/at\" }",
+        )
+    }
+
+    const FORM: &str = "application/x-www-form-urlencoded";
+    const JSON: &str = "application/json";
+
+    fn verdict(source: &Arc<Source>, body: &[u8]) -> Result<Option<usize>, Refusal> {
+        let media_type = source.media_types[0].parse::<HeaderValue>().unwrap();
+        let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, media_type)]);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+        let body = Bytes::copy_from_slice(body);
+        let received = Received::from_parts(Arc::clone(source), headers, body, at);
+        verify(received).map(|verified| verified.secret_index())
+    }
+
+    fn signature(a: &str, at: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"a secret of ours").unwrap();
+        mac.update(format!("{a}.{at}").as_bytes());
+        data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
+    }
+
+    fn form(fields: &[(&str, &str)]) -> Vec<u8> {
+        let mut form = Serializer::new(String::new());
+        form.extend_pairs(fields).finish().into_bytes()
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_or_says_a_signed_value_twice_is_refused() {
+        let at = NOW.to_string();
+        let good = signature("1", &at);
+        let (forms, jsons) = (of_form(), of_json());
+        let fields = [("a", "1"), ("at", &at), ("sig", &good)];
+        assert_eq!(verdict(&forms, &form(&fields)), Ok(Some(0)));
+        for field in fields {
+            let twice = form(&[&fields[..], &[field]].concat());
+            assert_eq!(verdict(&forms, &twice), Err(Refusal::InvalidSignature));
+        }
+        let many = "x&".repeat(1001);
+        assert_eq!(
+            verdict(&forms, many.as_bytes()).unwrap_err().code(),
+            "invalid_event"
+        );
+        let object = format!(r#"{{"a":"1","s":{{"at":{at},"sig":"{good}"}}}}"#);
+        assert_eq!(verdict(&jsons, object.as_bytes()), Ok(Some(0)));
+        for (found, twice) in [
+            ("\"a\":\"1\"", "\"a\":\"1\",\"a\":\"1\""),
+            ("\"s\":", "\"s\":1,\"s\":"),
+            ("\"at\":", "\"\\u0061t\":2,\"at\":"),
+            ("\"sig\":", "\"sig\":\"\",\"sig\":"),
+        ] {
+            let twice = object.replacen(found, twice, 1);
+            assert_ne!(twice, object);
+            assert!(verdict(&jsons, twice.as_bytes()).is_err(), "{twice}");
+        }
+        // What is not signed may be there twice as far as this step goes.
+        let unsigned = object.replacen('{', "{\"b\":1,\"b\":2,", 1);
+        assert_eq!(verdict(&jsons, unsigned.as_bytes()), Ok(Some(0)));
+        for (body, code) in [
+            ("{", "invalid_json"),
+            ("\u{FEFF}{}", "invalid_encoding"),
+            ("{}", "missing_signature"),
+            ("[]", "missing_signature"),
+        ] {
+            assert_eq!(verdict(&jsons, body.as_bytes()).unwrap_err().code(), code);
+        }
+        let deep = ["[".repeat(100), "]".repeat(100)].concat();
+        assert_eq!(
+            verdict(&jsons, deep.as_bytes()).unwrap_err().code(),
+            "invalid_json"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn signatures_in_bodies_are_those_of_an_independent_reading(
+            a in "\\PC{1,12}",
+            other in "\\PC{1,12}",
+            late in 0..700_u64,
+            more in proptest::collection::vec(("[b-z]{1,3}", "\\PC{0,6}"), 0..5),
+        ) {
+            let time = (NOW - late).to_string();
+            let good = signature(&a, &time);
+            let wanted = if late <= 300 { Ok(Some(0)) } else { Err(Refusal::StaleTimestamp) };
+            let wrong = if a == other { wanted.clone() } else { Err(Refusal::InvalidSignature) };
+
+            let more: Vec<_> = more.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(|(name, _)| *name != "sig").collect();
+            let with = |a: &str| form(&[&more[..], &[("sig", &good), ("a", a), ("at", &time)]].concat());
+            prop_assert_eq!(verdict(&of_form(), &with(&a)), wanted.clone());
+            prop_assert_eq!(verdict(&of_form(), &with(&other)), wrong.clone());
+
+            let with = |a: &str| {
+                let mut body = json!({ "a": a, "s": { "at": time, "sig": good } });
+                for (name, value) in &more {
+                    if *name != "s" {
+                        body[*name] = (*value).into();
+                    }
+                }
+                body.to_string().into_bytes()
+            };
+            prop_assert_eq!(verdict(&of_json(), &with(&a)), wanted);
+            prop_assert_eq!(verdict(&of_json(), &with(&other)), wrong);
+        }
     }
 }

@@ -6,6 +6,7 @@ use http::HeaderName;
 use serde::Serialize;
 
 use super::credentials::Credential;
+use super::jwt::read_jwt;
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
 use super::mapping::Mapping;
 use super::reading::read_text;
@@ -13,10 +14,10 @@ use super::request::{Request, Scope};
 use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
-use super::text::{Choice, Text};
+use super::text::{Choice, Parsing, Text};
 use crate::json::Pointer;
 use crate::secret::Secret;
-use crate::table::Section;
+use crate::table::{Section, WordOrSection};
 
 /// The longest time that a request may be old.
 const MAX_TOLERANCE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -80,18 +81,33 @@ pub fn read_authentication(
 }
 
 fn read_credentials(
-    source: &Section<'_>,
+    source: &mut Section<'_>,
     words: &[String],
     secrets: Vec<Secret>,
 ) -> Option<Authentication> {
     let mut ways = Vec::with_capacity(words.len());
+    let mut jwt = source.section("jwt");
     for (index, word) in words.iter().enumerate() {
+        if word == "jwt" {
+            ways.extend(read_jwt(jwt.take(), &secrets).map(Credential::Jwt));
+            continue;
+        }
         match Credential::parse(word) {
             Ok(way) => ways.push(way),
             Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
         }
     }
-    if ways.contains(&Credential::None) {
+    if let Some(mut unused) = jwt {
+        source.problem_at(
+            "jwt",
+            "is there without `auth = \"jwt\"`; write that, or remove it",
+        );
+        unused.finish_quietly();
+    }
+    if !secrets.is_empty() && !ways.iter().any(Credential::needs_secret) {
+        source.warn_at("secrets", "nothing is compared with them; remove them");
+    }
+    if ways.iter().any(Credential::is_none) {
         if ways.len() > 1 {
             source.problem_at(
                 "auth",
@@ -119,14 +135,9 @@ fn read_schemes(
 ) -> Option<Authentication> {
     let mut schemes = Vec::with_capacity(tables.len());
     for mut table in tables {
-        let scheme = read_scheme(&mut table, tolerance);
-        if let Some(scheme) = &scheme
-            && scheme.needs_content()
-        {
-            table.problem("has its signature, or what it signs, inside of the body, which is not supported yet; use a scheme with its parts in headers or the query");
-        }
+        let read = read_scheme(&mut table, tolerance);
         table.finish();
-        schemes.push(scheme?);
+        schemes.extend(read?);
     }
     let has_time = schemes.iter().any(|scheme| scheme.timestamp.is_some());
     if tolerance.is_some() && !has_time {
@@ -136,23 +147,31 @@ fn read_schemes(
         );
     }
     for (index, secret) in secrets.iter().enumerate() {
-        // A prefix tells which of several schemes a secret is for.
-        let is_for = |scheme: &Scheme| {
-            let prefix = &scheme.key_settings.prefix;
-            !prefix.is_empty() && secret.expose().starts_with(prefix)
+        // A prefix tells which of several schemes a secret is for. Without one it is for those that are like the first.
+        let is_for = |settings: &KeySettings| {
+            !settings.prefix.is_empty() && secret.expose().starts_with(&settings.prefix)
         };
-        let own = schemes.iter().position(is_for);
-        let Some(scheme) = schemes.get_mut(own.unwrap_or(0)) else {
+        let own = schemes.iter().map(|scheme| &scheme.key_settings);
+        let own = own
+            .clone()
+            .find(|settings| is_for(settings))
+            .or(own.clone().next());
+        let Some(settings) = own.cloned() else {
             continue;
         };
-        let settings = &scheme.key_settings;
-        match Key::prepare(
+        let prepared = Key::prepare(
             settings.algorithm,
             secret,
             settings.encoding,
             &settings.prefix,
-        ) {
-            Ok(key) => scheme.keys.push((index, key)),
+        );
+        match prepared {
+            Ok(key) => {
+                let same = schemes
+                    .iter_mut()
+                    .filter(|scheme| scheme.key_settings == settings);
+                same.for_each(|scheme| scheme.keys.push((index, key.clone())));
+            }
             Err(reason) => source.problem_at(&format!("secrets[{index}]"), reason),
         }
     }
@@ -206,6 +225,18 @@ impl Authentication {
         }
     }
 
+    /// What must be parsed of the body to verify it.
+    #[must_use]
+    pub fn needs(&self) -> Parsing {
+        match self {
+            Self::Signature(schemes) => {
+                let needs = schemes.iter().map(Scheme::needs);
+                needs.fold(Parsing::default(), Parsing::or)
+            }
+            Self::Credentials { .. } => Parsing::default(),
+        }
+    }
+
     /// Whether every request is signed with another key than it is verified with.
     #[must_use]
     pub fn is_asymmetric(&self) -> bool {
@@ -222,16 +253,33 @@ impl Authentication {
         matches!(self, Self::Credentials { .. })
     }
 
-    /// Whether it takes requests from anyone.
+    /// Whether every byte of a body that means something is signed.
     #[must_use]
-    pub fn takes_anyone(&self) -> bool {
-        matches!(self, Self::Credentials { ways, .. } if ways.contains(&Credential::None))
+    pub fn covers_body(&self) -> bool {
+        match self {
+            Self::Signature(schemes) => schemes.iter().all(Scheme::covers_body),
+            Self::Credentials { .. } => false,
+        }
+    }
+
+    /// Whether requests are compared with a secret of the source.
+    #[must_use]
+    pub fn needs_secret(&self) -> bool {
+        match self {
+            Self::Signature(_) => true,
+            Self::Credentials { ways, .. } => ways.iter().any(Credential::needs_secret),
+        }
     }
 
     /// Whether the signed content has the URL that the provider calls.
     #[must_use]
     pub fn signs_url(&self) -> bool {
-        matches!(self, Self::Signature(schemes) if schemes.iter().any(|scheme| scheme.content.has_url()))
+        match self {
+            Self::Signature(schemes) => schemes.iter().any(|scheme| scheme.content.has_url()),
+            Self::Credentials { ways, .. } => ways
+                .iter()
+                .any(|way| matches!(way, Credential::Jwt(jwt) if jwt.signs_url())),
+        }
     }
 
     /// Whether a header field carries what authenticates a request.
@@ -329,7 +377,9 @@ impl Authentication {
     pub fn weaknesses(&self) -> Vec<&'static str> {
         let schemes = match self {
             // Reported where it is read.
-            Self::Credentials { ways, .. } if ways.contains(&Credential::None) => {
+            Self::Credentials { ways, .. }
+                if ways.iter().any(|way| matches!(way, Credential::None)) =>
+            {
                 return Vec::new();
             }
             Self::Credentials { .. } => return vec![TOKEN_ONLY],
@@ -399,7 +449,8 @@ const OF_SIGNATURE: [&str; 7] = [
     "encoding",
 ];
 
-fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Scheme> {
+/// Reads a table of `verify`: a scheme for each content that may be signed.
+fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Vec<Scheme>> {
     let algorithm = verify
         .word("algorithm", &ALGORITHMS)
         .unwrap_or(Algorithm::HmacSha256);
@@ -422,10 +473,11 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         future: future.unwrap_or(past),
     });
     // Every key is read before a mistake in one of them ends the reading: one that nobody has asked for is reported as unknown.
-    let content = read_text(verify, "content");
+    let contents = read_contents(verify);
     let (has_signature, has_timestamp) = (verify.has("signature"), verify.has("timestamp"));
     let signature = verify.section("signature");
     let timestamp = verify.section("timestamp");
+    let body_digest = verify.section("body_digest");
     let mut is_misplaced = false;
     for key in OF_SIGNATURE {
         if verify.text(key).is_some() {
@@ -444,29 +496,27 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         return None;
     };
     let signature = read_placement(signature);
-    let content = match content {
-        Some(content) => content?,
-        None => Text::parse("{body}").ok()?,
-    };
+    let contents = contents?;
     let timestamp = match timestamp {
         Some(timestamp) => Some(timestamp?),
         None if has_timestamp => return None,
         None => None,
     };
-    if content.has_timestamp() && timestamp.is_none() {
+    if contents.iter().any(Text::has_timestamp) && timestamp.is_none() {
         verify.problem_at(
             "content",
             "contains {timestamp}, but `timestamp` does not say where it is",
         );
         return None;
     }
-    if algorithm != Algorithm::Token && !content.has_placeholder() {
+    let is_empty = |content: &Text| !content.has_placeholder();
+    if algorithm != Algorithm::Token && contents.iter().any(is_empty) {
         verify.problem_at(
             "content",
             "names nothing of the request, so that one signature would be right for all; write for example \"{timestamp}.{body}\"",
         );
     }
-    if content.is_random() {
+    if contents.iter().any(Text::is_random) {
         verify.problem_at(
             "content",
             "contains {uuid}, which is another one each time: no signature would ever be right; remove it",
@@ -483,17 +533,68 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
             "is a field of the signature's header, which `separator` has to take apart; write for example `signature = { header = \"x-signature\", separator = \",\", field = \"v1\" }`",
         );
     }
-    Some(Scheme {
-        signature: signature?,
+    let body_digest = match body_digest {
+        Some(section) => Some(read_body_digest(section, &contents)?),
+        None => None,
+    };
+    let signature = signature?;
+    let scheme = |content| Scheme {
+        signature: signature.clone(),
         content,
-        timestamp,
+        timestamp: timestamp.clone(),
+        body_digest: body_digest.clone(),
         key_settings: KeySettings {
             algorithm,
             encoding: secret_encoding,
-            prefix: secret_prefix,
+            prefix: secret_prefix.clone(),
         },
         keys: Vec::new(),
-    })
+    };
+    Some(contents.into_iter().map(scheme).collect())
+}
+
+/// Reads what may be signed; `{body}` where it is not written.
+fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
+    if !verify.is_list("content") {
+        let content = match read_text(verify, "content") {
+            Some(content) => content?,
+            None => Text::parse("{body}").ok()?,
+        };
+        return Some(vec![content]);
+    }
+    let words = verify.words_or_sections("content").into_iter().enumerate();
+    let contents: Vec<_> = words
+        .filter_map(|(index, word)| {
+            let at = format!("content[{index}]");
+            let WordOrSection::Word(word) = word else {
+                verify.problem_at(&at, "is not a text");
+                return None;
+            };
+            let read = Text::parse(&word);
+            read.map_err(|mistake| verify.problem_at(&at, mistake)).ok()
+        })
+        .collect();
+    if contents.is_empty() {
+        verify.problem_at("content", "is an empty list; write what is signed");
+    }
+    Some(contents)
+}
+
+/// Reads where the body's digest is, which must be signed itself.
+fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Location> {
+    let location = read_location(&mut section, false)?;
+    let is_signed = |content: &Text| match &location {
+        Location::Query(name) => content.has_query(name),
+        Location::Header(names) => content.headers().any(|signed| names.contains(signed)),
+        _ => false,
+    };
+    if !contents.iter().all(is_signed) {
+        section.problem(
+            "names a place that is not signed; write a `query` or `header` that `content` contains",
+        );
+    }
+    section.finish();
+    Some(location)
 }
 
 fn read_placement(mut section: Section<'_>) -> Option<Placement> {

@@ -1,16 +1,17 @@
-//! What stands in for a signature where a provider signs nothing: a secret in a header or in the query.
+//! What stands in for a signature where a provider signs no body: a secret in a header or in the query, or a token.
 
 use data_encoding::BASE64;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq as _;
 
+use super::jwt::Jwt;
 use super::request::Request;
 use super::scheme::Unverified;
 use crate::secret::Secret;
 
 /// Where the secret is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Credential {
     /// `Authorization: Bearer SECRET` (RFC 6750).
     Bearer,
@@ -20,6 +21,8 @@ pub enum Credential {
     Header(HeaderName),
     /// A parameter of the query.
     Query(String),
+    /// A JSON Web Token (RFC 7519) in `Authorization`.
+    Jwt(Jwt),
     /// Nothing is checked.
     None,
 }
@@ -31,13 +34,14 @@ impl std::fmt::Display for Credential {
             Self::Basic => f.write_str("user and password in the header authorization"),
             Self::Header(name) => write!(f, "a secret in the header {name}"),
             Self::Query(name) => write!(f, "a secret in the parameter {name} of the query"),
+            Self::Jwt(_) => f.write_str("a JSON Web Token in the header authorization"),
             Self::None => f.write_str("nothing: whoever reaches the path is let in"),
         }
     }
 }
 
 impl Credential {
-    /// Reads the configuration's word.
+    /// Reads the configuration's word, but for `jwt`, which has settings of its own.
     ///
     /// # Errors
     /// The mistake, and what to write instead.
@@ -51,9 +55,25 @@ impl Credential {
                 .map_err(|_| format!("\"{}\" is not a valid header name", name.escape_debug())),
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
             _ => Err(format!(
-                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\" or \"none\"",
+                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"jwt\" or \"none\"",
                 word.escape_debug()
             )),
+        }
+    }
+
+    /// Whether nothing is checked.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Whether it compares with a secret of the source.
+    #[must_use]
+    pub fn needs_secret(&self) -> bool {
+        match self {
+            Self::Jwt(jwt) => !jwt.has_key_file(),
+            Self::None => false,
+            Self::Bearer | Self::Basic | Self::Header(_) | Self::Query(_) => true,
         }
     }
 
@@ -62,7 +82,7 @@ impl Credential {
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Header(name) => Some(name),
-            Self::Bearer | Self::Basic => Some(&AUTHORIZATION),
+            Self::Bearer | Self::Basic | Self::Jwt(_) => Some(&AUTHORIZATION),
             Self::Query(_) | Self::None => None,
         }
     }
@@ -70,7 +90,7 @@ impl Credential {
     /// Which of the secrets a request carries.
     ///
     /// # Errors
-    /// [`Unverified::Unauthorized`] where it carries none of them.
+    /// [`Unverified::Unauthorized`] where it carries none of them; of a token also why it does not hold.
     pub fn verify(
         &self,
         request: &Request<'_>,
@@ -79,6 +99,7 @@ impl Credential {
         let unauthorized = |_| Unverified::Unauthorized;
         let presented = match self {
             Self::None => return Ok(None),
+            Self::Jwt(jwt) => return jwt.verify(request),
             Self::Bearer => {
                 let value = request.header(&[AUTHORIZATION]).map_err(unauthorized)?;
                 value
@@ -115,7 +136,7 @@ impl Credential {
 }
 
 /// The credentials after a scheme's name, whose case does not matter (RFC 9110 section 11.1).
-fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
+pub(super) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
     let (name, rest) = value.split_at_checked(scheme.len())?;
     let rest = rest.strip_prefix(b" ")?;
     name.eq_ignore_ascii_case(scheme.as_bytes())

@@ -14,6 +14,8 @@ pub struct Handshake {
     pub method: Method,
     /// All of these must hold.
     pub conditions: Vec<Condition>,
+    /// There must not be anything at these pointers.
+    pub absent: Vec<Pointer>,
     /// Whether it must be signed as an event is.
     pub verified: bool,
     /// The answer.
@@ -97,15 +99,21 @@ impl Handshake {
                 return Ok(false);
             }
         }
-        Ok(true)
+        let is_there = |pointer| scope.node.is_some_and(|node| node.at(pointer).is_some());
+        Ok(!self.absent.iter().any(is_there))
     }
 
     /// Whether telling it apart needs the body to be parsed.
     #[must_use]
     pub fn needs_content(&self) -> bool {
-        self.conditions
-            .iter()
-            .any(|condition| condition.text.needs_content())
+        let mut conditions = self.conditions.iter();
+        !self.absent.is_empty() || conditions.any(|condition| condition.text.needs_content())
+    }
+
+    /// Whether only the body gives it away, although its provider does not sign it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.verified && self.method == Method::POST && self.needs_content()
     }
 
     /// The answer without its body, where no secret is at hand.

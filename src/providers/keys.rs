@@ -176,7 +176,7 @@ impl std::fmt::Debug for Key {
 }
 
 /// `SubjectPublicKeyInfo` of an Ed25519 key up to its 32 bytes (RFC 8410 section 4).
-const ED25519_PREFIX: [u8; 12] = [
+pub(super) const ED25519_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 

@@ -7,6 +7,7 @@ pub mod authentication;
 pub mod credentials;
 pub mod handshake;
 mod hooks;
+mod jwt;
 pub mod keys;
 pub mod mapping;
 pub mod preset;

@@ -214,6 +214,14 @@ impl PresetFile {
                 table.remove(replaced);
             }
         }
+        let says_jwt = |auth: &Value| match auth {
+            Value::Array(words) => words.iter().any(|word| word == "jwt"),
+            word => word == "jwt",
+        };
+        let user_auth = user.get("auth").or(user.get("verify"));
+        if user_auth.is_some_and(|auth| !says_jwt(auth)) {
+            table.remove("jwt");
+        }
         overlay(&mut table, user);
         Ok(table)
     }
@@ -303,10 +311,12 @@ mod tests {
     use super::*;
 
     /// Their documentation names no time that they wait.
-    const UNKNOWN_TIMEOUTS: [&str; 7] = [
+    const UNKNOWN_TIMEOUTS: [&str; 9] = [
         "alertmanager",
         "auth0",
         "grafana",
+        "mailgun",
+        "monday",
         "postmark",
         "sendgrid",
         "stripe",

@@ -153,7 +153,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         }
     }
     event.finish();
-    if mapping.split.is_some() && mapping.body != BodyKind::Json {
+    if mapping.split.is_some() && !matches!(mapping.body, BodyKind::Json | BodyKind::Form) {
         source.problem_at(
             "split",
             "takes a JSON body apart, and this source has none; remove it",
@@ -204,13 +204,15 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         }
         (None, _) => {}
     }
+    let absent = section.text("absent").and_then(|text| {
+        let read = Pointer::parse(&text);
+        read.map_err(|rule| section.problem_at("absent", rule)).ok()
+    });
+    let says_verified = section.has("verified");
     let verified = section.flag("verified", false);
-    if !verified
-        && conditions
-            .iter()
-            .any(|condition| condition.text.needs_content())
-    {
-        section.problem("would be told from a body that nobody has verified; write `verified = true`, or tell it by `query` or `header`");
+    let needs_content = |condition: &Condition| condition.text.needs_content();
+    if !says_verified && (absent.is_some() || conditions.iter().any(needs_content)) {
+        section.problem("would be told from a body that nobody has verified; write `verified = true`, or `verified = false` where the provider does not sign it");
     }
     if method == Method::POST && conditions.is_empty() {
         section.problem("would be every event; write `query`, `header`, `form` or `pointer`");
@@ -243,6 +245,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
     let handshake = Handshake {
         method,
         conditions,
+        absent: absent.into_iter().collect(),
         verified,
         answer: Answer {
             status: status

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
+use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::keys::{Algorithm, Candidate, Encoding, Key};
 use super::request::{Ambiguous, Found, Request, Scope};
-use super::text::Text;
+use super::text::{Parsing, Text};
 use crate::json::Pointer;
 
 /// The largest number of signatures that are tried. Providers send two while a secret is rotated.
@@ -78,10 +79,19 @@ impl Location {
         })
     }
 
+    /// What must be parsed of the body to read it.
+    #[must_use]
+    pub fn needs(&self) -> Parsing {
+        Parsing {
+            form: matches!(self, Self::Form(_)),
+            json: matches!(self, Self::Pointer(_)),
+        }
+    }
+
     /// Whether reading it needs the body to be parsed.
     #[must_use]
     pub fn needs_content(&self) -> bool {
-        matches!(self, Self::Form(_) | Self::Pointer(_))
+        self.needs() != Parsing::default()
     }
 }
 
@@ -254,6 +264,8 @@ pub struct Scheme {
     pub content: Text,
     /// Where the signed time is.
     pub timestamp: Option<Timestamp>,
+    /// Where the signed content has the body's SHA-256 in hexadecimal, where it does not have the body itself.
+    pub body_digest: Option<Location>,
     /// How a secret becomes a key.
     pub key_settings: KeySettings,
     /// The keys, each with the index of its secret; any of them may have signed.
@@ -268,14 +280,17 @@ struct Claims<'a> {
 }
 
 impl Scheme {
-    /// Whether the signature, or what it signs, is inside of the body, which nobody may parse before it is verified.
+    /// What must be parsed of the body to verify it: only where the signature, or what it signs, is in there.
     #[must_use]
-    pub fn needs_content(&self) -> bool {
+    pub fn needs(&self) -> Parsing {
         let time_is_signed = self.content.has_timestamp();
         let timestamp = self.timestamp.as_ref().filter(|_| time_is_signed);
-        self.signature.location.needs_content()
-            || self.content.needs_content()
-            || timestamp.is_some_and(|timestamp| timestamp.location.needs_content())
+        let of_time = timestamp.map(|timestamp| timestamp.location.needs());
+        self.signature
+            .location
+            .needs()
+            .or(self.content.needs())
+            .or(of_time.unwrap_or_default())
     }
 
     /// Whether the signature is the secret itself.
@@ -287,7 +302,7 @@ impl Scheme {
     /// Whether the signature covers the whole body.
     #[must_use]
     pub fn covers_body(&self) -> bool {
-        self.content.has_body() || self.content.is_digest()
+        self.body_digest.is_some() || self.content.has_body() || self.content.is_digest()
     }
 
     /// Whether the signature covers the time, if there is one.
@@ -365,10 +380,22 @@ impl Scheme {
             found.or(verifies.then_some(*index))
         });
         let signer = signer.ok_or(Unverified::InvalidSignature)?;
+        self.check_body_digest(&scope)?;
         if let (Some(timestamp), Some(text)) = (&self.timestamp, scope.timestamp) {
             timestamp.check(text, scope.request.at)?;
         }
         Ok(signer)
+    }
+
+    /// Checks the body where the signed content has its digest alone.
+    fn check_body_digest(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
+        let Some(location) = &self.body_digest else {
+            return Ok(());
+        };
+        let signed = location.read(scope)?;
+        let signed = signed.and_then(|text| Encoding::Hex.decode(&text));
+        let is_equal = signed.is_some_and(|signed| *signed == *Sha256::digest(scope.request.body));
+        is_equal.then_some(()).ok_or(Unverified::InvalidSignature)
     }
 
     /// Checks a signed time that is in the body, which may be parsed once the signature has been verified.
@@ -377,7 +404,9 @@ impl Scheme {
     /// It is missing, not a time, or too far away.
     pub fn check_content(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
         match &self.timestamp {
-            Some(timestamp) if timestamp.location.needs_content() => {
+            Some(timestamp)
+                if timestamp.location.needs_content() && self.needs() == Parsing::default() =>
+            {
                 let text = timestamp
                     .location
                     .read(scope)?
@@ -436,7 +465,7 @@ impl Scheme {
         scope: &Scope<'a>,
         lines: &'a [Cow<'a, [u8]>],
     ) -> Result<Claims<'a>, Unverified> {
-        if lines.is_empty() {
+        if lines.iter().all(|line| line.trim_ascii().is_empty()) {
             return Err(Unverified::MissingSignature);
         }
         let timestamp = match self.timestamp.as_ref().map(|timestamp| &timestamp.location) {
@@ -494,6 +523,7 @@ mod tests {
                 encoding: Encoding::Hex,
             },
             content: Text::parse("{timestamp}.{body}").unwrap(),
+            body_digest: None,
             timestamp: Some(Timestamp {
                 location: Location::Field("t".to_owned()),
                 unit: Unit::Seconds,
@@ -553,17 +583,16 @@ mod tests {
             );
         }
         let twice = format!("t=1795132800,t=1795132800,v1={good}");
-        for value in [
-            twice,
-            format!("v1={good}"),
-            "t=1795132800".to_owned(),
-            String::new(),
-        ] {
+        for value in [twice, format!("v1={good}"), "t=1795132800".to_owned()] {
             assert_eq!(
                 verify(&value, b"body", NOW),
                 Err(Unverified::InvalidSignature),
                 "{value}"
             );
+        }
+        for value in ["", " "] {
+            let missing = Err(Unverified::MissingSignature);
+            assert_eq!(verify(value, b"body", NOW), missing);
         }
     }
 

@@ -6,14 +6,16 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::authentication::Authentication;
 use super::credentials::Credential;
 use super::keys::{Algorithm, Encoding, Key};
-use super::request::{Request, Scope};
+use super::request::{Form, Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
+use crate::json::{Document, Pointer};
 use crate::secret::Secret;
 
 /// The reason why a request cannot be signed.
@@ -124,93 +126,148 @@ const P256_PREFIX: [u8; 26] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// The header fields with which the provider authenticates a request.
+/// A request as its provider would send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The header fields that authenticate it, besides those that it had.
+    pub headers: HeaderMap,
+    /// The URL, which may have got a parameter.
+    pub url: Uri,
+    /// The body, which is another one where the scheme puts its parts there.
+    pub body: Vec<u8>,
+}
+
+/// Signs a request as the provider does. Of several schemes, the first one that fits it signs.
 ///
 /// # Errors
-/// The scheme puts its signature elsewhere, or the secret cannot be used.
+/// The request lacks what the scheme signs, or the secret cannot be used.
 pub fn sign(
     authentication: &Authentication,
     secret: &Secret,
     unsigned: Unsigned<'_>,
-) -> Result<HeaderMap, SignError> {
+) -> Result<Signed, SignError> {
     match authentication {
         Authentication::Signature(schemes) => {
             let is_private = secret.expose().starts_with(PRIVATE_KEY_PREFIX);
             let is_for =
                 |scheme: &&Scheme| !is_private || scheme.key_settings.algorithm.is_asymmetric();
-            let scheme = schemes.iter().find(is_for);
-            let scheme = scheme.ok_or(SignError("no scheme of the source has such a secret"))?;
-            sign_by(scheme, secret, unsigned)
+            let mut failure = None;
+            for scheme in schemes.iter().filter(is_for) {
+                match sign_by(scheme, secret, unsigned) {
+                    Ok(signed) => return Ok(signed),
+                    Err(reason) => failure = failure.or(Some(reason)),
+                }
+            }
+            Err(failure.unwrap_or(SignError("no scheme of the source has such a secret")))
         }
         Authentication::Credentials { ways, .. } => {
             let way = ways
                 .first()
                 .ok_or(SignError("the source has no way to authenticate"))?;
-            present(way, secret)
+            present(way, secret, unsigned)
         }
     }
 }
 
-fn present(way: &Credential, secret: &Secret) -> Result<HeaderMap, SignError> {
-    let secret = secret.expose();
+fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError> {
+    let mut signed = Signed {
+        headers: HeaderMap::new(),
+        url: unsigned.url.clone(),
+        body: unsigned.body.to_vec(),
+    };
+    let text = secret.expose();
     let (name, value) = match way {
-        Credential::Bearer => (http::header::AUTHORIZATION, format!("Bearer {secret}")),
+        Credential::Bearer => (http::header::AUTHORIZATION, format!("Bearer {text}")),
         Credential::Basic => {
-            let encoded = data_encoding::BASE64.encode(secret.as_bytes());
+            let encoded = data_encoding::BASE64.encode(text.as_bytes());
             (http::header::AUTHORIZATION, format!("Basic {encoded}"))
         }
-        Credential::Header(name) => (name.clone(), secret.to_owned()),
-        Credential::None => return Ok(HeaderMap::new()),
-        Credential::Query(_) => return Err(SignError("the secret belongs into the URL's query")),
+        Credential::Header(name) => (name.clone(), text.to_owned()),
+        Credential::Jwt(jwt) => {
+            let base = unsigned.url.to_string();
+            let request = unsigned.as_request(&base, unsigned.url, unsigned.body);
+            let token = jwt.sign(secret, &request).ok_or(SignError(
+                "this program does not make tokens for a file of public keys",
+            ))?;
+            (http::header::AUTHORIZATION, format!("Bearer {token}"))
+        }
+        Credential::None => return Ok(signed),
+        Credential::Query(name) => {
+            signed.url = with_parameter(unsigned.url, name, text)?;
+            return Ok(signed);
+        }
     };
-    Ok(HeaderMap::from_iter([(name, header_value(&value)?)]))
+    signed.headers.insert(name, header_value(&value)?);
+    Ok(signed)
 }
 
-fn sign_by(
-    scheme: &Scheme,
-    secret: &Secret,
-    unsigned: Unsigned<'_>,
-) -> Result<HeaderMap, SignError> {
-    let Unsigned {
-        method,
-        url,
-        headers,
-        body,
-        at,
-    } = unsigned;
-    let mut signed = HeaderMap::new();
+impl<'r> Unsigned<'r> {
+    fn as_request(&self, base: &'r str, url: &'r Uri, body: &'r [u8]) -> Request<'r> {
+        Request {
+            method: self.method,
+            target: url,
+            headers: self.headers,
+            body,
+            public_url: base.split('?').next(),
+            at: self.at,
+        }
+    }
+
+    fn is_form(&self) -> bool {
+        let content_type = self.headers.get(http::header::CONTENT_TYPE);
+        let media_type = content_type
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next());
+        media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(FORM))
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn sign_by(scheme: &Scheme, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError> {
+    let mut signed = Signed {
+        headers: HeaderMap::new(),
+        url: unsigned.url.clone(),
+        body: unsigned.body.to_vec(),
+    };
     let timestamp = match &scheme.timestamp {
-        Some(timestamp) => Some(write_time(timestamp.unit, at)?),
+        Some(timestamp) => Some(write_time(timestamp.unit, unsigned.at)?),
         None => None,
     };
-    if let (Some(timestamp), Some(text)) = (&scheme.timestamp, &timestamp)
-        && let Location::Header(names) = &timestamp.location
-        && let Some(name) = one_of(names, headers)
-    {
-        signed.insert(name.clone(), header_value(text)?);
+    let of_time = scheme
+        .timestamp
+        .as_ref()
+        .map(|timestamp| &timestamp.location);
+    if let (Some(location), Some(text)) = (of_time, &timestamp) {
+        signed.write(location, text, &unsigned)?;
     }
-    let base = url.to_string();
-    let request = Request {
-        method,
-        target: url,
-        headers,
-        body,
-        public_url: base.split('?').next(),
-        at,
+    if let Some(location) = &scheme.body_digest {
+        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&signed.body));
+        signed.write(location, &digest, &unsigned)?;
+    }
+    let signature = {
+        let base = signed.url.to_string();
+        let request = unsigned.as_request(&base, &signed.url, &signed.body);
+        let needs = scheme.needs();
+        let form = (needs.form && unsigned.is_form()).then(|| Form::parse(&signed.body));
+        let document = needs.json.then(|| Document::parse(&signed.body).ok());
+        let document = document.flatten();
+        let scope = Scope {
+            timestamp: timestamp.as_deref().map(str::as_bytes),
+            form: form.as_ref().and_then(Option::as_ref),
+            node: document.as_ref().map(Document::root),
+            ..Scope::raw(&request)
+        };
+        let content = scheme
+            .content
+            .bytes(&scope)
+            .ok()
+            .flatten()
+            .ok_or(SignError(
+                "a header, field or value that is signed is missing; add headers with --header",
+            ))?;
+        signature(scheme, secret, &content)?
     };
-    let scope = Scope {
-        timestamp: timestamp.as_deref().map(str::as_bytes),
-        ..Scope::raw(&request)
-    };
-    let content = scheme
-        .content
-        .bytes(&scope)
-        .ok()
-        .flatten()
-        .ok_or(SignError(
-            "a header that is signed is missing; add it with --header",
-        ))?;
-    let signature = signature(scheme, secret, &content)?;
     let placement = &scheme.signature;
     let encoded = placement
         .encoding
@@ -220,26 +277,49 @@ fn sign_by(
     if let Some(field) = &placement.field {
         value = format!("{field}={value}");
     }
-    if let (Some(text), Some(Location::Field(field)), Some(separator)) = (
-        &timestamp,
-        scheme
-            .timestamp
-            .as_ref()
-            .map(|timestamp| &timestamp.location),
-        placement.separator,
-    ) {
+    if let (Some(text), Some(Location::Field(field)), Some(separator)) =
+        (&timestamp, of_time, placement.separator)
+    {
         value = format!("{field}={text}{}{value}", char::from(separator));
     }
-    let name = match &placement.location {
-        Location::Header(names) => one_of(names, headers).cloned(),
-        Location::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok(),
-        _ => None,
-    };
-    let name = name.ok_or(SignError(
-        "the scheme's signature is not in a header; sign the body yourself",
-    ))?;
-    signed.insert(name, header_value(&value)?);
+    signed.write(&placement.location, &value, &unsigned)?;
     Ok(signed)
+}
+
+impl Signed {
+    /// Puts a part of the scheme where it belongs.
+    fn write(
+        &mut self,
+        location: &Location,
+        text: &str,
+        unsigned: &Unsigned<'_>,
+    ) -> Result<(), SignError> {
+        let not_a_form = SignError("the scheme signs forms; add the header that says so");
+        match location {
+            Location::Header(names) => {
+                let name =
+                    one_of(names, unsigned.headers).ok_or(SignError("the scheme has no header"))?;
+                self.headers.insert(name.clone(), header_value(text)?);
+            }
+            Location::NumberedHeaders(prefix) => {
+                let name = HeaderName::try_from(format!("{prefix}1"));
+                let name = name.map_err(|_| SignError("the scheme has no header"))?;
+                self.headers.insert(name, header_value(text)?);
+            }
+            Location::Query(name) => self.url = with_parameter(&self.url, name, text)?,
+            Location::Form(name) if unsigned.is_form() => {
+                let others = form_urlencoded::parse(&self.body).filter(|(known, _)| known != name);
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                form.extend_pairs(others).append_pair(name, text);
+                self.body = form.finish().into_bytes();
+            }
+            Location::Form(_) => return Err(not_a_form),
+            Location::Pointer(pointer) => self.body = with_value(&self.body, pointer, text)?,
+            // Written with the signature.
+            Location::Field(_) => {}
+        }
+        Ok(())
+    }
 }
 
 /// Of several names for a header field, the one whose first word another field of the request begins with, else the first.
@@ -255,6 +335,34 @@ fn one_of<'n>(names: &'n [HeaderName], headers: &HeaderMap) -> Option<&'n Header
             .any(|known| known.as_str().starts_with(&family))
     };
     names.iter().find(is_of_request).or(names.first())
+}
+
+fn with_parameter(url: &Uri, name: &str, value: &str) -> Result<Uri, SignError> {
+    let invalid = SignError("the URL cannot carry the scheme's parameter");
+    let pair = form_urlencoded::Serializer::new(String::new())
+        .append_pair(name, value)
+        .finish();
+    let separator = if url.query().is_some() { '&' } else { '?' };
+    format!("{url}{separator}{pair}")
+        .parse()
+        .map_err(|_| invalid)
+}
+
+/// Sets a string of a JSON body, and makes the objects around it.
+fn with_value(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, SignError> {
+    let invalid =
+        SignError("the scheme puts its signature into the body, which has no place for it");
+    let mut value: serde_json::Value = serde_json::from_slice(body).map_err(|_| invalid)?;
+    let mut at = &mut value;
+    for token in pointer.as_str().split('/').skip(1) {
+        let name = token.replace("~1", "/").replace("~0", "~");
+        let object = at.as_object_mut().ok_or(invalid)?;
+        at = object
+            .entry(name)
+            .or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+    }
+    *at = text.into();
+    serde_json::to_vec(&value).map_err(|_| invalid)
 }
 
 fn signature(

@@ -7,7 +7,7 @@ use http::HeaderName;
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
-use super::request::{Ambiguous, Found, Scope};
+use super::request::{Ambiguous, Found, Scope, sorted_fields};
 use crate::json::Pointer;
 
 /// Bytes that come in pieces, none of them copied.
@@ -25,6 +25,8 @@ enum Part {
     Method,
     Url,
     UrlDecoded,
+    UrlWithPort,
+    UrlWithoutPort,
     Path,
     Query,
     Body,
@@ -33,13 +35,15 @@ enum Part {
     Header(Vec<HeaderName>),
     QueryParameter(String),
     FormField(String),
+    /// Every field, as Twilio signs them.
+    Form,
     Pointer(Pointer),
     BodyDigest,
     Uuid,
 }
 
 /// The placeholders, for error messages.
-const PLACEHOLDERS: &str = "{timestamp} {method} {url} {url:decoded} {path} {query} {body} {header:NAME} {query:NAME} {form:NAME} {/json/pointer} {sha256:body} {uuid}";
+const PLACEHOLDERS: &str = "{timestamp} {method} {url} {url:decoded} {url:with-port} {url:without-port} {path} {query} {body} {header:NAME} {query:NAME} {form} {form:NAME} {/json/pointer} {sha256:body} {uuid}";
 
 impl Text {
     /// Parses a template.
@@ -140,10 +144,10 @@ impl Text {
         self.parts.iter().any(wanted)
     }
 
-    /// Whether it contains the body.
+    /// Whether it contains the body, or every field of a form.
     #[must_use]
     pub fn has_body(&self) -> bool {
-        self.refers_to(|part| *part == Part::Body)
+        self.refers_to(|part| matches!(part, Part::Body | Part::Form))
     }
 
     /// Whether it contains the timestamp.
@@ -155,13 +159,38 @@ impl Text {
     /// Whether it contains the URL that the provider calls.
     #[must_use]
     pub fn has_url(&self) -> bool {
-        self.refers_to(|part| matches!(part, Part::Url | Part::UrlDecoded))
+        self.refers_to(|part| {
+            matches!(
+                part,
+                Part::Url | Part::UrlDecoded | Part::UrlWithPort | Part::UrlWithoutPort
+            )
+        })
+    }
+
+    /// Whether it contains the query.
+    #[must_use]
+    pub fn has_query(&self, name: &str) -> bool {
+        self.has_url()
+            || self.refers_to(|part| match part {
+                Part::Query => true,
+                Part::QueryParameter(known) => known == name,
+                _ => false,
+            })
+    }
+
+    /// What must be parsed of the body to fill it in.
+    #[must_use]
+    pub fn needs(&self) -> Parsing {
+        Parsing {
+            form: self.refers_to(|part| matches!(part, Part::FormField(_) | Part::Form)),
+            json: self.refers_to(|part| matches!(part, Part::Pointer(_))),
+        }
     }
 
     /// Whether it needs the body to be parsed.
     #[must_use]
     pub fn needs_content(&self) -> bool {
-        self.refers_to(|part| matches!(part, Part::Pointer(_) | Part::FormField(_)))
+        self.needs() != Parsing::default()
     }
 
     /// Whether it makes a value of its own for each request.
@@ -226,6 +255,7 @@ impl Part {
                 "path" => Ok(Self::Path),
                 "query" => Ok(Self::Query),
                 "body" => Ok(Self::Body),
+                "form" => Ok(Self::Form),
                 "timestamp" => Ok(Self::Timestamp),
                 "uuid" => Ok(Self::Uuid),
                 _ => Err(format!(
@@ -244,6 +274,8 @@ impl Part {
             Some(("form", argument)) => named(argument).map(Self::FormField),
             Some(("sha256", "body")) => Ok(Self::BodyDigest),
             Some(("url", "decoded")) => Ok(Self::UrlDecoded),
+            Some(("url", "with-port")) => Ok(Self::UrlWithPort),
+            Some(("url", "without-port")) => Ok(Self::UrlWithoutPort),
             Some(_) => Err(format!(
                 "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
             )),
@@ -259,6 +291,12 @@ impl Part {
             Self::UrlDecoded => request
                 .url()
                 .map(|url| Cow::Owned(decode_delimiters(&url).into_bytes())),
+            Self::UrlWithPort => request
+                .url()
+                .map(|url| Cow::Owned(with_port(&url).into_bytes())),
+            Self::UrlWithoutPort => request
+                .url()
+                .map(|url| Cow::Owned(without_port(&url).into_bytes())),
             Self::Path => Some(Cow::Borrowed(request.target.path().as_bytes())),
             Self::Query => Some(Cow::Borrowed(
                 request.target.query().unwrap_or_default().as_bytes(),
@@ -271,6 +309,7 @@ impl Part {
                 Some(form) => form.get(name)?.map(|value| Cow::Borrowed(value.as_bytes())),
                 None => None,
             },
+            Self::Form => scope.form.map(|_| Cow::Owned(sorted_fields(request.body))),
             Self::Pointer(pointer) => scope.at(pointer).map(into_bytes),
             Self::BodyDigest => Some(Cow::Owned(
                 HEXLOWER.encode(&Sha256::digest(scope.payload)).into_bytes(),
@@ -294,6 +333,9 @@ impl std::fmt::Display for Part {
             Self::Method => f.write_str("{method}"),
             Self::Url => f.write_str("{url}"),
             Self::UrlDecoded => f.write_str("{url:decoded}"),
+            Self::UrlWithPort => f.write_str("{url:with-port}"),
+            Self::UrlWithoutPort => f.write_str("{url:without-port}"),
+            Self::Form => f.write_str("{form}"),
             Self::Path => f.write_str("{path}"),
             Self::Query => f.write_str("{query}"),
             Self::Body => f.write_str("{body}"),
@@ -338,6 +380,58 @@ fn decode_delimiters(url: &str) -> String {
     }
     decoded.push_str(rest);
     decoded
+}
+
+/// A URL around its port: what comes before, the port with its colon, and what comes after.
+fn around_port(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let (before, from_port) = url.split_at_checked(scheme.len() + "://".len() + host.len())?;
+    let (port, after) = from_port.split_at_checked(authority.len() - host.len())?;
+    Some((before, port, after))
+}
+
+/// The URL with its port, be it the scheme's.
+fn with_port(url: &str) -> String {
+    match around_port(url) {
+        Some((before, "", after)) => {
+            let is_https = before.starts_with("https:");
+            let port = if is_https { ":443" } else { ":80" };
+            [before, port, after].concat()
+        }
+        _ => url.to_owned(),
+    }
+}
+
+fn without_port(url: &str) -> String {
+    around_port(url).map_or_else(
+        || url.to_owned(),
+        |(before, _, after)| [before, after].concat(),
+    )
+}
+
+/// What must be parsed of a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parsing {
+    /// The fields of a form.
+    pub form: bool,
+    /// JSON.
+    pub json: bool,
+}
+
+impl Parsing {
+    /// What either of them needs.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            form: self.form || other.form,
+            json: self.json || other.json,
+        }
+    }
 }
 
 fn into_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
@@ -454,6 +548,31 @@ mod tests {
         ] {
             let mistake = Text::parse(template).unwrap_err();
             assert!(mistake.contains(words), "{template}: {mistake}");
+        }
+    }
+
+    #[test]
+    fn a_url_has_its_port_or_not() {
+        for (url, with, without) in [
+            (
+                "https://a.b/x?y=:1",
+                "https://a.b:443/x?y=:1",
+                "https://a.b/x?y=:1",
+            ),
+            ("http://a.b", "http://a.b:80", "http://a.b"),
+            ("https://a.b:8443/x", "https://a.b:8443/x", "https://a.b/x"),
+            (
+                "https://u:1@a.b/x",
+                "https://u:1@a.b:443/x",
+                "https://u:1@a.b/x",
+            ),
+            ("https://[::1]/x", "https://[::1]:443/x", "https://[::1]/x"),
+            ("https://[::1]:1?x", "https://[::1]:1?x", "https://[::1]?x"),
+        ] {
+            assert_eq!(
+                (with_port(url).as_str(), without_port(url).as_str()),
+                (with, without)
+            );
         }
     }
 

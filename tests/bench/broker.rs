@@ -202,12 +202,12 @@ impl Broker {
 
     /// The arguments that name it to a server of ours.
     pub(crate) fn arguments(&self, name: &str) -> Vec<String> {
-        let name = match self.kind {
+        let option = match self.kind {
             Kind::Mock | Kind::Kafka => "--kafka",
             Kind::Nats => "--nats",
         };
         vec![
-            name.to_owned(),
+            option.to_owned(),
             self.address.clone(),
             "--topic".to_owned(),
             self.topic(name),

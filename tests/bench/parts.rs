@@ -51,7 +51,8 @@ fn signed(body: &[u8]) -> HeaderMap {
         at: SystemTime::now(),
     };
     let source = source(1);
-    let mut headers = sign(&source.authentication, &secret(), unsigned).expect("a signature");
+    let signed = sign(&source.authentication, &secret(), unsigned).expect("a signature");
+    let mut headers = signed.headers;
     headers.insert(
         CONTENT_TYPE,
         http::HeaderValue::from_static("application/json"),

@@ -55,6 +55,8 @@ mod providers;
 
 // Every preset as its page configures it, and the commands for them.
 mod presets;
+// Signatures inside of bodies, over forms, and tokens.
+mod signed_bodies;
 
 // Rate limits, addresses, certificates, fixed answers, gzip, schemas by type.
 mod transport;

@@ -1,0 +1,169 @@
+//! A form whose every field is signed (Twilio's rule), and one that has its signature among its fields (Mailgun's): a body, an
+//! empty line, another body. What an independent reading signs is accepted, and the other body only where it says the same.
+#![no_main]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use hookbridge::config::{Config, ConfigFile, Origin, Source};
+use hookbridge::ingress::{Received, decide, verify};
+use http::{HeaderMap, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+use sha2::Sha256;
+
+const SECRET: &str = "whs_fuzz";
+const NOW: u64 = 1_795_000_000;
+const URL: &str = "https://hooks.example.com/hooks/twilio";
+const MAX_FIELDS: usize = 1000;
+
+static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+    let text = r#"
+[brokers.main]
+kind = "kafka"
+bootstrap_servers = "localhost:9092"
+[sources.mailgun]
+secrets = ["whs_fuzz"]
+[sources.twilio]
+secrets = ["whs_fuzz"]
+scheme = "sharedkey-sha256"
+public_url = "https://hooks.example.com/hooks/twilio"
+[[routes]]
+topic = "t"
+"#;
+    let (name, text) = ("fuzz.toml".to_owned(), text.to_owned());
+    let files = vec![ConfigFile::Text { name, text }];
+    let environment = Vec::new();
+    let config = Origin { files, environment }.load();
+    config.unwrap_or_else(|problems| panic!("{problems}"))
+});
+
+fn source(name: &str) -> &'static Arc<Source> {
+    let mut sources = CONFIG.sources.iter();
+    let found = sources.find(|source| source.name == name);
+    found.expect("it is configured")
+}
+
+fn hmac(content: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("it takes any key");
+    mac.update(content);
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// The fields, byte for byte, by nothing but a loop.
+fn fields(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut fields = Vec::new();
+    for pair in body
+        .split(|byte| *byte == b'&')
+        .filter(|pair| !pair.is_empty())
+    {
+        let (mut name, mut value, mut in_value, mut at) = (Vec::new(), Vec::new(), false, 0);
+        while let Some(byte) = pair.get(at) {
+            let (decoded, length) = match (byte, digit(pair.get(at + 1)), digit(pair.get(at + 2))) {
+                (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, 3),
+                (b'+', ..) => (b' ', 1),
+                _ => (*byte, 1),
+            };
+            at += length;
+            match (byte, in_value) {
+                (b'=', false) => in_value = true,
+                (_, false) => name.push(decoded),
+                (_, true) => value.push(decoded),
+            }
+        }
+        fields.push((name, value));
+    }
+    fields
+}
+
+fn twilio_content(body: &[u8]) -> Vec<u8> {
+    let mut sorted = BTreeMap::<_, BTreeSet<_>>::new();
+    for (name, value) in fields(body) {
+        sorted.entry(name).or_default().insert(value);
+    }
+    let mut content = URL.as_bytes().to_vec();
+    for (name, values) in sorted {
+        for value in values {
+            content.extend(&name);
+            content.extend(value);
+        }
+    }
+    content
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let number = chunk
+            .iter()
+            .fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte));
+        let number = number << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(number >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+/// Whether a form is accepted. What is, is decided on without a panic.
+fn is_accepted(source: &Arc<Source>, signature: Option<&str>, body: &[u8]) -> bool {
+    let mut headers = HeaderMap::new();
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(http::header::CONTENT_TYPE, form);
+    if let Some(signature) = signature {
+        let value = HeaderValue::from_str(signature).expect("it is base64");
+        headers.insert("x-twilio-signature", value);
+    }
+    let at = UNIX_EPOCH + Duration::from_secs(NOW);
+    let body = Bytes::copy_from_slice(body);
+    let received = Received::from_parts(Arc::clone(source), headers, body, at);
+    let verified = verify(received);
+    if let Ok(verified) = &verified {
+        drop(decide(verified));
+    }
+    verified.is_ok()
+}
+
+fuzz_target!(|input: &[u8]| {
+    let end = input.windows(2).position(|pair| pair == b"\n\n");
+    let (body, other) = match end {
+        Some(end) => (&input[..end], &input[end + 2..]),
+        None => (input, &input[..0]),
+    };
+    let fits = |body: &[u8]| fields(body).len() <= MAX_FIELDS;
+    let signature = base64(&hmac(&twilio_content(body)));
+    let twilio = source("twilio");
+    assert_eq!(is_accepted(twilio, Some(&signature), body), fits(body));
+    let is_same = twilio_content(body) == twilio_content(other);
+    assert_eq!(
+        is_accepted(twilio, Some(&signature), other),
+        is_same && fits(other)
+    );
+    assert!(!is_accepted(twilio, None, body));
+
+    let token = fields(other).into_iter().next().map(|(name, _)| name);
+    let token = token.unwrap_or_default();
+    let digest = hmac(&[NOW.to_string().as_bytes(), &token].concat());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let encoded: String = token.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let signed = format!("&timestamp={NOW}&token={encoded}&signature={digest}");
+    let with_fields = [body, signed.as_bytes()].concat();
+    let ours: [&[u8]; 3] = [b"timestamp", b"token", b"signature"];
+    let is_once = |name: &&[u8]| {
+        let all = fields(&with_fields);
+        all.iter().filter(|(known, _)| known == name).count() == 1
+    };
+    // A token that is not text has no bytes that could be signed twice alike.
+    let is_good =
+        std::str::from_utf8(&token).is_ok() && ours.iter().all(is_once) && fits(&with_fields);
+    assert_eq!(is_accepted(source("mailgun"), None, &with_fields), is_good);
+});
