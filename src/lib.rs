@@ -35,7 +35,7 @@ pub mod flow;
 pub mod brokers;
 pub mod providers;
 
-// The words of an event.
+// The vocabulary of an event.
 pub mod event;
 
 // The ground floor.
@@ -51,10 +51,9 @@ mod task;
 #[cfg(test)]
 mod layers;
 
-/// The commit that was built, where it is known.
+/// The commit of this build, if known.
 pub const COMMIT: &str = env!("HOOKBRIDGE_COMMIT");
 
-/// The version and the commit.
 pub(crate) const VERSION_AND_COMMIT: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",

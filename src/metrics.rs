@@ -1,5 +1,5 @@
-//! Every metric, with its labels. Handles are made once for a configuration: a label takes only values that it or a
-//! provider's own list knows, so that no sender can grow the series. What a reload does away with is forgotten.
+//! Every metric, with its labels. Handles are made once per configuration. Label values come from the configuration or a
+//! preset's list of types, so that no sender can add series. A reload removes the series that are no longer needed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::providers::outbound;
 use crate::telemetry;
 use strum::VariantArray as _;
 
-/// Seconds: from a fast acknowledgement on the same machine to past the default `publish_timeout`.
+/// In seconds, from a fast local acknowledgement to beyond the default `publish_timeout`.
 const BUCKETS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0, 10.0, 30.0,
 ];
 
-/// What a label says of a value that is not known in advance.
+/// The label value for anything that is not known in advance.
 const OTHER: &str = "other";
 
 /// All metrics of the process.
@@ -32,7 +32,7 @@ const OTHER: &str = "other";
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// Requests that no source has the path of.
+    /// Requests whose path no source has.
     pub unmatched: Requests,
     /// `hookbridge_ready`, as of the last scrape.
     pub ready: IntGauge,
@@ -60,18 +60,16 @@ pub struct Metrics {
     durable: IntGaugeVec,
 }
 
-/// The handles of one configuration.
 #[derive(Debug)]
 pub struct Handles {
     /// By source, in the order of the configuration.
     pub sources: Vec<SourceMetrics>,
     /// By broker, in the order of the configuration.
     pub brokers: Vec<Arc<Meter>>,
-    /// What these are called: a family's name, and the values of its labels.
+    /// The series of this configuration.
     series: Series,
 }
 
-/// A source's.
 #[derive(Debug)]
 pub struct SourceMetrics {
     /// `hookbridge_requests_total`.
@@ -95,7 +93,7 @@ pub struct SourceMetrics {
 pub struct Requests(Vec<(&'static str, IntCounter)>);
 
 impl Requests {
-    /// Counts a request that ended as this status or problem code.
+    /// `outcome` is a status or a problem code.
     pub fn count(&self, outcome: &'static str) {
         if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == outcome) {
             counter.inc();
@@ -116,10 +114,10 @@ struct EventCounter {
 }
 
 impl Events {
-    /// Counts an event that was stored.
+    /// Counts a stored event.
     pub fn count(&self, broker: BrokerId, event_type: &str, topic: &str) {
         let fits = |known: &str, actual: &str| known == actual || known == OTHER;
-        // The most precise one comes first.
+        // The most specific series comes first.
         let found = self.0.iter().find(|known| {
             known.broker == broker
                 && fits(&known.event_type, event_type)
@@ -132,10 +130,10 @@ impl Events {
 }
 
 impl Metrics {
-    /// Registers everything that there is whatever the configuration says.
+    /// Registers every metric that does not depend on the configuration.
     ///
     /// # Errors
-    /// A metric that the registry does not take, which would be a mistake of this file's.
+    /// The registry rejects a metric, which would be a defect in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::new(&registry)?;
@@ -144,7 +142,10 @@ impl Metrics {
         let build = register(
             &registry,
             IntGaugeVec::new(
-                Opts::new("hookbridge_build_info", "1, for the version that runs"),
+                Opts::new(
+                    "hookbridge_build_info",
+                    "1, with the running version in its labels",
+                ),
                 &["version", "commit"],
             )?,
         )?;
@@ -157,10 +158,10 @@ impl Metrics {
         Ok(Self {
             unmatched: families.requests(&mut HashSet::new(), OTHER)?,
             ready: int_gauge("hookbridge_ready", "Whether /readyz answers 200")?,
-            in_flight: int_gauge("hookbridge_in_flight", "Requests that hold a place")?,
+            in_flight: int_gauge("hookbridge_in_flight", "Requests that hold a permit")?,
             in_flight_bytes: int_gauge(
                 "hookbridge_in_flight_bytes",
-                "Bytes reserved for the bodies of requests that hold a place",
+                "Bytes reserved for the bodies of requests that hold a permit",
             )?,
             connections: int_gauge("hookbridge_connections", "Open connections of senders")?,
             connections_rejected: counter(
@@ -169,7 +170,7 @@ impl Metrics {
             )?,
             client_disconnects: counter(
                 "hookbridge_client_disconnects_total",
-                "Senders that did not wait for their answer",
+                "Senders that disconnected before their answer",
             )?,
             panics: Tally::of(
                 telemetry::panics,
@@ -179,7 +180,7 @@ impl Metrics {
                 telemetry::dropped_lines,
                 counter(
                     "hookbridge_log_lines_dropped_total",
-                    "Log lines that standard error did not take",
+                    "Log lines dropped because standard error did not accept them",
                 )?,
             ),
             outbound: {
@@ -202,13 +203,13 @@ impl Metrics {
             },
             reload_successful: int_gauge(
                 "hookbridge_config_last_reload_successful",
-                "Whether the configuration that was read last is the one that runs",
+                "Whether the last reload succeeded",
             )?,
             reloaded_at: register(
                 &registry,
                 Gauge::new(
                     "hookbridge_config_last_reload_success_timestamp_seconds",
-                    "Unix time at which the configuration that runs was read",
+                    "Unix time at which the current configuration was read",
                 )?,
             )?,
             durable: register(
@@ -226,10 +227,10 @@ impl Metrics {
         })
     }
 
-    /// The handles of a configuration. What an earlier one had as well goes on counting.
+    /// The handles of a configuration. Series that an earlier one had as well keep counting.
     ///
     /// # Errors
-    /// As above.
+    /// The registry rejects a metric.
     pub fn handles(&self, config: &Config) -> Result<Handles, prometheus::Error> {
         let mut series = HashSet::new();
         let mut brokers = Vec::with_capacity(config.brokers.len());
@@ -247,27 +248,27 @@ impl Metrics {
         })
     }
 
-    /// Forgets the series of a configuration that does not run, but for those that the one that runs has as well.
+    /// Removes the series of a configuration that is not in use, except those that the running one shares.
     pub fn forget(&self, gone: &Handles, running: &Handles) {
         for (family, labels) in gone.series.difference(&running.series) {
             self.families.remove(family, labels);
         }
     }
 
-    /// Forgets what was found of all destinations.
+    /// Removes the findings of all destinations.
     pub fn forget_durable(&self) {
         self.durable.reset();
     }
 
-    /// Forgets one check of a destination.
+    /// Removes one check of a destination.
     pub fn forget_durable_check(&self, broker: &str, destination: &str, check: &str) {
-        // That there is no such member is what is wanted.
+        // An error means that it does not exist, which is fine.
         let _absent = self
             .durable
             .remove_label_values(&[broker, destination, check]);
     }
 
-    /// Notes whether the configuration that was read last is the one that runs.
+    /// Records whether the last reload succeeded.
     pub fn note_reload(&self, is_done: bool) {
         self.reload_successful.set(i64::from(is_done));
         if is_done {
@@ -275,7 +276,7 @@ impl Metrics {
         }
     }
 
-    /// Notes what a check of a destination that the configuration names has found.
+    /// Records the result of a destination's check.
     pub fn set_durable(&self, broker: &str, destination: &str, check: &str, is_durable: bool) {
         if let Ok(gauge) = self
             .durable
@@ -288,7 +289,7 @@ impl Metrics {
     /// The Prometheus text format.
     ///
     /// # Errors
-    /// A metric that can't be written.
+    /// A metric that cannot be encoded.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         self.panics.update();
         self.log_lines_dropped.update();
@@ -299,7 +300,7 @@ impl Metrics {
     }
 }
 
-/// A counter of what is counted where there are no metrics at hand: brought up to date at each scrape.
+/// A counter for a total that is kept elsewhere, updated at each scrape.
 #[derive(Debug)]
 struct Tally {
     total: fn() -> u64,
@@ -318,13 +319,13 @@ impl Tally {
 
     fn update(&self) {
         let total = (self.total)();
-        // Of two scrapes at once each adds what the other one has not.
+        // Concurrent scrapes each add only what the other has not.
         let counted = self.counted.fetch_max(total, Ordering::Relaxed);
         self.counter.inc_by(total.saturating_sub(counted));
     }
 }
 
-/// The families whose members differ by label.
+/// The families with labels.
 #[derive(Debug)]
 struct Families {
     requests: Family<IntCounterVec>,
@@ -340,7 +341,7 @@ struct Families {
     late_acks: Family<IntCounterVec>,
 }
 
-/// The series that a configuration has: a family's name, and the values of its labels.
+/// A configuration's series: family names with label values.
 type Series = HashSet<(&'static str, Vec<String>)>;
 
 #[derive(Debug)]
@@ -358,7 +359,7 @@ impl<B: MetricVecBuilder> Family<MetricVec<B>> {
     }
 }
 
-/// A family that can lose a member.
+/// A family whose members can be removed.
 trait Forget {
     fn forget(&self, name: &str, labels: &[String]);
 }
@@ -366,7 +367,7 @@ trait Forget {
 impl<B: MetricVecBuilder> Forget for Family<MetricVec<B>> {
     fn forget(&self, name: &str, labels: &[String]) {
         if self.name == name {
-            // That there is no such member is what is wanted.
+            // An error means that it does not exist, which is fine.
             let _absent = self.members.remove_label_values(labels);
         }
     }
@@ -398,7 +399,7 @@ impl Families {
         Ok(Self {
             requests: counters(
                 "hookbridge_requests_total",
-                "Requests by how they were answered",
+                "Requests by outcome",
                 &["source", "outcome"],
             )?,
             events: counters(
@@ -443,7 +444,7 @@ impl Families {
             )?,
             broker_queue: int_gauges(
                 "hookbridge_broker_queue_messages",
-                "Messages that wait for the broker's acknowledgement",
+                "Messages waiting for the broker's acknowledgement",
                 &["broker"],
             )?,
             late_acks: counters(

@@ -1,10 +1,10 @@
-//! Foreign text for terminals and lines of logs: nothing in it moves the cursor, forges a line or turns the reading
+//! Escapes foreign text for terminals and log lines, so that it cannot move the cursor, forge a line or reverse the reading
 //! direction.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Control characters, line and paragraph separators, and the marks that change the direction of text.
+/// Control characters, line and paragraph separators, and characters that change the text direction.
 pub(crate) fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -13,14 +13,14 @@ pub(crate) fn is_unprintable(character: char) -> bool {
         )
 }
 
-/// The text with each unprintable character as `\u{…}`.
+/// Replaces each unprintable character by `\u{…}`.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     escape(text, is_unprintable, |escaped, character| {
         escaped.extend(character.escape_unicode());
     })
 }
 
-/// The same for a text of several lines, which stay lines, and for tabs.
+/// Like [`printable`], but keeps line breaks and tabs.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     let is_escaped = |character| is_unprintable(character) && !matches!(character, '\n' | '\t');
     escape(text, is_escaped, |escaped, character| {
@@ -28,10 +28,10 @@ pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// A JSON text of one line, with what is unprintable in its strings as JSON's own escapes.
+/// Replaces unprintable characters in a JSON text's strings by JSON's own escapes.
 pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
     escape(json, is_unprintable, |escaped, character| {
-        // All of them are in the basic multilingual plane. Writing to a string does not fail.
+        // All of them are in the Basic Multilingual Plane. Writing to a string does not fail.
         let _infallible = write!(escaped, "\\u{:04x}", u32::from(character));
     })
 }

@@ -1,20 +1,20 @@
-//! Text that must not be shown.
+//! Secrets that must never be shown.
 
 use zeroize::Zeroizing;
 
-/// A secret's text: it has no `Display`, its `Debug` says nothing, and it is wiped from memory when it is dropped.
+/// A secret. It has no `Display`, its `Debug` reveals nothing, and its memory is zeroed on drop.
 #[derive(Clone, PartialEq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over. Empty text, or text of white space alone, is no secret.
+    /// None if the text is empty or only white space.
     #[must_use]
     pub fn new(text: String) -> Option<Self> {
         let text = Zeroizing::new(text);
         (!text.trim().is_empty()).then_some(Self(text))
     }
 
-    /// The secret's text, for a key or a client; never for a log, a metric or an error.
+    /// For a key or a client; never for a log, a metric or an error.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Addresses without the user and password in front of their hosts.
+/// Comma-separated addresses with any user and password masked.
 pub(crate) fn hide_user_info(addresses: &str) -> String {
     let shown = addresses.split(',').map(|address| {
         let Some((before, host)) = address.rsplit_once('@') else {

@@ -1,5 +1,5 @@
-//! Background tasks that do not end silently. The panic itself is counted and logged by `telemetry`; here it is decided what
-//! follows: the task starts again, or the service ends.
+//! Background tasks that do not end silently. `telemetry` counts and logs the panic itself; here the task is restarted, or
+//! the service ends.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,14 +11,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Before a task that panicked starts again.
+/// Pause before a panicked task is restarted.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The first task that the service can't do without and that has panicked.
+/// The first essential task that panicked.
 static FAILED: LazyLock<watch::Sender<Option<&'static str>>> =
     LazyLock::new(|| watch::Sender::new(None));
 
-/// Spawns a task that starts again when it panics, until it returns.
+/// Spawns a task that is restarted when it panics, until it returns.
 pub(crate) fn spawn_restarting<F>(
     name: &'static str,
     mut work: impl FnMut() -> F + Send + 'static,
@@ -29,8 +29,8 @@ where
     tokio::spawn(async move { while survive(name, work()).await.is_none() {} })
 }
 
-/// Spawns a task that can't start again, and that the service can't do without: when it panics, the service ends, and the
-/// process with an exit code other than 0.
+/// Spawns a task that cannot be restarted and that the service needs: when it panics, the service ends with a non-zero exit
+/// status.
 pub(crate) fn spawn_essential(
     name: &'static str,
     work: impl Future<Output = ()> + Send + 'static,
@@ -43,7 +43,7 @@ pub(crate) fn spawn_essential(
     })
 }
 
-/// Resolves with the name of an essential task when one has panicked.
+/// Resolves with the name of an essential task once one has panicked.
 pub(crate) async fn failed() -> &'static str {
     let mut failed = FAILED.subscribe();
     // The sender is never dropped.
@@ -53,7 +53,7 @@ pub(crate) async fn failed() -> &'static str {
     }
 }
 
-/// One round of a task that goes on with the next one, after a pause, when this one panics: then there is no result.
+/// Runs one round of a task. If it panics, pauses and returns none, and the task goes on with the next round.
 pub(crate) async fn survive<T>(name: &'static str, round: impl Future<Output = T>) -> Option<T> {
     match AssertUnwindSafe(round).catch_unwind().await {
         Ok(result) => Some(result),
@@ -68,7 +68,7 @@ pub(crate) async fn survive<T>(name: &'static str, round: impl Future<Output = T
     }
 }
 
-/// Runs a thread's work again whenever it panics, until it returns.
+/// Reruns a thread's work whenever it panics, until it returns.
 pub(crate) fn run_restarting(name: &str, mut work: impl FnMut()) {
     while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
         tracing::error!(

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use hookbridge::json::{Document, Fault, Kind, Schema};
+use hookbridge::json::{Document, Fault, NodeKind, Schema};
 use hookbridge::providers::synq;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
@@ -28,7 +28,7 @@ fuzz_target!(|body: &[u8]| {
     assert!(other.is_ok(), "we read it, and serde_json says {other:?}");
     let root = document.root();
     // A string's own bytes are those between its quotes.
-    let quotes = usize::from(root.kind() == Kind::String);
+    let quotes = usize::from(root.kind() == NodeKind::String);
     let whole = body.trim_ascii();
     assert_eq!(
         Some(root.raw().as_bytes()),

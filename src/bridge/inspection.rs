@@ -1,5 +1,5 @@
-//! What is known of the destinations: inspected when their broker comes up, when an event meets one that has changed, soon
-//! after an inspection that failed, and every minute. What is unknown never counts as good.
+//! The state of the destinations: inspected when their broker comes up, when an event finds that one has changed, soon after
+//! a failed inspection, and every minute. An unknown state never counts as good.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,47 +11,47 @@ use tokio::time::Instant;
 
 use crate::bridge::Bridge;
 use crate::brokers::{
-    Attention, Broker, Finding, Health, NotInspected, Verdict, durability, together,
+    Attention, Broker, Finding, Health, NotInspected, Verdict, durability, merge_equal,
 };
 use crate::config::{BrokerId, NamedBroker};
 use crate::metrics::Metrics;
 
-/// How long an inspection may take while the service runs.
+/// Limit of one inspection while the service runs.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between inspections while all is well.
+/// Between inspections while every destination is good.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// After an inspection that failed: at first, doubled with each; and at most, where a destination is missing and where
-/// something is unknown.
+/// The pause after a failed inspection. It doubles with each failure, up to one limit while a destination is missing and to
+/// another while something is unknown.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY_MISSING: Duration = Duration::from_secs(4);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// The least time from one inspection's start to the next, however often a broker comes and goes.
+/// Minimum time between the starts of two inspections, however often a broker comes and goes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a result holds while later inspections get no answer and the broker stays up. A refusal ends it immediately.
+/// How long a result stays valid while later inspections get no answer and the broker stays up. A refusal invalidates it
+/// immediately.
 const VALIDITY: Duration = Duration::from_secs(150);
 
-/// The destination of events whose topic only their payload says.
+/// Stands for the topics that follow from an event's payload.
 const OTHER: &str = "other";
 
-/// What is known of the destinations of one broker's client.
+/// Findings about the destinations of one broker's client.
 #[derive(Debug, Default)]
 pub(crate) struct Inspection(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// How often the broker had come up when it was asked last; none where it was not asked yet.
+    /// The broker's [`Attention::arrivals`] at the last inspection; none before the first one.
     arrivals: Option<u64>,
-    /// When the broker answered last.
     answered: Option<Instant>,
     findings: Vec<Finding>,
 }
 
 impl State {
-    /// Whether what was found last still holds after an inspection that failed.
+    /// Whether the last findings are still valid after a failed inspection.
     fn holds(&self, arrivals: u64, why: &NotInspected) -> bool {
         let is_recent = |answered: Instant| answered.elapsed() < VALIDITY;
         !why.is_refused() && self.arrivals == Some(arrivals) && self.answered.is_some_and(is_recent)
@@ -66,7 +66,7 @@ impl Inspection {
 
 /// One inspection of a broker's destinations.
 #[derive(Debug)]
-pub(crate) struct Attempt {
+pub(crate) struct InspectionAttempt {
     broker: BrokerId,
     attention: Attention,
     result: Result<Vec<Finding>, NotInspected>,
@@ -102,19 +102,19 @@ impl Urgency {
     }
 }
 
-/// What keeps a broker from being ready, beside its health.
+/// Obstacles to a broker's readiness, besides its health.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     /// Its destinations have not been inspected since it came up.
     pub(crate) is_pending: bool,
-    /// Destinations that can't be used, and why: the findings of several, merged.
+    /// Unusable destinations, with equal findings merged.
     pub(crate) unusable: Vec<Finding>,
-    /// What is wrong with those that must be durable.
+    /// Findings against destinations that must be durable.
     pub(crate) undurable: Vec<Finding>,
 }
 
 impl Bridge {
-    /// Inspects the destinations of all brokers that routes need, for as long as it is polled.
+    /// Inspects the destinations of all needed brokers, for as long as it is polled.
     pub(crate) async fn keep_inspecting(&self) {
         join_all(
             self.needed_brokers()
@@ -129,7 +129,7 @@ impl Bridge {
     async fn keep_inspecting_one(&self, id: BrokerId) {
         let mut attention = self.broker(id).attention();
         if !is_up(self.broker(id)) {
-            // Most brokers answer in less, and then say so.
+            // Most brokers come up sooner than this, and then notify.
             let arriving = attention.wait_for(|attention| attention.arrivals > 0);
             let _late = tokio::time::timeout(FIRST_RETRY, arriving).await;
         }
@@ -139,7 +139,7 @@ impl Bridge {
             let seen = *attention.borrow_and_update();
             let attempt = self.inspect(id, TIMEOUT).await;
             if self.process().is_draining() {
-                // What was asked while everything ends says nothing of the destinations.
+                // Answers during a shutdown say nothing about the destinations.
                 return;
             }
             let urgency = self.note_attempt(attempt);
@@ -154,16 +154,16 @@ impl Bridge {
         }
     }
 
-    /// Inspects the destinations of these brokers once, all at the same time.
+    /// Inspects the destinations of these brokers once, concurrently.
     pub(crate) async fn inspect_all(
         &self,
         brokers: &[BrokerId],
         timeout: Duration,
-    ) -> Vec<Attempt> {
+    ) -> Vec<InspectionAttempt> {
         join_all(brokers.iter().map(|id| self.inspect(*id, timeout))).await
     }
 
-    async fn inspect(&self, id: BrokerId, timeout: Duration) -> Attempt {
+    async fn inspect(&self, id: BrokerId, timeout: Duration) -> InspectionAttempt {
         let attention = *self.broker(id).attention().borrow();
         let settings = &self.config().broker(id).settings;
         let destinations = self.config().known_destinations(id);
@@ -177,16 +177,20 @@ impl Bridge {
             }
             findings
         });
-        Attempt {
+        InspectionAttempt {
             broker: id,
             attention,
             result,
         }
     }
 
-    /// What keeps brokers that must be durable from taking events. What is unknown counts only where `unknown_counts`, and
-    /// where the broker could have told.
-    pub(crate) fn undurable(&self, attempts: &[Attempt], unknown_counts: bool) -> Vec<String> {
+    /// The reasons why brokers that must be durable cannot take events. An unknown destination is one of them only with
+    /// `unknown_counts`, and only if the broker could be asked.
+    pub(crate) fn undurable(
+        &self,
+        attempts: &[InspectionAttempt],
+        unknown_counts: bool,
+    ) -> Vec<String> {
         let mut all = Vec::new();
         for attempt in attempts {
             let broker = self.config().broker(attempt.broker);
@@ -199,7 +203,7 @@ impl Bridge {
                         let is_unknown = matches!(finding.verdict, Verdict::Unknown(_));
                         finding.is_problem(true) && (unknown_counts || !is_unknown)
                     });
-                    all.extend(said(broker, bad));
+                    all.extend(describe_all(broker, bad));
                 }
                 Err(why) if unknown_counts && is_up(self.broker(attempt.broker)) => {
                     all.push(format!(
@@ -213,15 +217,15 @@ impl Bridge {
         all
     }
 
-    /// Keeps what an inspection found, logs what is new, and says when to ask again.
-    pub(crate) fn note_attempts(&self, attempts: Vec<Attempt>) {
+    /// Stores the findings, and logs those that are new.
+    pub(crate) fn note_attempts(&self, attempts: Vec<InspectionAttempt>) {
         for attempt in attempts {
             self.note_attempt(attempt);
         }
     }
 
-    fn note_attempt(&self, attempt: Attempt) -> Urgency {
-        let Attempt {
+    fn note_attempt(&self, attempt: InspectionAttempt) -> Urgency {
+        let InspectionAttempt {
             broker: id,
             attention,
             result,
@@ -235,7 +239,7 @@ impl Bridge {
                 state.answered = Some(Instant::now());
                 findings
             }
-            // That a broker does not answer is told by its health; what it said before is told by the metrics.
+            // The broker's health already reports that it does not answer; the metrics keep the last findings.
             Err(_) if !is_up(broker) => return Urgency::Unknown,
             Err(why) => {
                 if state.holds(attention.arrivals, &why) {
@@ -278,7 +282,7 @@ impl Bridge {
             && self.inspection(id).state().arrivals != Some(arrivals)
     }
 
-    /// What is known of a broker's destinations.
+    /// Obstacles to this broker's readiness, besides its health.
     pub(crate) fn reservations(&self, id: BrokerId) -> Reservations {
         let named = self.config().broker(id);
         let is_pending = self.is_pending(id);
@@ -291,12 +295,12 @@ impl Bridge {
         let undurable = state.findings.iter().filter(is_undurable);
         Reservations {
             is_pending,
-            unusable: together(unusable()),
-            undurable: together(undurable),
+            unusable: merge_equal(unusable()),
+            undurable: merge_equal(undurable),
         }
     }
 
-    /// Shows in the metrics what is known of this configuration's destinations, and nothing of another's.
+    /// Sets the metrics of this configuration's destinations, and removes those of the previous one.
     pub(crate) fn show_inspections(&self) {
         let metrics = self.process().metrics();
         metrics.forget_durable();
@@ -319,7 +323,7 @@ enum Woken {
     InTime,
 }
 
-/// Waits until the next inspection is due, or earlier: when the broker has come up, or an event met a doubtful destination.
+/// Waits until the next inspection is due, or until the broker has come up or an event has found a destination changed.
 async fn wait(
     attention: &mut watch::Receiver<Attention>,
     seen: Attention,
@@ -331,7 +335,7 @@ async fn wait(
         let now = match woken {
             Err(_elapsed) => return Woken::InTime,
             Ok(Ok(())) => *attention.borrow_and_update(),
-            // The client has ended; there is nothing to wait for.
+            // The client has ended and notifies of nothing more.
             Ok(Err(_closed)) => {
                 tokio::time::sleep_until(next).await;
                 return Woken::InTime;
@@ -346,16 +350,16 @@ async fn wait(
 }
 
 fn is_up(broker: &Broker) -> bool {
-    // A broker without a usable destination is down, but has been reached.
+    // Not `health`: a broker without a usable destination counts as down although it is reachable.
     matches!(broker.connection_health(), Health::Up { .. })
 }
 
-fn said<'f>(
+fn describe_all<'f>(
     broker: &NamedBroker,
     findings: impl Iterator<Item = &'f Finding>,
 ) -> impl Iterator<Item = String> {
     let name = broker.name.clone();
-    together(findings).into_iter().map(move |finding| {
+    merge_equal(findings).into_iter().map(move |finding| {
         let why = finding.verdict.why().unwrap_or_default();
         format!("broker {name}: {}: {why}", finding.destination)
     })
@@ -365,7 +369,7 @@ fn log_changes(broker: &NamedBroker, before: &[Finding], now: &[Finding]) {
     let (name, require_durable) = (&broker.name, broker.require_durable);
     let before: HashSet<_> = before.iter().map(key).collect();
     let new = now.iter().filter(|finding| !before.contains(&key(finding)));
-    for finding in together(new) {
+    for finding in merge_equal(new) {
         let Finding {
             destination, check, ..
         } = &finding;
@@ -392,11 +396,11 @@ fn log_changes(broker: &NamedBroker, before: &[Finding], now: &[Finding]) {
         .filter(|(.., verdict)| **verdict != Verdict::Good)
         .map(|(destination, check, _)| (*destination, *check))
         .collect();
-    let mended = now.iter().filter(|finding| {
+    let recovered = now.iter().filter(|finding| {
         finding.verdict == Verdict::Good
             && troubled.contains(&(finding.destination.as_str(), finding.check))
     });
-    for finding in together(mended) {
+    for finding in merge_equal(recovered) {
         let Finding {
             destination, check, ..
         } = &finding;
@@ -404,7 +408,7 @@ fn log_changes(broker: &NamedBroker, before: &[Finding], now: &[Finding]) {
             broker = name,
             destination,
             check,
-            "the destination is fine now"
+            "the destination is fine again"
         );
     }
 }
@@ -420,7 +424,7 @@ fn show<'f>(metrics: &Metrics, broker: &str, findings: impl IntoIterator<Item = 
     }
 }
 
-/// Forgets what was checked before and is not any more: its last value would stay for ever.
+/// Removes the checks that are no longer made: their last value would stay indefinitely.
 fn forget_other(metrics: &Metrics, broker: &str, before: &[Finding], now: &[Finding]) {
     let now: HashSet<_> = now
         .iter()

@@ -1,4 +1,4 @@
-//! The configuration that runs, and how another one takes its place: without a refused event, or not at all.
+//! The current configuration, and its replacement by another one: without refusing an event, or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,36 +9,33 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::bridge::Bridge;
-use crate::bridge::inspection::Attempt;
+use crate::bridge::inspection::InspectionAttempt;
 use crate::brokers::{Broker, Health, Restart, StartError};
 use crate::config::{BrokerId, Config, NamedBroker};
 
-/// How long a new client has to reach its broker before the change is given up.
+/// How long a new client may take to reach its broker before the change is abandoned.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// How long brokers have to tell of their destinations before a configuration takes events. What they have not told by then
-/// is unknown.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// Limit of the inspection before a configuration takes events. Anything not found by then is unknown.
+const DURABILITY_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client that is not needed any more has for its last messages.
-const FAREWELL: Duration = Duration::from_secs(30);
+/// How long a client that is no longer needed may take to finish its last messages.
+const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The configuration that runs.
+/// The configuration in use.
 #[derive(Debug)]
 pub struct Live {
     current: ArcSwap<Bridge>,
-    /// Wakes who looks at the destinations.
+    /// Wakes the task that inspects the destinations.
     changed: Notify,
-    /// Clients that are flushed before they end.
-    farewells: TaskTracker,
+    /// Drains clients that are no longer needed.
+    retiring: TaskTracker,
 }
 
-/// What a change did with the brokers' clients, by the brokers' names.
+/// The brokers whose clients a reload started and ended, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Those that were started.
     pub started: Vec<String>,
-    /// Those that are ended.
     pub ended: Vec<String>,
 }
 
@@ -46,46 +43,51 @@ impl Live {
     /// Starts the clients of all brokers. They connect in the background.
     ///
     /// # Errors
-    /// What a client does not take of its settings, or destinations that are not as durable as they must be.
+    /// Settings that a client rejects, or destinations that are not as durable as they must be.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
         let bridge = Bridge::start(config).await?;
         let required = brokers_where(&bridge, |broker| broker.require_durable);
-        let attempts = bridge.inspect_all(&required, FIRST_LOOK).await;
-        // What is unknown is not durable, but a restart would not make it known: it keeps the service from being ready.
+        let attempts = bridge
+            .inspect_all(&required, DURABILITY_CHECK_TIMEOUT)
+            .await;
+        // An unknown destination is not durable either, but a restart would not change that: the service starts, not ready.
         refuse(bridge.undurable(&attempts, false))?;
         bridge.note_attempts(attempts);
         bridge.process().metrics().note_reload(true);
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(bridge),
             changed: Notify::new(),
-            farewells: TaskTracker::new(),
+            retiring: TaskTracker::new(),
         }))
     }
 
-    /// What a request that comes now gets.
+    /// The bridge for a request that arrives now.
     #[must_use]
     pub fn current(&self) -> Arc<Bridge> {
         self.current.load_full()
     }
 
-    /// Lets another configuration take the place of the one that runs, once its brokers are reached. Not for two at once.
+    /// Replaces the current configuration once the new one's brokers are reached. Must not run concurrently with itself.
     ///
     /// # Errors
-    /// Why the one that runs stays: what a client does not take of its settings, a new broker that is out of reach, or
-    /// destinations that are not as durable as they must be.
+    /// The current configuration stays in use: a client rejects its settings, a new broker is unreachable, or destinations
+    /// are not as durable as they must be.
     pub async fn replace(&self, config: Config) -> Result<Change, StartError> {
         let old = self.current();
         let new = old.successor(config).await?;
         let attempts = match ready_to_follow(&new, &old).await {
             Ok(attempts) => attempts,
             Err(error) => {
-                new.give_way(&old);
-                self.see_off(clients_of_only(&new, &old));
+                new.discarded(&old);
+                self.retire_unused(clients_missing_from(&new, &old));
                 return Err(error);
             }
         };
-        let (started, ended) = (clients_of_only(&new, &old), clients_of_only(&old, &new));
-        new.take_over(&old);
+        let (started, ended) = (
+            clients_missing_from(&new, &old),
+            clients_missing_from(&old, &new),
+        );
+        new.activated(&old);
         new.note_attempts(attempts);
         let new = Arc::new(new);
         self.current.store(Arc::clone(&new));
@@ -103,7 +105,7 @@ impl Live {
         Ok(change)
     }
 
-    /// Ends clients when no request needs them any more.
+    /// Drains clients once no request uses them.
     fn retire(&self, old: Arc<Bridge>, clients: Vec<(String, Arc<Broker>)>) {
         if clients.is_empty() {
             return;
@@ -111,37 +113,36 @@ impl Live {
         let (unused, longest) = (old.unused(), old.config().longest_request());
         let given_up = old.process().given_up().clone();
         drop(old);
-        self.farewells.spawn(async move {
+        self.retiring.spawn(async move {
             tokio::select! {
                 () = unused.cancelled() => {}
                 () = tokio::time::sleep_until(Instant::now() + longest) => {}
                 () = given_up.cancelled() => clients.iter().for_each(|(_, broker)| broker.give_up()),
             }
-            farewell(clients).await;
+            drain_retired(clients).await;
         });
     }
 
-    /// Ends clients that no request has ever had.
-    fn see_off(&self, clients: Vec<(String, Arc<Broker>)>) {
+    /// Drains clients that no request has ever used.
+    fn retire_unused(&self, clients: Vec<(String, Arc<Broker>)>) {
         if !clients.is_empty() {
-            self.farewells.spawn(farewell(clients));
+            self.retiring.spawn(drain_retired(clients));
         }
     }
 
-    /// Resolves when the configuration has changed.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Tells every request that still waits for a broker that nothing is known: the time is up.
+    /// Resolves every request that still waits for a broker as unknown: the deadline has passed.
     pub fn give_up(&self) {
         let current = self.current();
         current.give_up();
         current.process().given_up().cancel();
     }
 
-    /// Waits for the requests whose senders have hung up, flushes the brokers and ends their clients. Returns how many
-    /// messages were left without an answer.
+    /// Waits for the requests whose senders have hung up, then flushes and ends the brokers' clients. Returns the number of
+    /// messages without an acknowledgement.
     pub async fn drain(&self, deadline: Instant) -> usize {
         let current = self.current();
         let tasks = current.process().tasks();
@@ -152,18 +153,18 @@ impl Live {
         {
             tracing::warn!(
                 left = tasks.len(),
-                "some requests whose senders hung up are not finished"
+                "some requests whose senders hung up did not finish in time"
             );
         }
-        self.farewells.close();
-        let farewells = tokio::time::timeout_at(deadline, self.farewells.wait());
-        let (unconfirmed, _late) = tokio::join!(current.drain(deadline), farewells);
+        self.retiring.close();
+        let retiring = tokio::time::timeout_at(deadline, self.retiring.wait());
+        let (unconfirmed, _late) = tokio::join!(current.drain(deadline), retiring);
         unconfirmed
     }
 }
 
-/// The clients that one configuration has and the other has not, with their brokers' names.
-fn clients_of_only(of: &Bridge, other: &Bridge) -> Vec<(String, Arc<Broker>)> {
+/// The clients of `of` that `other` does not share, with their brokers' names.
+fn clients_missing_from(of: &Bridge, other: &Bridge) -> Vec<(String, Arc<Broker>)> {
     let only = of.clients().filter(|(_, client)| {
         let mut others = other.clients();
         !others.any(|(_, shared)| Arc::ptr_eq(&client.broker, &shared.broker))
@@ -176,12 +177,12 @@ fn names(clients: &[(String, Arc<Broker>)]) -> Vec<String> {
     clients.iter().map(|(name, _)| name.clone()).collect()
 }
 
-/// Waits until the new clients have reached their brokers, and inspects the destinations. One whose broker is out of reach
-/// already may stay so.
-async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<Vec<Attempt>, StartError> {
+/// Waits until the new clients have reached their brokers, and inspects the destinations. A broker that was already
+/// unreachable does not hold up the change.
+async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<Vec<InspectionAttempt>, StartError> {
     let deadline = Instant::now() + ARRIVAL;
-    for (name, broker) in clients_of_only(new, old) {
-        // Before the first check, so that no arrival is missed.
+    for (name, broker) in clients_missing_from(new, old) {
+        // Subscribed before the first check, so that no arrival is missed.
         let mut attention = broker.attention();
         while !matches!(broker.health(), Health::Up { .. } | Health::Refusing { .. }) {
             let arrived = tokio::time::timeout_at(deadline, attention.changed()).await;
@@ -209,7 +210,7 @@ async fn ready_to_follow(new: &Bridge, old: &Bridge) -> Result<Vec<Attempt>, Sta
     let inspected = brokers_where(new, |broker| {
         broker.require_durable || broker.settings.is_inspected_first()
     });
-    let attempts = new.inspect_all(&inspected, FIRST_LOOK).await;
+    let attempts = new.inspect_all(&inspected, DURABILITY_CHECK_TIMEOUT).await;
     refuse(new.undurable(&attempts, true))?;
     Ok(attempts)
 }
@@ -221,7 +222,7 @@ fn brokers_where(bridge: &Bridge, is_wanted: impl Fn(&NamedBroker) -> bool) -> V
         .collect()
 }
 
-/// Where a broker must be durable, nothing is published to it that is known not to be.
+/// Refuses a configuration that would publish to a destination known not to be durable, where `require_durable` is set.
 fn refuse(undurable: Vec<String>) -> Result<(), StartError> {
     if undurable.is_empty() {
         return Ok(());
@@ -232,8 +233,8 @@ fn refuse(undurable: Vec<String>) -> Result<(), StartError> {
     )))
 }
 
-async fn farewell(clients: Vec<(String, Arc<Broker>)>) {
-    let deadline = Instant::now() + FAREWELL;
+async fn drain_retired(clients: Vec<(String, Arc<Broker>)>) {
+    let deadline = Instant::now() + RETIRED_CLIENT_TIMEOUT;
     for (name, broker) in clients {
         let unconfirmed = broker.drain(deadline).await;
         tracing::info!(broker = name, unconfirmed, "the former client has ended");
@@ -294,8 +295,8 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &live.current()));
         assert!(!metrics(&live).contains("broker=\"second\""));
         // The client that was started for nothing ends, too.
-        live.farewells.close();
-        live.farewells.wait().await;
+        live.retiring.close();
+        live.retiring.wait().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -328,7 +329,7 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &client(&live.current())));
         assert_eq!(live.current().config().http.idle_timeout, longer);
         told.await.unwrap();
-        assert!(live.farewells.is_empty());
+        assert!(live.retiring.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -336,11 +337,11 @@ mod tests {
         let live = start().await;
         let request = live.current();
         replace_client(&live).await;
-        live.farewells.close();
+        live.retiring.close();
         tokio::time::sleep_until(Instant::now() + Duration::from_secs(1)).await;
-        assert_eq!(live.farewells.len(), 1, "a request still has it");
+        assert_eq!(live.retiring.len(), 1, "a request still has it");
         drop(request);
-        let ended = tokio::time::timeout(Duration::from_secs(1), live.farewells.wait());
+        let ended = tokio::time::timeout(Duration::from_secs(1), live.retiring.wait());
         ended.await.expect("it has ended");
     }
 
@@ -349,9 +350,9 @@ mod tests {
         let live = start().await;
         let request = live.current();
         replace_client(&live).await;
-        live.farewells.close();
-        let most = request.config().longest_request() + FAREWELL;
-        let ended = tokio::time::timeout(most, live.farewells.wait());
+        live.retiring.close();
+        let most = request.config().longest_request() + RETIRED_CLIENT_TIMEOUT;
+        let ended = tokio::time::timeout(most, live.retiring.wait());
         ended.await.expect("it has ended");
         drop(request);
     }
@@ -364,7 +365,7 @@ mod tests {
         live.give_up();
         let deadline = Instant::now() + Duration::from_secs(1);
         assert_eq!(live.drain(deadline).await, 0);
-        assert!(live.farewells.is_empty());
+        assert!(live.retiring.is_empty());
         assert!(Instant::now() < deadline);
     }
 
@@ -374,7 +375,10 @@ mod tests {
         let started = Instant::now();
         let live = Live::start(strict(1)).await.unwrap();
         let took = started.elapsed();
-        assert!(took <= FIRST_LOOK + Duration::from_secs(1), "{took:?}");
+        assert!(
+            took <= DURABILITY_CHECK_TIMEOUT + Duration::from_secs(1),
+            "{took:?}"
+        );
         live.replace(strict(2)).await.unwrap();
     }
 }

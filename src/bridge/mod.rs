@@ -1,5 +1,5 @@
-//! One configuration at work: its brokers' clients, and the handles of its metrics. A request holds one [`Bridge`] from its
-//! first step to its last, so it sees no other configuration's.
+//! One configuration in operation: its brokers' clients and its metric handles. A request holds one [`Bridge`] from its
+//! first step to its last, so a reload changes nothing under it.
 
 mod inspection;
 pub mod live;
@@ -23,7 +23,7 @@ use crate::flow::rate_limit::Limiter;
 use crate::flow::{Permits, Share};
 use crate::metrics::Handles;
 
-/// One configuration at work.
+/// One configuration in operation.
 #[derive(Debug)]
 pub struct Bridge {
     process: Arc<Process>,
@@ -32,17 +32,17 @@ pub struct Bridge {
     /// By broker.
     clients: Vec<Client>,
     permits: Arc<Permits>,
-    /// By source, where it remembers what was stored.
+    /// By source; none where duplicates are not recognized.
     windows: Vec<Option<Arc<Window>>>,
-    /// By source, where its requests are limited.
+    /// By source; none without a `rate_limit`.
     limiters: Vec<Option<Arc<Limiter>>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
-    /// Tells that the last request has let go of it.
+    /// Cancels its token when the last request drops the bridge.
     in_use: DropGuard,
 }
 
-/// A broker's client, and its part of what may be under way.
+/// A broker's client, with its share of what may be in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
@@ -54,17 +54,17 @@ impl Bridge {
     /// Starts the clients of all brokers. They connect in the background.
     ///
     /// # Errors
-    /// What a client does not take of its settings.
+    /// Settings that a client rejects.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let process = Process::new().map_err(metrics_error)?;
         Self::assemble(config, Arc::new(process), None).await
     }
 
-    /// What is to follow this one: clients whose settings are the same, what is under way and what is remembered are shared
-    /// between the two.
+    /// The bridge of a new configuration. The two share the clients whose settings are equal, the permits and the duplicates
+    /// windows.
     ///
     /// # Errors
-    /// What a new client does not take of its settings.
+    /// Settings that a new client rejects.
     pub(crate) async fn successor(&self, config: Config) -> Result<Self, StartError> {
         Self::assemble(config, Arc::clone(&self.process), Some(self)).await
     }
@@ -79,7 +79,7 @@ impl Bridge {
         let (share_events, share_bytes) = config.broker_share();
         let mut clients = Vec::with_capacity(config.brokers.len());
         for (id, metrics) in config.broker_ids().zip(&handles.brokers) {
-            if let Some(same) = earlier.and_then(|earlier| earlier.client_as_for(&config, id)) {
+            if let Some(same) = earlier.and_then(|earlier| earlier.reusable_client(&config, id)) {
                 clients.push(same.clone());
                 continue;
             }
@@ -99,7 +99,7 @@ impl Bridge {
         }
         let (max_events, max_bytes) = (config.http.max_in_flight, config.http.max_in_flight_bytes);
         let by_source = config.sources.iter().map(|source| {
-            let earlier = earlier.and_then(|earlier| earlier.source_called(&source.name));
+            let earlier = earlier.and_then(|earlier| earlier.source_named(&source.name));
             (earlier.map(|earlier| earlier.index), source.max_in_flight)
         });
         let permits = match earlier {
@@ -112,17 +112,14 @@ impl Bridge {
             let lifetime = source
                 .dedup_window
                 .filter(|_| source.dedup_by != DedupBy::Never)?;
-            let earlier = earlier.and_then(|earlier| {
-                earlier
-                    .window(earlier.source_called(&source.name)?)
-                    .cloned()
-            });
+            let earlier = earlier
+                .and_then(|earlier| earlier.window(earlier.source_named(&source.name)?).cloned());
             Some(earlier.unwrap_or_else(|| Window::new(lifetime)))
         });
         let limiters = config.sources.iter().map(|source| {
             let RateLimit { per_second, burst } = source.rate_limit?;
             let earlier = earlier.and_then(|earlier| {
-                let limiter = earlier.limiter(earlier.source_called(&source.name)?)?;
+                let limiter = earlier.limiter(earlier.source_named(&source.name)?)?;
                 limiter.is(per_second, burst).then(|| Arc::clone(limiter))
             });
             Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(per_second, burst))))
@@ -146,8 +143,8 @@ impl Bridge {
         })
     }
 
-    /// The client of the broker of this name, where it does all that another configuration wants of it.
-    fn client_as_for(&self, config: &Config, id: BrokerId) -> Option<&Client> {
+    /// The client of the broker of the same name, if settings, files and limits are unchanged.
+    fn reusable_client(&self, config: &Config, id: BrokerId) -> Option<&Client> {
         let wanted = config.broker(id);
         let (named, client) = self
             .clients()
@@ -158,12 +155,11 @@ impl Bridge {
         is_same.then_some(client)
     }
 
-    fn source_called(&self, name: &str) -> Option<&Source> {
+    fn source_named(&self, name: &str) -> Option<&Source> {
         let mut sources = self.config.sources.iter();
         sources.find(|source| source.name == name).map(Arc::as_ref)
     }
 
-    /// The brokers as they are named, and their clients.
     pub(crate) fn clients(&self) -> impl Iterator<Item = (&NamedBroker, &Client)> {
         self.config.brokers.iter().zip(&self.clients)
     }
@@ -172,8 +168,8 @@ impl Bridge {
         self.handles.brokers.iter().map(Arc::as_ref)
     }
 
-    /// From now on it is the one that requests get: what it shares with the one before follows its configuration.
-    pub(crate) fn take_over(&self, from: &Self) {
+    /// This bridge has replaced `from`: applies its configuration to what the two share.
+    pub(crate) fn activated(&self, from: &Self) {
         for (id, client) in self.config.broker_ids().zip(&self.clients) {
             client
                 .broker
@@ -188,32 +184,31 @@ impl Bridge {
         self.show_inspections();
     }
 
-    /// It does not follow the one that runs.
-    pub(crate) fn give_way(&self, to: &Self) {
+    /// This bridge will not be used, and `to` stays in use.
+    pub(crate) fn discarded(&self, to: &Self) {
         self.process.metrics().forget(&self.handles, &to.handles);
     }
 
-    /// Is cancelled when the last request has let go of it.
+    /// Cancelled when the last request has dropped this bridge.
     pub(crate) fn unused(&self) -> CancellationToken {
         self.in_use.token().clone()
     }
 
-    /// What outlives the configuration.
+    /// State that outlives the configuration.
     #[must_use]
     pub fn process(&self) -> &Arc<Process> {
         &self.process
     }
 
-    /// The configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The metrics as text, the gauges that are read and not kept among them.
+    /// The metrics as text. Gauges that are computed on demand are set first.
     ///
     /// # Errors
-    /// A metric that can't be written.
+    /// A metric that cannot be encoded.
     pub fn scrape(&self) -> Result<Vec<u8>, prometheus::Error> {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = self.process.metrics();
@@ -239,7 +234,7 @@ impl Bridge {
         metrics.encode()
     }
 
-    /// Flushes the brokers and ends their clients. Returns how many messages were left without an answer.
+    /// Flushes and ends the brokers' clients. Returns the number of messages without an acknowledgement.
     pub async fn drain(&self, deadline: Instant) -> usize {
         let drains = self
             .clients
@@ -261,7 +256,7 @@ impl Bridge {
     fn client(&self, id: BrokerId) -> &Client {
         #[expect(
             clippy::indexing_slicing,
-            reason = "the clients stand in the order of the configuration that made the id"
+            reason = "clients and ids follow the order of the same configuration"
         )]
         &self.clients[id.index()]
     }
@@ -278,7 +273,7 @@ impl Bridge {
         self.windows.get(source.index).and_then(Option::as_ref)
     }
 
-    /// Tells every request that still waits for a broker that nothing is known: the time is up.
+    /// Resolves every request that still waits for a broker as unknown: the deadline has passed.
     pub fn give_up(&self) {
         self.clients
             .iter()

@@ -1,33 +1,33 @@
-//! The one place where what the steps saw of a request becomes metrics and log lines.
+//! The only place where a request's report becomes metrics and log lines.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Bridge;
 use crate::brokers::{Message, NotStored, Outcome, Unknown};
-use crate::config::{BrokerId, Position, Source};
+use crate::config::{BrokerId, RouteId, Source};
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::metrics::{SourceMetrics, unix_seconds};
 use crate::telemetry::shorten;
 
-/// A request that was answered.
+/// An answered request, as its steps saw it.
 pub(crate) struct Report<'a> {
-    /// None where no source has the request's path.
+    /// None if no source has the request's path.
     pub(crate) source: Option<&'a Source>,
     pub(crate) request_id: RequestId,
-    /// The id of its only event.
+    /// None unless the request has exactly one event.
     pub(crate) event_id: Option<&'a EventId>,
-    /// The index of the secret that verified it.
+    /// Index of the secret that verified the request.
     pub(crate) secret_index: Option<usize>,
-    /// Its events, as far as they got to a broker.
+    /// The events that got as far as a broker.
     pub(crate) events: &'a [Observed<'a>],
     pub(crate) result: Result<Status, &'a Refusal>,
-    /// From its head to its answer; none where it was not received whole.
+    /// From the head to the answer; none if the request was not received completely.
     pub(crate) duration: Option<Duration>,
 }
 
 impl<'a> Report<'a> {
-    /// A request to a source, of which nothing else is known.
+    /// A request to a source, without further detail.
     pub(crate) fn new(
         source: &'a Source,
         request_id: RequestId,
@@ -44,7 +44,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// A refused request, of which nothing else is known.
+    /// A request that was refused before its source was known.
     pub(crate) fn refused(request_id: RequestId, refusal: &'a Refusal) -> Self {
         Self {
             source: None,
@@ -58,29 +58,29 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What step 7 saw of an event.
+/// An event as step 7 saw it.
 pub(crate) struct Observed<'a> {
     pub(crate) event_id: Option<&'a EventId>,
     pub(crate) event_type: &'a str,
-    /// In the order in which they ended.
+    /// In order of completion.
     pub(crate) attempts: Vec<Attempt<'a>>,
-    /// Why it, or one of its copies, became a dead letter.
+    /// The reasons why the event, or copies of it, became dead letters.
     pub(crate) dead_lettered: Vec<Cow<'a, Refusal>>,
 }
 
-/// One message on its way to one broker.
+/// One message to one broker.
 pub(crate) struct Attempt<'a> {
     pub(crate) broker: BrokerId,
     pub(crate) message: Cow<'a, Message>,
     /// None for a dead letter.
-    pub(crate) route: Option<Position>,
+    pub(crate) route: Option<RouteId>,
     pub(crate) outcome: Outcome,
-    /// None where the message was not handed to the broker's client.
+    /// None if the message was not handed to the broker's client.
     pub(crate) duration: Option<Duration>,
 }
 
 impl Bridge {
-    /// Notes that these secrets of a source were used, besides the one of a [`Report`].
+    /// Records the use of further secrets of a source, besides the one of a [`Report`].
     pub(crate) fn observe_secrets(&self, source: &Source, indices: &[usize]) {
         for index in indices {
             let metrics = self.source_metrics(source);
@@ -90,7 +90,7 @@ impl Bridge {
         }
     }
 
-    /// Counts a request and what was published of it, and logs what went wrong: the same at most once a second.
+    /// Counts a request and its publishes, and logs failures: each kind at most once a second.
     pub(crate) fn observe(&self, report: &Report<'_>) {
         let metrics = report.source.and_then(|source| self.source_metrics(source));
         if let Some(metrics) = metrics {
@@ -134,11 +134,11 @@ impl Bridge {
         }
         let (reason, detail) = match &attempt.outcome {
             Outcome::Stored(receipt) => {
-                // A stream that had it already has not stored it once more.
+                // A duplicate was not stored again.
                 if let Some(source) = source.filter(|_| !receipt.is_duplicate()) {
                     source.last_published.set(unix_seconds());
                     let events = match attempt.route {
-                        Some(position) => source.routes.get(position.index),
+                        Some(route) => source.routes.get(route.index),
                         None => Some(&source.dead_letters),
                     };
                     if let Some(events) = events {
@@ -153,7 +153,7 @@ impl Bridge {
         if let Some(broker) = broker {
             broker.count_error(reason);
         }
-        if let Some(suppressed) = self.process.pass_failure(reason) {
+        if let Some(suppressed) = self.process.allow_failure(reason) {
             let broker = &self.config.broker(attempt.broker).name;
             let topic = shorten(&attempt.message.destination);
             let event = shorten(attempt.message.name());
@@ -176,7 +176,7 @@ impl Bridge {
             }
             None => self.process.metrics().unmatched.count(code),
         }
-        if let Some(suppressed) = self.process.pass_refusal(code) {
+        if let Some(suppressed) = self.process.allow_refusal(code) {
             let source = report.source.map(|source| source.name.as_str());
             let event_id = report.event_id.map(|event_id| shorten(event_id.as_str()));
             let request_id = report.request_id;
@@ -190,7 +190,7 @@ impl Bridge {
         refusal: &Refusal,
         event_id: Option<&EventId>,
     ) {
-        if let Some(suppressed) = self.process.pass_dead_letter(refusal.code()) {
+        if let Some(suppressed) = self.process.allow_dead_letter(refusal.code()) {
             let source = source.map(|source| source.name.as_str());
             let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
             tracing::warn!(source, code = refusal.code(), event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");

@@ -1,4 +1,4 @@
-//! What outlives a configuration: a reload changes the [`Bridge`](crate::bridge::Bridge), and leaves this.
+//! State that outlives a configuration: a reload replaces the [`Bridge`](crate::bridge::Bridge) and keeps this.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -9,19 +9,19 @@ use tokio_util::task::TaskTracker;
 use crate::brokers::Reason;
 use crate::event::Code;
 use crate::metrics::Metrics;
-use crate::telemetry::Gate;
+use crate::telemetry::LogThrottle;
 use strum::VariantArray as _;
 
-/// The process as every request and every configuration sees it.
+/// Shared by every request and every configuration.
 #[derive(Debug)]
 pub struct Process {
     metrics: Metrics,
     /// Requests whose senders have hung up.
     tasks: TaskTracker,
-    gates: Gates,
+    throttles: Throttles,
     is_draining: AtomicBool,
     is_closing: AtomicBool,
-    /// Nobody waits for a broker any longer.
+    /// Cancelled when requests stop waiting for brokers.
     given_up: CancellationToken,
     clock: Clock,
 }
@@ -53,25 +53,25 @@ impl Clock {
     }
 }
 
-/// How often the log says the same thing.
+/// Limits how often the same thing is logged.
 #[derive(Debug)]
-struct Gates {
-    refusals: Vec<(&'static str, Gate)>,
-    dead_letters: Vec<(&'static str, Gate)>,
-    failures: Vec<(Reason, Gate)>,
+struct Throttles {
+    refusals: Vec<(&'static str, LogThrottle)>,
+    dead_letters: Vec<(&'static str, LogThrottle)>,
+    failures: Vec<(Reason, LogThrottle)>,
 }
 
 impl Process {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let gates = Gates {
-            refusals: gates(Code::VARIANTS.iter().map(|code| code.into_str())),
-            dead_letters: gates(Code::VARIANTS.iter().map(|code| code.into_str())),
-            failures: gates(Reason::VARIANTS.iter().copied()),
+        let throttles = Throttles {
+            refusals: throttles(Code::VARIANTS.iter().map(|code| code.into_str())),
+            dead_letters: throttles(Code::VARIANTS.iter().map(|code| code.into_str())),
+            failures: throttles(Reason::VARIANTS.iter().copied()),
         };
         Ok(Self {
             metrics: Metrics::new()?,
             tasks: TaskTracker::new(),
-            gates,
+            throttles,
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
@@ -79,7 +79,6 @@ impl Process {
         })
     }
 
-    /// The metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -93,7 +92,7 @@ impl Process {
         &self.tasks
     }
 
-    /// From now on `/readyz` says no, and answers ask senders to connect anew.
+    /// From now on `/readyz` answers 503, and responses ask senders to reconnect.
     pub fn begin_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
@@ -117,25 +116,25 @@ impl Process {
         &self.given_up
     }
 
-    /// How many refusals of this code the log was spared, if this one may be logged.
-    pub(crate) fn pass_refusal(&self, code: &str) -> Option<u64> {
-        pass(&self.gates.refusals, &code)
+    /// If a refusal with this code may be logged: the number suppressed since the last one.
+    pub(crate) fn allow_refusal(&self, code: &str) -> Option<u64> {
+        allow(&self.throttles.refusals, &code)
     }
 
-    pub(crate) fn pass_dead_letter(&self, code: &str) -> Option<u64> {
-        pass(&self.gates.dead_letters, &code)
+    pub(crate) fn allow_dead_letter(&self, code: &str) -> Option<u64> {
+        allow(&self.throttles.dead_letters, &code)
     }
 
-    pub(crate) fn pass_failure(&self, reason: Reason) -> Option<u64> {
-        pass(&self.gates.failures, &reason)
+    pub(crate) fn allow_failure(&self, reason: Reason) -> Option<u64> {
+        allow(&self.throttles.failures, &reason)
     }
 }
 
-fn gates<K>(keys: impl Iterator<Item = K>) -> Vec<(K, Gate)> {
-    keys.map(|key| (key, Gate::default())).collect()
+fn throttles<K>(keys: impl Iterator<Item = K>) -> Vec<(K, LogThrottle)> {
+    keys.map(|key| (key, LogThrottle::default())).collect()
 }
 
-fn pass<K: PartialEq>(gates: &[(K, Gate)], key: &K) -> Option<u64> {
-    let (_, gate) = gates.iter().find(|(known, _)| known == key)?;
-    gate.pass()
+fn allow<K: PartialEq>(throttles: &[(K, LogThrottle)], key: &K) -> Option<u64> {
+    let (_, throttle) = throttles.iter().find(|(known, _)| known == key)?;
+    throttle.allow()
 }

@@ -4,17 +4,14 @@ use super::Bridge;
 use crate::brokers::Health;
 use crate::config::ReadyWhen;
 
-/// Whether the service can take events, and what is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Whether it can.
     pub is_ready: bool,
-    /// What is missing, in words.
+    /// In words for the operator. May be non-empty although the service is ready.
     pub missing: Vec<String>,
 }
 
 impl Bridge {
-    /// Whether events can be taken now.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let mut missing = Vec::new();
@@ -33,10 +30,10 @@ impl Bridge {
                 Health::Up { missing: absent } => {
                     up += 1;
                     missing.extend(absent.iter().map(|what| format!("broker {name}: {what}")));
-                    let is_told = |name: &str| absent.iter().any(|what| what.contains(name));
-                    let untold = reservations.unusable.iter();
-                    let untold = untold.filter(|unusable| !is_told(&unusable.destination));
-                    missing.extend(untold.map(|unusable| {
+                    let is_listed = |name: &str| absent.iter().any(|what| what.contains(name));
+                    let unlisted = reservations.unusable.iter();
+                    let unlisted = unlisted.filter(|unusable| !is_listed(&unusable.destination));
+                    missing.extend(unlisted.map(|unusable| {
                         let why = unusable.verdict.why().unwrap_or_default();
                         format!("broker {name}: {}: {why}", unusable.destination)
                     }));
@@ -60,7 +57,7 @@ impl Bridge {
         }
         let is_draining = self.process.is_draining();
         if is_draining {
-            missing.push("the service is ending".to_owned());
+            missing.push("the service is shutting down".to_owned());
         }
         let is_reachable = match self.config.admin.ready_when {
             ReadyWhen::Any => up > 0 || self.needed_brokers.is_empty(),

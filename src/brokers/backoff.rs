@@ -1,26 +1,26 @@
-//! Clients that do not last are replaced less and less often.
+//! Exponential back-off between replacements of a client.
 
 use std::time::{Duration, Instant};
 
-/// Between replacements: at first, and at most.
+/// Bounds of the pause between replacements.
 const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(30);
 
-/// When the last replacement was, and the pause that it demands.
+/// The time of the last replacement, and the pause after it.
 #[derive(Debug, Default)]
 pub(super) struct Backoff(Option<(Instant, Duration)>);
 
 impl Backoff {
-    /// When the next replacement may be made; none where it may be made immediately.
+    /// When the next replacement is due; none if it is due immediately.
     pub(super) fn due(&self) -> Option<Instant> {
         self.0.map(|(last, pause)| last + pause)
     }
 
-    /// Notes a replacement, if one is due.
+    /// Records a replacement if one is due. Returns whether it was.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         let pause = match self.0 {
             Some((last, pause)) if now < last + pause => return false,
-            // One that lasted for long enough was no part of a series.
+            // A client that lasted long enough resets the series.
             Some((last, pause)) if now < last + pause + MOST => (pause * 2).min(MOST),
             _ => LEAST,
         };
@@ -35,7 +35,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The seconds at which a client is replaced that is looked at each second, and broken in these.
+    /// The seconds at which a client is replaced that is checked every second and broken in these.
     fn replaced(broken: impl Fn(u32) -> bool, seconds: u32) -> Vec<u32> {
         let (start, mut backoff) = (Instant::now(), Backoff::default());
         let tried = (0..seconds).filter(|second| broken(*second));

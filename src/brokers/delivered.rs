@@ -1,25 +1,22 @@
 //! Messages as a subscriber sees them.
 
-/// A message as a subscriber sees it.
 #[derive(Debug, Clone)]
 pub struct Delivered {
-    /// The topic or subject.
     pub topic: String,
-    /// The partition and offset (Kafka).
+    /// Partition and offset; none on NATS.
     pub position: Option<(i32, i64)>,
-    /// The key (Kafka).
+    /// None on NATS.
     pub key: Option<Vec<u8>>,
-    /// The headers, in order.
+    /// In order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The value.
     pub value: Vec<u8>,
 }
 
-/// Where a subscriber begins.
+/// The position where a subscription starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    /// With the first message that is kept.
-    Start,
-    /// With the next one.
-    Now,
+pub enum StartAt {
+    /// The oldest message that the broker keeps.
+    Earliest,
+    /// The first message published after the subscription starts.
+    Latest,
 }

@@ -1,32 +1,29 @@
-//! Whether a destination's acknowledgement means "stored": what an inspection found, the same for every kind of broker.
+//! Whether a destination's acknowledgement means "stored": the findings of an inspection, the same for every kind of broker.
 
-/// What a broker must be able to keep.
+/// Requirements on a destination.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// The largest body.
     pub max_body_bytes: usize,
 }
 
-/// The check that says whether a destination could be inspected at all.
+/// The check that a destination could be inspected at all.
 pub(super) const INSPECTED: &str = "inspected";
 
-/// The check that says whether a destination is there.
+/// The check that a destination exists.
 pub(super) const EXISTS: &str = "exists";
 
 /// The result of one check of one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The topic or subject.
     pub destination: String,
-    /// What was checked: the label `check` of `hookbridge_destination_durable`.
+    /// The label `check` of `hookbridge_destination_durable`.
     pub check: &'static str,
-    /// The result.
     pub verdict: Verdict,
 }
 
-/// Findings that say the same, as one with all of their destinations: a stream takes many subjects.
+/// Merges findings that differ only in their destination into one that lists the destinations: a stream takes many subjects.
 #[must_use]
-pub fn together<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<Finding> {
+pub fn merge_equal<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<Finding> {
     let mut merged: Vec<Finding> = Vec::new();
     for finding in findings {
         let same = merged
@@ -46,20 +43,19 @@ pub fn together<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<Find
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// As it should be.
     Good,
-    /// No event for the destination can be acknowledged: why, and what to do.
+    /// No event for the destination can be acknowledged. The text gives the reason and the remedy.
     Unusable(String),
-    /// An acknowledged event may be lost or never have been kept: why, and what to do.
+    /// An acknowledged event may be lost. The text gives the reason and the remedy.
     Bad(String),
-    /// Worth a look, but no danger to what is acknowledged.
+    /// Worth attention, but no danger to acknowledged events.
     Advice(String),
-    /// It could not be found out: why. Never counts as good.
+    /// Could not be determined; the text gives the reason. Never counts as good.
     Unknown(String),
 }
 
 impl Verdict {
-    /// Its words; none where it is good.
+    /// None for [`Verdict::Good`].
     #[must_use]
     pub fn why(&self) -> Option<&str> {
         match self {
@@ -72,8 +68,8 @@ impl Verdict {
 }
 
 impl Finding {
-    /// Whether a destination with this finding must not be used. What is unknown is not durable, and a destination that
-    /// is not known to exist is not usable.
+    /// Whether a destination with this finding must not be used. An unknown one is not durable, and not usable if its
+    /// existence is unknown.
     #[must_use]
     pub fn is_problem(&self, require_durable: bool) -> bool {
         match self.verdict {
@@ -84,52 +80,50 @@ impl Finding {
         }
     }
 
-    /// Unusable where it is not good.
+    /// Unusable unless `is_good`.
     pub(super) fn usable(
         destination: &str,
         check: &'static str,
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        Self::judged(destination, check, is_good, || {
+        Self::checked(destination, check, is_good, || {
             Verdict::Unusable(otherwise())
         })
     }
 
-    /// Bad where it is not good.
+    /// Bad unless `is_good`.
     pub(super) fn new(
         destination: &str,
         check: &'static str,
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        Self::judged(destination, check, is_good, || Verdict::Bad(otherwise()))
+        Self::checked(destination, check, is_good, || Verdict::Bad(otherwise()))
     }
 
-    /// Worth an advice where it is not good.
+    /// Advice unless `is_good`.
     pub(super) fn advice(
         destination: &str,
         check: &'static str,
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        Self::judged(destination, check, is_good, || Verdict::Advice(otherwise()))
+        Self::checked(destination, check, is_good, || Verdict::Advice(otherwise()))
     }
 
-    /// The destination was inspected.
     pub(super) fn inspected(destination: &str) -> Self {
-        Self::judged(destination, INSPECTED, true, || Verdict::Good)
+        Self::checked(destination, INSPECTED, true, || Verdict::Good)
     }
 
-    /// The destination could not be inspected.
     #[must_use]
     pub fn not_inspected(destination: &str, why: &str) -> Self {
-        Self::judged(destination, INSPECTED, false, || {
+        Self::checked(destination, INSPECTED, false, || {
             Verdict::Unknown(format!("it could not be inspected: {why}"))
         })
     }
 
-    fn judged(
+    fn checked(
         destination: &str,
         check: &'static str,
         is_good: bool,
@@ -143,7 +137,7 @@ impl Finding {
     }
 }
 
-/// Why a broker's destinations could not be inspected.
+/// The reason why a broker's destinations could not be inspected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotInspected {
     why: String,
@@ -151,7 +145,7 @@ pub struct NotInspected {
 }
 
 impl NotInspected {
-    /// The broker said no, which stays so until somebody changes something.
+    /// The broker refused, which will not change until someone fixes it.
     pub(crate) fn refused(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
@@ -159,7 +153,6 @@ impl NotInspected {
         }
     }
 
-    /// There was no answer.
     pub(crate) fn unanswered(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
@@ -167,7 +160,7 @@ impl NotInspected {
         }
     }
 
-    /// Whether the broker said no, and asking again does not help.
+    /// Whether the broker refused, so that asking again does not help.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.is_refused
@@ -182,12 +175,12 @@ impl std::fmt::Display for NotInspected {
 
 impl std::error::Error for NotInspected {}
 
-/// When a broker's destinations should be inspected again.
+/// Counters whose change means that a broker's destinations should be inspected again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attention {
-    /// How often the broker has come up: what was found before that may not hold any more.
+    /// How often the broker has come up: earlier findings may no longer hold.
     pub arrivals: u64,
-    /// How often an event met a destination that is not what it was.
+    /// How often an event has contradicted the findings.
     pub doubts: u64,
 }
 
@@ -206,7 +199,7 @@ mod tests {
             bad("a.y", "stream A has 1"),
             Finding::advice("a.z", "discard", false, || "stream A has 1".to_owned()),
         ];
-        let said: Vec<_> = together(&findings)
+        let said: Vec<_> = merge_equal(&findings)
             .into_iter()
             .map(|finding| (finding.destination, finding.check))
             .collect();

@@ -1,36 +1,34 @@
-//! Whether a broker can be published to, and how much a client must carry.
+//! A broker's health, and the load that a client must carry.
 
 use std::time::Duration;
 
-/// What a client must be able to carry, worked out from the whole configuration.
+/// The load that a client must carry, derived from the whole configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest that any request waits for an acknowledgement.
+    /// The longest of any source.
     pub publish_timeout: Duration,
-    /// The largest body.
+    /// The largest of any source.
     pub max_body_bytes: usize,
-    /// How many messages may be under way.
     pub max_in_flight: usize,
-    /// How many bytes of bodies may be under way.
     pub max_in_flight_bytes: usize,
 }
 
 /// Whether a broker can be published to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It can. `missing` says which destinations of routes can't be published to, and why.
+    /// It can. `missing` lists the destinations of routes that cannot, with the reasons.
     Up {
         /// In words for the operator.
         missing: Vec<String>,
     },
-    /// It is reached, and refuses messages: to some destinations, or to all that are published to.
+    /// It is reachable, and refuses messages: to some destinations, or to all that are published to.
     Refusing {
-        /// Which, and why, in words for the operator.
+        /// The destinations and the reason, in words for the operator.
         why: String,
-        /// Whether it takes others.
+        /// Whether it accepts messages to others.
         takes_others: bool,
     },
-    /// It can't, and why, in words for the operator.
+    /// It cannot. The reason, in words for the operator.
     Down(String),
     /// It has not been reached yet.
     Starting,

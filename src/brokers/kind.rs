@@ -2,20 +2,18 @@
 
 use super::names::{kafka, nats};
 
-/// Which kind of broker it is: what its names may look like.
+/// The kind of a broker. It decides which names are legal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Apache Kafka.
     Kafka,
-    /// NATS.
     Nats,
 }
 
 impl Kind {
-    /// Whether a whole topic or subject is a legal one that an event may go to.
+    /// Whether events may go to this topic or subject.
     ///
     /// # Errors
-    /// The rule that it breaks.
+    /// The violated rule.
     pub fn check_destination(self, name: &str) -> Result<(), &'static str> {
         match self {
             Self::Kafka => kafka::check_topic(name),
@@ -26,7 +24,7 @@ impl Kind {
     /// Whether an event's value may become a part of a topic or subject; `is_last` where nothing follows it.
     ///
     /// # Errors
-    /// The rule that it breaks.
+    /// The violated rule.
     pub fn check_value(self, value: &str, is_last: bool) -> Result<(), &'static str> {
         match self {
             Self::Kafka => kafka::check_value(value),
@@ -34,7 +32,6 @@ impl Kind {
         }
     }
 
-    /// What a destination is called.
     #[must_use]
     pub fn destination_noun(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What is published: the same for every broker but for the names of its headers.
+//! The published message: the same for every broker except for its headers' names.
 
 use std::borrow::Cow;
 
@@ -7,28 +7,28 @@ use bytes::Bytes;
 use crate::brokers::kind::Kind;
 use crate::event::{EventId, Identity, is_attribute_name};
 
-/// The bounds, in bytes, of what a message carries beside its body. An event that would exceed one is an invalid event:
-/// no broker's limit is met by a key or a header. The values that come from the provider have theirs in [`Identity`].
+/// Limits, in bytes, of everything in a message besides its body. An event that would exceed one is invalid, so that a key
+/// or header never hits a broker's limit. Values from the provider have theirs in [`Identity`].
 pub const MAX_KEY_BYTES: usize = 1024;
-/// Of the sender's headers that are forwarded, and of a CloudEvent's extensions: names and values together.
+/// Of all forwarded headers of the sender and of a CloudEvent's extensions, names and values.
 pub const MAX_FORWARDED_BYTES: usize = 4096;
 /// Of the CloudEvents `source` of a source.
 pub const MAX_CE_SOURCE_BYTES: usize = Identity::MAX_SOURCE_BYTES;
 /// Of the media type, without its parameters (RFC 6838 section 4.2).
 pub const MAX_MEDIA_TYPE_BYTES: usize = 255;
-/// Of a dead letter's reason in words. It is cut.
+/// Of a dead letter's reason in words. A longer one is cut.
 pub const MAX_DETAIL_BYTES: usize = 1024;
-/// Of a dead letter's pointer. A longer one is left out.
+/// Of a dead letter's pointer. A longer one is omitted.
 pub const MAX_POINTER_BYTES: usize = 1024;
 
 /// Of the names of sources and brokers, and of topics and subjects.
 const MAX_NAME_BYTES: usize = 64;
 const MAX_DESTINATION_BYTES: usize = 255;
-/// Of an event id whose parts are percent-encoded, between a source and a destination or a word.
+/// Of a deduplication id: a percent-encoded event id with a source, and a destination or a word.
 const MAX_DEDUPLICATION_BYTES: usize =
     3 * EventId::MAX_BYTES + MAX_NAME_BYTES + MAX_DESTINATION_BYTES + 64;
 
-/// The key, and the values of all headers at their longest.
+/// The maximum of the key and all header values.
 const MAX_VALUE_BYTES: usize = MAX_KEY_BYTES
     + 2 * EventId::MAX_BYTES
     + MAX_DEDUPLICATION_BYTES
@@ -43,17 +43,17 @@ const MAX_VALUE_BYTES: usize = MAX_KEY_BYTES
     + MAX_FORWARDED_BYTES
     + MAX_DETAIL_BYTES
     + MAX_POINTER_BYTES
-    // The source, the intended broker and topic, and where a replay took the message from.
+    // The source, the intended broker and topic, and the origin of a replayed message.
     + 3 * MAX_NAME_BYTES
     + 2 * MAX_DESTINATION_BYTES
     // `specversion`, `event_id_origin`, `hookbridge_reason`, `; charset=utf-8` and a position.
     + 128;
 
-/// The names of headers, and what the protocols put around a message and each header.
+/// Header names, and the protocols' framing of a message and each header.
 const FRAMING_BYTES: usize = 3 * 1024;
 
 impl Kind {
-    /// What key, headers and framing add to a body at most, in bytes: the broker must take `max_body` and this.
+    /// The most that key, headers and framing add to a body, in bytes: the broker must accept `max_body` plus this.
     #[must_use]
     pub const fn overhead_bytes(self) -> usize {
         let encoded = match self {
@@ -64,7 +64,7 @@ impl Kind {
         FRAMING_BYTES + encoded * MAX_VALUE_BYTES
     }
 
-    /// Whether a header may have this name. The bridge's own and those of HTTP may.
+    /// Whether a header may have this name. All of the bridge's own and of HTTP's may.
     #[must_use]
     pub fn can_name_header(self, name: &str) -> bool {
         let is_legal = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b':';
@@ -78,21 +78,19 @@ impl Kind {
 /// A message on its way to a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The topic or subject.
     pub destination: String,
-    /// The key, by which Kafka keeps messages in order.
+    /// Kafka keeps the order of messages with equal keys.
     pub key: String,
-    /// The headers.
     pub headers: Headers,
     /// The request's body, byte for byte.
     pub body: Bytes,
-    /// The same for every delivery of the event: JetStream drops the second within its window (`Nats-Msg-Id`). None where
-    /// each delivery is an event of its own; then a message whose outcome is in doubt is never sent again.
+    /// Equal for every delivery of an event: JetStream drops duplicates within its window (`Nats-Msg-Id`). None with
+    /// `dedup_by = "never"`: then a message whose outcome is unknown is never sent again.
     pub deduplication_id: Option<String>,
 }
 
-/// A part of a deduplication id. Parts are separated by slashes, so a slash inside one is encoded: without that, the id
-/// `e1/dead_letter` and the dead letter of `e1` would be one message to a stream, and the second would be dropped.
+/// A part of a deduplication id. Slashes separate parts, so a slash inside one is encoded: otherwise the id
+/// `e1/dead_letter` and the dead letter of `e1` would collide in a stream, and the second would be dropped.
 #[must_use]
 pub fn id_part(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|byte| matches!(byte, b'/' | b'%')) {
@@ -103,7 +101,7 @@ pub fn id_part(text: &str) -> Cow<'_, str> {
 }
 
 impl Message {
-    /// Its headers as this kind of broker gets them, before any encoding of their values.
+    /// The headers for this kind of broker, before their values are encoded.
     pub fn headers_on(&self, kind: Kind) -> impl Iterator<Item = (Cow<'static, str>, &[u8])> {
         let recognition = match kind {
             Kind::Kafka => None,
@@ -122,7 +120,7 @@ impl Message {
         headers.chain(recognition)
     }
 
-    /// What the log calls it: its deduplication id, or else its event's id.
+    /// For the log: the deduplication id, or else the event's id.
     #[must_use]
     pub fn name(&self) -> &str {
         let event_id = || {
@@ -136,16 +134,16 @@ impl Message {
 }
 
 /// The headers of a [`Message`], in order. Values are bytes, as senders' headers are. They share one buffer: an event has
-/// a dozen, which are made, kept until the broker answers and dropped together.
+/// a dozen, which are created, held until the broker answers and dropped together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// Each name, and where its value ends.
+    /// Each name, with the end of its value in `values`.
     names: Vec<(Attribute, usize)>,
     values: Vec<u8>,
 }
 
 impl Headers {
-    /// None yet; room for this many headers, and for these bytes of values.
+    /// `bytes` is the total size of the values.
     #[must_use]
     pub fn with_capacity(headers: usize, bytes: usize) -> Self {
         Self {
@@ -154,12 +152,11 @@ impl Headers {
         }
     }
 
-    /// Adds one at the end.
     pub fn push(&mut self, attribute: Attribute, value: impl AsRef<[u8]>) {
         self.push_parts(attribute, &[value.as_ref()]);
     }
 
-    /// Adds one whose value is these parts, one behind the other.
+    /// The value is the concatenation of the parts.
     pub fn push_parts(&mut self, attribute: Attribute, parts: &[&[u8]]) {
         for part in parts {
             self.values.extend_from_slice(part);
@@ -167,7 +164,6 @@ impl Headers {
         self.names.push((attribute, self.values.len()));
     }
 
-    /// Each name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&Attribute, &[u8])> {
         let mut start = 0;
         self.names.iter().map(move |(attribute, end)| {
@@ -177,28 +173,24 @@ impl Headers {
         })
     }
 
-    /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 }
 
-/// A header's name on each kind of broker.
+/// A header's name, which may differ by kind of broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attribute {
     /// A CloudEvents attribute in the binary mode of the broker's protocol binding: `ce_NAME` (Kafka binding 1.0.2
     /// section 3.2.3.1), `ce-NAME` (NATS binding 1.0.2 section 3.1.3.1).
     CloudEvents {
-        /// The name on Kafka.
         kafka: &'static str,
-        /// The name on NATS.
         nats: &'static str,
     },
     /// A CloudEvents attribute of the sender's own: lower-case letters and digits.
@@ -211,32 +203,25 @@ macro_rules! cloud_events {
     ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
         $($(#[$doc])* pub const $constant: Self = Self::CloudEvents { kafka: concat!("ce_", $name), nats: concat!("ce-", $name) };)*
 
-        /// Each of them.
         const CLOUD_EVENTS: &[Self] = &[$(Self::$constant),*];
     };
 }
 
 impl Attribute {
     cloud_events! {
-        /// `specversion`: the version of CloudEvents.
         SPEC_VERSION = "specversion";
-        /// `id`: the event's id.
         ID = "id";
-        /// `source`: where it comes from.
         SOURCE = "source";
-        /// `type`: its type.
         TYPE = "type";
-        /// `time`: when it happened.
         TIME = "time";
-        /// `subject`: what it is about.
         SUBJECT = "subject";
-        /// `recordedtime`: when it was received (CloudEvents extension "Recorded Time").
+        /// The time of receipt (CloudEvents extension "Recorded Time").
         RECORDED_TIME = "recordedtime";
-        /// `partitionkey`: the key (CloudEvents extension "Partitioning").
+        /// The key (CloudEvents extension "Partitioning").
         PARTITION_KEY = "partitionkey";
     }
 
-    /// The attribute that a header of a message that was published is, on either kind of broker.
+    /// The attribute of a published message's header, on either kind of broker.
     #[must_use]
     pub fn of_header(name: &str) -> Self {
         let known = Self::CLOUD_EVENTS.iter().find(|attribute| match attribute {
@@ -259,13 +244,11 @@ impl Attribute {
         Self::Extension(name.into())
     }
 
-    /// A name that is the same everywhere.
     #[must_use]
     pub const fn plain(name: &'static str) -> Self {
         Self::Plain(Cow::Borrowed(name))
     }
 
-    /// The name on Kafka.
     #[must_use]
     fn on_kafka(&self) -> Cow<'static, str> {
         match self {
@@ -275,7 +258,6 @@ impl Attribute {
         }
     }
 
-    /// The name on NATS.
     #[must_use]
     fn on_nats(&self) -> Cow<'static, str> {
         match self {

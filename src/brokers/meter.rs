@@ -1,4 +1,4 @@
-//! What a broker's client counts. `metrics` registers it.
+//! The metrics that a broker's client updates. `metrics` registers them.
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -20,7 +20,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// One that no scrape sees.
+    /// For tests that scrape nothing.
     #[cfg(test)]
     pub(crate) fn unregistered() -> Self {
         use prometheus::HistogramOpts;
@@ -45,7 +45,6 @@ impl Meter {
         }
     }
 
-    /// How many clients were replaced for a reason.
     #[cfg(test)]
     pub(crate) fn restarts_for(&self, reason: Restart) -> u64 {
         let mut restarts = self.restarts.iter();
@@ -53,14 +52,14 @@ impl Meter {
         found.map_or(0, |(_, counter)| counter.get())
     }
 
-    /// Counts a publish that did not end with an acknowledgement.
+    /// Counts a publish without an acknowledgement.
     pub fn count_error(&self, reason: Reason) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
     }
 
-    /// Counts a client that was replaced.
+    /// Counts a replaced client.
     pub fn count_restart(&self, reason: Restart) {
         if let Some((_, counter)) = self.restarts.iter().find(|(known, _)| *known == reason) {
             counter.inc();

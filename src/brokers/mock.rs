@@ -4,14 +4,14 @@ use rdkafka::producer::DefaultProducerContext;
 
 use crate::brokers::error::StartError;
 
-/// A Kafka cluster in this process. It ends when it is dropped.
+/// A Kafka cluster in this process, until it is dropped.
 pub struct MockCluster(rdkafka::mocking::MockCluster<'static, DefaultProducerContext>);
 
 impl MockCluster {
-    /// Starts a cluster of one broker with these topics of a few partitions each.
+    /// Starts a cluster of one broker with these topics, each with three partitions.
     ///
     /// # Errors
-    /// Why librdkafka could not start it.
+    /// librdkafka's error.
     pub fn start(topics: &[String]) -> Result<Self, StartError> {
         let start = || {
             let cluster = rdkafka::mocking::MockCluster::new(1)?;
@@ -25,7 +25,6 @@ impl MockCluster {
         })
     }
 
-    /// Its address, as `bootstrap_servers`.
     #[must_use]
     pub fn bootstrap_servers(&self) -> String {
         self.0.bootstrap_servers()

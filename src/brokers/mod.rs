@@ -1,7 +1,7 @@
 //! The seam for brokers: a message in, one of three outcomes out.
 //!
-//! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients and their types stay
-//! inside these folders.
+//! A new broker is a folder here, a variant of each enum below and nothing elsewhere. The clients' types stay inside these
+//! folders.
 
 #![cfg_attr(
     not(all(feature = "kafka", feature = "nats")),
@@ -36,8 +36,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use delivered::{Delivered, From};
-pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, together};
+pub use delivered::{Delivered, StartAt};
+pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, merge_equal};
 pub use error::{ReplayError, StartError, SubscribeError};
 pub use health::{Health, Limits};
 pub use kind::Kind;
@@ -55,7 +55,7 @@ use crate::secret::hide_user_info;
 use crate::table::Section;
 
 #[cfg(not(any(feature = "kafka", feature = "nats")))]
-compile_error!("a bridge without a broker is none: enable the feature `kafka`, `nats` or both");
+compile_error!("a bridge needs a broker: enable the feature `kafka`, `nats` or both");
 
 #[cfg(not(all(feature = "kafka", feature = "nats")))]
 const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
@@ -64,7 +64,7 @@ const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
     "is not in this build, which was compiled for NATS alone; use a build with the feature `kafka`"
 };
 
-/// A broker's part of the configuration.
+/// A broker's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settings {
     /// `kind = "kafka"`.
@@ -76,7 +76,7 @@ pub enum Settings {
 }
 
 impl Settings {
-    /// Reads `[brokers.NAME]`. Problems are reported to the section.
+    /// Reads `[brokers.NAME]`, and reports problems to the section.
     pub fn read(section: &mut Section<'_>) -> Option<Self> {
         if !section.has("kind") {
             section.required_text("kind", "\"kafka\"` or `kind = \"nats\"");
@@ -100,7 +100,6 @@ impl Settings {
         }
     }
 
-    /// Which kind it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -111,13 +110,13 @@ impl Settings {
         }
     }
 
-    /// Whether the broker's health says nothing of its destinations before they have been inspected.
+    /// Whether an inspection must come first because the broker's health does not cover its destinations.
     #[must_use]
     pub fn is_inspected_first(&self) -> bool {
         matches!(self, Self::Nats(_))
     }
 
-    /// Why no destination's durability can be known, where that is certain.
+    /// The reason why durability can never be determined with these settings, if so.
     #[must_use]
     pub fn uninspectable(&self) -> Option<&'static str> {
         match self {
@@ -128,7 +127,7 @@ impl Settings {
         }
     }
 
-    /// The files that its client reads for itself.
+    /// The files that the client itself reads.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         match self {
@@ -139,21 +138,21 @@ impl Settings {
         }
     }
 
-    /// Creates the clients with the final settings and drops them, without a connection.
+    /// Creates the clients with the final settings, without connecting, and drops them.
     ///
     /// # Errors
-    /// Why the client library does not take the settings, and the option to point at where there is one.
+    /// The client library's reason for rejecting the settings, with the option to point at, if there is one.
     pub fn try_clients(&self, limits: Limits) -> Result<(), (Option<&str>, String)> {
         match self {
             #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.try_clients(limits),
-            // Nothing is left for its client to find.
+            // Reading the settings has found every problem.
             #[cfg(feature = "nats")]
             Self::Nats(_) => Ok(()),
         }
     }
 
-    /// The files that nobody but the bridge should be able to read, and the keys that name them.
+    /// The files that only the bridge should be able to read, with the keys that name them.
     #[must_use]
     pub fn private_files(&self) -> Vec<(String, PathBuf)> {
         match self {
@@ -164,7 +163,7 @@ impl Settings {
         }
     }
 
-    /// Where it is, without credentials.
+    /// The address, without credentials.
     #[must_use]
     pub fn address(&self) -> String {
         match self {
@@ -179,19 +178,17 @@ impl Settings {
 /// A broker's client.
 #[derive(Debug)]
 pub enum Broker {
-    /// Kafka.
     #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
-    /// NATS.
     #[cfg(feature = "nats")]
     Nats(nats::Nats),
 }
 
 impl Broker {
-    /// Starts a client. It connects in the background, for as long as it takes.
+    /// Starts a client, which connects in the background for as long as it takes.
     ///
     /// # Errors
-    /// What in the settings the client does not take.
+    /// The client rejects the settings.
     pub async fn start(
         name: &str,
         settings: &Settings,
@@ -211,20 +208,20 @@ impl Broker {
         }
     }
 
-    /// Publishes a message and waits for the broker's word, no longer than to the deadline.
+    /// Publishes a message and waits for the broker's answer, until the deadline.
     ///
-    /// Dropping the future takes nothing back: the message may still be stored.
+    /// Dropping the future does not cancel the publish: the message may still be stored.
     pub async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
         match self {
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.publish(message, deadline).await,
-            // Large, and every request under way would keep room for it.
+            // Boxed: the future is large, and every request in flight would reserve room for it.
             #[cfg(feature = "nats")]
             Self::Nats(nats) => Box::pin(nats.publish(message, deadline)).await,
         }
     }
 
-    /// Whether it can be published to, from what was seen.
+    /// The health as last observed.
     #[must_use]
     pub fn health(&self) -> Health {
         match self {
@@ -235,7 +232,7 @@ impl Broker {
         }
     }
 
-    /// Whether it can be reached, whatever is known of its destinations.
+    /// The health of the connection, regardless of the destinations.
     #[must_use]
     pub fn connection_health(&self) -> Health {
         match self {
@@ -246,8 +243,8 @@ impl Broker {
         }
     }
 
-    /// Whether a message to this topic or subject would certainly not be stored, from what was seen. It is found out without
-    /// publishing when that ends.
+    /// Whether a message to this topic or subject would certainly not be stored, as last observed. Recovery is detected
+    /// without publishing.
     #[must_use]
     pub fn is_down_for(&self, destination: &str) -> bool {
         match self {
@@ -258,7 +255,7 @@ impl Broker {
         }
     }
 
-    /// When its destinations should be inspected: a value that changes.
+    /// Changes whenever the destinations should be inspected.
     #[must_use]
     pub fn attention(&self) -> watch::Receiver<Attention> {
         match self {
@@ -269,10 +266,10 @@ impl Broker {
         }
     }
 
-    /// Keeps what an inspection found, and corrects what it can't know.
+    /// Stores an inspection's findings, and corrects those that acknowledgements have disproved.
     pub fn note_findings(&self, findings: &mut [Finding]) {
         match self {
-            // It asks for its topics by itself.
+            // Its watch thread queries the topics itself.
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => {}
             #[cfg(feature = "nats")]
@@ -280,7 +277,7 @@ impl Broker {
         }
     }
 
-    /// Its destinations could not be inspected: what was found before does not hold any more.
+    /// Discards the findings, since the destinations could not be inspected.
     pub fn forget_findings(&self) {
         match self {
             #[cfg(feature = "kafka")]
@@ -290,18 +287,17 @@ impl Broker {
         }
     }
 
-    /// From now on these are the destinations that are known in advance.
+    /// Replaces the destinations that are known in advance.
     pub fn set_destinations(&self, destinations: Vec<String>) {
         match self {
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.set_topics(destinations),
-            // Its health says nothing of subjects.
+            // Its health does not depend on subjects known in advance.
             #[cfg(feature = "nats")]
             Self::Nats(_) => {}
         }
     }
 
-    /// How many messages the client holds.
     #[must_use]
     pub fn queue_len(&self) -> usize {
         match self {
@@ -312,7 +308,7 @@ impl Broker {
         }
     }
 
-    /// Tells everyone who still waits that nothing is known: the process is about to end.
+    /// Resolves every waiting request as unknown: the process is about to end.
     pub fn give_up(&self) {
         match self {
             #[cfg(feature = "kafka")]
@@ -322,7 +318,7 @@ impl Broker {
         }
     }
 
-    /// Waits until what is under way has been answered, and ends the client. Returns how many messages were left.
+    /// Waits for the messages in flight and ends the client. Returns the number of messages without an acknowledgement.
     pub async fn drain(&self, deadline: Instant) -> usize {
         match self {
             #[cfg(feature = "kafka")]
@@ -333,10 +329,10 @@ impl Broker {
     }
 }
 
-/// Asks a broker for the destinations, and what their acknowledgement survives. Takes no longer than `timeout`.
+/// Asks a broker whether the destinations exist and what their acknowledgements survive. Takes no longer than `timeout`.
 ///
 /// # Errors
-/// Why it can't be asked, in words for the operator.
+/// The broker could not be asked. In words for the operator.
 pub async fn durability(
     settings: &Settings,
     destinations: &[String],
@@ -345,13 +341,17 @@ pub async fn durability(
 ) -> Result<Vec<Finding>, NotInspected> {
     match settings {
         #[cfg(feature = "kafka")]
-        Settings::Kafka(settings) => kafka::look(settings, destinations, needs, timeout).await,
+        Settings::Kafka(settings) => {
+            kafka::check_destinations(settings, destinations, needs, timeout).await
+        }
         #[cfg(feature = "nats")]
-        Settings::Nats(settings) => nats::look(settings, destinations, needs, timeout).await,
+        Settings::Nats(settings) => {
+            nats::check_destinations(settings, destinations, needs, timeout).await
+        }
     }
 }
 
-/// Tries to reach a broker as its client would: every step from its name to the right to write. Takes no longer than 10 s.
+/// Reaches a broker as its client would, from name resolution to the right to write. Takes no longer than 10 s.
 ///
 /// # Errors
 /// The step that failed, in words for the operator.
@@ -363,31 +363,27 @@ pub async fn reach(
     match settings {
         #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,
-        // Its steps are told apart where its streams are looked at.
+        // The inspection of its streams already reports each step.
         #[cfg(feature = "nats")]
         Settings::Nats(_) => Ok(Vec::new()),
     }
 }
 
-/// Messages of some topics or subjects as they come.
+/// A subscription to topics or subjects.
 pub enum Subscription {
-    /// Of Kafka.
     #[cfg(feature = "kafka")]
     Kafka(kafka::Subscription),
-    /// Of NATS.
     #[cfg(feature = "nats")]
     Nats(nats::Subscription),
 }
 
 impl Subscription {
-    /// Subscribes.
-    ///
     /// # Errors
-    /// Why the broker did not take the subscription.
+    /// The broker rejects the subscription.
     pub async fn start(
         settings: &Settings,
         topics: &[String],
-        from: From,
+        from: StartAt,
     ) -> Result<Self, SubscribeError> {
         match settings {
             #[cfg(feature = "kafka")]
@@ -404,7 +400,7 @@ impl Subscription {
     /// The next message. Cancel safe.
     ///
     /// # Errors
-    /// Why there won't be one.
+    /// The subscription has ended.
     pub async fn next(&mut self) -> Result<Delivered, SubscribeError> {
         match self {
             #[cfg(feature = "kafka")]
@@ -415,26 +411,24 @@ impl Subscription {
     }
 }
 
-/// A topic or subject that is read once, to its present end, from where the last replay of it stopped.
+/// Reads a topic or subject once to its present end, from the position where the last replay stopped.
 pub enum Replay {
-    /// Of Kafka.
     #[cfg(feature = "kafka")]
     Kafka(kafka::Replay),
-    /// Of NATS.
     #[cfg(feature = "nats")]
     Nats(Box<nats::Replay>),
 }
 
 impl Replay {
-    /// Begins where the last one of this selection stopped. A look leaves that as it is.
+    /// Starts where the last replay of this selection stopped. A `peek` never moves the position.
     ///
     /// # Errors
-    /// Why the topic can't be read.
+    /// The topic cannot be read.
     pub async fn start(
         settings: &Settings,
         topic: &str,
         selection: Option<&str>,
-        is_look: bool,
+        peek: bool,
     ) -> Result<Self, ReplayError> {
         match settings {
             #[cfg(feature = "kafka")]
@@ -443,13 +437,13 @@ impl Replay {
                 .map(Self::Kafka),
             #[cfg(feature = "nats")]
             Settings::Nats(settings) => {
-                let replay = nats::Replay::start(settings, topic, selection, is_look).await?;
+                let replay = nats::Replay::start(settings, topic, selection, peek).await?;
                 Ok(Self::Nats(Box::new(replay)))
             }
         }
     }
 
-    /// How many messages there were to read, or are.
+    /// The number of messages to read: on Kafka at the start, on NATS now.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         match self {
@@ -463,7 +457,7 @@ impl Replay {
     /// The next message; none at the end.
     ///
     /// # Errors
-    /// Why there won't be one.
+    /// The topic cannot be read further.
     pub async fn next(&mut self) -> Result<Option<Delivered>, ReplayError> {
         match self {
             #[cfg(feature = "kafka")]
@@ -473,10 +467,10 @@ impl Replay {
         }
     }
 
-    /// Moves the position behind the message that was read last.
+    /// Moves the position past the last message.
     ///
     /// # Errors
-    /// Why it could not be moved: the next replay will read the message again.
+    /// The position could not be moved: the next replay will read the message again.
     pub async fn done(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         match self {
             #[cfg(feature = "kafka")]
@@ -486,10 +480,10 @@ impl Replay {
         }
     }
 
-    /// Moves the position behind the message that was read last, though it was published nowhere.
+    /// Moves the position past the last message although it was not published.
     ///
     /// # Errors
-    /// Why it could not be moved, or that the message would not be kept then.
+    /// The position could not be moved, or moving it would delete the message.
     pub async fn pass(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         match self {
             #[cfg(feature = "kafka")]
@@ -499,7 +493,7 @@ impl Replay {
         }
     }
 
-    /// Names the message that was read last: topic, partition and offset, or subject and stream sequence.
+    /// Identifies the last message: topic, partition and offset, or subject and stream sequence.
     #[must_use]
     pub fn location(&self, message: &Delivered) -> String {
         match self {
@@ -513,13 +507,13 @@ impl Replay {
         }
     }
 
-    /// Leaves the position before the message that was read last.
+    /// Leaves the position before the last message.
     ///
     /// # Errors
-    /// Why the broker could not be told.
+    /// The broker could not be notified.
     pub async fn leave(&mut self) -> Result<(), ReplayError> {
         match self {
-            // What is not committed was not read.
+            // Only a commit moves the position.
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => Ok(()),
             #[cfg(feature = "nats")]
@@ -528,7 +522,7 @@ impl Replay {
     }
 }
 
-/// A receipt for tests of what becomes of receipts.
+/// A receipt for other modules' tests.
 #[cfg(test)]
 pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
     Receipt::confirmed(duplicate)

@@ -1,20 +1,20 @@
-//! The three ways in which a publish ends.
+//! The three outcomes of a publish.
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// How a publish ended. There is no fourth way, and no two of them may be taken for each other.
+/// The outcome of a publish. There is no fourth one, and none may be taken for another.
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Outcome {
-    /// The broker said that it has the message.
+    /// The broker confirmed it.
     Stored(Receipt),
-    /// Certain: it was never sent, or the broker refused it.
+    /// Certainly not stored: never sent, or refused by the broker.
     NotStored(NotStored),
-    /// Sent, or perhaps sent, and no word from the broker.
+    /// Sent, or possibly sent, without the broker's answer.
     Unknown(Unknown),
 }
 
-/// The broker's word that it has the message. Only the brokers' modules can make one, from what a broker said:
+/// A broker's confirmation that it has the message. Only the broker modules can create one, from a broker's answer:
 ///
 /// ```compile_fail,E0624
 /// let receipt = hookbridge::brokers::Receipt::confirmed(false);
@@ -29,28 +29,24 @@ impl Receipt {
         Self { duplicate }
     }
 
-    /// Whether the broker had the message before.
+    /// Whether the broker already had the message.
     #[must_use]
     pub const fn is_duplicate(self) -> bool {
         self.duplicate
     }
 }
 
-/// Why a message is certainly not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotStored {
-    /// The kind of reason.
     pub reason: Reason,
-    /// The broker's or client's words, for the log.
+    /// In the broker's or client's words, for the log.
     pub detail: String,
 }
 
-/// Why it is not known whether a message is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
-    /// The kind of reason.
     pub reason: Reason,
-    /// The broker's or client's words, for the log.
+    /// In the broker's or client's words, for the log.
     pub detail: String,
 }
 
@@ -69,9 +65,9 @@ impl Outcome {
         })
     }
 
-    /// What the last of several tries means where an earlier one may have stored the message: then nothing is certain but
-    /// that it is stored, and who finds it there has found his own.
-    pub(super) fn after_doubt(self, in_doubt: bool) -> Self {
+    /// The outcome of the last attempt, after an earlier one may have stored the message: only `Stored` is certain, and a
+    /// duplicate is our own earlier copy.
+    pub(super) fn after_uncertain_attempt(self, in_doubt: bool) -> Self {
         match self {
             Self::Stored(_) if in_doubt => Self::Stored(Receipt::confirmed(false)),
             Self::NotStored(NotStored { reason, detail }) if in_doubt => {
@@ -82,69 +78,66 @@ impl Outcome {
     }
 }
 
-/// The kinds of reasons: the label `reason` of `hookbridge_publish_errors_total`.
+/// The label `reason` of `hookbridge_publish_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Reason {
-    /// The broker is not connected, or the connection ended while the message was under way.
+    /// Not connected, or the connection ended while the message was in flight.
     Disconnected,
-    /// No word from the broker in time.
+    /// No answer before the deadline.
     TimedOut,
-    /// No word from the broker, which has acknowledged what was sent later.
+    /// No answer, although a message that was sent later has been acknowledged.
     Overtaken,
     /// The client's queue is full.
     QueueFull,
-    /// The client can't be used any more.
+    /// The client is no longer usable.
     Fatal,
     /// The topic or partition does not exist.
     UnknownTopic,
     /// No stream takes the subject, or its leader is being elected.
     NoResponders,
-    /// The stream is storing another copy of it, whose end is not known yet.
+    /// The stream is still storing another copy of the message.
     BeingStored,
     /// The stream has reached a limit.
     StreamFull,
-    /// The server has no room or no capacity left.
+    /// The server is out of space or capacity.
     Resources,
     /// Too few replicas are in sync.
     NotEnoughReplicas,
     /// The credentials were refused.
     #[strum(serialize = "auth")]
     Authentication,
-    /// The credentials don't allow this.
+    /// The user lacks a permission.
     Authorization,
-    /// The message is larger than the broker takes.
+    /// The message exceeds the broker's size limit.
     TooLarge,
-    /// Anything else.
     Other,
 }
 
 impl Reason {
-    /// The label's value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         self.into_str()
     }
 }
 
-/// Why a broker's client was replaced: the label `reason` of `hookbridge_broker_client_restarts_total`.
+/// The label `reason` of `hookbridge_broker_client_restarts_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Restart {
-    /// The client said that it can't go on.
+    /// The client reported a fatal error.
     Fatal,
-    /// Nothing was acknowledged although the broker answers others.
+    /// Nothing was acknowledged, although the broker answers other clients.
     Stuck,
-    /// The client's threads say nothing any more.
+    /// The client's threads no longer respond.
     Unresponsive,
-    /// The client's task or channel has ended.
+    /// The client's task has ended.
     Dead,
-    /// Its settings have changed.
+    /// The settings have changed.
     Reload,
 }
 
 impl Restart {
-    /// The label's value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         self.into_str()
@@ -160,19 +153,19 @@ mod tests {
         let refused = || Outcome::not_stored(Reason::StreamFull, "full");
         let found = || Outcome::Stored(Receipt::confirmed(true));
         assert!(matches!(
-            refused().after_doubt(true),
+            refused().after_uncertain_attempt(true),
             Outcome::Unknown(unknown) if unknown.reason == Reason::StreamFull
         ));
         assert!(matches!(
-            refused().after_doubt(false),
+            refused().after_uncertain_attempt(false),
             Outcome::NotStored(_)
         ));
         assert!(matches!(
-            found().after_doubt(true),
+            found().after_uncertain_attempt(true),
             Outcome::Stored(receipt) if !receipt.is_duplicate()
         ));
         assert!(matches!(
-            found().after_doubt(false),
+            found().after_uncertain_attempt(false),
             Outcome::Stored(receipt) if receipt.is_duplicate()
         ));
     }

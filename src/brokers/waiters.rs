@@ -1,8 +1,8 @@
-//! Requests that wait for a broker's acknowledgement: a bounded table of slots instead of a channel for each message.
+//! Requests that wait for a broker's acknowledgement: a bounded table of slots instead of a channel per message.
 //!
-//! A ticket goes out with the message and comes back with the acknowledgement. Its generation tells a late
-//! acknowledgement, whose slot may belong to another message by now, from the awaited one. One task ends those whose
-//! deadline has passed, instead of a timer for each.
+//! A ticket travels with the message and returns with the acknowledgement. Its generation tells a late acknowledgement,
+//! whose slot may have been reused, from the awaited one. One task resolves the waiters whose deadline has passed: a timer
+//! per event would almost never fire.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use super::outcome::Outcome;
 use crate::task;
 
-/// How long after its deadline someone may still wait.
+/// Poll interval of the deadlines: the most by which a waiter may overrun its own.
 const RESOLUTION: Duration = Duration::from_millis(50);
 
-/// A number that stands for one waiting message.
+/// Identifies one waiting message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
 
@@ -46,19 +46,19 @@ impl Ticket {
     }
 }
 
-/// All who wait for one client.
+/// The waiting requests of one client.
 #[derive(Debug)]
 pub(super) struct Waiters {
     slots: Mutex<Slots>,
     capacity: usize,
-    /// Someone waits where nobody did, or the table is gone.
+    /// Notified when the table is no longer empty, or is dropped.
     occupied: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     all: Slab<Slot>,
-    /// Of the next ticket.
+    /// Of the last ticket.
     generation: u32,
 }
 
@@ -67,7 +67,7 @@ struct Slot {
     generation: u32,
     deadline: Instant,
     is_handed_over: bool,
-    /// What the message has in common with others, as whoever handed it over says.
+    /// Groups messages; the caller of [`Waiters::hand_over_as`] chooses it.
     mark: u64,
     state: State,
 }
@@ -75,19 +75,19 @@ struct Slot {
 #[derive(Debug)]
 enum State {
     Waiting(Option<Waker>),
-    /// None where the time is up.
+    /// None if the deadline has passed.
     Resolved(Option<Outcome>),
 }
 
 impl State {
-    /// Whether a word would still be heard: also just after the time is up, since whoever waits may go on.
+    /// Whether an outcome is still accepted: also just after the deadline, which the waiter may extend.
     fn is_open(&self) -> bool {
         matches!(self, Self::Waiting(_) | Self::Resolved(None))
     }
 }
 
 impl Waiters {
-    /// A table for this many. Needs a Tokio runtime, for the task that watches the time.
+    /// Must be called within a Tokio runtime, since it spawns the task that checks deadlines.
     pub(super) fn new(capacity: usize) -> Arc<Self> {
         let waiters = Arc::new(Self {
             slots: Mutex::default(),
@@ -97,12 +97,12 @@ impl Waiters {
         let occupied = Arc::clone(&waiters.occupied);
         let watched = Arc::downgrade(&waiters);
         task::spawn_restarting("time limits", move || {
-            watch_the_time(Weak::clone(&watched), Arc::clone(&occupied))
+            resolve_overdue(Weak::clone(&watched), Arc::clone(&occupied))
         });
         waiters
     }
 
-    /// A place for one more, until a deadline; none when as many wait as may.
+    /// Adds a waiter with a deadline; none if the table is full.
     pub(super) fn register(self: &Arc<Self>, deadline: Instant) -> Option<Waiter> {
         let mut slots = self.lock();
         let others = slots.all.len();
@@ -129,7 +129,7 @@ impl Waiters {
         })
     }
 
-    /// Hands an outcome to the one who waits for it. Says whether someone still did.
+    /// Resolves the waiter with this ticket. Returns whether it was still waiting.
     pub(super) fn resolve(&self, ticket: Ticket, outcome: Outcome) -> bool {
         self.end(ticket, |_| Some(outcome))
     }
@@ -139,8 +139,8 @@ impl Waiters {
         self.hand_over_as(ticket, 0)
     }
 
-    /// Just before a message goes to the client: whether anyone still waits for it. If so, it can't be taken back any more;
-    /// if not, it must not be sent, since its end is known. The mark is for [`Self::handed_over_as`].
+    /// Called just before a message goes to the client: whether its waiter still waits. If so, the message can no longer be
+    /// taken back; if not, it must not be sent, since its outcome is settled. The mark is for [`Self::handed_over_as`].
     pub(super) fn hand_over_as(&self, ticket: Ticket, mark: u64) -> bool {
         let (index, generation) = ticket.parts();
         let mut slots = self.lock();
@@ -153,7 +153,7 @@ impl Waiters {
         handed_over.is_some()
     }
 
-    /// The mark of a message that is still waited for.
+    /// The mark of this message; none if nobody waits for it any more.
     pub(super) fn mark_of(&self, ticket: Ticket) -> Option<u64> {
         let (index, generation) = ticket.parts();
         let slots = self.lock();
@@ -162,7 +162,7 @@ impl Waiters {
             .map(|slot| slot.mark)
     }
 
-    /// Those who wait for a message that was handed over with this mark.
+    /// The tickets of the waiting messages that were handed over with this mark.
     pub(super) fn handed_over_as(&self, mark: u64) -> Vec<Ticket> {
         self.waiting(|slot| slot.is_handed_over && slot.mark == mark)
     }
@@ -184,15 +184,15 @@ impl Waiters {
                 _ => return false,
             }
         };
-        // Outside of the lock: the one who is woken takes it at once.
+        // After unlocking: the woken task takes the lock immediately.
         if let Some(waker) = waker {
             waker.wake();
         }
         true
     }
 
-    /// Resolves everyone who waits now, and says of each whether its message was handed over. What was not is not going
-    /// to be. Returns how many they were.
+    /// Resolves all waiters. `outcome` receives whether the message was handed over; one that was not will never be.
+    /// Returns the number of waiters.
     pub(super) fn resolve_all(&self, outcome: impl Fn(bool) -> Outcome) -> usize {
         let waiting = self.waiting(|_| true).into_iter();
         waiting
@@ -200,7 +200,7 @@ impl Waiters {
             .count()
     }
 
-    /// Tells everyone whose time is up.
+    /// Resolves the waiters whose deadline has passed.
     fn end_overdue(&self, now: Instant) {
         for ticket in self.waiting(|slot| slot.deadline <= now) {
             self.end(ticket, |_| None);
@@ -218,24 +218,22 @@ impl Waiters {
             .collect()
     }
 
-    /// How many may wait.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.lock().all.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
-        // Nothing in here panics while it holds the lock; if it ever did, the table would still be whole.
+        // Nothing panics while holding the lock; if something did, the table would still be consistent.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Ends with the table.
-async fn watch_the_time(waiters: Weak<Waiters>, occupied: Arc<Notify>) {
+/// Resolves overdue waiters until the table is dropped.
+async fn resolve_overdue(waiters: Weak<Waiters>, occupied: Arc<Notify>) {
     while let Some(count) = waiters.upgrade().map(|waiters| waiters.len()) {
         if count == 0 {
             occupied.notified().await;
@@ -254,7 +252,8 @@ impl Drop for Waiters {
     }
 }
 
-/// Waits for one message's outcome, or none until its deadline. Dropping it gives its place up; an acknowledgement that comes later is a late one.
+/// Resolves with a message's outcome, or none at its deadline. Dropping it frees the slot; a later acknowledgement counts as
+/// late.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Waiter {
@@ -268,17 +267,17 @@ impl Waiter {
         self.ticket
     }
 
-    /// How many waited when it began to.
+    /// The number of other waiters at registration.
     pub(super) fn others(&self) -> usize {
         self.others
     }
 
-    /// After it has waited in vain: whether the message has not been handed over, and is not going to be.
+    /// After the deadline: whether the message was not handed over, and now never will be.
     pub(super) fn take_back(&mut self) -> bool {
         let (index, _) = self.ticket.parts();
         match self.waiters.lock().all.get_mut(index) {
             Some(slot) if !slot.is_handed_over => {
-                // The ticket stands for nothing any more.
+                // Invalidates the ticket.
                 slot.generation = slot.generation.wrapping_add(1);
                 true
             }
@@ -286,8 +285,8 @@ impl Waiter {
         }
     }
 
-    /// After it has waited in vain: goes on to another deadline.
-    pub(super) fn go_on_until(&mut self, deadline: Instant) {
+    /// After the deadline: waits on until another one.
+    pub(super) fn extend_deadline(&mut self, deadline: Instant) {
         let (index, _) = self.ticket.parts();
         if let Some(slot) = self.waiters.lock().all.get_mut(index) {
             slot.deadline = deadline;
@@ -322,7 +321,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let (index, _) = self.ticket.parts();
         let slot = self.waiters.lock().all.try_remove(index);
-        // Outside of the lock: a waker's drop is somebody else's code.
+        // Dropped after unlocking: a waker's drop runs foreign code.
         drop(slot);
     }
 }
@@ -403,9 +402,9 @@ mod tests {
         let soon = || Instant::now() + Duration::from_secs(1);
         let mut waiter = waiters.register(soon()).unwrap();
         assert!((&mut waiter).await.is_none());
-        waiter.go_on_until(soon());
+        waiter.extend_deadline(soon());
         assert!((&mut waiter).await.is_none());
-        waiter.go_on_until(soon());
+        waiter.extend_deadline(soon());
         waiters.end_overdue(soon() + RESOLUTION);
         assert!(waiters.resolve(waiter.ticket(), stored()));
         assert!(matches!(waiter.await, Some(Outcome::Stored(_))));

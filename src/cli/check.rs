@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::problems::{self, Entry, Severity};
 use super::{ConfigFiles, Done, Outcome, counted, runtime, style};
-use crate::brokers::{self, Verdict, durability, reach, together};
+use crate::brokers::{self, Verdict, durability, merge_equal, reach};
 use crate::config::{Action, Config, Otherwise, Route, Source};
 use crate::printable::printable;
 use crate::providers::find;
@@ -225,7 +225,7 @@ impl<'c> Became<'c> {
         let mut routes: BTreeMap<usize, RouteRow<'_>> = BTreeMap::new();
         for source in &config.sources {
             for route in &source.routes {
-                let number = route.position.number;
+                let number = route.id.ordinal;
                 let row = routes.entry(number).or_insert_with(|| RouteRow::new(route));
                 row.sources.push(&source.name);
             }
@@ -313,7 +313,7 @@ impl<'c> Became<'c> {
 impl<'c> RouteRow<'c> {
     fn new(route: &'c Route) -> Self {
         let row = Self {
-            number: route.position.number,
+            number: route.id.ordinal,
             sources: Vec::new(),
             types: &route.types,
             action: "ignore",
@@ -433,7 +433,7 @@ async fn connect(config: &Config, report: &mut Report) -> Outcome {
             );
             done = Done::Badly;
         }
-        for finding in together(reached.iter().chain(&findings)) {
+        for finding in merge_equal(reached.iter().chain(&findings)) {
             let Some(why) = finding.verdict.why() else {
                 continue;
             };

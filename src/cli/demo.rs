@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::http_client::post;
 use super::{Done, Outcome, runtime, samples, send, style, tail};
-use crate::brokers::{From, MockCluster, Subscription};
+use crate::brokers::{MockCluster, StartAt, Subscription};
 use crate::config::{Config, ConfigFile, Origin};
 use crate::printable::printable;
 use crate::providers::Preset;
@@ -78,7 +78,7 @@ async fn demo(options: &Options) -> Outcome {
         .clone();
     let service = Service::start(config).await?;
     let url: Uri = format!("http://{}/hooks/{}", service.address(), provider.name).parse()?;
-    let mut subscription = Subscription::start(&settings, &topics, From::Start).await?;
+    let mut subscription = Subscription::start(&settings, &topics, StartAt::Earliest).await?;
     introduce(
         provider,
         &secret.signing,

@@ -247,7 +247,7 @@ impl<'a> Explanation<'a> {
         match &decision.verdict {
             Verdict::Publish { route, delivery } => Self {
                 verdict: "publish",
-                route: Some(route.number),
+                route: Some(route.ordinal),
                 ..told
             }
             .with_delivery(config, delivery),

@@ -33,7 +33,7 @@ async fn serve(files: ConfigFiles) -> Outcome {
             return Ok(Done::Well);
         }
     };
-    service.reload_from(reload::Source {
+    service.reload_from(reload::Inputs {
         origin,
         files,
         hangups,

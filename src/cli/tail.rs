@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{ConfigFiles, Done, Outcome, runtime, style};
-use crate::brokers::{Delivered, From, SubscribeError, Subscription};
+use crate::brokers::{Delivered, StartAt, SubscribeError, Subscription};
 use crate::config::{BrokerId, Config};
 use crate::printable::{printable, printable_json};
 
@@ -97,9 +97,9 @@ async fn follow(
         );
     }
     let from = if options.from_start {
-        From::Start
+        StartAt::Earliest
     } else {
-        From::Now
+        StartAt::Latest
     };
     let (sender, mut messages) = mpsc::channel(QUEUE);
     for (id, topics) in wanted {

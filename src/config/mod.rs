@@ -23,7 +23,7 @@ use crate::table::{Files, Problems};
 pub(crate) use check::MAX_FILE;
 pub use model::{
     Action, Admin, BrokerId, Config, Destination, Forwarding, Http, NamedBroker, Otherwise,
-    Position, ReadyWhen, Route, Routes, Source, TypedSchema,
+    ReadyWhen, Route, RouteId, Routes, Source, TypedSchema,
 };
 pub use origin::{ConfigFile, Origin};
 pub use template::{Part, Template};

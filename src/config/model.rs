@@ -243,14 +243,14 @@ impl Routes {
 
     pub(super) fn push(
         &mut self,
-        number: usize,
+        ordinal: usize,
         types: Vec<String>,
         matchers: Vec<TypeGlob>,
         action: Action,
     ) {
         self.all.push(Route {
-            position: Position {
-                number,
+            id: RouteId {
+                ordinal,
                 index: self.all.len(),
             },
             types,
@@ -282,20 +282,19 @@ impl<'r> IntoIterator for &'r Routes {
     }
 }
 
-/// Where a route stands.
+/// Identifies a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Its number among all routes, from 1.
-    pub number: usize,
-    /// Its index among those of its source.
+pub struct RouteId {
+    /// Among all routes, from 1 as in messages.
+    pub ordinal: usize,
+    /// Among the routes of its source, from 0.
     pub index: usize,
 }
 
 /// `[[routes]]`
 #[derive(Debug)]
 pub struct Route {
-    /// Where it stands.
-    pub position: Position,
+    pub id: RouteId,
     /// Globs on the event type, as written.
     pub types: Vec<String>,
     /// The same, compiled.

@@ -12,7 +12,7 @@ pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
     for source in sources {
         let mut earlier = Earlier::default();
         for route in source.routes.iter() {
-            let reach = routes.entry(route.position.number).or_default();
+            let reach = routes.entry(route.id.ordinal).or_default();
             reach.sources.push(source);
             reach.route = Some(route);
             reach.covered.extend(earlier.cover(source, route));
@@ -78,11 +78,11 @@ impl<'s> Earlier<'s> {
             return by_beginning.copied();
         }
         let first = source.routes.first_for(glob)?;
-        (first.position.index < route.position.index).then_some(first.position.number)
+        (first.id.index < route.id.index).then_some(first.id.ordinal)
     }
 
     fn add(&mut self, route: &'s Route) {
-        let number = route.position.number;
+        let number = route.id.ordinal;
         for glob in &route.types {
             self.globs.entry(glob).or_insert(number);
             if let Some(beginning) = glob.strip_suffix('*')

@@ -246,7 +246,7 @@ impl Destination {
         }
         let is_taken = |event_type: &str| {
             let first = source.routes.first_for(event_type);
-            first.is_some_and(|first| first.position == route.position)
+            first.is_some_and(|first| first.id == route.id)
         };
         let parts = self.topic.parts();
         // How far the parts so far can reach into the topic.

@@ -1509,7 +1509,8 @@ fn a_presets_keys_are_defaults_and_its_parameters_are_its_own() {
         let verify =
             format!("verify = {{ signature = {{ header = \"x-s\" }}, content = \"{content}\" }}");
         let warnings = of("cloudevents", &verify).warnings;
-        let of_attributes = |warning: &&Problem| warning.to_string().contains("ce-id");
+        let of_attributes =
+            |warning: &&crate::table::Problem| warning.to_string().contains("ce-id");
         warnings.iter().filter(of_attributes).count()
     };
     assert_eq!(

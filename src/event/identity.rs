@@ -4,40 +4,35 @@ use std::time::SystemTime;
 
 use super::refusal::Refusal;
 
-/// What makes two deliveries of a source the same. The duplicates window and `Nats-Msg-Id` both follow it.
+/// The criterion by which two deliveries of a source are duplicates, for the duplicates window and `Nats-Msg-Id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupBy {
-    /// The event's id alone.
     Id,
     /// The id and the body's bytes.
     IdAndBody,
-    /// Nothing: each delivery is an event of its own.
+    /// Each delivery is a separate event.
     Never,
 }
 
-/// Who gave an event its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The provider.
+pub enum IdOrigin {
     Provider,
-    /// The bridge: a digest of the event, or a random id.
+    /// By the bridge: a digest of the event, or a random id.
     Generated,
 }
 
-/// What an event says of itself.
+/// The attributes of an event that routing and headers use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The id: the same on every delivery of the event where the provider gives one.
+    /// The same on every delivery of the event, if the provider gives one.
     pub event_id: EventId,
-    /// Who gave the id.
-    pub id_origin: Origin,
-    /// The type, in the provider's name for it.
+    pub id_origin: IdOrigin,
+    /// As the provider names it.
     pub event_type: String,
-    /// When it happened, in RFC 3339 as it was sent.
+    /// RFC 3339, as it was sent.
     pub time: Option<String>,
-    /// What it is about.
     pub subject: Option<String>,
-    /// The default key, where it is neither the subject nor the id.
+    /// The default key, if it is neither the subject nor the id.
     pub key: Option<String>,
     /// The other attributes of an event that is a CloudEvent already.
     pub cloud_event: Option<Box<CloudEvent>>,
@@ -70,28 +65,21 @@ pub fn is_attribute_name(name: &str) -> bool {
 }
 
 impl Identity {
-    /// The bounds of what becomes a header, in bytes. The id has its own ([`EventId::MAX_BYTES`]).
+    /// The limits of attributes that become headers, in bytes. The id has its own ([`EventId::MAX_BYTES`]).
     pub const MAX_TYPE_BYTES: usize = 256;
-    /// Of the time.
     pub const MAX_TIME_BYTES: usize = 64;
-    /// Of the subject, which is the default key.
     pub const MAX_SUBJECT_BYTES: usize = 1024;
-    /// Of the default key.
     pub const MAX_KEY_BYTES: usize = 1024;
     /// Of a CloudEvent's source.
     pub const MAX_SOURCE_BYTES: usize = 1024;
 }
 
-/// An event that does not say all that it must, and what it says all the same.
+/// An event that lacks a required attribute, with those that it has, for its dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unidentified {
-    /// What is wrong with it.
     pub refusal: Refusal,
-    /// Its id, where it has one.
     pub event_id: Option<EventId>,
-    /// Its type, where it has one.
     pub event_type: Option<String>,
-    /// When it happened, where it says so.
     pub time: Option<String>,
 }
 
@@ -111,10 +99,9 @@ impl From<Refusal> for Unidentified {
 pub struct EventId(String);
 
 impl EventId {
-    /// The longest id, in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Takes an id over, if it is one.
+    /// None if the text is not a valid id.
     #[must_use]
     pub fn new(id: String) -> Option<Self> {
         let fits =
@@ -122,7 +109,7 @@ impl EventId {
         fits.then_some(Self(id))
     }
 
-    /// A fresh one, for a request whose own id can't be had: a `UUIDv7` of the time of its receipt.
+    /// A new id for a request whose own id is unknown: a `UUIDv7` of the time of receipt.
     #[must_use]
     pub fn generate(now: SystemTime) -> Self {
         let since_epoch = now
@@ -136,7 +123,6 @@ impl EventId {
         Self(uuid::Uuid::new_v7(timestamp).to_string())
     }
 
-    /// The id's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

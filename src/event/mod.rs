@@ -1,4 +1,4 @@
-//! The words that every step of an event's path uses.
+//! The vocabulary of an event's path.
 
 mod identity;
 mod refusal;
@@ -6,7 +6,7 @@ mod request_id;
 mod status;
 
 pub use identity::{
-    CloudEvent, DedupBy, EventId, Identity, Origin, Unidentified, is_attribute_name,
+    CloudEvent, DedupBy, EventId, IdOrigin, Identity, Unidentified, is_attribute_name,
 };
 pub use refusal::{Code, Refusal, Violation};
 pub use request_id::RequestId;

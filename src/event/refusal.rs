@@ -1,4 +1,4 @@
-//! The table of refusals: what the sender is told, and the only source of error statuses and codes.
+//! The table of refusals: the answers to senders, and the only source of error statuses and codes.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,88 +8,76 @@ use strum::{IntoStaticStr, VariantArray};
 
 pub use crate::json::Violation;
 
-/// Why a request gets no 2xx.
+/// The reason why a request gets no 2xx.
 ///
-/// A 4xx must hold for every retry, and what time or an operator can fix is a 503; only an operator's own rate limit is 429.
+/// A 4xx must hold for every retry. Anything that time or an operator can fix is a 503; only a configured rate limit is 429.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// A request that HTTP forbids, though the HTTP library takes it.
+    /// The request violates HTTP in a way that the HTTP library tolerates.
     BadRequest(&'static str),
-    /// The body is not JSON, or two readers could read it differently.
+    /// The body is not JSON, or parsers could disagree about it.
     InvalidJson(String),
-    /// The body is not UTF-8, or not gzip though it says so.
+    /// The body is not UTF-8, or not the gzip that it claims to be.
     InvalidEncoding(String),
-    /// There is no signature, or a part of the scheme is missing.
+    /// The signature, or a header that it needs, is missing.
     MissingSignature,
-    /// The signature is not one by a configured secret.
+    /// No configured secret matches the signature.
     InvalidSignature,
-    /// The signed time is too far from ours.
+    /// The signed time is too far from the present.
     StaleTimestamp,
-    /// The sender could not be authorized otherwise.
+    /// Another check of the sender failed.
     Unauthorized,
-    /// No source has this path.
     UnknownPath,
-    /// The path takes other methods; `allow` lists them as the header does.
+    /// The path accepts other methods.
     MethodNotAllowed {
-        /// The methods that the path takes.
+        /// As in the `Allow` header.
         allow: Cow<'static, str>,
     },
-    /// The body came too slowly.
     RequestTimeout {
-        /// The time that a body has.
+        /// The `body_timeout`.
         limit: Duration,
     },
-    /// The sender broke off inside the body; nobody reads the answer.
+    /// The sender disconnected in the middle of the body; nobody reads the answer.
     BrokenOff,
-    /// The body is larger than the source takes.
     BodyTooLarge {
-        /// The largest body.
         limit_bytes: usize,
     },
-    /// Not a content type that the source takes.
     UnsupportedMediaType(Cow<'static, str>),
-    /// Not a content coding that the source takes.
     UnsupportedCoding {
-        /// The one that it takes.
         accepted: &'static str,
     },
-    /// Well-formed, but not an event that the source takes.
+    /// Well-formed, but not valid for this source.
     InvalidEvent(Vec<Violation>),
-    /// An event without an id.
     MissingEventId,
-    /// An event without a type.
     MissingEventType,
-    /// No route takes this type.
     NoRoute {
-        /// The event's type.
         event_type: String,
     },
-    /// More verified requests than the source's operator lets in.
+    /// The source's `rate_limit` is exceeded.
     RateLimited {
-        /// What the sender should wait, in whole seconds.
+        /// In whole seconds.
         retry_after: Duration,
     },
-    /// Certainly not stored: the broker is away or refused it.
+    /// Certainly not stored: the broker is unavailable or refused it.
     BrokerUnavailable {
-        /// What the sender should wait.
         retry_after: Duration,
-        /// Why, after "because".
+        /// Completes "because …".
         cause: &'static str,
     },
-    /// Certainly not stored: as many events are being published as may be.
+    /// Certainly not stored: the limit of events in flight is reached.
     Overloaded,
-    /// Certainly not stored: something of the provider's that is needed first cannot be had now.
+    /// Certainly not stored: something that the provider must supply first is unavailable.
     ProviderUnavailable {
-        /// Why, after "because".
+        /// Completes "because …".
         cause: &'static str,
     },
-    /// Certainly not stored: the service is ending.
+    /// Certainly not stored: the service is shutting down.
     ShuttingDown,
-    /// Not known to be stored.
+    /// The outcome is unknown.
     PublishTimeout,
 }
 
-/// The codes of refusals, in the order of the table.
+/// In the order of [`Refusal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Code {
@@ -118,7 +106,7 @@ pub enum Code {
     PublishTimeout,
 }
 
-/// What a refusal is for HTTP.
+/// A refusal in terms of HTTP.
 struct Row {
     status: StatusCode,
     code: Code,
@@ -151,7 +139,7 @@ impl Row {
 }
 
 impl Refusal {
-    /// An invalid event with one fault.
+    /// An invalid event with one violation.
     #[must_use]
     pub fn invalid_event(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::InvalidEvent(vec![Violation {
@@ -160,7 +148,7 @@ impl Refusal {
         }])
     }
 
-    /// The same of an element, told of the whole body.
+    /// Turns the pointers of an element's violations into pointers from the root of the body.
     #[must_use]
     pub(crate) fn within(mut self, element: &str) -> Self {
         if let Self::InvalidEvent(violations) = &mut self {
@@ -171,7 +159,6 @@ impl Refusal {
         self
     }
 
-    /// The answer's status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.row().status
@@ -183,19 +170,19 @@ impl Refusal {
         self.row().code.into_str()
     }
 
-    /// How long the sender should wait before it tries again.
+    /// How long the sender should wait before the next attempt.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.row().retry_after
     }
 
-    /// Whether the body may not have been read to its end, so that the connection can't be used again.
+    /// Whether part of the body may be unread, so that the connection cannot be reused.
     #[must_use]
     pub const fn leaves_body_unread(&self) -> bool {
         matches!(self.row().body, Body::Unread)
     }
 
-    /// The table: what each refusal is for HTTP.
+    /// The table of refusals.
     const fn row(&self) -> Row {
         use Body::{Read, Unread};
         match self {
@@ -262,7 +249,7 @@ impl Refusal {
         }
     }
 
-    /// What is wrong, for the sender: the rule, never a secret or the broker's words.
+    /// The explanation for the sender: the violated rule, never a secret or the broker's words.
     #[must_use]
     pub fn detail(&self) -> Cow<'static, str> {
         match self {
@@ -304,13 +291,13 @@ impl Refusal {
                 format!("the event was not stored, because {cause}; send it again").into()
             }
             Self::Overloaded => {
-                "the event was not stored, because too many are under way; send it again".into()
+                "the event was not stored, because too many are in flight; send it again".into()
             }
             Self::ProviderUnavailable { cause } => {
                 format!("the request can't be accepted now, because {cause}; send it again").into()
             }
             Self::ShuttingDown => {
-                "the event was not stored, because the service is ending; send it again".into()
+                "the event was not stored, because the service is shutting down; send it again".into()
             }
             Self::PublishTimeout => {
                 "the broker did not confirm the event in time; send it again".into()

@@ -1,9 +1,9 @@
-//! The id of a request.
+//! Request ids.
 
 use http::HeaderValue;
 use uuid::Uuid;
 
-/// Names a request in its answer and in the log. It is random: a counter would tell every sender how many requests there are.
+/// Identifies a request in its answer and in the log. Random, since a counter would reveal the number of requests.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestId(Uuid);
 
@@ -14,7 +14,6 @@ impl std::fmt::Display for RequestId {
 }
 
 impl RequestId {
-    /// Another one.
     pub(crate) fn random() -> Self {
         Self(Uuid::new_v4())
     }
@@ -24,11 +23,11 @@ impl RequestId {
         Self(Uuid::from_u128(id))
     }
 
-    /// The same as [`Display`](std::fmt::Display), without the machinery of formatting: every answer has one.
+    /// The same text as [`Display`](std::fmt::Display), without the cost of formatting: every answer has one.
     pub(crate) fn header(self) -> HeaderValue {
         let mut buffer = Uuid::encode_buffer();
         let text = self.0.as_hyphenated().encode_lower(&mut buffer);
-        // Made of digits alone; if it ever were not, the answer would still be one.
+        // The text is always a valid value; an answer must not fail even if it were not.
         HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("-"))
     }
 }

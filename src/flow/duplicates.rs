@@ -1,7 +1,8 @@
 //! Step 7, before the broker: a delivery that is known to be stored is not published again.
 //!
-//! It only ever makes duplicates fewer, and never an event less: an entry says "stored" only after a broker's receipt, it
-//! is looked up only for verified requests, its key contains the body's hash unless the source says `dedup_by = "id"`, and whatever else happens removes it.
+//! Errors here can only cause duplicates, never a lost event: an entry is marked stored only after a broker's receipt, any
+//! other outcome removes it, only verified requests are looked up, and the key includes the body's hash unless the source
+//! sets `dedup_by = "id"`.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{self, HashMap};
@@ -16,35 +17,34 @@ use tokio::time::Instant;
 use crate::brokers::Receipt;
 use crate::event::{DedupBy, EventId, Refusal};
 
-/// A source's memory is in so many parts, found by the key's bits: none of them is ever so large that letting it grow
-/// makes a request wait.
+/// Number of parts that a source's entries are split into by key, so that growing one map never holds up a request.
 const PARTS: usize = 64;
 
-/// Deliveries that each part remembers, 200,000 in all; the oldest are forgotten first. About 75 bytes each.
+/// Deliveries that each part remembers, 200,000 in total, at about 75 bytes each. The oldest are forgotten first.
 const MAX_ENTRIES_A_PART: usize = 200_000 / PARTS;
 
-/// A source's memory of what was stored.
+/// The deliveries that a source has stored.
 #[derive(Debug)]
 pub(crate) struct Window {
     max_entries_a_part: usize,
     parts: [Mutex<Entries>; PARTS],
 }
 
-/// A HighwayHash of a delivery's id, or of its id and body, in 128 bits: what the window knows it by, and the end of its
-/// `Nats-Msg-Id`. Each source has a window and ids of its own.
+/// A 128-bit HighwayHash of a delivery's id, or of its id and body: the key in the window, and the end of its
+/// `Nats-Msg-Id`. Windows and ids are per source.
 ///
-/// The key is fixed, since all replicas must come to the same id, and so is public. That is enough. By chance two of a
-/// billion deliveries of one id are equal once in 10^20 times. To look for two on purpose is of use only to someone whose
-/// bodies verify, and who can have them sent under one id: the holder of the secret, who harms nobody's events but its own.
-/// A key made from the signing secret would let those who read the stream try guesses of the secret, and would change with
-/// it. SHA-256 needs no such argument, and six times the time: a microsecond of an event's thirty.
+/// The hash's key is fixed, since all replicas must compute the same id, and therefore public. That is enough. A chance
+/// collision among a billion deliveries of one id has a probability of about 10^-20. A deliberate collision needs bodies
+/// that verify and share an id, so only the holder of the secret can produce one, and harms only its own events. A key
+/// derived from the signing secret would let readers of the stream test guesses of the secret, and would change with it.
+/// SHA-256 would need no such argument, but takes six times as long: a microsecond of an event's thirty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     first: u64,
     second: u64,
 }
 
-/// The start of pi's fraction; any would do. Another one makes other ids than the other replicas'.
+/// The first digits of pi's fraction. Changing the key changes the ids, and replicas would no longer agree.
 const KEY: highway::Key = highway::Key([
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7344,
@@ -61,7 +61,7 @@ pub(crate) struct Names<'e> {
 }
 
 impl Fingerprint {
-    /// None where each delivery is an event of its own.
+    /// None with `dedup_by = "never"`.
     pub(crate) fn of(by: DedupBy, names: Names<'_>, body: &[u8]) -> Option<Self> {
         let mut hash = HighwayHasher::new(KEY);
         hash.append(names.id.as_str().as_bytes());
@@ -74,7 +74,7 @@ impl Fingerprint {
             DedupBy::Never => return None,
             DedupBy::Id => {}
             DedupBy::IdAndBody => {
-                // An id has no control characters: it can't run into the body.
+                // Ids have no control characters, so the separator is unambiguous.
                 hash.append(&[0]);
                 hash.append(body);
             }
@@ -95,7 +95,7 @@ impl Hash for Fingerprint {
     }
 }
 
-/// A key's bits are as random as any hash of them, and only the holder of the secret could choose them.
+/// The key is already a hash, and only the holder of the secret could choose its bits.
 #[derive(Debug, Default)]
 struct IdentityHasher(u64);
 
@@ -117,31 +117,30 @@ impl Hasher for IdentityHasher {
 
 type ByKey<T> = HashMap<Fingerprint, T, BuildHasherDefault<IdentityHasher>>;
 
-/// A few that are in flight, and many that are stored: most deliveries find theirs among neither, and need not wait for more
-/// than a few bytes of the large map to come from memory.
+/// Few entries are in flight and many stored. Most deliveries are in neither map, and a miss in the large one touches only
+/// a few bytes of memory.
 #[derive(Debug)]
 struct Entries {
     lifetime: Duration,
-    /// Whoever comes while a first delivery is being published is told how that ends.
+    /// Notifies the later deliveries that wait for the outcome of the first one.
     in_flight: ByKey<Option<watch::Sender<Option<Settled>>>>,
     stored: ByKey<Receipt>,
-    /// The order in which they were.
+    /// In order of storage.
     order: VecDeque<(Instant, Fingerprint)>,
 }
 
 /// The outcome of a first delivery.
 type Settled = Result<Receipt, Refusal>;
 
-/// A delivery's claim to be published.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// It is the first: it must be published, and its outcome settled.
+    /// The first delivery: it must be published, and the claim settled.
     Acquired(ClaimGuard),
-    /// It is known to be stored.
     Stored(Receipt),
 }
 
-/// A first delivery's claim. Dropping it unsettled forgets the delivery, so that the next one is published.
+/// The claim of a first delivery. Dropping it unsettled forgets the delivery, so that the next one is published.
 #[derive(Debug)]
 pub(crate) struct ClaimGuard {
     window: Arc<Window>,
@@ -168,22 +167,22 @@ impl Window {
         })
     }
 
-    /// Changes how long deliveries are remembered, those stored already included.
+    /// Also applies to deliveries that are already stored.
     pub(crate) fn set_lifetime(&self, lifetime: Duration) {
         for part in &self.parts {
             lock(part).lifetime = lifetime;
         }
     }
 
-    /// The part that a key is in, by other bits than those that the map looks at.
+    /// Selects the part by other bits than those that the map hashes.
     fn part(&self, key: Fingerprint) -> MutexGuard<'_, Entries> {
         let [any, ..] = &self.parts;
         let part = usize::try_from(key.second % PARTS as u64).ok();
         lock(part.and_then(|index| self.parts.get(index)).unwrap_or(any))
     }
 
-    /// Finds the delivery or begins it.
-    fn look(
+    /// Finds the delivery or claims it.
+    fn find_or_begin(
         self: &Arc<Self>,
         key: Fingerprint,
         now: Instant,
@@ -212,12 +211,12 @@ impl Window {
 }
 
 fn lock(part: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
-    // Nothing in here panics while it holds the lock.
+    // Nothing panics while holding the lock.
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entries {
-    /// Forgets what is too old or too much. What is in flight is bounded by the permits, and stays.
+    /// Forgets entries that are expired or above the limit. The permits bound those in flight.
     fn forget(&mut self, now: Instant, max_entries: usize) {
         while let Some((at, key)) = self.order.front().copied() {
             if now.saturating_duration_since(at) < self.lifetime && self.order.len() < max_entries {
@@ -229,17 +228,16 @@ impl Entries {
     }
 }
 
-/// Finds out whether a delivery is the first. One that finds its twin in flight waits for the twin's outcome, no longer than
-/// to its own deadline.
+/// Claims a delivery. If the same one is in flight, waits for its outcome, until the caller's deadline.
 ///
 /// # Errors
-/// The twin's refusal.
+/// The refusal of the delivery in flight, or [`Refusal::PublishTimeout`].
 pub(crate) async fn claim(
     window: &Arc<Window>,
     key: Fingerprint,
     deadline: Instant,
 ) -> Result<Claim, Refusal> {
-    match window.look(key, Instant::now()) {
+    match window.find_or_begin(key, Instant::now()) {
         Ok(entered) => Ok(entered),
         Err(mut end) => {
             let waited = tokio::time::timeout_at(deadline, end.wait_for(Option::is_some)).await;
@@ -249,7 +247,7 @@ pub(crate) async fn claim(
                     Some(Err(refusal)) => Err(refusal.clone()),
                     None => Err(Refusal::PublishTimeout),
                 },
-                // The twin ended without a word, or too late for us.
+                // The delivery in flight ended unsettled, or took longer than this one may wait.
                 Ok(Err(_)) | Err(_) => Err(Refusal::PublishTimeout),
             }
         }
@@ -257,7 +255,7 @@ pub(crate) async fn claim(
 }
 
 impl ClaimGuard {
-    /// Says how the first delivery ended. Only what is stored is remembered.
+    /// Reports the outcome of the first delivery. Only a stored one is remembered.
     pub(crate) fn settle(mut self, end: &Settled) {
         self.leave(Some(end));
     }

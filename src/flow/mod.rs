@@ -1,4 +1,4 @@
-//! State that outlives a request: what may be in flight, which deliveries are already stored, and the rate of a source.
+//! State that outlives a request: permits, the duplicates window, and a source's rate limit.
 
 pub(crate) mod duplicates;
 mod permits;

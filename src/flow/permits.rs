@@ -1,12 +1,12 @@
-//! How many verified events, and how many bytes of them, may be in flight. What has not been verified yet
-//! takes none of this: it makes room ([`Unverified`]).
+//! Limits of the verified events in flight, by number and bytes. Unverified bodies take no permits and make room for
+//! verified ones ([`Unverified`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::flow::unverified::Unverified;
 
-/// The places that there are.
+/// All permits of a configuration.
 #[derive(Debug)]
 pub struct Permits {
     events: Budget,
@@ -16,10 +16,10 @@ pub struct Permits {
     unverified: Unverified,
 }
 
-/// An amount that may be taken, up to a limit.
+/// A counter with a limit.
 #[derive(Debug)]
 struct Budget {
-    /// Shared with the budget that a reload puts in its place.
+    /// Shared with the budget that replaces this one on a reload.
     taken: Arc<AtomicUsize>,
     limit: usize,
 }
@@ -32,7 +32,7 @@ impl Budget {
         }
     }
 
-    /// Another limit for what is taken of this one.
+    /// The same amount taken, with another limit.
     fn with_limit(&self, limit: usize) -> Self {
         Self {
             taken: Arc::clone(&self.taken),
@@ -66,7 +66,7 @@ impl Budget {
 }
 
 impl Permits {
-    /// Places for this many events of this many bytes, and for this many events of each source.
+    /// Limits the events and bytes in total, and the events of each source.
     #[must_use]
     pub fn new(
         max_events: usize,
@@ -84,8 +84,7 @@ impl Permits {
         })
     }
 
-    /// Other limits for the places that are taken of these: of all events, and of each source, which may have had an index
-    /// here.
+    /// Other limits for the permits that are taken: in total, and of each source, with its index here if it had one.
     #[must_use]
     pub fn with_limits(
         &self,
@@ -105,7 +104,7 @@ impl Permits {
         })
     }
 
-    /// A place for one event, if all that it needs is there.
+    /// A permit for one event, if every limit allows it.
     #[must_use]
     pub fn take(self: &Arc<Self>, source: usize, bytes: usize) -> Option<Permit> {
         let of_source = self.sources.get(source)?;
@@ -121,7 +120,7 @@ impl Permits {
             self.events.give_back(1);
             return None;
         }
-        self.unverified.give_way();
+        self.unverified.evict_for_verified();
         Some(Permit {
             permits: Arc::clone(self),
             source,
@@ -129,7 +128,7 @@ impl Permits {
         })
     }
 
-    /// Whether [`Permits::take`] would succeed now: what there is no room for need not be read.
+    /// Whether [`Permits::take`] would succeed now. If not, the body need not be read.
     pub(crate) fn has_room_for(&self, source: usize, bytes: usize) -> bool {
         let of_source = self.sources.get(source);
         of_source.is_some_and(|of_source| of_source.has_room_for(1))
@@ -137,25 +136,22 @@ impl Permits {
             && self.bytes.has_room_for(bytes)
     }
 
-    /// The budget of bodies that are not verified yet.
     pub(crate) fn unverified(&self) -> &Unverified {
         &self.unverified
     }
 
-    /// How many events are in flight.
     #[must_use]
     pub fn events_taken(&self) -> usize {
         self.events.taken()
     }
 
-    /// How many bytes are reserved.
     #[must_use]
     pub fn bytes_taken(&self) -> usize {
         self.bytes.taken()
     }
 }
 
-/// A place. It is given back when it is dropped.
+/// Returned to [`Permits`] when dropped.
 #[derive(Debug)]
 pub struct Permit {
     permits: Arc<Permits>,
@@ -173,7 +169,7 @@ impl Drop for Permit {
     }
 }
 
-/// One broker's share of what may be under way: what it holds up is not taken from the others.
+/// One broker's share of what may be in flight, so that a stalled broker cannot starve the others.
 #[derive(Debug)]
 pub struct Share {
     events: Budget,
@@ -181,7 +177,6 @@ pub struct Share {
 }
 
 impl Share {
-    /// A share of this many events of this many bytes.
     #[must_use]
     pub fn new(max_events: usize, max_bytes: usize) -> Self {
         Self {
@@ -190,7 +185,7 @@ impl Share {
         }
     }
 
-    /// A part of it for one message, if there is enough left.
+    /// Takes the room of one message, if there is enough left.
     #[must_use]
     pub fn take(&self, bytes: usize) -> Option<Taken<'_>> {
         if !self.events.take(1) {
@@ -204,7 +199,7 @@ impl Share {
     }
 }
 
-/// A part of a [`Share`]. It is given back when it is dropped.
+/// Returned to the [`Share`] when dropped.
 #[derive(Debug)]
 pub struct Taken<'s> {
     share: &'s Share,

@@ -1,13 +1,13 @@
-//! The limit that an operator sets on a source's verified requests. Nothing else limits what a provider sends.
+//! The rate limit of a source's verified requests, if the operator sets one. Providers are not limited otherwise.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ratelimit::{Builder, Clock, Ratelimiter, StdClock, TryWaitError};
 
-/// A source's limit, and how much of it is used. A reload that leaves the limit as it is keeps it.
+/// A source's token bucket. A reload that does not change the limit keeps it.
 pub(crate) struct Limiter<C: Clock = StdClock> {
-    /// Requests a second, and those of a burst.
+    /// Requests a second, and the burst.
     limit: (NonZeroU32, NonZeroU32),
     requests: Option<Ratelimiter<C>>,
 }
@@ -33,17 +33,16 @@ impl<C: Clock> Limiter<C> {
             .build();
         Self {
             limit: (per_second, burst),
-            // There is no error: neither number is zero.
+            // Infallible: neither number is zero.
             requests: requests.ok(),
         }
     }
 
-    /// Whether it is a limit of these numbers.
     pub(crate) fn is(&self, per_second: NonZeroU32, burst: NonZeroU32) -> bool {
         self.limit == (per_second, burst)
     }
 
-    /// Counts a request, or says in how many whole seconds there is room for one.
+    /// Counts a request, or returns the wait until one is allowed, in whole seconds.
     pub(crate) fn take(&self) -> Result<(), Duration> {
         let Some(requests) = &self.requests else {
             return Ok(());

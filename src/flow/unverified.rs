@@ -1,7 +1,7 @@
-//! Bodies that are still arriving and that nobody has vouched for. They may use what verified events leave of
-//! `max_in_flight_bytes`, and make room when verified events want it: the slowest of them are ended.
+//! Bodies that are still arriving and not verified. They may use the part of `max_in_flight_bytes` that verified events do
+//! not, and make room when verified events need it: the slowest are ended.
 //!
-//! Most events arrive in one piece with their head and never come here.
+//! Most events arrive in one piece with their head and are not counted here.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A body that began less than this ago has no rate yet: it is ended only when no older one is left, the oldest first.
+/// A younger body has no meaningful rate: it is ended only if no older one is left, the oldest first.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// When a limit is reached, this fraction of it is freed in one go: the search for the slowest looks at all of them.
+/// When a limit is reached, this fraction of it is freed at once, since finding the slowest bodies visits all of them.
 const FREED: usize = 8;
 
-/// How many bodies may be arriving, and how many bytes of them may be held.
+/// A number of bodies and of their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Usage {
     bodies: usize,
@@ -45,7 +45,7 @@ impl Usage {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// What is left of a limit after a fraction of it was freed.
+    /// A limit minus the fraction to free.
     fn lowered(self) -> Self {
         Self {
             bodies: self.bodies - self.bodies / FREED,
@@ -54,11 +54,11 @@ impl Usage {
     }
 }
 
-/// The budget. A reload changes its limits and keeps its books.
+/// The budget. A reload changes its limits and keeps its accounts.
 #[derive(Debug, Clone)]
 pub(crate) struct Unverified {
-    books: Arc<Mutex<Books>>,
-    /// What the books have as their total, to be read without a lock.
+    accounts: Arc<Mutex<Accounts>>,
+    /// The total of the accounts, readable without the lock.
     held: Arc<AtomicUsize>,
     /// The bytes of verified events.
     verified: Arc<AtomicUsize>,
@@ -66,7 +66,7 @@ pub(crate) struct Unverified {
 }
 
 #[derive(Debug)]
-struct Books {
+struct Accounts {
     bodies: HashMap<u64, Body>,
     next: u64,
     total: Usage,
@@ -83,7 +83,7 @@ struct Body {
     ended: Arc<Notify>,
 }
 
-/// Which bodies a limit is about.
+/// The bodies that are candidates for ending.
 #[derive(Debug, Clone, Copy)]
 enum Scope {
     Peer(IpAddr),
@@ -102,10 +102,10 @@ impl Scope {
 }
 
 impl Unverified {
-    /// `verified` counts the bytes of verified events, which come out of the same `max_bytes`.
+    /// `verified` counts the bytes of verified events, which share `max_bytes`.
     pub(crate) fn new(max_bodies: usize, max_bytes: usize, verified: Arc<AtomicUsize>) -> Self {
         Self {
-            books: Arc::new(Mutex::new(Books {
+            accounts: Arc::new(Mutex::new(Accounts {
                 bodies: HashMap::new(),
                 next: 0,
                 total: Usage::NONE,
@@ -131,19 +131,20 @@ impl Unverified {
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the books, and ends the slowest if there is no room. A body of the largest size has room where it is alone.
+    /// Changes the accounts, and ends the slowest bodies if a limit is exceeded. A single body of the largest size always
+    /// fits.
     fn change<T>(
         &self,
         largest: usize,
         growing: Option<u64>,
-        change: impl FnOnce(&mut Books) -> T,
+        change: impl FnOnce(&mut Accounts) -> T,
     ) -> T {
-        let mut books = self.books();
-        let changed = change(&mut books);
+        let mut accounts = self.accounts();
+        let changed = change(&mut accounts);
         let left = self
             .limit
             .bytes
@@ -152,13 +153,13 @@ impl Unverified {
             bodies: self.limit.bodies,
             bytes: left.max(largest),
         };
-        books.keep_within(limit, growing);
-        self.held.store(books.total.bytes, Ordering::Release);
+        accounts.keep_within(limit, growing);
+        self.held.store(accounts.total.bytes, Ordering::Release);
         changed
     }
 
-    /// Makes room for what verified events have taken. Cheap where nothing is arriving.
-    pub(crate) fn give_way(&self) {
+    /// Makes room for what verified events have taken. Cheap while nothing is arriving.
+    pub(crate) fn evict_for_verified(&self) {
         let held = self.held.load(Ordering::Acquire);
         if held > 0 && held.saturating_add(self.verified.load(Ordering::Acquire)) > self.limit.bytes
         {
@@ -166,7 +167,7 @@ impl Unverified {
         }
     }
 
-    /// Enters a body that may grow to `largest` bytes. It never fails: others, or this one, are ended for it.
+    /// Adds a body that may grow to `largest` bytes. It never fails: other bodies, or this one, are ended for it.
     pub(crate) fn enter(&self, source: usize, peer: IpAddr, largest: usize) -> Arriving {
         let ended = Arc::new(Notify::new());
         let body = Body {
@@ -176,11 +177,11 @@ impl Unverified {
             bytes: 0,
             ended: Arc::clone(&ended),
         };
-        // It is the youngest, so that others go first.
-        let id = self.change(largest, None, |books| {
-            let id = books.next;
-            books.next = id.wrapping_add(1);
-            books.add(id, body);
+        // The youngest body: others are ended first.
+        let id = self.change(largest, None, |accounts| {
+            let id = accounts.next;
+            accounts.next = id.wrapping_add(1);
+            accounts.add(id, body);
             id
         });
         Arriving {
@@ -192,7 +193,7 @@ impl Unverified {
     }
 }
 
-/// One sender may have as many IPv6 addresses as there are in a network.
+/// One sender may use every IPv6 address of its /64 network.
 fn network(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,
@@ -200,7 +201,7 @@ fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-impl Books {
+impl Accounts {
     fn add(&mut self, id: u64, body: Body) {
         self.total.add(body.bytes);
         let peer = self.peers.entry(body.peer).or_insert(Usage::NONE);
@@ -224,18 +225,18 @@ impl Books {
         }
     }
 
-    /// Ends the slowest until there is room again. One that has just grown goes only if it must.
+    /// Ends the slowest bodies until the limit holds. The growing one is ended only if nothing else suffices.
     fn keep_within(&mut self, limit: Usage, growing: Option<u64>) {
         if !self.total.exceeds(limit) {
             return;
         }
         self.end_slowest(self.heaviest(limit), limit, growing);
-        // The heaviest may not have had enough.
+        // Ending the heaviest scope's bodies may not have been enough.
         self.end_slowest(Scope::All, limit, growing);
     }
 
-    /// Whose bodies are to go: a peer's that holds more than half of everything, else a source's that holds more than three
-    /// quarters where there are others, else anyone's.
+    /// The bodies to end: those of a peer with more than half of the total, else of a source with more than three quarters
+    /// if there are others, else any.
     fn heaviest(&self, limit: Usage) -> Scope {
         let counts_bytes = self.total.bytes > limit.bytes;
         let part = |usage: &Usage| {
@@ -302,7 +303,7 @@ fn subtract<K: Eq + std::hash::Hash>(usages: &mut HashMap<K, Usage>, key: K, byt
     }
 }
 
-/// A body that is arriving. Its part of the budget is given back when it is dropped.
+/// A body that is arriving. Dropping it returns its part of the budget.
 #[derive(Debug)]
 pub(crate) struct Arriving {
     unverified: Unverified,
@@ -312,13 +313,13 @@ pub(crate) struct Arriving {
 }
 
 impl Arriving {
-    /// The body holds this many bytes now.
+    /// Sets the number of bytes that the body holds now.
     pub(crate) fn holds(&self, bytes: usize) {
-        let grow = |books: &mut Books| books.set_bytes(self.id, bytes);
+        let grow = |accounts: &mut Accounts| accounts.set_bytes(self.id, bytes);
         self.unverified.change(self.largest, Some(self.id), grow);
     }
 
-    /// Resolves when the body must make room.
+    /// Resolves when the body has been ended to make room.
     pub(crate) async fn ended(&self) {
         self.ended.notified().await;
     }
@@ -326,11 +327,11 @@ impl Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        let mut books = self.unverified.books();
-        books.remove(self.id);
+        let mut accounts = self.unverified.accounts();
+        accounts.remove(self.id);
         self.unverified
             .held
-            .store(books.total.bytes, Ordering::Release);
+            .store(accounts.total.bytes, Ordering::Release);
     }
 }
 
@@ -360,7 +361,6 @@ mod tests {
         let fast = unverified.enter(0, peer(2), 80);
         fast.holds(60);
         pass(Duration::from_secs(2)).await;
-        // It has sent nothing in no time, which is the lowest rate.
         let young = unverified.enter(1, peer(3), 80);
         assert!(!is_ended(&slow) && !is_ended(&fast) && !is_ended(&young));
         young.holds(80);
@@ -398,7 +398,7 @@ mod tests {
             .collect();
         assert!(!is_ended(&genuine));
         assert_eq!(
-            unverified.books().total.bodies,
+            unverified.accounts().total.bodies,
             1 + flood.iter().filter(|body| !is_ended(body)).count()
         );
     }
@@ -423,10 +423,10 @@ mod tests {
             body.holds(50);
             body
         });
-        unverified.give_way();
+        unverified.evict_for_verified();
         assert!(!bodies.iter().any(is_ended));
         verified.store(60, Ordering::Release);
-        unverified.give_way();
+        unverified.evict_for_verified();
         assert!(bodies.iter().all(is_ended), "40 bytes are left");
         verified.store(100, Ordering::Release);
         let alone = unverified.enter(0, peer(3), 50);
@@ -444,7 +444,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_books_balance_and_stay_within_the_limit(steps in proptest::collection::vec((0_u8..4, 0_usize..3, 0_usize..40, any::<bool>()), 0..80)) {
+        fn the_accounts_balance_and_stay_within_the_limit(steps in proptest::collection::vec((0_u8..4, 0_usize..3, 0_usize..40, any::<bool>()), 0..80)) {
             let unverified = Unverified::new(6, 120, Arc::default());
             let mut held = Vec::new();
             for (last, source, bytes, leaves) in steps {
@@ -455,17 +455,17 @@ mod tests {
                     body.holds(bytes);
                     held.push(body);
                 }
-                let books = unverified.books();
-                prop_assert!(books.total.bodies <= 6 && books.total.bytes <= 120);
-                prop_assert_eq!(books.total.bodies, books.bodies.len());
-                prop_assert_eq!(books.total.bytes, books.bodies.values().map(|body| body.bytes).sum::<usize>());
-                prop_assert_eq!(books.peers.values().map(|usage| usage.bodies).sum::<usize>(), books.bodies.len());
-                prop_assert_eq!(books.sources.values().map(|usage| usage.bytes).sum::<usize>(), books.total.bytes);
+                let accounts = unverified.accounts();
+                prop_assert!(accounts.total.bodies <= 6 && accounts.total.bytes <= 120);
+                prop_assert_eq!(accounts.total.bodies, accounts.bodies.len());
+                prop_assert_eq!(accounts.total.bytes, accounts.bodies.values().map(|body| body.bytes).sum::<usize>());
+                prop_assert_eq!(accounts.peers.values().map(|usage| usage.bodies).sum::<usize>(), accounts.bodies.len());
+                prop_assert_eq!(accounts.sources.values().map(|usage| usage.bytes).sum::<usize>(), accounts.total.bytes);
             }
             drop(held);
-            let books = unverified.books();
-            prop_assert_eq!(books.total, Usage::NONE);
-            prop_assert!(books.peers.is_empty() && books.sources.is_empty());
+            let accounts = unverified.accounts();
+            prop_assert_eq!(accounts.total, Usage::NONE);
+            prop_assert!(accounts.peers.is_empty() && accounts.sources.is_empty());
         }
     }
 }

@@ -33,7 +33,7 @@ use super::strangers::{Stranger, Strangers};
 use super::tls::{Stream, client_names, may_speak_http2, shake_hands, tcp};
 use crate::bridge::live::Live;
 use crate::config::Http;
-use crate::telemetry::Gate;
+use crate::telemetry::LogThrottle;
 
 /// A head's longest, in bytes: request line and headers. hyper answers 431 to more.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -64,7 +64,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
-    let (failures, shortages) = (Gate::default(), Gate::default());
+    let (failures, shortages) = (LogThrottle::default(), LogThrottle::default());
     let mut count = 0_u64;
     let strangers = Arc::<Strangers>::default();
     loop {
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(suppressed) = failures.pass() {
+                if let Some(suppressed) = failures.allow() {
                     tracing::warn!(listener = "public", %error, suppressed, "a connection could not be accepted");
                 }
                 if error.kind() == ErrorKind::ConnectionAborted {
@@ -90,7 +90,7 @@ pub(crate) async fn serve(
         let process = Arc::clone(bridge.process());
         if is_reserved(&stream) {
             process.metrics().connections_rejected.inc();
-            if let Some(suppressed) = shortages.pass() {
+            if let Some(suppressed) = shortages.allow() {
                 tracing::warn!(
                     suppressed,
                     "a connection was closed because few file descriptors are left; raise their limit (LimitNOFILE), or lower max_connections"

@@ -9,7 +9,7 @@ use super::parse::Parsed;
 use super::verify::Verified;
 use crate::brokers::{Attribute, Headers, MAX_DETAIL_BYTES, MAX_POINTER_BYTES, Message, id_part};
 use crate::config::{Action, Destination, Otherwise, Source};
-use crate::event::{EventId, Origin, Refusal, Unidentified, Violation};
+use crate::event::{EventId, IdOrigin, Refusal, Unidentified, Violation};
 use crate::flow::duplicates::{Fingerprint, Names};
 
 const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
@@ -104,8 +104,8 @@ pub(super) fn for_unidentified(
     let known = Known {
         id,
         id_origin: match event_id {
-            Some(_) => Origin::Provider,
-            None => Origin::Generated,
+            Some(_) => IdOrigin::Provider,
+            None => IdOrigin::Generated,
         },
         event_type: event_type.as_deref(),
         time: time.as_deref(),

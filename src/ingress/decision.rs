@@ -1,7 +1,7 @@
 //! The outcome of steps 3 to 6: what is to be published of a request, if anything.
 
 use crate::brokers::Message;
-use crate::config::{BrokerId, Position};
+use crate::config::{BrokerId, RouteId};
 use crate::event::{EventId, Refusal};
 use crate::flow::duplicates::Fingerprint;
 use crate::providers::handshake::Reply;
@@ -38,7 +38,7 @@ pub enum Verdict {
     /// It is published.
     Publish {
         /// The route that took it.
-        route: Position,
+        route: RouteId,
         /// Like this.
         delivery: Box<Delivery>,
     },

@@ -15,7 +15,7 @@ use crate::brokers::{
     id_part,
 };
 use crate::config::{Destination, Forwarding, Part, Source, Template};
-use crate::event::{CloudEvent, DedupBy, EventId, Identity, Origin, Refusal};
+use crate::event::{CloudEvent, DedupBy, EventId, IdOrigin, Identity, Refusal};
 use crate::flow::duplicates::{Fingerprint, Names};
 use crate::json::Node;
 use crate::providers::cloudevents::{BATCH, STRUCTURED};
@@ -209,7 +209,7 @@ pub(super) fn default_key(event: &Event) -> &str {
 /// What is known of an event.
 pub(super) struct Known<'e> {
     pub(super) id: &'e EventId,
-    pub(super) id_origin: Origin,
+    pub(super) id_origin: IdOrigin,
     pub(super) event_type: Option<&'e str>,
     pub(super) time: Option<&'e str>,
     pub(super) subject: Option<&'e str>,
@@ -265,7 +265,7 @@ pub(super) fn event_headers(verified: &Verified, known: &Known<'_>, payload: &[u
         let is_element = payload.len() < request.body().len();
         push_content_type(&mut headers, content_type.as_bytes(), is_element);
     }
-    if known.id_origin == Origin::Generated {
+    if known.id_origin == IdOrigin::Generated {
         headers.push(EVENT_ID_ORIGIN, "generated");
     }
     if carried_bytes(verified, known.cloud_event) <= MAX_FORWARDED_BYTES {

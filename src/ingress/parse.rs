@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use crate::event::{CloudEvent, EventId, Identity, Origin, Refusal, Unidentified};
+use crate::event::{CloudEvent, EventId, IdOrigin, Identity, Refusal, Unidentified};
 use crate::flow::duplicates::Names;
 use crate::json::{Document, Fault, Node};
 use crate::printable::printable;
@@ -14,7 +14,7 @@ use crate::providers::mapping::{Content, Mapping};
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) id: EventId,
-    pub(super) id_origin: Origin,
+    pub(super) id_origin: IdOrigin,
     pub(super) event_type: String,
     pub(super) time: Option<String>,
     pub(super) subject: Option<String>,

@@ -12,7 +12,7 @@ use super::decision::{Addressed, Decision, Delivery, Verdict};
 use crate::bridge::Bridge;
 use crate::bridge::observe::{Attempt, Observed};
 use crate::brokers::{Health, Message, NotStored, Outcome, Reason, Receipt, Unknown};
-use crate::config::{BrokerId, Position, Source};
+use crate::config::{BrokerId, RouteId, Source};
 use crate::event::Refusal;
 use crate::flow::duplicates::{self, Claim};
 
@@ -76,7 +76,7 @@ pub(super) async fn publish<'d>(
 async fn deliver<'d>(
     bridge: &Bridge,
     source: &Source,
-    route: Position,
+    route: RouteId,
     delivery: &'d Delivery,
     observed: &mut Observed<'d>,
     deadline: Instant,
@@ -99,7 +99,7 @@ async fn deliver<'d>(
 async fn deliver_with_copies<'d>(
     bridge: &Bridge,
     source: &Source,
-    route: Position,
+    route: RouteId,
     delivery: &'d Delivery,
     observed: &mut Observed<'d>,
     deadline: Instant,
@@ -201,7 +201,7 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
 /// and the event would have to come back.
 async fn publish_with_fallback<'d>(
     bridge: &Bridge,
-    route: Position,
+    route: RouteId,
     delivery: &'d Delivery,
     deadline: Instant,
 ) -> (Outcome, Vec<Attempt<'d>>) {
@@ -242,7 +242,7 @@ async fn publish_with_fallback<'d>(
 async fn attempt<'d>(
     bridge: &Bridge,
     addressed: &'d Addressed,
-    route: Option<Position>,
+    route: Option<RouteId>,
     deadline: Instant,
 ) -> Attempt<'d> {
     let message = Cow::Borrowed(&addressed.message);
@@ -253,7 +253,7 @@ async fn attempt_message<'d>(
     bridge: &Bridge,
     broker: BrokerId,
     message: Cow<'d, Message>,
-    route: Option<Position>,
+    route: Option<RouteId>,
     deadline: Instant,
 ) -> Attempt<'d> {
     let (outcome, duration) = match bridge.share(broker).take(message.body.len()) {

@@ -1,14 +1,14 @@
 //! Step 5: the first route that takes the event's type.
 
 use super::parse::Event;
-use crate::config::{Action, Forwarding, Position, Source};
+use crate::config::{Action, Forwarding, RouteId, Source};
 use crate::event::Refusal;
 
 /// What a route does with an event.
 #[derive(Debug)]
 pub(super) enum Routed<'s> {
     To {
-        route: Position,
+        route: RouteId,
         forwarding: &'s Forwarding,
     },
     Ignore,
@@ -21,7 +21,7 @@ pub(super) fn route<'s>(source: &'s Source, event: &Event) -> Result<Routed<'s>,
         }),
         Some(route) => Ok(match &route.action {
             Action::Publish(forwarding) => Routed::To {
-                route: route.position,
+                route: route.id,
                 forwarding,
             },
             Action::Ignore => Routed::Ignore,

@@ -52,7 +52,7 @@ fn decide_body(routes: &str, body: &str) -> Decision {
 
 fn published(decision: Decision) -> (usize, Message) {
     match decision.verdict {
-        Verdict::Publish { route, delivery } => (route.number, delivery.to.message),
+        Verdict::Publish { route, delivery } => (route.ordinal, delivery.to.message),
         other => panic!("{other:?}"),
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::accept;
 use crate::bridge::live::Live;
-use crate::brokers::{From, MockCluster, Subscription};
+use crate::brokers::{MockCluster, StartAt, Subscription};
 use crate::config::{Config, Source};
 use crate::providers::SnsTester;
 use crate::providers::preset::PRESETS;
@@ -150,7 +150,7 @@ impl Listening {
         let bridge = self.live.current();
         let settings = &bridge.config().brokers[0].settings;
         let topics = [topic.to_owned()];
-        let mut subscription = Subscription::start(settings, &topics, From::Start)
+        let mut subscription = Subscription::start(settings, &topics, StartAt::Earliest)
             .await
             .unwrap();
         let mut messages = BTreeMap::<String, Vec<Message>>::new();

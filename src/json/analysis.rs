@@ -1,17 +1,17 @@
-//! What a schema's own text tells before any event comes: recursion that can make validation expensive, constants that can
-//! not be compared, patterns that are not supported.
+//! Checks a schema's text in advance: recursion that can make validation expensive, constants that cannot be compared exactly,
+//! and unsupported patterns.
 
 use std::collections::{BTreeSet, HashMap};
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, Kind, Node};
+use super::document::{Document, Node, NodeKind};
 use super::number::Exact;
 use super::pointer::escape_token;
 
-/// How many subschemas one value may be validated against, with references followed. References to references make this
-/// exponential in the schema's size, whatever the event.
+/// Maximum number of subschemas that one value may be validated against, following references. References to references can
+/// make this exponential in the schema's size, whatever the event.
 const MAX_APPLIED: u64 = 100_000;
 
 /// Keywords with one subschema.
@@ -41,7 +41,7 @@ const WITH_MAP: [&str; 4] = [
     "properties",
 ];
 
-/// Keywords with named subschemas that apply only where a reference names them.
+/// Keywords with named subschemas that apply only through references.
 const WITH_DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 const REFERENCES: [&str; 3] = ["$dynamicRef", "$recursiveRef", "$ref"];
@@ -49,12 +49,12 @@ const REFERENCES: [&str; 3] = ["$dynamicRef", "$recursiveRef", "$ref"];
 /// Keywords whose values are data.
 const WITH_DATA: [&str; 4] = ["const", "default", "enum", "examples"];
 
-/// Keywords that apply a subschema to the same value again, alone or among alternatives.
+/// Keywords that apply subschemas to the same value.
 const AGAIN: [&str; 7] = ["allOf", "anyOf", "else", "if", "not", "oneOf", "then"];
 
 const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
 
-/// The subschemas of a schema, and which of them apply which.
+/// The subschemas of a schema, with edges to those that each one applies.
 pub(super) struct Graph<'s> {
     root: &'s Value,
     pointers: Vec<String>,
@@ -136,7 +136,7 @@ impl<'s> Graph<'s> {
         edges
     }
 
-    /// The subschema that a reference into this document names.
+    /// The target of a reference within this document.
     fn resolve(&self, reference: &str) -> Option<(String, &'s Value)> {
         let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let id = self
@@ -178,7 +178,7 @@ impl<'s> Graph<'s> {
         }
     }
 
-    /// The schema is refused where it makes exponentially many subschemas of one value.
+    /// Refuses schemas that apply too many subschemas to one value.
     pub(super) fn check_size(&self) -> Result<(), String> {
         let in_place = |edge: &&Edge| {
             AGAIN.contains(&edge.keyword)
@@ -192,7 +192,7 @@ impl<'s> Graph<'s> {
             .collect();
         let mut applied: Vec<u64> = vec![1; targets.len()];
         for node in finishing_order(&targets) {
-            // A target that is not finished is in a cycle, which the validator does not enter twice for one value.
+            // An unfinished target is part of a cycle, which the validator does not enter twice for one value.
             let below = targets.get(node).into_iter().flatten();
             let sum = below
                 .filter_map(|to| applied.get(*to))
@@ -211,7 +211,7 @@ impl<'s> Graph<'s> {
         Ok(())
     }
 
-    /// Recursion that can make the validation of a nested event stop at its bound.
+    /// Warnings about recursion that can make the validation of a nested event exceed its bound.
     pub(super) fn warnings(&self) -> Vec<String> {
         let targets: Vec<Vec<usize>> = self
             .edges
@@ -219,7 +219,7 @@ impl<'s> Graph<'s> {
             .map(|edges| edges.iter().map(|edge| edge.to).collect())
             .collect();
         let components = components(&targets);
-        // Of each recursion: the keywords that make it expensive, and a subschema that it comes back to.
+        // Per cycle: the keywords that make it expensive, and one subschema to name.
         let mut found: HashMap<usize, (BTreeSet<&str>, &str)> = HashMap::new();
         for ((edges, component), schema) in self.edges.iter().zip(&components).zip(&self.schemas) {
             let is_inside = |edge: &&Edge| components.get(edge.to) == Some(component);
@@ -257,12 +257,12 @@ impl<'s> Graph<'s> {
     }
 }
 
-/// A pointer into the schema, as references have it.
+/// A pointer into the schema, in the form of a reference.
 fn shown(pointer: &str) -> String {
     format!("#{pointer}")
 }
 
-/// All nodes, each after those that it leads to, save in cycles.
+/// All nodes in depth-first finishing order: each after its targets, except in cycles.
 fn finishing_order(targets: &[Vec<usize>]) -> Vec<usize> {
     let mut order = Vec::with_capacity(targets.len());
     let mut seen = vec![false; targets.len()];
@@ -290,7 +290,7 @@ fn finishing_order(targets: &[Vec<usize>]) -> Vec<usize> {
     order
 }
 
-/// Of each node, its strongly connected component (Kosaraju's algorithm).
+/// The strongly connected component of each node (Kosaraju's algorithm).
 fn components(targets: &[Vec<usize>]) -> Vec<usize> {
     let mut sources = vec![Vec::new(); targets.len()];
     for (from, targets) in targets.iter().enumerate() {
@@ -316,9 +316,9 @@ fn components(targets: &[Vec<usize>]) -> Vec<usize> {
     components
 }
 
-/// The schema with each numeric `const` written as an `enum` of one: those are compared by our own, exact equality.
+/// Rewrites each numeric `const` as an `enum` of one value, which our own exact equality compares.
 pub(super) fn with_exact_constants(schema: &Value) -> Value {
-    // `const` came with draft 6.
+    // Earlier drafts have no `const`.
     let draft = schema.get("$schema").and_then(Value::as_str);
     if draft.is_some_and(|draft| draft.contains("draft-03") || draft.contains("draft-04")) {
         return schema.clone();
@@ -326,7 +326,7 @@ pub(super) fn with_exact_constants(schema: &Value) -> Value {
     exact_constants(schema, false)
 }
 
-/// `is_named`: the members are subschemas with names of the user's, not keywords.
+/// `is_named`: the members are subschemas with user-defined names, not keywords.
 fn exact_constants(value: &Value, is_named: bool) -> Value {
     match value {
         Value::Array(values) => values
@@ -352,7 +352,7 @@ fn exact_constants(value: &Value, is_named: bool) -> Value {
                 let only = json!([constant]);
                 if copied.contains_key("enum") {
                     let all = copied.entry("allOf").or_insert_with(|| json!([]));
-                    // What is not a list is not a schema, as the validator will say.
+                    // Otherwise the schema is invalid, which the validator reports.
                     if let Value::Array(all) = all {
                         all.push(json!({ "enum": only }));
                     }
@@ -366,8 +366,8 @@ fn exact_constants(value: &Value, is_named: bool) -> Value {
     }
 }
 
-/// What is lost when a schema's text is read: the second of two equal names, and the value of a constant that is neither a
-/// 64-bit integer nor what a double is written as.
+/// Refuses what parsing a schema's text would lose: duplicate members, and constants that neither a 64-bit integer nor a
+/// double represents exactly.
 pub(super) fn check_text(text: &str) -> Result<(), String> {
     let document = Document::parse(text.as_bytes()).map_err(|fault| {
         let fault = fault.to_string();
@@ -388,7 +388,7 @@ pub(super) fn check_text(text: &str) -> Result<(), String> {
 fn check_node(node: Node<'_>, is_compared: bool) -> Result<(), String> {
     node.note_repeated_name(|_| true);
     match node.kind() {
-        Kind::Number if is_compared => {
+        NodeKind::Number if is_compared => {
             let kept = serde_json::from_str::<Value>(node.raw()).map(|number| number.to_string());
             if kept.is_ok_and(|kept| Exact::of(&kept) == Exact::of(node.raw())) {
                 return Ok(());
@@ -399,10 +399,10 @@ fn check_node(node: Node<'_>, is_compared: bool) -> Result<(), String> {
                 super::shorten(node.raw().to_owned())
             ))
         }
-        Kind::Array => node
+        NodeKind::Array => node
             .elements()
             .try_for_each(|element| check_node(element, is_compared)),
-        Kind::Object => node.members().try_for_each(|(name, value)| {
+        NodeKind::Object => node.members().try_for_each(|(name, value)| {
             check_node(
                 value,
                 is_compared || ["const", "enum"].contains(&name.as_ref()),
@@ -412,7 +412,7 @@ fn check_node(node: Node<'_>, is_compared: bool) -> Result<(), String> {
     }
 }
 
-/// Why a pattern that is one in ECMAScript is not supported.
+/// The unsupported feature of an ECMAScript pattern, if it has one.
 pub(super) fn unsupported_in(pattern: &str) -> Option<&'static str> {
     let mut rest = pattern;
     while let Some((_, after)) = rest.split_once(['\\', '(']) {

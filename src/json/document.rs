@@ -1,4 +1,4 @@
-//! The values of a body and where they stand in it.
+//! The values of a body, with their positions in it.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -8,49 +8,45 @@ use std::str::Chars;
 use super::pointer::{Pointer, escape_token};
 use super::scan::{Fault, scan};
 
-/// What an [`Entry`] is.
+/// The kind of an [`Entry`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum NodeKind {
     /// `null`
     Null,
     /// `false`
     False,
     /// `true`
     True,
-    /// A number, as it was written.
     Number,
-    /// A string.
     String,
-    /// An array.
     Array,
-    /// An object.
     Object,
-    /// A member's name; its value is the entry after it.
+    /// A member's name; its value is the next entry.
     Name,
 }
 
-/// One value or name. Offsets fit 32 bits because longer bodies are refused before.
+/// One value or name. Offsets fit into 32 bits because longer bodies are refused.
 #[derive(Debug)]
 pub(super) struct Entry {
-    kind: Kind,
-    /// Of a string or a name: it has escapes. Of an object: it has a name twice.
+    kind: NodeKind,
+    /// For a string or name: it has escapes. For an object: it has duplicate names.
     flag: bool,
     start: u32,
     end: u32,
     /// The index of the first entry that is not part of this value.
     next: u32,
-    /// Of a container: how many children it has. Of a name: its [`tag`].
+    /// For a container: the number of children. For a name: its [`tag`].
     number: u32,
-    /// Of an object: the [`bit`]s of its names.
+    /// For an object: the [`bit`]s of its names.
     bits: u32,
 }
 
-/// One of 32 bits for a name's tag: most names that an object does not have, it has no bit of.
+/// One of 32 bits, derived from a name's tag: most names that an object lacks are ruled out by their bit.
 pub(super) const fn bit(tag: u32) -> u32 {
     1 << (tag.wrapping_mul(0x9e37_79b1) >> 27)
 }
 
-/// Tells most names apart without comparing them: equal names have equal tags.
+/// A cheap hash of a name: equal names have equal tags, and most different names differ in theirs.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a remainder of 256 fits a byte"
@@ -70,7 +66,7 @@ pub(super) const fn tag(name: &[u8]) -> u32 {
     reason = "scan() refuses bodies whose offsets would not fit"
 )]
 impl Entry {
-    pub(super) fn new(kind: Kind, start: usize, end: usize, next: usize, flag: bool) -> Self {
+    pub(super) fn new(kind: NodeKind, start: usize, end: usize, next: usize, flag: bool) -> Self {
         Self {
             kind,
             flag,
@@ -85,7 +81,7 @@ impl Entry {
     pub(super) fn name(start: usize, end: usize, next: usize, flag: bool, tag: u32) -> Self {
         Self {
             number: tag,
-            ..Self::new(Kind::Name, start, end, next, flag)
+            ..Self::new(NodeKind::Name, start, end, next, flag)
         }
     }
 
@@ -93,7 +89,7 @@ impl Entry {
         self.number
     }
 
-    /// The container ends here, with all that was found in it.
+    /// Completes a container's entry.
     pub(super) fn close(&mut self, end: usize, next: usize, found: Found) {
         self.end = end as u32;
         self.next = next as u32;
@@ -102,7 +98,7 @@ impl Entry {
         self.flag = found.repeats;
     }
 
-    /// A name's or string's bytes as they were sent, and whether they have escapes.
+    /// A name's or string's bytes as sent, and whether they contain escapes.
     pub(super) fn raw_text<'b>(&self, body: &'b [u8]) -> (&'b [u8], bool) {
         (
             body.get(self.start as usize..self.end as usize)
@@ -111,28 +107,28 @@ impl Entry {
         )
     }
 
-    /// The index of the first entry behind the value.
+    /// The index of the first entry after the value.
     pub(super) fn next(&self) -> usize {
         self.next as usize
     }
 }
 
-/// What was found in a container.
+/// Facts about a container's children.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Found {
     pub(super) children: u32,
-    /// The [`bit`]s of an object's names; all of them where a name is escaped, which may be any other one in disguise.
+    /// The [`bit`]s of an object's names; all bits if a name is escaped, which could be any name.
     pub(super) bits: u32,
-    /// Whether a name stands in it twice.
+    /// Whether it has duplicate names.
     pub(super) repeats: bool,
 }
 
-/// A body that is JSON.
+/// A parsed JSON body.
 #[derive(Debug)]
 pub struct Document<'b> {
     text: &'b str,
     entries: Vec<Entry>,
-    /// A name that was looked up and stands twice in its object: two readers would disagree about its value.
+    /// A duplicate name that was looked up: parsers could disagree about its value.
     ambiguous: Cell<Option<u32>>,
 }
 
@@ -145,10 +141,8 @@ impl<'b> Document<'b> {
         }
     }
 
-    /// Reads a body.
-    ///
     /// # Errors
-    /// The first [`Fault`] in it.
+    /// The first [`Fault`] in the body.
     pub fn parse(body: &'b [u8]) -> Result<Self, Fault> {
         scan(body)
     }
@@ -162,7 +156,7 @@ impl<'b> Document<'b> {
         }
     }
 
-    /// A member name that has been looked up (by routing, the id, the schema…) although its object has it twice.
+    /// A duplicate member name that has been looked up, for example by routing or the schema.
     #[must_use]
     pub fn ambiguous_name(&self) -> Option<Cow<'_, str>> {
         self.ambiguous.get().map(|at| self.text_of(at))
@@ -172,7 +166,7 @@ impl<'b> Document<'b> {
         self.entries.get(at as usize)
     }
 
-    /// Whether the value at `at` is, or holds, the one with this index.
+    /// Whether the value at `at` is, or contains, the one with this index.
     fn contains(&self, at: u32, index: u32) -> bool {
         at <= index && self.entry(at).is_some_and(|entry| index < entry.next)
     }
@@ -192,7 +186,7 @@ impl<'b> Document<'b> {
         }
     }
 
-    /// Whether this name is the one with that tag. An escaped one has a tag that says nothing.
+    /// Whether this entry is the given name. The tag of an escaped name is meaningless.
     fn is_named(&self, at: u32, name: &str, tag: u32) -> bool {
         self.entry(at).is_some_and(|entry| {
             if entry.flag {
@@ -204,7 +198,7 @@ impl<'b> Document<'b> {
     }
 }
 
-/// A name that many objects are asked for.
+/// A name for repeated lookups.
 #[derive(Debug)]
 pub(super) struct Key {
     name: String,
@@ -228,41 +222,40 @@ pub struct Node<'d> {
 }
 
 impl<'d> Node<'d> {
-    /// What it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> NodeKind {
         self.document
             .entry(self.at)
-            .map_or(Kind::Null, |entry| entry.kind)
+            .map_or(NodeKind::Null, |entry| entry.kind)
     }
 
-    /// Its place among the document's values: unique, and stable for the document's life.
+    /// The index among the document's entries.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.at
     }
 
-    /// How many values and names the whole document has.
+    /// The number of values and names in the whole document.
     #[must_use]
     pub fn document_len(&self) -> usize {
         self.document.entries.len()
     }
 
-    /// How many bytes the whole document has.
+    /// The size of the whole document in bytes.
     #[must_use]
     pub fn document_bytes(&self) -> usize {
         self.document.text.len()
     }
 
-    /// How much there is to read of it: bytes of a scalar, children of a container.
+    /// The bytes of a scalar, or the number of children of a container.
     pub(super) fn size(&self) -> usize {
         match self.kind() {
-            Kind::Array | Kind::Object => self.len(),
+            NodeKind::Array | NodeKind::Object => self.len(),
             _ => self.raw().len(),
         }
     }
 
-    /// How many elements or members it has; 0 for what is no container.
+    /// The number of elements or members; 0 for a scalar.
     #[must_use]
     pub fn len(&self) -> usize {
         self.document
@@ -270,42 +263,38 @@ impl<'d> Node<'d> {
             .map_or(0, |entry| entry.number as usize)
     }
 
-    /// Whether it has no elements or members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether it is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {
-        self.kind() == Kind::Null
+        self.kind() == NodeKind::Null
     }
 
-    /// Its bytes as they were sent; a string's without the quotes.
+    /// The text as it was sent, of a string without the quotes.
     #[must_use]
     pub fn raw(&self) -> &'d str {
         self.document.raw(self.at)
     }
 
-    /// A string's text.
     #[must_use]
     pub fn as_str(&self) -> Option<Cow<'d, str>> {
-        (self.kind() == Kind::String).then(|| self.document.text_of(self.at))
+        (self.kind() == NodeKind::String).then(|| self.document.text_of(self.at))
     }
 
-    /// A string's, number's or boolean's text, numbers and booleans exactly as written.
+    /// The text of a string, number or boolean; numbers and booleans exactly as written.
     #[must_use]
     pub fn scalar_text(&self) -> Option<Cow<'d, str>> {
         match self.kind() {
-            Kind::String => self.as_str(),
-            Kind::Number | Kind::True | Kind::False => Some(Cow::Borrowed(self.raw())),
-            Kind::Null | Kind::Array | Kind::Object | Kind::Name => None,
+            NodeKind::String => self.as_str(),
+            NodeKind::Number | NodeKind::True | NodeKind::False => Some(Cow::Borrowed(self.raw())),
+            NodeKind::Null | NodeKind::Array | NodeKind::Object | NodeKind::Name => None,
         }
     }
 
-    /// The member with this name. One that stands twice is found, and remembered as
-    /// [ambiguous](Document::ambiguous_name).
+    /// The member with this name. A duplicate name is found and recorded as [ambiguous](Document::ambiguous_name).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Self> {
         self.get_tagged(name, tag(name.as_bytes()))
@@ -322,7 +311,7 @@ impl<'d> Node<'d> {
             return None;
         }
         let mut named = self
-            .children(Kind::Object, 1)
+            .children(NodeKind::Object, 1)
             .filter(|name_at| document.is_named(*name_at, name, tag));
         let found = named.next()?;
         if self.repeats_names() && named.next().is_some() {
@@ -334,21 +323,21 @@ impl<'d> Node<'d> {
         })
     }
 
-    /// Whether it is an object that has some name twice.
+    /// Whether it is an object with duplicate names.
     #[must_use]
     pub fn repeats_names(&self) -> bool {
         self.document
             .entry(self.at)
-            .is_some_and(|entry| entry.kind == Kind::Object && entry.flag)
+            .is_some_and(|entry| entry.kind == NodeKind::Object && entry.flag)
     }
 
-    /// Remembers as [ambiguous](Document::ambiguous_name) a name that is read and that the object has twice.
+    /// Records a duplicate name that `is_read` accepts as [ambiguous](Document::ambiguous_name).
     pub fn note_repeated_name(&self, is_read: impl Fn(&str) -> bool) {
         if !self.repeats_names() || self.document.ambiguous.get().is_some() {
             return;
         }
         let mut seen = HashSet::new();
-        let mut names = self.children(Kind::Object, 1);
+        let mut names = self.children(NodeKind::Object, 1);
         let repeated = names.find(|name_at| {
             let name = self.document.text_of(*name_at);
             is_read(&name) && !seen.insert(name)
@@ -362,14 +351,14 @@ impl<'d> Node<'d> {
         let mut node = *self;
         while node.at < index {
             let (position, child) = match node.kind() {
-                Kind::Array => {
-                    let mut elements = node.children(Kind::Array, 0).enumerate();
+                NodeKind::Array => {
+                    let mut elements = node.children(NodeKind::Array, 0).enumerate();
                     let found = elements.find(|(_, at)| node.document.contains(*at, index));
                     let Some((position, at)) = found else { break };
                     (position.to_string(), at)
                 }
-                Kind::Object => {
-                    let mut names = node.children(Kind::Object, 1);
+                NodeKind::Object => {
+                    let mut names = node.children(NodeKind::Object, 1);
                     let found = names.find(|name| node.document.contains(name + 1, index));
                     let Some(name) = found else { break };
                     (escape_token(&node.document.text_of(name)), name + 1)
@@ -383,37 +372,36 @@ impl<'d> Node<'d> {
         pointer
     }
 
-    /// Its members in the order they were sent; none where it is no object.
+    /// The members in the order sent; none if it is not an object.
     #[must_use]
     pub fn members(&self) -> Members<'d> {
-        Members(self.children(Kind::Object, 1))
+        Members(self.children(NodeKind::Object, 1))
     }
 
-    /// Its elements; none where it is no array.
+    /// The elements; none if it is not an array.
     #[must_use]
     pub fn elements(&self) -> Elements<'d> {
-        Elements(self.children(Kind::Array, 0))
+        Elements(self.children(NodeKind::Array, 0))
     }
 
-    /// The value that a JSON Pointer names.
     #[must_use]
     pub fn at(&self, pointer: &Pointer) -> Option<Self> {
         pointer
             .tokens()
             .iter()
             .try_fold(*self, |node, token| match node.kind() {
-                Kind::Object => node.get(token.name()),
-                Kind::Array => token.index().and_then(|index| node.elements().nth(index)),
-                Kind::Null
-                | Kind::False
-                | Kind::True
-                | Kind::Number
-                | Kind::String
-                | Kind::Name => None,
+                NodeKind::Object => node.get(token.name()),
+                NodeKind::Array => token.index().and_then(|index| node.elements().nth(index)),
+                NodeKind::Null
+                | NodeKind::False
+                | NodeKind::True
+                | NodeKind::Number
+                | NodeKind::String
+                | NodeKind::Name => None,
             })
     }
 
-    fn children(&self, container: Kind, value_offset: u32) -> Children<'d> {
+    fn children(&self, container: NodeKind, value_offset: u32) -> Children<'d> {
         let left = if self.kind() == container {
             self.len()
         } else {
@@ -428,7 +416,7 @@ impl<'d> Node<'d> {
     }
 }
 
-/// Walks the children of a container: the first entry of each, whose value stands `value_offset` entries behind it.
+/// Iterates over the first entry of each child, whose value is `value_offset` entries later.
 #[derive(Debug, Clone)]
 struct Children<'d> {
     document: &'d Document<'d>,
@@ -448,7 +436,6 @@ impl Iterator for Children<'_> {
     }
 }
 
-/// The members of an object.
 #[derive(Debug, Clone)]
 pub struct Members<'d>(Children<'d>);
 
@@ -469,7 +456,6 @@ impl<'d> Iterator for Members<'d> {
     }
 }
 
-/// The elements of an array.
 #[derive(Debug, Clone)]
 pub struct Elements<'d>(Children<'d>);
 
@@ -482,7 +468,7 @@ impl<'d> Iterator for Elements<'d> {
     }
 }
 
-/// Undoes the escapes of a string whose grammar the scanner has checked.
+/// Decodes the escapes of a string that the scanner has validated.
 pub(super) fn unescape(raw: &str) -> String {
     #[cfg(test)]
     tests::UNESCAPED.with(|bytes| bytes.set(bytes.get() + raw.len()));
@@ -498,7 +484,7 @@ pub(super) fn unescape(raw: &str) -> String {
     text
 }
 
-/// Whether a string without its escapes is this text. Reads no further than the first difference.
+/// Whether a string with escapes equals this text. Stops at the first difference.
 fn is_unescaped(raw: &str, text: &str) -> bool {
     let mut characters = raw.chars();
     let unescaped = std::iter::from_fn(|| match characters.next()? {
@@ -508,7 +494,7 @@ fn is_unescaped(raw: &str, text: &str) -> bool {
     unescaped.eq(text.chars())
 }
 
-/// The character that an escape means, whose backslash has been read.
+/// The character of an escape, after its backslash.
 fn escaped(characters: &mut Chars<'_>) -> Option<char> {
     Some(match characters.next()? {
         'b' => '\u{8}',
@@ -519,7 +505,7 @@ fn escaped(characters: &mut Chars<'_>) -> Option<char> {
         'u' => {
             let high = hexadecimal(characters);
             let code = if (0xd800..0xdc00).contains(&high) {
-                // The scanner has seen to it that `\u` and a low surrogate follow.
+                // The scanner ensures that `\u` and a low surrogate follow.
                 let low = hexadecimal(&mut characters.by_ref().skip(2));
                 0x10000 + ((high - 0xd800) << 10) + (low & 0x3ff)
             } else {
@@ -544,7 +530,7 @@ mod tests {
     use proptest::prelude::*;
 
     thread_local! {
-        /// How many bytes of escaped texts this thread has unescaped.
+        /// Bytes of escaped strings that this thread has decoded.
         pub(super) static UNESCAPED: Cell<usize> = const { Cell::new(0) };
     }
 
@@ -612,7 +598,7 @@ mod tests {
     #[test]
     fn a_body_has_a_bounded_number_of_values() {
         let dense = |values: usize| format!("[{}1]", "1,".repeat(values - 1));
-        // As many as 5 MB can hold.
+        // The maximum that 5 MB can hold.
         assert!(is_json(dense(crate::json::max_values(0) - 1).as_bytes()));
         let refused = Document::parse(dense(crate::json::max_values(0)).as_bytes()).unwrap_err();
         assert_eq!(

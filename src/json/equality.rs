@@ -1,4 +1,4 @@
-//! Equality of JSON values, for `const`, `enum` and `uniqueItems`: numbers by their exact value, members in any order.
+//! Equality of JSON values for `const`, `enum` and `uniqueItems`: exact numbers, members in any order.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -6,29 +6,29 @@ use std::hash::{Hash, Hasher};
 
 use serde_json::Value;
 
-use super::document::{Kind, Node};
+use super::document::{Node, NodeKind};
 use super::number::Exact;
 use super::run::Run;
 
-/// Whether a body's value is a schema's value.
+/// Whether a body's value equals a schema's value.
 pub(super) fn equals(node: Node<'_>, expected: &Value, run: &Run<'_>) -> bool {
     visit(node, run);
     match (node.kind(), expected) {
-        (Kind::Null, Value::Null)
-        | (Kind::True, Value::Bool(true))
-        | (Kind::False, Value::Bool(false)) => true,
-        (Kind::Number, Value::Number(number)) => {
+        (NodeKind::Null, Value::Null)
+        | (NodeKind::True, Value::Bool(true))
+        | (NodeKind::False, Value::Bool(false)) => true,
+        (NodeKind::Number, Value::Number(number)) => {
             Exact::of(node.raw()) == Exact::of(&number.to_string())
         }
-        (Kind::String, Value::String(text)) => node.as_str().as_deref() == Some(text),
-        (Kind::Array, Value::Array(values)) => {
+        (NodeKind::String, Value::String(text)) => node.as_str().as_deref() == Some(text),
+        (NodeKind::Array, Value::Array(values)) => {
             node.len() == values.len()
                 && node
                     .elements()
                     .zip(values)
                     .all(|(element, value)| equals(element, value, run))
         }
-        (Kind::Object, Value::Object(members)) => {
+        (NodeKind::Object, Value::Object(members)) => {
             node.len() == members.len()
                 && members.iter().all(|(name, value)| {
                     run.step_over(node.len());
@@ -51,13 +51,13 @@ pub(super) fn are_distinct(array: Node<'_>, run: &Run<'_>) -> bool {
         .all(|node| seen.insert(Element { node, run }))
 }
 
-/// Counts a visit. All members of the value are compared, so a repeated one is ambiguous.
+/// Counts a visit. All members are compared, so any duplicate name is ambiguous.
 fn visit(node: Node<'_>, run: &Run<'_>) {
     run.step_over(node.size());
     node.note_repeated_name(|_| true);
 }
 
-/// A value that is compared with others of the same body.
+/// A value to compare with others of the same body.
 struct Element<'d, 'r> {
     node: Node<'d>,
     run: &'r Run<'r>,
@@ -68,7 +68,7 @@ impl<'d> Element<'d, '_> {
         Self { node, ..*self }
     }
 
-    /// The members in an order that does not depend on the sender.
+    /// The members, sorted by name.
     fn sorted_members(&self) -> Vec<(Cow<'d, str>, Self)> {
         let mut members: Vec<_> = self
             .node
@@ -87,15 +87,15 @@ impl PartialEq for Element<'_, '_> {
         kind == other.node.kind()
             && self.node.len() == other.node.len()
             && match kind {
-                Kind::Null | Kind::False | Kind::True => true,
-                Kind::Number => Exact::of(self.node.raw()) == Exact::of(other.node.raw()),
-                Kind::String | Kind::Name => self.node.as_str() == other.node.as_str(),
-                Kind::Array => self
+                NodeKind::Null | NodeKind::False | NodeKind::True => true,
+                NodeKind::Number => Exact::of(self.node.raw()) == Exact::of(other.node.raw()),
+                NodeKind::String | NodeKind::Name => self.node.as_str() == other.node.as_str(),
+                NodeKind::Array => self
                     .node
                     .elements()
                     .zip(other.node.elements())
                     .all(|(left, right)| self.at(left) == self.at(right)),
-                Kind::Object => self.sorted_members() == other.sorted_members(),
+                NodeKind::Object => self.sorted_members() == other.sorted_members(),
             }
     }
 }
@@ -108,17 +108,17 @@ impl Hash for Element<'_, '_> {
         let kind = self.node.kind();
         std::mem::discriminant(&kind).hash(hasher);
         match kind {
-            Kind::Null | Kind::False | Kind::True => {}
-            Kind::Number => Exact::of(self.node.raw()).hash(hasher),
-            Kind::String | Kind::Name => self.node.as_str().hash(hasher),
-            Kind::Array => {
+            NodeKind::Null | NodeKind::False | NodeKind::True => {}
+            NodeKind::Number => Exact::of(self.node.raw()).hash(hasher),
+            NodeKind::String | NodeKind::Name => self.node.as_str().hash(hasher),
+            NodeKind::Array => {
                 self.node.len().hash(hasher);
                 let mut elements = self.node.elements();
                 elements
                     .by_ref()
                     .for_each(|element| self.at(element).hash(hasher));
             }
-            Kind::Object => {
+            NodeKind::Object => {
                 self.node.len().hash(hasher);
                 self.sorted_members().hash(hasher);
             }

@@ -1,16 +1,16 @@
-//! Where strings may end, 64 bytes at a time.
+//! Finds the possible ends of strings, 64 bytes at a time.
 
-/// The bytes that a string does not simply go on over.
+/// The positions of quotes, backslashes and control characters.
 ///
-/// Nearly all of a body stands in strings, most of them short. Looked for from each string's start, their ends cost a
-/// call and some unpredictable branches each; so all of a block's are found at once, by what the compiler makes vectors
-/// of, and a string's end is then the next mark.
+/// Nearly all of a body is in strings, most of them short. Searching for each string's end separately costs a call and a few
+/// unpredictable branches each. So all of a block's are found at once, in code that the compiler vectorizes, and a string ends
+/// at the next mark.
 #[derive(Debug)]
 pub(super) struct Marks<'b> {
     bytes: &'b [u8],
-    /// The block whose marks are known.
+    /// The index of the block that `marks` describes.
     block: usize,
-    /// One bit for each of its bytes; those behind the last byte are set.
+    /// One bit per byte of the block; bits beyond the end of the body are set.
     marks: u64,
 }
 
@@ -25,7 +25,7 @@ impl<'b> Marks<'b> {
         }
     }
 
-    /// The place of the first quote, backslash or control character from `at` on; the length where there is none.
+    /// The position of the first mark from `at` on; the body's length if there is none.
     #[inline]
     pub(super) fn next(&mut self, at: usize) -> usize {
         let marks = self.marks >> (at % BLOCK);
@@ -71,13 +71,13 @@ fn marks_of(bytes: &[u8], block: usize) -> u64 {
 #[inline]
 fn mark(block: &[u8; BLOCK]) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
-    // Each marked byte's own bit among its eight.
+    // Sets bit `index % 8` in each marked byte.
     let mut bits = [0_u8; BLOCK];
     for ((index, bit), byte) in bits.iter_mut().enumerate().zip(block) {
         let is_marked = (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
         *bit = if is_marked { 1 << (index % 8) } else { 0 };
     }
-    // The highest byte of the product is the sum of all eight, which has all their bits.
+    // The highest byte of the product is the sum of all eight bytes, and thus the union of their bits.
     let (eights, _) = bits.as_chunks();
     eights.iter().rev().fold(0, |marks, eight| {
         (marks << 8) | (u64::from_le_bytes(*eight).wrapping_mul(ONES) >> 56)

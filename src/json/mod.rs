@@ -1,7 +1,7 @@
-//! JSON bodies, read once and left as they are.
+//! JSON bodies, parsed once and left unchanged.
 //!
-//! A body becomes a flat list of its values with their places in the bytes: no tree, no copies, numbers as they were
-//! written. What is published is the body itself, so nothing here ever writes JSON.
+//! A body becomes a flat list of values with their positions in the bytes: no tree, no copies, numbers as they were written.
+//! The body itself is published, so nothing here writes JSON.
 
 mod analysis;
 mod document;
@@ -13,16 +13,16 @@ mod run;
 mod scan;
 mod schema;
 
-pub use document::{Document, Kind, Node};
+pub use document::{Document, Node, NodeKind};
 pub use pointer::{Pointer, escape_token};
 pub use scan::{Fault, MAX_DEPTH, max_values};
 pub use schema::{Schema, SchemaError, Violation, is_date_time};
 
-/// The longest pointer or reason that is told, in characters.
-const MAX_TOLD: usize = 128;
+/// Maximum length of a reported pointer or reason, in characters.
+const MAX_REPORTED: usize = 128;
 
 fn shorten(text: String) -> String {
-    match text.char_indices().nth(MAX_TOLD) {
+    match text.char_indices().nth(MAX_REPORTED) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
     }

@@ -1,15 +1,15 @@
-//! JSON numbers by their exact value, however they are written.
+//! Exact comparison of JSON numbers, however they are written.
 
 use std::hash::{Hash, Hasher};
 
-/// Exponents beyond this are compared by their digits.
+/// Larger exponents are compared by their digits.
 const MAX_EXPONENT: i64 = 1 << 60;
 
 /// A number's exact value: `0.DIGITS × 10^scale`. `1`, `1.0` and `10e-1` are equal, and nothing passes through a float.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exact<'t> {
     negative: bool,
-    /// The significant digits before and after the decimal point, without zeros at either end of the two together.
+    /// The significant digits before and after the decimal point, together without leading or trailing zeros.
     digits: (&'t str, &'t str),
     scale: i64,
     /// An exponent too large for `scale`.
@@ -17,7 +17,7 @@ pub(super) struct Exact<'t> {
 }
 
 impl<'t> Exact<'t> {
-    /// Reads a number that follows JSON's grammar.
+    /// The text must follow JSON's grammar.
     pub(super) fn of(text: &'t str) -> Self {
         let (negative, magnitude) = match text.strip_prefix('-') {
             Some(magnitude) => (true, magnitude),

@@ -2,7 +2,6 @@
 
 use crate::printable::is_unprintable;
 
-/// A parsed JSON Pointer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
     text: String,
@@ -30,7 +29,7 @@ impl Pointer {
     /// Parses `/a/0/b`, with `~0` for `~` and `~1` for `/`.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// The text is not a JSON Pointer.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let Some(path) = text.strip_prefix('/') else {
             return Err("a JSON Pointer starts with `/`");
@@ -58,7 +57,7 @@ impl Pointer {
         })
     }
 
-    /// The pointer as it was written.
+    /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -69,7 +68,7 @@ impl Pointer {
     }
 }
 
-/// A member's name as a pointer's token.
+/// A member's name as a token of a pointer that is safe to show.
 #[must_use]
 pub fn escape_token(name: &str) -> String {
     let mut token = String::with_capacity(name.len());
@@ -77,7 +76,7 @@ pub fn escape_token(name: &str) -> String {
         match character {
             '~' => token.push_str("~0"),
             '/' => token.push_str("~1"),
-            // A pointer goes into answers and logs.
+            // Pointers appear in answers and logs.
             other if is_unprintable(other) => token.extend(other.escape_unicode()),
             other => token.push(other),
         }

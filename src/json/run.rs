@@ -1,8 +1,8 @@
-//! The bounds of one validation: how many steps it may take, and how much stack.
+//! Bounds the steps and the stack of one validation.
 //!
-//! A schema decides how much work an event makes, and a recursive one can make it exponential in the event's nesting. The
-//! validator asks a body's values for everything that it wants to know, so each question is counted here as a step, and
-//! the one too many ends the validation.
+//! The schema determines the work that an event causes, and a recursive one can make it exponential in the event's nesting.
+//! The validator learns everything about a body by calling methods of its values, so each call counts as a step, and the one
+//! that exceeds the limit ends the validation.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -10,25 +10,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::document::Node;
 
-/// Steps that every validation may take, whatever the size of the event.
+/// Steps that every validation may take, regardless of the event's size.
 const BASE_STEPS: u64 = 1_000_000;
 
-/// Steps that each value and each name of an event adds.
+/// Additional steps per value and name of an event.
 const STEPS_PER_VALUE: u64 = 100;
 
-/// Stack that one validation may use, in bytes: half of what tokio gives a worker.
+/// Maximum stack of one validation, in bytes: half of a tokio worker's.
 const MAX_STACK: usize = 1 << 20;
 
-/// A step more is counted for so many bytes of a text, names that are looked through, and the like.
+/// Cheap units, such as bytes of a string or names that are searched, per additional step.
 const CHEAP_UNITS: usize = 32;
 
-/// Steps left for the description of a fault whose place is known.
+/// Steps for the description of a fault whose position is known.
 const DESCRIPTION_STEPS: u64 = 100_000;
 
-/// How many steps the validation of a document may take: linear in its size, and the same for every retry.
+/// The limit of steps for a document: linear in its size, and the same for every retry.
 pub(super) fn steps_for(root: Node<'_>) -> u64 {
     let values = root.document_len() as u64;
-    // One for each byte: a text may be read through many times.
+    // One per byte: strings may be read many times.
     let bytes = root.document_bytes() as u64;
     BASE_STEPS
         .saturating_add(STEPS_PER_VALUE.saturating_mul(values))
@@ -38,16 +38,16 @@ pub(super) fn steps_for(root: Node<'_>) -> u64 {
 /// One run of a validator over one document.
 #[derive(Debug)]
 pub(super) struct Run<'s> {
-    /// The names that the schema reads.
+    /// The member names that the schema reads.
     pub(super) names: &'s HashSet<String>,
     steps_left: Cell<u64>,
-    /// An address on the stack where the run began.
+    /// A stack address at the start of the run.
     stack: usize,
-    /// In a run for the first fault: the index of the value that has it, once it is known.
+    /// In a run for the first fault: the index of its value, once known.
     first_fault: Option<Cell<Option<u32>>>,
 }
 
-/// The run had to end before the validator was done.
+/// The bound that ended a run early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exhausted {
     Steps,
@@ -64,7 +64,7 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// A run that remembers where the first fault is.
+    /// A run that records the position of the first fault.
     pub(super) fn for_first_fault(names: &'s HashSet<String>, steps: u64) -> Self {
         Self {
             first_fault: Some(Cell::new(None)),
@@ -72,12 +72,12 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// Lets the validator work within the bounds.
+    /// Runs the validator within the bounds.
     ///
-    /// The validator has no way to be stopped, and answers cannot end it: it would still try every branch of the schema. So
-    /// the step too many unwinds it, as rustc and salsa do for a cancelled query. No panic hook is called.
+    /// The validator cannot be stopped, and no answer would end it: it would still try every branch of the schema. So the
+    /// step that exceeds the limit unwinds, as rustc and salsa do to cancel a query. No panic hook is called.
     pub(super) fn bounded<T>(&self, work: impl FnOnce() -> T) -> Result<T, Exhausted> {
-        // What the validator leaves half-done is its own state for this run, and is dropped.
+        // Unwind safe: the interrupted state belongs to this run and is dropped.
         catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
             match payload.downcast::<Exhausted>() {
                 Ok(exhausted) => *exhausted,
@@ -92,7 +92,7 @@ impl<'s> Run<'s> {
         self.steps(1);
     }
 
-    /// Counts one step, and more for what is cheap but comes in large numbers.
+    /// Counts one step, plus steps for cheap units that come in large numbers.
     #[inline]
     pub(super) fn step_over(&self, units: usize) {
         self.steps(1 + (units / CHEAP_UNITS) as u64);
@@ -106,7 +106,7 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// Counts one step of a recursion, whose depth the stack limits.
+    /// Counts one step, and checks the stack of a recursion.
     #[inline]
     pub(super) fn step_down(&self) {
         self.step();
@@ -115,20 +115,20 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// A fault of this value is about to be described.
+    /// Called before a fault of this value is described.
     pub(super) fn note_fault(&self, index: u32) {
         self.step();
         if let Some(first) = &self.first_fault
             && first.get().is_none()
         {
             first.set(Some(index));
-            // What follows is about this fault alone, and may be a tree of all the alternatives that do not fit.
+            // The rest describes only this fault, and may be a tree of all failed alternatives.
             self.steps_left
                 .set(self.steps_left.get().min(DESCRIPTION_STEPS));
         }
     }
 
-    /// The value with the first fault, where the run got so far.
+    /// The index of the value with the first fault, if the run got that far.
     pub(super) fn first_fault(&self) -> Option<u32> {
         self.first_fault.as_ref().and_then(Cell::get)
     }

@@ -1,64 +1,64 @@
-//! Bytes in, a [`Document`] out: the strict grammar of RFC 8259, one pass, no recursion.
+//! Parses bytes into a [`Document`]: the strict grammar of RFC 8259, in one pass, without recursion.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::document::{Document, Entry, Found, Kind, bit, tag, unescape};
+use super::document::{Document, Entry, Found, NodeKind, bit, tag, unescape};
 use super::marks::Marks;
 
-/// How deeply arrays and objects may be nested. Deeper bodies are refused, whether or not anything reads them.
+/// Maximum nesting of arrays and objects. Deeper bodies are refused, whether or not anything reads them.
 pub const MAX_DEPTH: usize = 64;
 
-/// The largest body that can be read; offsets are 32 bits wide.
+/// Maximum size of a body: offsets have 32 bits.
 const MAX_BYTES: usize = u32::MAX as usize;
 
-/// In objects with more members than this, repeated names are looked for with a set instead of by comparing. So they are
-/// where a name has escapes: each name is unescaped once, however long it is.
+/// In objects with more members than this, or with an escaped name, duplicates are found with a set instead of by comparing,
+/// so that each name is unescaped only once, however long it is.
 const MANY_MEMBERS: u32 = 32;
 
-/// The [`bit`]s of an object with an escaped name, which may be any other one in disguise.
+/// The [`bit`]s of an object with an escaped name, which could be any name.
 const ANY_NAME: u32 = u32::MAX;
 
-/// How many bytes a value or name of a usual body takes: fewer only cost another allocation.
+/// Typical size of a value or name in bytes. A body with smaller ones only costs another allocation.
 const BYTES_AN_ENTRY: usize = 12;
 
-/// Every body may have this many values and names, which takes 60 MB of index.
+/// Values and names that every body may have; their index takes 60 MB.
 const FREE_VALUES: usize = 2_500_000;
 
-/// Beyond them, a body may have a value or name for each of so many bytes: its index takes three times its size.
+/// Beyond that, a body may have one value or name per this number of bytes: its index takes three times its size.
 const BYTES_PER_VALUE: usize = 8;
 
-/// How many values and member names a body may have. A body of up to 5 MB cannot have more than it may.
+/// Maximum number of values and member names in a body. A body of up to 5 MB cannot exceed it.
 #[must_use]
 pub fn max_values(body_bytes: usize) -> usize {
     FREE_VALUES.max(body_bytes / BYTES_PER_VALUE)
 }
 
-/// Why a body is no JSON document that a source takes.
+/// The reason why a body is not an acceptable JSON document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Not UTF-8, or a byte order mark in front (RFC 8259 section 8.1).
+    /// Not UTF-8, or with a byte order mark (RFC 8259 section 8.1).
     Encoding {
-        /// Where, in bytes from the start.
+        /// In bytes from the start.
         offset: usize,
     },
     /// Not JSON.
     Syntax {
-        /// Where, in bytes from the start.
+        /// In bytes from the start.
         offset: usize,
-        /// What should be there.
+        /// Completes "expected …".
         expected: &'static str,
     },
     /// Nested deeper than [`MAX_DEPTH`].
     Depth {
-        /// Where, in bytes from the start.
+        /// In bytes from the start.
         offset: usize,
     },
     /// More values and names than [`max_values`] allows.
     Values {
-        /// Where, in bytes from the start.
+        /// In bytes from the start.
         offset: usize,
-        /// How many a body of this size may have.
+        /// The maximum for a body of this size.
         limit: usize,
     },
 }
@@ -86,8 +86,6 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Reads a whole body.
-///
 /// # Errors
 /// The first [`Fault`] in the body.
 pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
@@ -121,21 +119,21 @@ struct Scanner<'b> {
     at: usize,
     marks: Marks<'b>,
     entries: Vec<Entry>,
-    /// The container that is being read, if any.
+    /// The current container, if any.
     inside: Container,
-    /// What is around it and not closed yet.
+    /// The containers around it.
     around: Vec<Container>,
-    /// What is wrong, when something is.
+    /// Valid once a step has [`Failed`].
     fault: Fault,
 }
 
-/// Something is wrong, and the scanner knows what. Results are looked at all the time, and so carry nothing.
+/// A failure, described by [`Scanner::fault`]. Carries nothing, since results are checked constantly.
 struct Failed;
 
-/// What is being read.
+/// A container that is being read.
 struct Container {
     kind: Inside,
-    /// Its index among the entries.
+    /// The index of its entry.
     entry: usize,
     found: Found,
 }
@@ -150,7 +148,7 @@ enum Inside {
 impl Scanner<'_> {
     fn document(&mut self) -> Result<(), Failed> {
         loop {
-            // The document begins, or a container's first child, or its next one.
+            // At the start of the document, or of a container's first or next child.
             if matches!(self.inside.kind, Inside::Object) {
                 self.name()?;
             }
@@ -158,29 +156,29 @@ impl Scanner<'_> {
                 Some(b'"') => {
                     let start = self.at + 1;
                     let is_escaped = self.string()?;
-                    self.push(Kind::String, start, self.at - 1, is_escaped)?;
+                    self.push(NodeKind::String, start, self.at - 1, is_escaped)?;
                 }
                 Some(b'{') => {
-                    self.open(Kind::Object, Inside::Object)?;
+                    self.open(NodeKind::Object, Inside::Object)?;
                     if self.next_byte() != Some(b'}') {
                         continue;
                     }
                     self.close();
                 }
                 Some(b'[') => {
-                    self.open(Kind::Array, Inside::Array)?;
+                    self.open(NodeKind::Array, Inside::Array)?;
                     if self.next_byte() != Some(b']') {
                         continue;
                     }
                     self.close();
                 }
                 Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(b't') => self.literal(b"true", Kind::True)?,
-                Some(b'f') => self.literal(b"false", Kind::False)?,
-                Some(b'n') => self.literal(b"null", Kind::Null)?,
+                Some(b't') => self.literal(b"true", NodeKind::True)?,
+                Some(b'f') => self.literal(b"false", NodeKind::False)?,
+                Some(b'n') => self.literal(b"null", NodeKind::Null)?,
                 _ => return Err(self.expected("a value")),
             }
-            // A value has ended: close what it ends, until another one must follow.
+            // After a value: close the containers that end here, until another value must follow.
             loop {
                 self.inside.found.children += 1;
                 match (self.inside.kind, self.next_byte()) {
@@ -200,7 +198,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn open(&mut self, kind: Kind, inside: Inside) -> Result<(), Failed> {
+    fn open(&mut self, kind: NodeKind, inside: Inside) -> Result<(), Failed> {
         if self.around.len() == MAX_DEPTH {
             self.fault = Fault::Depth { offset: self.at };
             return Err(Failed);
@@ -231,7 +229,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A member's name and the colon behind it.
+    /// Reads a member's name and the colon.
     #[inline]
     fn name(&mut self) -> Result<(), Failed> {
         if self.next_byte() != Some(b'"') {
@@ -262,7 +260,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Notes whether this name, which may, stands in its object already.
+    /// Records whether this name is a duplicate, after its bit was already set.
     #[inline(never)]
     fn note_repeat(&mut self, name: &Entry) {
         let found = &self.inside.found;
@@ -275,13 +273,13 @@ impl Scanner<'_> {
     }
 
     fn repeats_among_many(&self, container: usize) -> bool {
-        // The standard library's hashing is keyed at random: names can't be chosen to collide.
+        // The standard library's hash has a random key, so names cannot be chosen to collide.
         let mut seen = HashSet::new();
         names(&self.entries, container + 1, self.entries.len())
             .any(|name| !seen.insert(text(name, self.bytes)))
     }
 
-    /// Stands on the opening quote, and goes behind the closing one; says whether there are escapes between them.
+    /// Moves from the opening quote past the closing one. Returns whether the string has escapes.
     #[inline]
     fn string(&mut self) -> Result<bool, Failed> {
         self.at = self.marks.next(self.at + 1);
@@ -334,7 +332,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Stands on the `u`; returns the UTF-16 code unit.
+    /// Starts at the `u`; returns the UTF-16 code unit.
     fn unicode_escape(&mut self) -> Result<u32, Failed> {
         self.at += 1;
         let mut unit = 0;
@@ -370,7 +368,7 @@ impl Scanner<'_> {
             }
             self.digits()?;
         }
-        self.push(Kind::Number, start, self.at, false)
+        self.push(NodeKind::Number, start, self.at, false)
     }
 
     fn digits(&mut self) -> Result<(), Failed> {
@@ -386,7 +384,7 @@ impl Scanner<'_> {
     }
 
     #[inline(never)]
-    fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<(), Failed> {
+    fn literal(&mut self, word: &'static [u8], kind: NodeKind) -> Result<(), Failed> {
         if !self
             .bytes
             .get(self.at..)
@@ -399,7 +397,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     #[inline]
     fn next_byte(&mut self) -> Option<u8> {
         let byte = self.peek()?;
@@ -423,7 +421,13 @@ impl Scanner<'_> {
     }
 
     #[inline]
-    fn push(&mut self, kind: Kind, start: usize, end: usize, escaped: bool) -> Result<(), Failed> {
+    fn push(
+        &mut self,
+        kind: NodeKind,
+        start: usize,
+        end: usize,
+        escaped: bool,
+    ) -> Result<(), Failed> {
         let next = self.entries.len() + 1;
         self.push_entry(Entry::new(kind, start, end, next, escaped))
     }
@@ -437,7 +441,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Makes room for as many entries again, but not for more than the body may have.
+    /// Doubles the capacity, up to the body's limit.
     #[cold]
     #[inline(never)]
     fn grow(&mut self) -> Result<(), Failed> {

@@ -1,5 +1,5 @@
-//! JSON Schema 2020-12 over a [`Document`](super::document::Document): the `jsonschema` crate judges the body's values where
-//! they stand.
+//! JSON Schema 2020-12 over a [`Document`](super::document::Document): the `jsonschema` crate validates the body's values in
+//! place.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,29 +13,28 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::analysis::{Graph, check_text, unsupported_in, with_exact_constants};
-use super::document::{Elements, Key, Kind, Members, Node};
+use super::document::{Elements, Key, Members, Node, NodeKind};
 use super::equality::{are_distinct, equals};
 use super::pointer::escape_token;
 use super::run::{Exhausted, Run, steps_for};
 use super::shorten;
 
-/// How many faults are told.
+/// Maximum number of faults reported.
 const MAX_VIOLATIONS: usize = 10;
 
-/// Steps to list the faults of an event. The list is made whole before any of it can be taken, and the faults of all
-/// alternatives are in it: it could be far larger than the event.
+/// Limit of steps to list an event's faults. The validator builds the whole list, with the faults of all alternatives, before
+/// any of it can be read: it could be far larger than the event.
 const LISTING_STEPS: u64 = 100_000;
 
-/// A compiled schema.
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator<Body>,
-    /// Every member name that the schema speaks of.
+    /// Every member name that the schema mentions.
     names: HashSet<String>,
     warnings: Vec<String>,
 }
 
-/// Why a schema can't be used.
+/// The reason why a schema cannot be used.
 #[derive(Debug)]
 pub struct SchemaError(String);
 
@@ -47,32 +46,32 @@ impl std::fmt::Display for SchemaError {
 
 impl std::error::Error for SchemaError {}
 
-/// One fault of an event: where it is and which rule it breaks, without the sender's data.
+/// One fault of an event, without the sender's data.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// JSON Pointer to the value at fault; of a missing member, to where it should be.
+    /// JSON Pointer to the faulty value, or to where a missing member should be.
     pub pointer: String,
-    /// The rule that it breaks.
+    /// The violated rule.
     pub reason: String,
 }
 
 impl Schema {
-    /// Reads and compiles the text of a JSON Schema.
+    /// Parses and compiles a JSON Schema.
     ///
     /// # Errors
-    /// What is wrong with the text or with the schema.
+    /// The fault of the text or the schema.
     pub fn read(text: &str) -> Result<Self, SchemaError> {
         check_text(text).map_err(SchemaError)?;
         let schema = serde_json::from_str(text).map_err(|error| SchemaError(error.to_string()))?;
         Self::compile(&schema)
     }
 
-    /// Compiles a JSON Schema document (draft 2020-12 where `$schema` names no other).
+    /// Compiles a JSON Schema (draft 2020-12 unless `$schema` names another one).
     ///
     /// References to other documents are refused: the bridge fetches nothing. Regular expressions run in linear time.
     ///
     /// # Errors
-    /// What is wrong with the schema.
+    /// The fault of the schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         let graph = Graph::of(schema);
         graph.check_size().map_err(SchemaError)?;
@@ -96,7 +95,7 @@ impl Schema {
         })
     }
 
-    /// What a user of the schema should know, although it can be used.
+    /// Warnings about a usable schema.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -104,11 +103,11 @@ impl Schema {
 
     /// Validates a document.
     ///
-    /// The work is bounded: a number of steps that is linear in the size of the document, so that a document that exceeds
-    /// it exceeds it with every retry.
+    /// The work is bounded by a number of steps that is linear in the document's size, so a document that exceeds it exceeds it
+    /// on every retry.
     ///
     /// # Errors
-    /// Its faults, at least one and at most ten.
+    /// The faults, at least one and at most ten.
     pub fn validate(&self, root: Node<'_>) -> Result<(), Vec<Violation>> {
         let steps = steps_for(root);
         let run = Run::new(&self.names, steps);
@@ -129,7 +128,7 @@ impl Schema {
         }
     }
 
-    /// The faults of a document that is not valid, as far as they can be told with bounded work.
+    /// The faults of an invalid document, as far as bounded work can find them.
     fn faults(&self, root: Node<'_>, steps: u64) -> Vec<Violation> {
         let run = Run::new(&self.names, LISTING_STEPS.min(steps));
         let listed = run.bounded(|| {
@@ -159,7 +158,7 @@ impl Schema {
     }
 }
 
-/// What is wrong with a schema, and where.
+/// Describes a schema's fault and its location.
 fn fault_of_schema(error: &ValidationError<'_>) -> String {
     let place = error.instance_path().as_str();
     let fault = match (error.kind(), error.instance().as_str()) {
@@ -210,8 +209,8 @@ fn collect_names(schema: &Value, names: &mut HashSet<String>) {
     }
 }
 
-/// Whether it is an RFC 3339 time (section 5.6) as protobuf's JSON mapping of `Timestamp` has it: with an offset and up
-/// to nine fractional digits.
+/// Whether it is an RFC 3339 time (section 5.6) within the limits of protobuf's JSON mapping of `Timestamp`: with an offset,
+/// and up to nine fractional digits.
 #[must_use]
 pub fn is_date_time(text: &str) -> bool {
     let fraction = text.split_once('.').map_or(0, |(_, rest)| {
@@ -242,25 +241,25 @@ fn violation(error: &ValidationError<'_>) -> Violation {
     }
 }
 
-/// The representation of bodies, for `jsonschema`.
+/// Our representation of JSON for `jsonschema`.
 #[derive(Debug)]
 struct Body;
 
-/// A body's value, or one of its names where a schema judges names.
+/// A body's value, or a member name that a schema validates.
 #[derive(Debug, Clone, Copy)]
 enum Instance<'d> {
     Value(Node<'d>, &'d Run<'d>),
     Name(&'d Name<'d>),
 }
 
-/// A member's name as a value, and the run that it is judged in where that is known.
+/// A member's name as a value, with its run if known.
 #[derive(Debug)]
 struct Name<'d> {
     text: &'d str,
     run: Option<&'d Run<'d>>,
 }
 
-/// A container of a body, and the run that looks at it.
+/// A container of a body, with its run.
 #[derive(Debug, Clone, Copy)]
 struct Container<'d>(Node<'d>, &'d Run<'d>);
 
@@ -274,8 +273,12 @@ impl Json for Body {
         Key::new(key)
     }
 
-    fn with_string_node<T>((): &mut (), string: &str, judge: impl FnOnce(Instance<'_>) -> T) -> T {
-        judge(Instance::Name(&Name {
+    fn with_string_node<T>(
+        (): &mut (),
+        string: &str,
+        validate: impl FnOnce(Instance<'_>) -> T,
+    ) -> T {
+        validate(Instance::Name(&Name {
             text: string,
             run: None,
         }))
@@ -283,14 +286,14 @@ impl Json for Body {
 }
 
 impl<'a> Instance<'a> {
-    /// The value, if it is of that kind. A step, as all that the validator asks.
+    /// The value, if it is of this kind. Counts as a step, like every call of the validator.
     #[inline]
-    fn value_of(self, kind: Kind) -> Option<Node<'a>> {
+    fn value_of(self, kind: NodeKind) -> Option<Node<'a>> {
         self.container(kind).map(|container| container.0)
     }
 
     #[inline]
-    fn container(self, kind: Kind) -> Option<Container<'a>> {
+    fn container(self, kind: NodeKind) -> Option<Container<'a>> {
         self.step();
         match self {
             Self::Value(node, run) if node.kind() == kind => Some(Container(node, run)),
@@ -321,11 +324,11 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
     type Number = Decimal<'a>;
 
     fn as_object(&self) -> Option<Container<'a>> {
-        self.container(Kind::Object)
+        self.container(NodeKind::Object)
     }
 
     fn as_array(&self) -> Option<Container<'a>> {
-        self.container(Kind::Array)
+        self.container(NodeKind::Array)
     }
 
     fn as_string(&self) -> Option<Cow<'a, str>> {
@@ -344,7 +347,7 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
 
     fn as_number(&self) -> Option<Decimal<'a>> {
         match self {
-            Self::Value(node, run) if node.kind() == Kind::Number => {
+            Self::Value(node, run) if node.kind() == NodeKind::Number => {
                 run.step_over(node.raw().len());
                 Some(Decimal(node.raw()))
             }
@@ -357,17 +360,17 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
 
     fn as_boolean(&self) -> Option<bool> {
         match self.json_type() {
-            JsonType::Boolean => Some(self.value_of(Kind::True).is_some()),
+            JsonType::Boolean => Some(self.value_of(NodeKind::True).is_some()),
             _ => None,
         }
     }
 
     fn is_null(&self) -> bool {
-        self.value_of(Kind::Null).is_some()
+        self.value_of(NodeKind::Null).is_some()
     }
 
     fn is_number(&self) -> bool {
-        self.value_of(Kind::Number).is_some()
+        self.value_of(NodeKind::Number).is_some()
     }
 
     fn json_type(&self) -> JsonType {
@@ -375,12 +378,12 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
         match self {
             Self::Name(_) => JsonType::String,
             Self::Value(node, _) => match node.kind() {
-                Kind::Null => JsonType::Null,
-                Kind::False | Kind::True => JsonType::Boolean,
-                Kind::Number => JsonType::Number,
-                Kind::String | Kind::Name => JsonType::String,
-                Kind::Array => JsonType::Array,
-                Kind::Object => JsonType::Object,
+                NodeKind::Null => JsonType::Null,
+                NodeKind::False | NodeKind::True => JsonType::Boolean,
+                NodeKind::Number => JsonType::Number,
+                NodeKind::String | NodeKind::Name => JsonType::String,
+                NodeKind::Array => JsonType::Array,
+                NodeKind::Object => JsonType::Object,
             },
         }
     }
@@ -395,7 +398,7 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
         }
     }
 
-    /// Only faults ask for it, and they are told without the sender's data.
+    /// Called for faults only, whose messages omit the sender's data.
     fn to_value(&self) -> Cow<'a, Value> {
         match self {
             Self::Value(node, run) => run.note_fault(node.index()),
@@ -410,7 +413,7 @@ impl<'a> jsonschema::json::Node<'a, Body> for Instance<'a> {
                 run.step_down();
                 NodeIdentity::tagged(0, node.index())
             }
-            // There is one at a time: a name has nothing below it.
+            // Names have no children, so only one is validated at a time.
             Self::Name(name) => {
                 if let Some(run) = name.run {
                     run.step_down();
@@ -438,7 +441,7 @@ impl<'a> Object<'a, Body> for Container<'a> {
     }
 
     fn members(&self) -> Self::MembersIter {
-        // A name that the schema reads and that is there twice is ambiguous, whether or not it is looked up by itself.
+        // A duplicate name that the schema reads is ambiguous, even if it is not looked up individually.
         self.0
             .note_repeated_name(|name| self.1.names.contains(name));
         Children(self.0.members(), self.1)
@@ -447,10 +450,10 @@ impl<'a> Object<'a, Body> for Container<'a> {
     fn try_for_each_name_node<B>(
         &self,
         (): &mut (),
-        mut judge: impl FnMut(Instance<'_>) -> ControlFlow<B>,
+        mut validate: impl FnMut(Instance<'_>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         for (text, _) in self.members() {
-            judge(Instance::Name(&Name {
+            validate(Instance::Name(&Name {
                 text: text.as_ref(),
                 run: Some(self.1),
             }))?;
@@ -476,7 +479,6 @@ impl<'a> Array<'a, Body> for Container<'a> {
     }
 }
 
-/// The children of a container.
 #[derive(Debug)]
 struct Children<'d, I>(I, &'d Run<'d>);
 
@@ -499,12 +501,11 @@ impl<'d> Iterator for Children<'d, Elements<'d>> {
     }
 }
 
-/// A number as it was written.
 #[derive(Debug, Clone, Copy)]
 struct Decimal<'a>(&'a str);
 
 impl Decimal<'_> {
-    /// Infinite where a double can't hold it.
+    /// Infinite if the number exceeds a double.
     fn as_double(self) -> f64 {
         self.0.parse().unwrap_or(f64::INFINITY)
     }
@@ -691,7 +692,7 @@ mod tests {
             assert_eq!(found.len(), 1, "{keyword}: {found:?}");
             assert!(found[0].reason.contains("does not match"), "{found:?}");
         }
-        // One that is listed within the bound is told as before.
+        // A fault that is listed within the bound is reported as before.
         let found = violations(&recursive("anyOf"), "7");
         assert!(found[0].reason.contains("anyOf"), "{found:?}");
     }
@@ -708,7 +709,7 @@ mod tests {
 
     #[test]
     fn an_event_that_exceeds_the_steps_is_refused_and_so_is_its_retry() {
-        // Each definition tries all others: as many ways as there are orders of twelve.
+        // Each definition tries all others: one way for each order of twelve.
         const COUNT: usize = 12;
         let definitions: serde_json::Map<String, Value> = (0..COUNT)
             .map(|number| {
@@ -739,7 +740,7 @@ mod tests {
             "$defs": {"a": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/b"}]},
                       "b": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/a"}]}},
         });
-        // An endless recursion in the schema is cut where it comes back to the same name.
+        // An endless recursion in the schema stops where it returns to the same name.
         assert!(violations(&schema, r#"{"x": 1}"#).is_empty());
         let rules = json!({"propertyNames": {"pattern": "^a", "enum": ["ab", "ac"]}});
         assert!(violations(&rules, r#"{"ab": 1, "ac": 2}"#).is_empty());

@@ -21,7 +21,7 @@ use super::scheme::{
 use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Parsing, Text};
 use crate::event::Refusal;
-use crate::json::{Kind, Node, Pointer};
+use crate::json::{Node, NodeKind, Pointer};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection};
 
@@ -662,7 +662,7 @@ fn hold(tokens: &Jwt, body: Node<'_>, events: &[Node<'_>], request: &Request<'_>
     let Some(list) = body.get("validationTokens").filter(|list| !list.is_null()) else {
         return !is_rich;
     };
-    let is_list = list.kind() == Kind::Array && list.len() <= MAX_TOKENS;
+    let is_list = list.kind() == NodeKind::Array && list.len() <= MAX_TOKENS;
     let mut all = list.elements().map(|token| token.as_str());
     is_list
         && !(is_rich && list.is_empty())

@@ -5,9 +5,9 @@ use http::HeaderMap;
 use percent_encoding::percent_decode;
 
 use crate::event::{
-    CloudEvent, EventId, Identity, Origin, Refusal, Unidentified, is_attribute_name,
+    CloudEvent, EventId, IdOrigin, Identity, Refusal, Unidentified, is_attribute_name,
 };
-use crate::json::{Kind, Node, is_date_time};
+use crate::json::{Node, NodeKind, is_date_time};
 use crate::printable::printable;
 
 /// Where a request has its event: its `Content-Type` says so, whatever `ce-` headers there are beside it.
@@ -55,7 +55,7 @@ impl Mode {
 /// # Errors
 /// What is missing or not as the specification says, and what is known of the event nevertheless.
 pub fn structured(event: Node<'_>) -> Result<Identity, Unidentified> {
-    if event.kind() != Kind::Object {
+    if event.kind() != NodeKind::Object {
         return Err(Refusal::invalid_event("", "must be an object").into());
     }
     // All of its members are read.
@@ -72,13 +72,13 @@ pub fn structured(event: Node<'_>) -> Result<Identity, Unidentified> {
                     attributes.fail("data_base64", "must not be there beside data");
                 }
                 has_data = true;
-                if name == "data_base64" && value.kind() != Kind::String {
+                if name == "data_base64" && value.kind() != NodeKind::String {
                     attributes.fail(&name, "must be a string");
                 }
             }
             // The message's media type is that of the event.
             "datacontenttype" => {
-                if value.kind() != Kind::String {
+                if value.kind() != NodeKind::String {
                     attributes.fail(&name, "must be a string");
                 }
             }
@@ -104,10 +104,10 @@ fn text_of(name: &str, value: Node<'_>) -> Result<String, &'static str> {
     ]
     .contains(&name);
     match (value.kind(), value.scalar_text()) {
-        (Kind::String, Some(text)) => Ok(text.into_owned()),
+        (NodeKind::String, Some(text)) => Ok(text.into_owned()),
         _ if is_core => Err("must be a string"),
-        (Kind::True | Kind::False, Some(text)) => Ok(text.into_owned()),
-        (Kind::Number, Some(text)) if is_integer(&text) => Ok(text.into_owned()),
+        (NodeKind::True | NodeKind::False, Some(text)) => Ok(text.into_owned()),
+        (NodeKind::Number, Some(text)) if is_integer(&text) => Ok(text.into_owned()),
         _ => Err("must be a string, a boolean or an integer of 32 bits"),
     }
 }
@@ -312,7 +312,7 @@ impl Attributes {
         };
         Ok(Identity {
             event_id: id,
-            id_origin: Origin::Provider,
+            id_origin: IdOrigin::Provider,
             event_type,
             time: self.time,
             subject: self.subject,

@@ -6,8 +6,8 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use super::cloudevents::{self, Mode};
 use super::request::{Ambiguous, Form, Scope};
 use super::text::{Choice, Text};
-use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
-use crate::json::{Document, Kind, Node, Pointer, is_date_time};
+use crate::event::{EventId, IdOrigin, Identity, Refusal, Unidentified};
+use crate::json::{Document, Node, NodeKind, Pointer, is_date_time};
 
 /// What a body is read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl Mapping {
     /// It is not an array.
     pub fn cloud_events<'d>(document: &'d Document<'_>) -> Result<Vec<Node<'d>>, Refusal> {
         let root = document.root();
-        if root.kind() != Kind::Array {
+        if root.kind() != NodeKind::Array {
             return Err(Refusal::invalid_event("", "must be an array of events"));
         }
         Ok(root.elements().collect())
@@ -205,7 +205,7 @@ impl Mapping {
             None | Some(Split::Root) => (Some(root), ""),
             Some(Split::At(pointer)) => (root.at(pointer), pointer.as_str()),
         };
-        let Some(array) = array.filter(|array| array.kind() == Kind::Array) else {
+        let Some(array) = array.filter(|array| array.kind() == NodeKind::Array) else {
             return Err(Refusal::invalid_event(
                 pointer,
                 "must be an array of events",
@@ -217,7 +217,7 @@ impl Mapping {
                 "must hold at least one event",
             ));
         }
-        let is_object = |node: &Node<'_>| node.kind() == Kind::Object;
+        let is_object = |node: &Node<'_>| node.kind() == NodeKind::Object;
         match array.elements().position(|node| !is_object(&node)) {
             Some(index) => Err(Refusal::invalid_event(
                 format!("{pointer}/{index}"),
@@ -302,11 +302,11 @@ impl Mapping {
     }
 }
 
-fn origin(template: &Text) -> Origin {
+fn origin(template: &Text) -> IdOrigin {
     if template.is_random() || template.is_digest() {
-        Origin::Generated
+        IdOrigin::Generated
     } else {
-        Origin::Provider
+        IdOrigin::Provider
     }
 }
 

@@ -15,7 +15,7 @@ use super::credentials::{Credential, Member};
 use super::keys::{Algorithm, Encoding, Key};
 use super::request::{Form, Request, Scope};
 use super::scheme::{Location, Scheme, Unit};
-use crate::json::{Document, Kind, Pointer};
+use crate::json::{Document, NodeKind, Pointer};
 use crate::secret::Secret;
 
 /// The reason why a request cannot be signed.
@@ -236,7 +236,7 @@ fn write_into_events(member: &Member, secret: &Secret, body: &[u8]) -> Result<Ve
         let start = raw.as_ptr().addr().checked_sub(rest.as_ptr().addr());
         let split = start.and_then(|start| rest.split_at_checked(start + 1));
         if let Some((before, after)) = split
-            && event.kind() == Kind::Object
+            && event.kind() == NodeKind::Object
             && event.get(name).is_none()
         {
             let separator = if event.is_empty() { "" } else { "," };

@@ -21,23 +21,23 @@ use tokio_util::sync::CancellationToken;
 use crate::bridge::Bridge;
 use crate::bridge::live::Live;
 use crate::ingress::accept::ACCEPT_PAUSE;
-use crate::telemetry::Gate;
+use crate::telemetry::LogThrottle;
 
-/// A scraper, a balancer's probes and a few people.
+/// Enough for a scraper, a load balancer's probes and a few people.
 const MAX_CONNECTIONS: usize = 64;
 
-/// From the connection's beginning to the end of the request's head.
+/// From the start of the connection to the end of the request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection, which takes one request, lives no longer.
+/// Limit of a connection's life. It serves one request.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// Serves until it is told to stop.
+/// Serves until `stop` is cancelled.
 pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: CancellationToken) {
     let is_local = listener
         .local_addr()
         .is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let failures = Gate::default();
+    let failures = LogThrottle::default();
     let mut open = OpenConnections::default();
     loop {
         let accepted = tokio::select! {
@@ -47,16 +47,16 @@ pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: Can
         let stream = match accepted {
             Ok((stream, _peer)) => stream,
             Err(error) => {
-                if let Some(suppressed) = failures.pass() {
+                if let Some(suppressed) = failures.allow() {
                     tracing::warn!(listener = "admin", %error, suppressed, "a connection could not be accepted");
                 }
-                // What the system lacks, one of our own connections may hold.
+                // One of our own connections may hold the resource that the system lacks.
                 open.evict();
                 tokio::time::sleep_until(Instant::now() + ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        open.make_room();
+        open.evict_if_full();
         let live = Arc::clone(&live);
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
@@ -73,7 +73,7 @@ pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: Can
                 .keep_alive(false)
                 .max_buf_size(16 * 1024);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
-            // How it ends is the scraper's business.
+            // A failed scrape is the scraper's to report.
             let _ended = tokio::time::timeout(MAX_AGE, serving).await;
         });
         open.0.push_back(OpenConnection {
@@ -94,15 +94,14 @@ struct OpenConnection {
 }
 
 impl OpenConnections {
-    /// Makes room for one more.
-    fn make_room(&mut self) {
+    fn evict_if_full(&mut self) {
         self.0.retain(|connection| !connection.task.is_finished());
         if self.0.len() >= MAX_CONNECTIONS {
             self.evict();
         }
     }
 
-    /// Closes the oldest that has not asked for anything, or else the oldest.
+    /// Closes the oldest connection without a request, or else the oldest one.
     fn evict(&mut self) {
         let is_idle = |connection: &OpenConnection| !connection.has_asked.load(Ordering::Relaxed);
         let index = self.0.iter().position(is_idle).unwrap_or_default();
@@ -117,11 +116,14 @@ fn respond<B>(bridge: &Bridge, request: &Request<B>, is_local: bool) -> Response
         return text(
             StatusCode::MISDIRECTED_REQUEST,
             "this listener is at a loopback address, so it answers only to `localhost` and to IP addresses as Host: a web page \
-             could ask it under another name. Write http://localhost:PORT; let a proxy set such a Host.\n",
+could reach it under another name. Write http://localhost:PORT; let a proxy set such a Host.\n",
         );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "this listener takes GET\n");
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this listener accepts GET only\n",
+        );
         response
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -139,7 +141,7 @@ fn respond<B>(bridge: &Bridge, request: &Request<B>, is_local: bool) -> Response
             }
             Err(error) => text(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                format!("metrics can't be written: {error}\n"),
+                format!("the metrics cannot be encoded: {error}\n"),
             ),
         },
         "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -170,8 +172,8 @@ fn respond<B>(bridge: &Bridge, request: &Request<B>, is_local: bool) -> Response
     }
 }
 
-/// Whether the request can't be a browser's that was led here by a name of someone else's (DNS rebinding): it names this machine
-/// or an IP address, or nothing, as some balancers' probes do and no browser does.
+/// Guards against DNS rebinding: a browser would send the attacker's host name. The request must name this machine, an IP
+/// address, or nothing, as some load balancers' probes do and no browser does.
 fn has_local_host<B>(request: &Request<B>) -> bool {
     let hosts = request.headers().get_all(HOST).iter();
     let mut hosts = hosts.map(|host| host.to_str().unwrap_or("?"));
@@ -275,7 +277,7 @@ mod tests {
             });
             tasks.push(task);
         }
-        open.make_room();
+        open.evict_if_full();
         assert!(tasks.remove(1).await.unwrap_err().is_cancelled());
         assert_eq!(open.0.len(), MAX_CONNECTIONS - 1);
         assert!(tasks.iter().all(|task| !task.is_finished()));

@@ -1,4 +1,4 @@
-//! The service: listeners, signals, and the order in which it all ends.
+//! The service: listeners, signals, and the order of a shutdown.
 
 mod admin;
 pub mod reload;
@@ -20,15 +20,15 @@ use crate::bridge::live::Live;
 use crate::config::Config;
 use crate::service::reload::keep_reloading;
 use crate::{ingress, task};
-use system::{make_room, tell_systemd, tell_systemd_of_readiness};
+use system::{notify_systemd, notify_systemd_ready, raise_open_file_limit};
 
-/// Connections that may wait to be accepted.
+/// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// What of `shutdown_timeout` is kept for the last answers.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The part of `shutdown_timeout` that is reserved for the last answers.
+const ANSWER_RESERVE: Duration = Duration::from_secs(1);
 
-/// A service that takes events.
+/// A running service.
 #[derive(Debug)]
 pub struct Service {
     live: Arc<Live>,
@@ -38,7 +38,7 @@ pub struct Service {
     stop: CancellationToken,
     /// Ends the admin listener, which answers until the end.
     stop_admin: CancellationToken,
-    /// Ends reloads and inspections, which a service that ends needs no more.
+    /// Ends reloads and inspections, which a shutdown no longer needs.
     stop_reloading: CancellationToken,
     connections: TaskTracker,
 }
@@ -48,17 +48,17 @@ pub struct Service {
 pub enum Ended {
     /// Every request was answered and every message confirmed.
     Clean,
-    /// Something was left when the time was up.
+    /// Something was left at the deadline.
     Late,
 }
 
 impl Service {
-    /// Starts the brokers' clients and both listeners. Does not wait for the brokers.
+    /// Starts the brokers' clients and both listeners, without waiting for the brokers.
     ///
     /// # Errors
-    /// An address that can't be listened at, or settings that a client does not take.
+    /// An address that cannot be listened on, or settings that a client rejects.
     pub async fn start(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        make_room(config.http.max_connections);
+        raise_open_file_limit(config.http.max_connections);
         let (listen, admin_listen) = (config.http.listen, config.admin.listen);
         let listener = bind(listen)?;
         let admin_listener = bind(admin_listen)?;
@@ -85,43 +85,42 @@ impl Service {
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop_reloading.clone());
         task::spawn_restarting("destination checks", move || {
-            keep_looking(Arc::clone(&live), stop.clone())
+            keep_inspecting(Arc::clone(&live), stop.clone())
         });
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         tracing::info!(listener = "public", address = %address, "listening");
-        tell_systemd_of_readiness();
+        notify_systemd_ready();
         Ok(service)
     }
 
-    /// Reads the configuration again whenever it may have changed.
-    pub fn reload_from(&self, source: reload::Source) {
+    /// Reloads the configuration on SIGHUP and when its files change.
+    pub fn reload_from(&self, inputs: reload::Inputs) {
         tokio::spawn(keep_reloading(
             Arc::clone(&self.live),
-            source,
+            inputs,
             self.stop_reloading.clone(),
         ));
     }
 
-    /// How long [`shut_down`](Self::shut_down) may take.
+    /// The limit of [`shut_down`](Self::shut_down).
     #[must_use]
     pub fn shutdown_timeout(&self) -> Duration {
         self.live.current().config().http.shutdown_timeout
     }
 
-    /// Where events are posted to.
+    /// The public listener's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the admin listener is.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// Ends it: `/readyz` says no, the listener closes after `drain_delay`, requests that are under way are finished,
-    /// the brokers are flushed. It takes no longer than `shutdown_timeout`.
+    /// `/readyz` answers 503, the listener closes after `drain_delay`, requests in flight finish, and the brokers are
+    /// flushed, all within `shutdown_timeout`.
     pub async fn shut_down(self) -> Ended {
         self.stop_reloading.cancel();
         let bridge = self.live.current();
@@ -129,18 +128,18 @@ impl Service {
         let deadline = Instant::now() + http.shutdown_timeout;
         process.begin_draining();
         tracing::info!(in_flight = bridge.permits().events_taken(), "draining");
-        tell_systemd(&[NotifyState::Stopping]);
+        notify_systemd(&[NotifyState::Stopping]);
         tokio::time::sleep_until(Instant::now() + http.drain_delay).await;
         self.stop.cancel();
         self.connections.close();
-        let last_call = deadline - LAST_WORDS.min(http.shutdown_timeout / 2);
+        let last_call = deadline - ANSWER_RESERVE.min(http.shutdown_timeout / 2);
         let mut answered = tokio::time::timeout_at(last_call, self.connections.wait())
             .await
             .is_ok();
-        // Connections that are left get no further request in.
+        // No further request is accepted on the remaining connections.
         process.begin_closing();
         if !answered {
-            // What is left of the time is for the answers of those who still wait for a broker.
+            // The remaining time is for answering the requests that still wait for a broker.
             self.live.give_up();
             answered = tokio::time::timeout_at(deadline, self.connections.wait())
                 .await
@@ -156,15 +155,15 @@ impl Service {
             tracing::warn!(
                 connections,
                 unconfirmed,
-                "ended: the time was up before everything was finished"
+                "ended: the deadline passed before everything was finished"
             );
             Ended::Late
         }
     }
 }
 
-/// Inspects the destinations of the configuration that runs, until the service begins to end.
-async fn keep_looking(live: Arc<Live>, stop: CancellationToken) {
+/// Inspects the destinations of the current configuration until the shutdown begins.
+async fn keep_inspecting(live: Arc<Live>, stop: CancellationToken) {
     loop {
         let bridge = live.current();
         tokio::select! {
@@ -175,7 +174,7 @@ async fn keep_looking(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
-/// SIGTERM and SIGINT. From here on they end the process no more by themselves.
+/// SIGTERM and SIGINT, which no longer end the process by themselves.
 #[derive(Debug)]
 pub struct Terminations {
     terminate: Signal,
@@ -183,10 +182,10 @@ pub struct Terminations {
 }
 
 impl Terminations {
-    /// Listens for the signals.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// The system's, when the signals can't be listened for.
+    /// The system refuses to install a handler.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -194,7 +193,7 @@ impl Terminations {
         })
     }
 
-    /// Resolves with the next one's name.
+    /// Resolves with the name of the next signal.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -206,7 +205,7 @@ impl Terminations {
 /// Resolves with the first SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The system's, when the signals can't be listened for.
+/// The system refuses to install a handler.
 pub fn termination() -> std::io::Result<impl Future<Output = &'static str>> {
     let mut signals = Terminations::listen()?;
     Ok(async move { signals.next().await })
@@ -226,9 +225,8 @@ fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     bind().map_err(|cause| BindError { address, cause })
 }
 
-/// An address that can't be listened at.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen at {address}")]
+#[error("cannot listen on {address}")]
 struct BindError {
     address: SocketAddr,
     #[source]

@@ -1,4 +1,4 @@
-//! When the configuration is read again, and what is said about it. What changes is [`Live`]'s to say.
+//! When the configuration is reloaded, and what is logged about it. [`Live`] replaces it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::config::{Config, Origin};
 use crate::table::Files;
 use crate::task;
 
-/// How often the files are looked at. What has changed is read when it has not changed again since the last look: a file
-/// that is still being written may read well and lack half of its routes.
+/// Poll interval of the files. A change is read only once it is the same at two polls: a file that is still being written
+/// may be valid and lack half of its routes.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a service was started with.
+/// The triggers of a reload.
 #[derive(Debug)]
-pub struct Source {
-    /// Where its configuration comes from.
+pub struct Inputs {
+    /// Where the configuration comes from.
     pub origin: Origin,
-    /// The files of the configuration that runs.
+    /// The files of the current configuration.
     pub files: Files,
     /// SIGHUP.
     pub hangups: Signal,
 }
 
-/// Reads the configuration again at each SIGHUP, and when one of its files has changed, until it is told to stop.
-pub(crate) async fn keep_reloading(live: Arc<Live>, mut source: Source, stop: CancellationToken) {
+/// Reloads the configuration on SIGHUP and when one of its files has changed, until `stop` is cancelled.
+pub(crate) async fn keep_reloading(live: Arc<Live>, mut inputs: Inputs, stop: CancellationToken) {
     let listening_at = addresses(live.current().config());
     let mut reload = async || loop {
-        reload_once(&live, &mut source, listening_at).await;
+        reload_once(&live, &mut inputs, listening_at).await;
     };
-    // Large, and rare.
+    // The future is large and rarely polled.
     let reloading = async { while task::survive("reload", Box::pin(reload())).await.is_none() {} };
     tokio::select! {
         () = stop.cancelled() => {}
@@ -43,19 +43,19 @@ pub(crate) async fn keep_reloading(live: Arc<Live>, mut source: Source, stop: Ca
     }
 }
 
-/// Waits for a reason to read the configuration again, and does it.
-async fn reload_once(live: &Live, source: &mut Source, listening_at: (SocketAddr, SocketAddr)) {
+/// Waits for the next trigger, and reloads once.
+async fn reload_once(live: &Live, inputs: &mut Inputs, listening_at: (SocketAddr, SocketAddr)) {
     let why = tokio::select! {
-        _ = source.hangups.recv() => "SIGHUP".to_owned(),
-        changed = change(&source.files) => changed,
+        _ = inputs.hangups.recv() => "SIGHUP".to_owned(),
+        changed = change(&inputs.files) => changed,
     };
     tracing::info!(why, "reading the configuration again");
-    system::tell_systemd_of_reload();
-    let reading = source.origin.clone();
+    system::notify_systemd_reloading();
+    let reading = inputs.origin.clone();
     let read = tokio::task::spawn_blocking(move || reading.load_with_files()).await;
     let config = match read {
         Ok((config, read)) => {
-            source.files = read;
+            inputs.files = read;
             Some(config)
         }
         Err(error) => {
@@ -77,7 +77,7 @@ async fn reload_once(live: &Live, source: &mut Source, listening_at: (SocketAddr
     if !is_done {
         tracing::error!("the configuration was not changed: the one that runs stays");
     }
-    system::tell_systemd_of_readiness();
+    system::notify_systemd_ready();
 }
 
 async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAddr)) -> bool {
@@ -94,7 +94,7 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
         }
     }
     if config.http.max_connections != live.current().config().http.max_connections {
-        system::make_room(config.http.max_connections);
+        system::raise_open_file_limit(config.http.max_connections);
     }
     let (sources, brokers) = (config.sources.len(), config.brokers.len());
     match live.replace(config).await {
@@ -120,13 +120,13 @@ fn addresses(config: &Config) -> (SocketAddr, SocketAddr) {
     (config.http.listen, config.admin.listen)
 }
 
-/// Waits until files have changed and come to rest. Returns their names.
+/// Waits until files have changed and are stable. Returns their names for the log.
 async fn change(files: &Files) -> String {
     let mut last: Option<Files> = None;
     loop {
         tokio::time::sleep_until(Instant::now() + INTERVAL).await;
-        let looking = files.clone();
-        let Ok(now) = tokio::task::spawn_blocking(move || looking.now()).await else {
+        let watched = files.clone();
+        let Ok(now) = tokio::task::spawn_blocking(move || watched.now()).await else {
             continue;
         };
         if now != *files && last.as_ref() == Some(&now) {
@@ -207,13 +207,13 @@ mod tests {
         };
         let (config, files) = origin.load_with_files();
         let live = Live::start(config.unwrap()).await.unwrap();
-        let source = Source {
+        let inputs = Inputs {
             origin,
             files,
             hangups: signal(SignalKind::hangup()).unwrap(),
         };
         let stop = CancellationToken::new();
-        let reloading = keep_reloading(Arc::clone(&live), source, stop.clone());
+        let reloading = keep_reloading(Arc::clone(&live), inputs, stop.clone());
         let reloading = tokio::spawn(reloading);
         let before = live.current();
         let is_good = || {

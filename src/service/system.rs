@@ -1,13 +1,13 @@
-//! What the service asks of the system: open files, and systemd.
+//! The system's side of the service: the open-file limit, and systemd.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 
-/// Descriptors beside the senders' connections: brokers, admin, files.
+/// Descriptors for other things than senders' connections: brokers, admin listener, files.
 const OTHER_DESCRIPTORS: u64 = 500;
 
-/// Raises the limit of open files as far as the system lets us, and says so when that is not far enough.
-pub(super) fn make_room(max_connections: usize) {
+/// Raises the open-file limit as far as the system allows, and warns if that is not enough.
+pub(super) fn raise_open_file_limit(max_connections: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let needed = u64::try_from(max_connections)
         .unwrap_or(u64::MAX)
@@ -28,27 +28,27 @@ pub(super) fn make_room(max_connections: usize) {
         tracing::warn!(
             limit,
             needed,
-            "the limit of open files is too low for max_connections; raise it (LimitNOFILE), or lower max_connections"
+            "the open-file limit is too low for max_connections; raise it (LimitNOFILE), or lower max_connections"
         );
     }
 }
 
-pub(super) fn tell_systemd_of_readiness() {
-    tell_systemd(&[NotifyState::Ready]);
+pub(super) fn notify_systemd_ready() {
+    notify_systemd(&[NotifyState::Ready]);
 }
 
-pub(super) fn tell_systemd_of_reload() {
-    // systemd since 253 wants to know when.
+pub(super) fn notify_systemd_reloading() {
+    // systemd 253 and later require the time.
     let now = NotifyState::monotonic_usec_now();
     match now {
-        Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
-        Err(_) => tell_systemd(&[NotifyState::Reloading]),
+        Ok(now) => notify_systemd(&[NotifyState::Reloading, now]),
+        Err(_) => notify_systemd(&[NotifyState::Reloading]),
     }
 }
 
-/// Where systemd did not start us, there is nobody to tell.
-pub(super) fn tell_systemd(state: &[NotifyState<'_>]) {
+/// Does nothing where systemd did not start the process.
+pub(super) fn notify_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd could not be notified");
     }
 }

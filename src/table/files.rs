@@ -1,15 +1,14 @@
-//! The files that a configuration was read from, so that a change of one of them can be seen.
+//! The files that a configuration was read from, to detect changes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Files as they were at one time. Two are equal when the same files were the same.
+/// A snapshot of files. Two are equal if the same files were unchanged between them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<PathBuf, Option<Stamp>>);
 
-/// What differs when a file was written, or when another one has taken its place. Links are followed: Kubernetes swaps one
-/// to change a mounted file.
+/// Changes when a file is written or replaced. Symbolic links are followed: Kubernetes swaps one to change a mounted file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -19,7 +18,7 @@ struct Stamp {
 }
 
 impl Files {
-    /// Notes a file as it is now; to be called before it is read, so that no later change is missed.
+    /// Records a file's current state. Must be called before the file is read, so that no later change is missed.
     pub(crate) fn note(&mut self, path: &Path) {
         let stamp = || stamp(path);
         self.0.entry(path.to_owned()).or_insert_with(stamp);
@@ -29,14 +28,14 @@ impl Files {
         self.0.extend(other.0);
     }
 
-    /// The same files as they are now.
+    /// A new snapshot of the same files.
     #[must_use]
     pub fn now(&self) -> Self {
         let stamped = self.0.keys().map(|path| (path.clone(), stamp(path)));
         Self(stamped.collect())
     }
 
-    /// Those that are not the same as in the other.
+    /// The files that differ from the earlier snapshot.
     pub fn changed_since<'f>(&'f self, earlier: &'f Self) -> impl Iterator<Item = &'f Path> {
         let changed = self
             .0
@@ -46,7 +45,7 @@ impl Files {
     }
 }
 
-/// None where there is no file.
+/// None if the file does not exist.
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some(Stamp {

@@ -1,4 +1,4 @@
-//! Reads a TOML table key by key, and says where a problem is.
+//! Reads a TOML table key by key, and locates problems in the files.
 
 mod files;
 pub(crate) mod private;

@@ -1,4 +1,4 @@
-//! Files are opened once: what is said about one, and what is read, is about the same file whoever swaps its name meanwhile.
+//! Opens each file once, so that its checked metadata and its content belong together even if the name is swapped meanwhile.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Error, Read as _, Result};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// The text of a file, and what is known of the file.
+/// A file's text and metadata.
 pub(crate) struct Opened {
     pub(crate) text: Zeroizing<String>,
     pub(crate) metadata: Metadata,
@@ -17,7 +17,7 @@ pub(crate) struct Opened {
 pub(crate) fn read(file: &Path, max_bytes: u64) -> Result<Opened> {
     let (opened, metadata) = open(file)?;
     let mut text = Zeroizing::new(String::new());
-    // Its length may change while it is read.
+    // Bounded here: the length may change while the file is read.
     let length = opened.take(max_bytes + 1).read_to_string(&mut text)? as u64;
     if length > max_bytes {
         return Err(Error::other(format!(
@@ -29,7 +29,7 @@ pub(crate) fn read(file: &Path, max_bytes: u64) -> Result<Opened> {
 }
 
 fn open(file: &Path) -> Result<(File, Metadata)> {
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until it has a writer.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let opened = OpenOptions::new()
         .read(true)
@@ -42,10 +42,10 @@ fn open(file: &Path) -> Result<(File, Metadata)> {
     Ok((opened, metadata))
 }
 
-/// Reads what is not a regular file, and can be read once only: a pipe, a terminal. Returns nothing for a regular file.
+/// Reads a stream, which can be read only once: a pipe or a terminal. None for a regular file.
 ///
 /// # Errors
-/// Why it can't be read.
+/// The stream cannot be read.
 pub(crate) fn read_stream(file: &Path, max_bytes: u64) -> Result<Option<String>> {
     let opened = File::open(file)?;
     let kind = opened.metadata()?.file_type();
@@ -60,9 +60,9 @@ pub(crate) fn read_stream(file: &Path, max_bytes: u64) -> Result<Option<String>>
     Ok(Some(text))
 }
 
-/// What is wrong with the rights on a file that only the bridge should read, if anything.
+/// The problem with the permissions of a file that only the bridge should read, if there is one.
 pub(crate) fn exposure_of(file: &Path) -> Option<String> {
-    // Whoever uses the file says why it can't be read.
+    // The file's user reports why it cannot be read.
     let (_, metadata) = open(file).ok()?;
     exposure(file, &metadata)
 }

@@ -1,20 +1,18 @@
-//! What is wrong with a configuration, for the person who has to fix it.
+//! Problems of a configuration, for the person who has to fix them.
 
 use std::fmt;
 
-/// Where a value was written.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// A file; line and column count from 1, the column in characters.
+    /// Line and column count from 1, the column in characters.
     File {
-        /// The file's name as it was given.
+        /// As it was given.
         file: String,
-        /// The line.
         line: usize,
-        /// The column.
         column: usize,
     },
-    /// An environment variable.
+    /// A variable's name.
     Environment(String),
 }
 
@@ -27,35 +25,33 @@ impl fmt::Display for Place {
     }
 }
 
-/// A line of a configuration file as it may be shown: values that are not known to be harmless are masked, comments are
-/// left out, and a long line is cut.
+/// A line of a configuration file that is safe to show: values not known to be harmless are masked, comments are omitted, and
+/// a long line is cut.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Excerpt {
-    /// The line.
     pub line: String,
-    /// The first character of [`Self::line`] that the problem is about, counted from 0.
+    /// The first character of [`Self::line`] that the problem concerns, counted from 0.
     pub start: usize,
-    /// How many characters it is about; at least 1.
+    /// In characters, at least 1.
     pub width: usize,
 }
 
-/// One fault: where it is, what it is and what to write instead.
+/// One problem, with its location and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where; a whole file's faults, such as not being readable, have no place.
+    /// None for a problem of a whole file, such as not being readable.
     pub place: Option<Place>,
-    /// The key's path, such as `http.listen` or `routes[0].topic`; empty where the fault is not about one key.
+    /// The key's path, such as `http.listen` or `routes[0].topic`; empty if the problem does not concern one key.
     pub key: String,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
-    /// What to write or do instead.
+    /// The remedy.
     pub help: Option<String>,
-    /// The line that it is in.
     pub excerpt: Option<Excerpt>,
 }
 
 impl Problem {
-    /// A message is `WRONG; ADVICE`: the first semicolon outside quotes ends what is wrong.
+    /// A message is `FAULT; REMEDY`: split at the first semicolon outside quotes.
     pub(crate) fn new(place: Option<Place>, key: String, message: &str) -> Self {
         let (what, help) = match split_advice(message) {
             Some((what, help)) => (what, Some(help.to_owned())),
@@ -70,7 +66,7 @@ impl Problem {
         }
     }
 
-    /// What the problem is about, as the message for people calls it: routes are counted from 1 there.
+    /// The key for people: routes are counted from 1.
     #[must_use]
     pub fn subject(&self) -> String {
         let route = self.key.strip_prefix("routes[").and_then(|rest| {
@@ -102,7 +98,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the files.
+/// All problems of a configuration, in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

@@ -1,6 +1,5 @@
-//! Reads one table of the configuration key by key. Each key that is asked for is a known one; what is left over at the
-//! end is reported, with the nearest known key. A bad value is reported and its default taken, so that reading goes on
-//! and every problem is found in one go.
+//! Reads one table of the configuration key by key. Keys that are asked for are known; the others are reported at the end,
+//! with the nearest known key. An invalid value is reported and replaced by its default, so that one run finds every problem.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -19,33 +18,33 @@ use crate::table::private;
 use crate::table::problem::Problem;
 use crate::table::spans::{Location, Spans, join, parse_value};
 
-/// The longest secret file that is read, in bytes.
+/// Maximum size of a secret file, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
 
-/// Signing secrets with fewer bytes cause a warning: 128 bits are the least that is out of reach of guessing.
+/// Shorter signing secrets cause a warning: 128 bits are the least that cannot be guessed.
 const LEAST_SECRET: usize = 16;
 
-/// What all sections of one configuration share.
+/// State shared by all sections of one configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) spans: Spans,
     pub(crate) environment: HashMap<String, String>,
-    /// Whether signing secrets are left out, for commands that verify nothing.
+    /// Whether signing secrets are skipped, for commands that verify nothing.
     pub(crate) without_signing_secrets: bool,
     pub(crate) files: RefCell<Files>,
     pub(crate) problems: RefCell<Vec<Noted>>,
     pub(crate) warnings: RefCell<Vec<Noted>>,
-    /// The paths of values that are not secrets: only these are ever shown.
+    /// The paths of values that are not secrets. Only these may be shown.
     pub(crate) harmless: RefCell<HashSet<String>>,
-    /// The values that have a `${NAME}` in them, as they were written.
+    /// The values with a `${NAME}`, as written.
     pub(crate) written: RefCell<HashMap<String, String>>,
-    /// The variables that values refer to.
+    /// The environment variables that values refer to.
     pub(crate) variables: RefCell<HashSet<String>>,
-    /// The keys that were asked for, where someone wants to know.
+    /// Collects the keys that were asked for, if set.
     pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
 
-/// A problem before it is known which parts of its line may be shown.
+/// A problem, recorded before it is known which parts of its line may be shown.
 #[derive(Debug)]
 pub(crate) struct Noted {
     location: Option<Location>,
@@ -74,7 +73,7 @@ impl Reading {
         });
     }
 
-    /// Every problem and every warning, with its line, in order.
+    /// Problems and warnings, each sorted and with its line.
     pub(crate) fn take_findings(&self) -> (Vec<Problem>, Vec<Problem>) {
         let harmless = self.harmless.borrow();
         let show = |noted: Noted| {
@@ -94,7 +93,7 @@ impl Reading {
         (sorted(&self.problems), sorted(&self.warnings))
     }
 
-    /// Fills in `${NAME}` and `${NAME:-default}`. What is filled in is not read for further names.
+    /// Expands `${NAME}` and `${NAME:-default}`. The result is not expanded again.
     fn interpolate(&self, path: &str, text: &str) -> Result<String, String> {
         if text.contains("${") {
             let written = (path.to_owned(), text.to_owned());
@@ -152,27 +151,24 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Names the keys that a message about an unknown one lists.
+    /// Sets the keys that a message about an unknown one lists.
     pub fn set_own_keys(&mut self, keys: Vec<String>) {
         self.own_keys = keys;
     }
 
-    /// Reports a problem with the table itself.
     pub fn problem(&self, what: impl Into<String>) {
         self.reading.problem(&self.path, what);
     }
 
-    /// Reports a problem with one of its keys.
     pub fn problem_at(&self, key: &str, what: impl Into<String>) {
         self.reading.problem(&join(&self.path, key), what);
     }
 
-    /// Warns about one of its keys.
     pub fn warn_at(&self, key: &str, what: impl Into<String>) {
         self.reading.warn(&join(&self.path, key), what);
     }
 
-    /// A value in quotes for a message: as it was written, since what a variable fills in may be a secret.
+    /// A value in quotes for a message, as written: a variable's content may be a secret.
     #[must_use]
     pub fn quote(&self, key: &str, value: &str) -> String {
         let written = self.reading.written.borrow();
@@ -181,53 +177,49 @@ impl<'r> Section<'r> {
         format!("\"{}\"", shown.escape_debug())
     }
 
-    /// Warns where a file that only the bridge should read can be read by others.
+    /// Warns if others can read a file that only the bridge should read.
     pub(crate) fn warn_of_exposure(&self, key: &str, file: &Path) {
         if let Some(what) = private::exposure_of(file) {
             self.warn_at(key, what);
         }
     }
 
-    /// Warns about the table itself.
     pub fn warn(&self, what: impl Into<String>) {
         self.reading.warn(&self.path, what);
     }
 
-    /// Whether the key is there.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// The key's text as it is written, which is still to be read.
+    /// The key's text as written, without marking the key as read.
     #[must_use]
     pub fn peek(&self, key: &str) -> Option<&str> {
         self.values.get(key)?.as_str()
     }
 
-    /// Whether the key's value is a list.
     #[must_use]
     pub fn is_list(&self, key: &str) -> bool {
         matches!(self.values.get(key), Some(Value::Array(_)))
     }
 
-    /// Whether the key's value is a list without values.
     pub(crate) fn is_empty_list(&self, key: &str) -> bool {
         matches!(self.values.get(key), Some(Value::Array(values)) if values.is_empty())
     }
 
-    /// The names of all keys, for tables whose keys are names of the user's.
+    /// All keys, for tables with user-defined keys.
     pub(crate) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()
     }
 
-    /// A text, with `${NAME}` filled in.
+    /// A string, with `${NAME}` expanded.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         let value = self.take(key)?;
         self.to_text(&join(&self.path, key), value)
     }
 
-    /// A text that must be there.
+    /// A string whose absence is a problem.
     pub fn required_text(&mut self, key: &'static str, example: &str) -> Option<String> {
         if !self.has(key) {
             self.asked.push(key.into());
@@ -239,7 +231,7 @@ impl<'r> Section<'r> {
         self.text(key)
     }
 
-    /// A value that is written as text.
+    /// A string that is parsed; `expected` completes "… is not".
     pub fn parsed<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T> {
         let text = self.text(key)?;
         let parsed = text.parse().ok();
@@ -250,7 +242,7 @@ impl<'r> Section<'r> {
         parsed
     }
 
-    /// One of a few words.
+    /// One of these words.
     pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(key)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -269,7 +261,7 @@ impl<'r> Section<'r> {
         None
     }
 
-    /// `"10s"`, within bounds.
+    /// A duration such as `"10s"`, within bounds.
     pub fn duration(
         &mut self,
         key: &'static str,
@@ -280,7 +272,7 @@ impl<'r> Section<'r> {
         self.optional_duration(key, least, most).unwrap_or(default)
     }
 
-    /// `"10s"`, within bounds, or nothing.
+    /// A duration such as `"10s"`, within bounds.
     pub fn optional_duration(
         &mut self,
         key: &'static str,
@@ -317,7 +309,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// `"1MiB"` in bytes, within bounds, or nothing.
+    /// A size such as `"1MiB"`, in bytes, within bounds.
     pub fn size(&mut self, key: &'static str, least: usize, most: usize) -> Option<usize> {
         let text = self.text(key)?;
         let size = text
@@ -352,7 +344,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// A whole number within bounds, or nothing.
+    /// A whole number within bounds.
     pub fn count(&mut self, key: &'static str, least: usize, most: usize) -> Option<usize> {
         let text = self.text(key)?;
         let count = text
@@ -363,7 +355,7 @@ impl<'r> Section<'r> {
             self.problem_at(
                 key,
                 format!(
-                    "{} is not a whole number; write one from {least} to {most}",
+                    "{} is not a whole number within bounds; write one from {least} to {most}",
                     self.quote(key, &text)
                 ),
             );
@@ -377,7 +369,7 @@ impl<'r> Section<'r> {
             .unwrap_or(default)
     }
 
-    /// A list of texts; a single text is a list of one, and commas separate several in an environment variable.
+    /// A list of strings. A single string is a list of one; in an environment variable, commas separate several.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let path = join(&self.path, key);
         match self.take_list(key, &path)? {
@@ -404,7 +396,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// The key and value of each entry of a table whose values may be secrets.
+    /// The entries of a table whose values may be secrets.
     pub fn secret_map(&mut self, key: &'static str) -> Vec<(String, Zeroizing<String>)> {
         let Some(table) = self.section(key) else {
             return Vec::new();
@@ -428,14 +420,14 @@ impl<'r> Section<'r> {
             .collect()
     }
 
-    /// A path; relative ones are relative to the working directory.
+    /// Relative paths are relative to the working directory.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let path = self.text(key).map(PathBuf::from)?;
         self.note_file(&path);
         Some(path)
     }
 
-    /// Notes a file that has a part in the configuration.
+    /// Records a file that the configuration depends on.
     pub(crate) fn note_file(&self, path: &Path) {
         self.reading.files.borrow_mut().note(path);
     }
@@ -447,13 +439,12 @@ impl<'r> Section<'r> {
         self.to_secret(&path, value)
     }
 
-    /// The text of a file that nobody else should be able to read.
+    /// The content of a file that only the bridge should be able to read.
     pub(crate) fn private_file(&self, key: &str, file: &Path) -> Option<Zeroizing<String>> {
         self.secret_file(&join(&self.path, key), file)
             .map(Zeroizing::new)
     }
 
-    /// Several secrets.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
         let path = join(&self.path, key);
         if self.reading.without_signing_secrets {
@@ -492,19 +483,18 @@ impl<'r> Section<'r> {
         Some(secret)
     }
 
-    /// A table.
     pub fn section(&mut self, key: &'static str) -> Option<Self> {
         let value = self.take(key)?;
         self.to_section(join(&self.path, key), value)
     }
 
-    /// A table under a name of the user's.
+    /// A table with a user-defined key.
     pub(crate) fn named_section(&mut self, name: &str) -> Option<Self> {
         let value = self.values.remove(name)?;
         self.to_section(join(&self.path, name), value)
     }
 
-    /// The values, to be put back after defaults were laid under them. `names` are known keys from then on.
+    /// Takes the values, to put them back after merging defaults. `names` are known keys from then on.
     pub(crate) fn take_values(
         &mut self,
         names: impl IntoIterator<Item = String>,
@@ -517,9 +507,9 @@ impl<'r> Section<'r> {
         self.values = values;
     }
 
-    /// A table, or the tables of a list.
+    /// A table, or a list of tables.
     pub fn tables(&mut self, key: &'static str) -> Vec<Self> {
-        // A list in an environment variable is a text.
+        // In an environment variable, a list is a string.
         let is_text = matches!(self.values.get(key), Some(Value::String(text)) if text.trim_start().starts_with('['));
         if self.is_list(key) || is_text {
             self.sections(key)
@@ -549,7 +539,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// A word, or a table that says more.
+    /// A word, or a table in its place.
     pub(crate) fn word_or_section(&mut self, key: &'static str) -> Option<WordOrSection<'r>> {
         let path = join(&self.path, key);
         match self.take(key)? {
@@ -558,7 +548,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// The words and tables of a list; a single one is a list of one.
+    /// A list of words and tables; a single one is a list of one.
     pub fn words_or_sections(&mut self, key: &'static str) -> Vec<WordOrSection<'r>> {
         let path = join(&self.path, key);
         let values = match self.take_list(key, &path) {
@@ -578,7 +568,7 @@ impl<'r> Section<'r> {
         values.flatten().collect()
     }
 
-    /// All keys of this table, which are names of the user's, each with a text.
+    /// All entries of a table with user-defined keys and string values.
     pub fn take_text_map(&mut self) -> Vec<(String, String)> {
         let values = std::mem::take(&mut self.values);
         let texts = values.into_iter().filter_map(|(name, value)| {
@@ -588,7 +578,7 @@ impl<'r> Section<'r> {
         texts.collect()
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that were not asked for.
     pub fn finish(self) {
         let own_keys = match self.own_keys.as_slice() {
             [] => String::new(),
@@ -617,12 +607,12 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Forgets the keys that were not asked for: what they mean can't be said after a problem that was reported.
+    /// Discards the remaining keys: after a reported problem, their meaning is unknown.
     pub fn finish_quietly(&mut self) {
         self.values.clear();
     }
 
-    /// What the table is called in a message.
+    /// The table's name in messages.
     #[must_use]
     pub fn title(&self) -> String {
         let copy = self
@@ -641,7 +631,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// A value that may be a list. In an environment variable it is a text that has to be read first.
+    /// A value that may be a list. In an environment variable, it is a string that must be parsed first.
     fn take_list(&mut self, key: &'static str, path: &str) -> Option<Value> {
         let value = self.take(key)?;
         let Value::String(text) = &value else {
@@ -656,7 +646,7 @@ impl<'r> Section<'r> {
             if parsed.is_none() {
                 self.reading.problem(
                     path,
-                    "begins as a list or table, but is not one in TOML; write for example [\"one\", \"two\"] or [{ env = \"NAME\" }]",
+                    "starts like a list or table, but is not valid TOML; write for example [\"one\", \"two\"] or [{ env = \"NAME\" }]",
                 );
             }
             return parsed;
@@ -695,14 +685,14 @@ impl<'r> Section<'r> {
         self.to_hidden_text(path, value)
     }
 
-    /// A text that is not shown in a message.
+    /// A string that must not appear in messages.
     fn to_hidden_text(&self, path: &str, value: Value) -> Option<String> {
         let text = match value {
             Value::String(text) => text,
             Value::Number(number) => number.to_string(),
             Value::Bool(flag) => flag.to_string(),
             Value::Null | Value::Array(_) | Value::Object(_) => {
-                self.reading.problem(path, "a text is needed here");
+                self.reading.problem(path, "this must be a string");
                 return None;
             }
         };
@@ -721,7 +711,7 @@ impl<'r> Section<'r> {
                     (Some(name), None) => self.secret_variable(path, &name),
                     (None, Some(file)) => self.secret_file(path, &file),
                     _ => {
-                        table.problem("a secret is a text, `{ env = \"NAME\" }` or `{ file = \"/run/secrets/x\" }`");
+                        table.problem("a secret is a string, `{ env = \"NAME\" }` or `{ file = \"/run/secrets/x\" }`");
                         None
                     }
                 };
@@ -760,7 +750,7 @@ impl<'r> Section<'r> {
         secret
     }
 
-    /// Refuses `$NAME` and its like, which are not filled in and would be the secret themselves. Says whether it was one.
+    /// Refuses `$NAME` and similar text, which is not expanded and would become the secret itself. Returns whether it did.
     fn refuse_unfilled(&self, path: &str, text: &str) -> bool {
         let name = text
             .strip_prefix("$(")
@@ -776,12 +766,12 @@ impl<'r> Section<'r> {
         let is_unfilled = name.is_some_and(is_name)
             || text.starts_with("{{") && text.ends_with("}}")
             || text.starts_with('%') && text.ends_with('%') && is_name(text.trim_matches('%'));
-        // What a `${NAME}` has filled in is what it is.
+        // The expansion of a `${NAME}` is taken literally.
         let is_written = !self.reading.written.borrow().contains_key(path);
         if is_unfilled && is_written {
             self.reading.problem(
                 path,
-                "looks like a variable that was not filled in, and would be taken literally; write `{ env = \"NAME\" }` or \"${NAME}\"",
+                "looks like a variable that was not expanded, and would be taken literally; write `{ env = \"NAME\" }` or \"${NAME}\"",
             );
         }
         is_unfilled && is_written
@@ -819,15 +809,13 @@ impl<'r> Section<'r> {
     }
 }
 
-/// What [`Section::word_or_section`] found.
+/// The result of [`Section::word_or_section`].
 pub enum WordOrSection<'r> {
-    /// The word.
     Word(String),
-    /// The table.
     Section(Section<'r>),
 }
 
-/// One line break at the end of a secret belongs to the file or variable that it came in.
+/// Removes one line break at the end of a secret, which comes from its file or variable.
 fn drop_line_break(text: &mut String) {
     if text.ends_with('\n') {
         text.pop();
@@ -837,7 +825,7 @@ fn drop_line_break(text: &mut String) {
     }
 }
 
-/// `; did you mean "x"?`, where something near enough is known.
+/// `; did you mean "x"?` if a known word is similar enough, else empty.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let nearest = known
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))

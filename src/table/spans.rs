@@ -1,6 +1,6 @@
-//! From a key's path to the file, line and column where it was written, and the text of that line as it may be shown.
+//! Maps a key's path to the file, line and column where it was written, and to that line, made safe to show.
 //!
-//! What a file's values are is read here as well, so that each file is parsed once.
+//! The values are read here as well, so that each file is parsed once.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -13,14 +13,14 @@ use toml::de::{DeTable, DeValue};
 use crate::secret::hide_user_info;
 use crate::table::problem::{Excerpt, Place, Problem};
 
-/// Bytes on each side of a problem that an excerpt shows at most.
+/// Maximum number of bytes that an excerpt shows on each side of a problem.
 const EXCERPT_REACH: usize = 120;
 
-/// What a masked value looks like.
+/// Replaces a masked value.
 const MASK: &str = "***";
 
-/// Keys whose values are shown in a file that is not TOML, where no value can be told from the next: none of them can
-/// hold a secret.
+/// Keys whose values are shown in a file that is not valid TOML, where values cannot be delimited: none of them can hold a
+/// secret.
 const SHOWN_IN_BROKEN_FILES: [&str; 23] = [
     "listen",
     "ready_when",
@@ -47,50 +47,49 @@ const SHOWN_IN_BROKEN_FILES: [&str; 23] = [
     "max_connections",
 ];
 
-/// Where each key of the merged configuration was written last.
+/// The location of each key of the merged configuration, as written last.
 #[derive(Debug, Default)]
 pub(crate) struct Spans {
     files: Vec<Text>,
     entries: HashMap<Rc<str>, Entry>,
 }
 
-/// A file's text.
 #[derive(Debug)]
 struct Text {
     name: String,
     text: String,
-    /// The offset of each line.
+    /// The offset of each line's start.
     lines: Vec<usize>,
-    /// Numbers and texts, in the order of the file once it is sorted.
+    /// Scalars with their paths, sorted by position when the file has been read.
     values: Vec<(Range<usize>, Rc<str>)>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    origin: Origin,
-    /// What a problem with the value points at, and one with the key itself.
+    origin: ValueOrigin,
+    /// The spans that problems with the value, and with the key itself, point at.
     value: Range<usize>,
     name: Range<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Origin {
+enum ValueOrigin {
     File(usize),
     Variable(Rc<str>),
 }
 
-/// Where something was written.
+/// A span in a file, or a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Location {
-    origin: Origin,
+    origin: ValueOrigin,
     span: Range<usize>,
 }
 
 impl Spans {
-    /// Reads one file, and notes the places of its keys over those of the files before it.
+    /// Reads one file. The locations of its keys replace those of earlier files.
     ///
     /// # Errors
-    /// Each fault of the file's TOML.
+    /// All syntax errors of the file.
     pub(crate) fn add_file(
         &mut self,
         name: &str,
@@ -109,7 +108,7 @@ impl Spans {
             let faults = errors.iter().map(|error| {
                 let span = error.span().unwrap_or_default();
                 let location = Location {
-                    origin: Origin::File(file),
+                    origin: ValueOrigin::File(file),
                     span,
                 };
                 Problem {
@@ -126,11 +125,11 @@ impl Spans {
         Ok(values)
     }
 
-    /// Notes that an environment variable gives the value of `path`.
+    /// Records that an environment variable sets the value of `path`.
     pub(crate) fn add_variable(&mut self, path: &str, name: &str) {
         let name = Rc::from(name);
         let entry = || Entry {
-            origin: Origin::Variable(Rc::clone(&name)),
+            origin: ValueOrigin::Variable(Rc::clone(&name)),
             value: 0..0,
             name: 0..0,
         };
@@ -142,13 +141,13 @@ impl Spans {
         self.entries.insert(Rc::from(path), entry());
     }
 
-    /// Whether an environment variable gives the value of this path.
+    /// Whether an environment variable sets the value of this path.
     pub(crate) fn is_variable(&self, path: &str) -> bool {
         self.entry(path)
-            .is_some_and(|entry| matches!(entry.origin, Origin::Variable(_)))
+            .is_some_and(|entry| matches!(entry.origin, ValueOrigin::Variable(_)))
     }
 
-    /// The location of a key's value, or of the nearest table around it that has one.
+    /// The location of a key's value, or of the nearest enclosing table that has one.
     pub(crate) fn locate(&self, path: &str) -> Option<Location> {
         let mut path = path;
         loop {
@@ -174,8 +173,8 @@ impl Spans {
     /// Line and column of a location.
     pub(crate) fn place(&self, location: &Location) -> Option<Place> {
         match &location.origin {
-            Origin::Variable(name) => Some(Place::Environment(name.to_string())),
-            Origin::File(file) => {
+            ValueOrigin::Variable(name) => Some(Place::Environment(name.to_string())),
+            ValueOrigin::File(file) => {
                 let file = self.files.get(*file)?;
                 let (line, start) = file.line_of(location.span.start);
                 let before = file.text.get(start..location.span.start);
@@ -210,7 +209,7 @@ impl Spans {
                 return line.finish(&location.span);
             }
             let end = span.end.min(shown.end);
-            // A value of several lines is shown by none of them.
+            // A multi-line value is masked.
             let value = file.text.get(span.clone()).unwrap_or_default();
             let is_harmless = harmless.contains(&**path) && !value.contains('\n');
             if is_harmless {
@@ -225,7 +224,7 @@ impl Spans {
         line.finish(&location.span)
     }
 
-    /// The line of a fault in the TOML itself.
+    /// The line of a syntax error.
     fn broken_excerpt(&self, location: &Location) -> Option<Excerpt> {
         let file = self.file(location)?;
         let shown = file.window(&location.span);
@@ -249,7 +248,7 @@ impl Spans {
 
     fn entry(&self, path: &str) -> Option<&Entry> {
         let entry = self.entries.get(path)?;
-        // A later file's or a variable's list replaces an earlier one as a whole.
+        // A list in a later file or variable replaces an earlier one completely.
         let is_current = path.match_indices('[').all(|(at, _)| {
             let list = path.get(..at).and_then(|list| self.entries.get(list));
             list.is_none_or(|list| list.origin == entry.origin)
@@ -259,8 +258,8 @@ impl Spans {
 
     fn file(&self, location: &Location) -> Option<&Text> {
         match &location.origin {
-            Origin::File(file) => self.files.get(*file),
-            Origin::Variable(_) => None,
+            ValueOrigin::File(file) => self.files.get(*file),
+            ValueOrigin::Variable(_) => None,
         }
     }
 
@@ -268,13 +267,13 @@ impl Spans {
         let mut values = Map::new();
         for (key, value) in table {
             let path: Rc<str> = join(path, key.get_ref()).into();
-            // A scalar's fault is in its value; a table's place is its name.
+            // Problems with a scalar point at its value; those with a table at its name.
             let span = match value.get_ref() {
                 DeValue::Table(_) | DeValue::Array(_) => key.span(),
                 _ => value.span(),
             };
             let entry = Entry {
-                origin: Origin::File(file),
+                origin: ValueOrigin::File(file),
                 value: span,
                 name: key.span(),
             };
@@ -294,7 +293,7 @@ impl Spans {
                 let values = values.iter().enumerate().map(|(index, value)| {
                     let path: Rc<str> = format!("{path}[{index}]").into();
                     let entry = Entry {
-                        origin: Origin::File(file),
+                        origin: ValueOrigin::File(file),
                         value: value.span(),
                         name: value.span(),
                     };
@@ -314,7 +313,7 @@ impl Spans {
 }
 
 impl Text {
-    /// The index of the line that this offset is in, and where it begins.
+    /// The index of the line at this offset, and the offset of its start.
     fn line_of(&self, offset: usize) -> (usize, usize) {
         let line = self
             .lines
@@ -338,7 +337,7 @@ impl Text {
     }
 }
 
-/// A line in the making: each character, and the offset in the file of what it stands for.
+/// An excerpt under construction: characters with their offsets in the file.
 #[derive(Debug, Default)]
 struct Line(Vec<(usize, char)>);
 
@@ -361,7 +360,7 @@ impl Line {
             .extend(MASK.chars().map(|character| (offset, character)));
     }
 
-    /// Adds keys and punctuation, up to a comment: it may hold a value that was commented out. Says whether there was none.
+    /// Adds keys and punctuation, up to a comment, which may contain a commented-out secret. Returns whether there was none.
     fn push_between_values(&mut self, offset: usize, text: &str) -> bool {
         let mut quote = None;
         for (at, character) in text.char_indices() {
@@ -391,12 +390,12 @@ impl Line {
     }
 }
 
-/// Characters that change the direction of the text around them, or are invisible.
+/// Characters that change the text direction, or are invisible.
 fn is_direction(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A key's path below a table's.
+/// The path of a key in a table.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()
@@ -405,7 +404,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The value that a variable's text is in TOML.
+/// Parses a variable's text as a TOML value.
 pub(crate) fn parse_value(text: &str) -> Option<Value> {
     DeValue::parse(text)
         .ok()
@@ -485,7 +484,7 @@ mod tests {
         assert!(problems.len() >= 2, "{problems:?}");
     }
 
-    /// The excerpt for a path, with `^` below what it points at.
+    /// The excerpt for a path, with `^` below the part that it points at.
     fn excerpt(text: &str, path: &str, harmless: &[&str]) -> String {
         let mut spans = Spans::default();
         spans.add_file("a.toml", text).unwrap();

@@ -5,13 +5,13 @@ use std::str::FromStr;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-/// Hookbridge's own lines.
+/// The target of Hookbridge's own lines.
 const OWN: &str = "hookbridge";
 
-/// The most that other crates may log without being named: at `debug` and below they show what only they understand.
+/// The most verbose level of other crates that are not named: their `debug` lines help only those who know their code.
 const FOREIGN: LevelFilter = LevelFilter::INFO;
 
-/// A module of the NATS client whose lines at `trace` show the login.
+/// The module of the NATS client that logs the login at `trace`.
 const NATS_CONNECTION: &str = "async_nats::connection";
 
 /// A level for Hookbridge's own lines, and levels by target.
@@ -19,7 +19,6 @@ const NATS_CONNECTION: &str = "async_nats::connection";
 pub struct Levels(Targets);
 
 impl Levels {
-    /// Errors only.
     #[must_use]
     pub fn errors() -> Self {
         Self(Targets::new().with_default(LevelFilter::ERROR))
@@ -31,7 +30,7 @@ impl Levels {
 }
 
 impl Default for Levels {
-    /// `info,async_nats=warn`: at `info` the NATS client repeats what the bridge says.
+    /// `info,async_nats=warn`: at `info` the NATS client repeats the bridge's lines.
     fn default() -> Self {
         Self(
             Targets::new()
@@ -44,8 +43,8 @@ impl Default for Levels {
 impl FromStr for Levels {
     type Err = String;
 
-    /// A level, or a list such as `info,hookbridge=debug`. An empty text, as an unset variable becomes in Compose files, is the
-    /// default.
+    /// A level, or a list such as `info,hookbridge=debug`. Empty text is the default: Compose files turn an unset variable
+    /// into it.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -61,7 +60,7 @@ impl FromStr for Levels {
                     let target = target.trim();
                     if target.is_empty() || !target.bytes().all(is_target) {
                         return Err(format!(
-                            "`{directive}` names no target; write for example `hookbridge=debug`"
+                            "`{directive}` has no valid target; write for example `hookbridge=debug`"
                         ));
                     }
                     named.push((target.to_owned(), level(text.trim())?));
@@ -156,7 +155,7 @@ mod tests {
         }
         for wrong in ["=debug", "[span]=debug"] {
             let error = wrong.parse::<Levels>().unwrap_err();
-            assert!(error.contains("names no target"), "{error}");
+            assert!(error.contains("has no valid target"), "{error}");
         }
     }
 

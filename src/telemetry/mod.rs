@@ -1,4 +1,4 @@
-//! Logs: for people on a terminal, as JSON otherwise; always to standard error, and never in the way of whoever logs.
+//! Logs: readable lines on a terminal, JSON otherwise; always to standard error, and never blocking the caller.
 
 mod levels;
 mod writer;
@@ -19,12 +19,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use levels::Levels;
 
-/// How long a thread that panics waits for its line to be written: it may be the process's last.
+/// How long a panicking thread waits for its line to be written: it may be the last one of the process.
 const PANIC_FLUSH: Duration = Duration::from_millis(100);
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -33,17 +32,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging, and lets panics be counted and logged.
+/// Starts logging, and installs the panic hook.
 ///
 /// # Errors
-/// The system's, where no thread can be started.
+/// The system cannot start a thread.
 pub fn start(format: Option<LogFormat>, levels: Levels) -> std::io::Result<()> {
     writer::start()?;
     std::panic::set_hook(Box::new(note_panic));
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| &writer::QUEUE)
-        // It would be told to standard error, past the buffer, with a panic if that fails.
+        // Internal errors would go to standard error without the buffer, and panic if that fails.
         .log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(levels.into_filter());
     let format = format.unwrap_or(if is_terminal {
@@ -51,7 +50,7 @@ pub fn start(format: Option<LogFormat>, levels: Levels) -> std::io::Result<()> {
     } else {
         LogFormat::Json
     });
-    // A second start in one process (the tests') leaves the first one's choice.
+    // Tests start it several times in one process; the first one wins.
     let _already_started = match format {
         LogFormat::Human => registry
             .with(
@@ -74,8 +73,8 @@ pub fn start(format: Option<LogFormat>, levels: Levels) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Fields as tracing-subscriber writes them, with what is unprintable in a value escaped: nothing that a sender or a broker
-/// wrote begins a line of its own.
+/// Fields as tracing-subscriber writes them, with unprintable characters escaped: a sender's or broker's text cannot start
+/// a new line.
 fn printable_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     debug_fn(|writer, field, value| {
         let value = format!("{value:?}");
@@ -87,31 +86,31 @@ fn printable_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     .delimited(" ")
 }
 
-/// Writes a line to standard error behind those that were logged before it, without waiting.
+/// Queues a line for standard error after the earlier log lines, without waiting.
 pub(crate) fn say(line: &str) {
     writer::QUEUE.push(format!("{line}\n").as_bytes());
 }
 
-/// Waits until every line is written, up to a limit: what standard error does not take until then is lost.
+/// Waits until every line is written, or until the limit; lines that are not written by then are lost.
 pub(crate) fn flush(limit: Duration) {
     writer::QUEUE.flush(limit);
 }
 
-/// How many log lines were dropped since the start.
+/// Log lines dropped since the start.
 pub(crate) fn dropped_lines() -> u64 {
     writer::QUEUE.dropped()
 }
 
-/// How many panics there were since the start, on any thread.
+/// Panics since the start, on any thread.
 pub(crate) fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Instead of the standard library's hook, which writes to standard error and waits for it.
+/// Replaces the standard library's hook, which blocks on standard error.
 fn note_panic(info: &PanicHookInfo<'_>) {
-    static LINES: LazyLock<Gate> = LazyLock::new(Gate::default);
+    static LINES: LazyLock<LogThrottle> = LazyLock::new(LogThrottle::default);
     PANICS.fetch_add(1, Ordering::Relaxed);
-    let Some(suppressed) = LINES.pass() else {
+    let Some(suppressed) = LINES.allow() else {
         return;
     };
     let payload = info.payload();
@@ -120,7 +119,7 @@ fn note_panic(info: &PanicHookInfo<'_>) {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or_default();
-    let place = info.location().map(ToString::to_string);
+    let location = info.location().map(ToString::to_string);
     let thread = std::thread::current();
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
@@ -129,41 +128,41 @@ fn note_panic(info: &PanicHookInfo<'_>) {
         suppressed,
         backtrace = backtrace.map(tracing::field::display),
         "panicked at {}: {}",
-        place.unwrap_or_default(),
+        location.unwrap_or_default(),
         shorten(message)
     );
     flush(PANIC_FLUSH);
 }
 
-/// Lets one line a second through.
+/// Limits repeated log lines to one a second.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(Mutex<Passed>);
+pub(crate) struct LogThrottle(Mutex<Throttled>);
 
 #[derive(Debug, Default)]
-struct Passed {
+struct Throttled {
     last: Option<Instant>,
     suppressed: u64,
 }
 
-impl Gate {
+impl LogThrottle {
     const INTERVAL: Duration = Duration::from_secs(1);
 
-    /// How many lines were held back since the last one, if this one may pass.
-    pub(crate) fn pass(&self) -> Option<u64> {
-        let mut passed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if passed
+    /// If this line may be logged: the number suppressed since the last one.
+    pub(crate) fn allow(&self) -> Option<u64> {
+        let mut throttled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if throttled
             .last
             .is_some_and(|last| last.elapsed() < Self::INTERVAL)
         {
-            passed.suppressed += 1;
+            throttled.suppressed += 1;
             return None;
         }
-        passed.last = Some(Instant::now());
-        Some(std::mem::take(&mut passed.suppressed))
+        throttled.last = Some(Instant::now());
+        Some(std::mem::take(&mut throttled.suppressed))
     }
 }
 
-/// What a sender wrote, for a log line: escaped, and no longer than 128 characters.
+/// A sender's text for a log line: escaped, and cut to 128 characters.
 pub(crate) fn shorten(text: &str) -> String {
     let mut shown: String = text
         .chars()
@@ -182,10 +181,10 @@ mod tests {
 
     #[test]
     fn the_same_is_said_once_a_second() {
-        let gate = Gate::default();
-        assert_eq!(gate.pass(), Some(0));
-        assert_eq!(gate.pass(), None);
-        assert_eq!(gate.0.lock().unwrap().suppressed, 1);
+        let throttle = LogThrottle::default();
+        assert_eq!(throttle.allow(), Some(0));
+        assert_eq!(throttle.allow(), None);
+        assert_eq!(throttle.0.lock().unwrap().suppressed, 1);
     }
 
     #[test]
@@ -194,7 +193,7 @@ mod tests {
         assert_eq!(shorten(&"x".repeat(200)).chars().count(), 129);
     }
 
-    /// The hook is the process's, so it is tried in a process of its own: this test, started by itself.
+    /// The panic hook is global, so the test runs itself in a separate process.
     #[test]
     fn each_panic_is_counted_and_logged() {
         const IN_CHILD: &str = "HOOKBRIDGE_TEST_PANICS";

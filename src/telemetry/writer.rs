@@ -1,5 +1,5 @@
-//! The way of log lines to standard error: a bounded buffer, emptied by a thread of its own. Whatever becomes of standard
-//! error (closed, a full disk, a pipe that nobody reads), whoever logs neither waits nor fails; lines are dropped and counted.
+//! A bounded buffer in front of standard error, emptied by a thread of its own. Whatever happens to standard error (closed,
+//! disk full, a pipe without a reader), logging neither blocks nor fails; lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use crate::task;
 
-/// Bytes that may wait to be written; up to as many again are being written.
+/// Maximum bytes that wait to be written; the same amount again may be in the middle of a write.
 const CAPACITY: usize = 1024 * 1024;
 
-/// A buffer that has grown beyond this is given back after use.
+/// A buffer that has grown beyond this is freed after use.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// Between attempts where standard error was made non-blocking by someone who shares it, and is full.
+/// Between attempts while standard error is full and non-blocking, which another process that shares it may have set.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// The lines of this process.
 pub(super) static QUEUE: Queue = Queue::new();
 
 pub(super) struct Queue {
@@ -45,7 +44,7 @@ impl Queue {
         }
     }
 
-    /// Adds whole lines, or drops them when there is no room.
+    /// Adds whole lines, or drops them if the buffer is full.
     pub(super) fn push(&self, text: &[u8]) {
         let mut lines = self.lock();
         if lines.pending.len() + text.len() > CAPACITY {
@@ -60,7 +59,7 @@ impl Queue {
         }
     }
 
-    /// Waits until every line is written or dropped, up to a limit.
+    /// Waits until every line is written or dropped, or until the limit.
     pub(super) fn flush(&self, limit: Duration) {
         let is_busy = |lines: &mut Lines| lines.is_writing || !lines.pending.is_empty();
         let waited = self.emptied.wait_timeout_while(self.lock(), limit, is_busy);
@@ -71,7 +70,7 @@ impl Queue {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes lines as they come, without end.
+    /// Writes lines as they come. Never returns.
     fn write_to(&self, output: &mut impl Write) {
         let mut batch = Vec::new();
         let mut reported = self.dropped();
@@ -129,7 +128,7 @@ impl Queue {
     }
 }
 
-/// What tracing's formatter writes to. It hands over an event in one piece.
+/// For tracing's formatter, which writes each event in one piece.
 impl Write for &Queue {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         self.push(text);
@@ -141,7 +140,7 @@ impl Write for &Queue {
     }
 }
 
-/// Writes what the output takes; returns how many bytes that was.
+/// Writes as much as the output accepts; returns the number of bytes.
 fn write_all(output: &mut impl Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -158,7 +157,7 @@ fn write_all(output: &mut impl Write, bytes: &[u8]) -> usize {
     written
 }
 
-/// Standard error without the standard library's lock: a write that blocks must not block those who would take the lock.
+/// Standard error without the standard library's lock: a blocked write must not block other users of the lock.
 struct Stderr;
 
 impl Write for Stderr {
@@ -174,7 +173,7 @@ impl Write for Stderr {
 /// Starts the thread that empties [`QUEUE`].
 ///
 /// # Errors
-/// The system's, where no thread can be started.
+/// The system cannot start a thread.
 pub(super) fn start() -> io::Result<()> {
     let thread = std::thread::Builder::new().name("log".to_owned());
     thread.spawn(|| task::run_restarting("log", || QUEUE.write_to(&mut Stderr)))?;
@@ -187,7 +186,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc;
 
-    /// Takes what the test lets it take: `Ok(n)` bytes of a write, or an error.
+    /// Follows the test's script: accepts `Ok(n)` bytes of a write, or fails.
     struct Script {
         steps: mpsc::Receiver<io::Result<usize>>,
         taken: Arc<Mutex<Vec<u8>>>,

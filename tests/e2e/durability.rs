@@ -479,7 +479,7 @@ fn a_subscriber_without_a_stream_is_found_out_by_the_first_event() {
     bridge
         .deliver(&events::ping())
         .expect_problem(503, "publish_timeout");
-    wait_logged(&bridge, &[&subject, "somebody subscribes"]);
+    wait_logged(&bridge, &[&subject, "has a subscriber"]);
     for _ in 0..3 {
         bridge
             .deliver(&events::ping())

@@ -374,7 +374,7 @@ fn check_connect_names_the_step_that_failed_within_ten_seconds() {
         (
             "silence",
             kafka_broker("main", &silent.address),
-            "no Kafka answers there",
+            "Kafka does not answer there",
         ),
         ("password", login(&sasl, "wrong"), "authentication failed"),
     ] {

@@ -1,4 +1,4 @@
-//! What an acknowledgement of a topic survives: its replicas, and how many of them must have an event.
+//! Inspects topics: their number of replicas, and how many of these must have an event before it is acknowledged.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use crate::brokers::kind::Kind;
 /// Inspects each topic once.
 ///
 /// # Errors
-/// Why the cluster can't be asked.
-pub(in crate::brokers) async fn look(
+/// The cluster could not be asked.
+pub(in crate::brokers) async fn check_destinations(
     settings: &Settings,
     topics: &[String],
     needs: Needs,
@@ -26,8 +26,8 @@ pub(in crate::brokers) async fn look(
     let (settings, topics) = (settings.clone(), topics.to_owned());
     let runtime = tokio::runtime::Handle::current();
     let deadline = Instant::now() + timeout;
-    // Creating, asking and dropping a client block.
-    let looking = tokio::task::spawn_blocking(move || {
+    // Creating, querying and dropping a client block.
+    let inspecting = tokio::task::spawn_blocking(move || {
         let mut admin = None;
         let states = if settings.uninspectable().is_some() {
             let client = settings.asking_client().map_err(NotInspected::unanswered)?;
@@ -42,19 +42,19 @@ pub(in crate::brokers) async fn look(
         let mut findings = Vec::new();
         let mut existing = Vec::new();
         for (topic, state) in states {
-            let is_usable = matches!(state, State::Led { .. });
+            let is_usable = matches!(state, TopicState::Led { .. });
             findings.push(Finding::usable(topic, EXISTS, is_usable, || {
                 state.trouble()
             }));
             match state {
-                State::Led { replicas } => {
+                TopicState::Led { replicas } => {
                     findings.push(Finding::new(topic, "replicas", replicas >= 2, || {
-                        format!("it has {replicas} replica: what is acknowledged is lost with that broker's disk; use 3")
+                        format!("it has {replicas} replica: acknowledged events are lost with that broker's disk; use 3")
                     }));
                     existing.push(topic);
                 }
-                // There is nothing more to know of it.
-                State::Missing | State::Forbidden | State::Leaderless => {
+                // Nothing else can be determined.
+                TopicState::Missing | TopicState::Forbidden | TopicState::Leaderless => {
                     findings.push(Finding::inspected(topic));
                 }
             }
@@ -69,7 +69,7 @@ pub(in crate::brokers) async fn look(
             let resources = described.map_err(|error| unanswered(&error))?;
             for (index, topic) in existing.into_iter().enumerate() {
                 match resources.get(index) {
-                    // The client hands on no error of a single topic's, but a topic without settings.
+                    // rdkafka does not pass on a single topic's error, but returns the topic without settings.
                     Some(Ok(resource)) if !resource.entries.is_empty() => {
                         findings.push(Finding::inspected(topic));
                         findings.extend(configuration(topic, resource, needs));
@@ -79,7 +79,7 @@ pub(in crate::brokers) async fn look(
                     }
                     None | Some(_) => findings.push(Finding::not_inspected(
                         topic,
-                        "the cluster does not tell the topic's configuration to the user; grant it DescribeConfigs on the topic",
+                        "the user may not read the topic's configuration; grant it DescribeConfigs on the topic",
                     )),
                 }
             }
@@ -89,15 +89,15 @@ pub(in crate::brokers) async fn look(
         }
         Ok(findings)
     });
-    looking
+    inspecting
         .await
         .unwrap_or_else(|error| Err(NotInspected::unanswered(error.to_string())))
 }
 
-/// What metadata say of a topic.
+/// A topic's state according to its metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Each partition has a leader, and at least so many replicas.
+enum TopicState {
+    /// Each partition has a leader and at least this number of replicas.
     Led {
         replicas: usize,
     },
@@ -106,7 +106,7 @@ enum State {
     Leaderless,
 }
 
-impl State {
+impl TopicState {
     fn of(topic: &MetadataTopic) -> Self {
         match topic.error().map(Code::from) {
             None | Some(Code::NoError) => {}
@@ -138,22 +138,22 @@ impl State {
     }
 }
 
-/// Asks for all topics of the cluster in one request, and once more for each that is not among them: those that the user
-/// may not describe are left out of the first answer.
+/// Requests all topics of the cluster at once, then individually those that are missing: the first answer omits topics that
+/// the user may not describe.
 fn states<'t, C: ClientContext>(
     client: &Client<C>,
     topics: &'t [String],
     deadline: Instant,
-) -> Result<Vec<(&'t String, State)>, NotInspected> {
+) -> Result<Vec<(&'t String, TopicState)>, NotInspected> {
     let fetch = |topic: Option<&str>| {
         let fetched = client.fetch_metadata(topic, left(deadline));
         fetched.map_err(|error| unanswered(&error))
     };
     let all = fetch(None)?;
-    let known: std::collections::HashMap<&str, State> = all
+    let known: std::collections::HashMap<&str, TopicState> = all
         .topics()
         .iter()
-        .map(|topic| (topic.name(), State::of(topic)))
+        .map(|topic| (topic.name(), TopicState::of(topic)))
         .collect();
     let mut states = Vec::with_capacity(topics.len());
     for topic in topics {
@@ -164,7 +164,7 @@ fn states<'t, C: ClientContext>(
                 let mut found = one.topics().iter();
                 found
                     .find(|found| found.name() == topic)
-                    .map_or(State::Missing, State::of)
+                    .map_or(TopicState::Missing, TopicState::of)
             }
         };
         states.push((topic, state));
@@ -182,10 +182,10 @@ fn unanswered(error: &KafkaError) -> NotInspected {
 
 fn configuration(topic: &str, resource: &ConfigResource, needs: Needs) -> Vec<Finding> {
     let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone());
-    let judge = |check: &'static str, name: &str, judge: &dyn Fn(&str) -> Option<String>| {
+    let check = |check: &'static str, name: &str, assess: &dyn Fn(&str) -> Option<String>| {
         let verdict = match value(name) {
-            None => Verdict::Unknown(format!("the cluster does not tell {name}")),
-            Some(value) => judge(&value).map_or(Verdict::Good, Verdict::Bad),
+            None => Verdict::Unknown(format!("the cluster does not report {name}")),
+            Some(value) => assess(&value).map_or(Verdict::Good, Verdict::Bad),
         };
         Finding {
             destination: topic.to_owned(),
@@ -197,11 +197,11 @@ fn configuration(topic: &str, resource: &ConfigResource, needs: Needs) -> Vec<Fi
         .max_body_bytes
         .saturating_add(Kind::Kafka.overhead_bytes());
     vec![
-        judge("min_insync_replicas", "min.insync.replicas", &|value| {
+        check("min_insync_replicas", "min.insync.replicas", &|value| {
             let is_enough = value.parse::<u32>().is_ok_and(|replicas| replicas >= 2);
-            (!is_enough).then(|| format!("min.insync.replicas is {value}: one replica's word is enough for an acknowledgement; use 2"))
+            (!is_enough).then(|| format!("min.insync.replicas is {value}: a single replica can acknowledge an event; use 2"))
         }),
-        judge(
+        check(
             "unclean_leader_election",
             "unclean.leader.election.enable",
             &|value| {
@@ -211,13 +211,12 @@ fn configuration(topic: &str, resource: &ConfigResource, needs: Needs) -> Vec<Fi
             })
             },
         ),
-        judge("cleanup_policy", "cleanup.policy", &|value| {
+        check("cleanup_policy", "cleanup.policy", &|value| {
             (value == "compact").then(|| {
-                "cleanup.policy is compact: of the events with one key only the last is kept"
-                    .to_owned()
+                "cleanup.policy is compact: only the last event of each key is kept".to_owned()
             })
         }),
-        judge("max_message_bytes", "max.message.bytes", &|value| {
+        check("max_message_bytes", "max.message.bytes", &|value| {
             let is_enough = value
                 .parse::<usize>()
                 .is_ok_and(|bytes| bytes >= least_bytes);

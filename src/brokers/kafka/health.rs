@@ -1,5 +1,5 @@
-//! Whether the cluster can be published to: from acknowledgements and, when there are none, from metadata. Never from
-//! librdkafka's error callback or statistics, which say little (librdkafka#2543, #5546).
+//! Whether the cluster can be published to, judging by acknowledgements and, without any, by metadata; never by
+//! librdkafka's error callback or statistics, which are unreliable (librdkafka#2543, #5546).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,57 +14,56 @@ use super::tokens::missing_token;
 use crate::brokers::durability::Attention;
 use crate::brokers::health::Health;
 use crate::brokers::outcome::Reason;
-use crate::telemetry::Gate;
+use crate::telemetry::LogThrottle;
 
-/// How a complaint about credentials begins.
+/// The prefix of complaints about credentials.
 const AUTHENTICATION_FAILED: &str = "authentication failed: ";
 
-/// An acknowledgement says for this long that the cluster is up.
+/// How long an acknowledgement proves that the cluster is up.
 const FRESH: Duration = Duration::from_secs(10);
-/// How often the producer is looked at, and a cluster that is down is asked.
+/// How often the producer is checked, and a cluster that is down is queried.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-/// How often an idle cluster that is up is asked.
+/// How often an idle cluster that is up is queried.
 const INTERVAL_UP: Duration = Duration::from_secs(5);
-/// A survey may take up to this part of the time: a large cluster's metadata costs its brokers something.
+/// Surveys may take up to 1/20 of the time: the metadata of a large cluster is costly for its brokers.
 const SURVEY_SHARE: u32 = 20;
-/// How long a refused topic counts as one that can't be written to. Kafka does not say that rights were granted, so the
-/// next event after it tries again.
+/// How long a refused topic counts as not writable. Kafka does not notify of granted rights, so the next event after this
+/// tries again.
 const DENIED: Duration = Duration::from_secs(30);
-/// The most topics that are remembered as refused, or as ones that did not take an event.
+/// Maximum number of topics remembered as refused, and of those remembered as failing.
 const MOST_REMEMBERED: usize = 64;
-/// The most topics that a message names.
+/// Maximum number of topics listed in a message.
 const MOST_NAMED: usize = 8;
 
-/// What is seen of one cluster.
+/// Observations of one cluster.
 #[derive(Debug)]
 pub(super) struct Watch {
     name: String,
     advice: Advice,
     clock: Clock,
-    /// Of the last acknowledgement, of the first attempt since then, and of the last statistics.
-    last_success: Moment,
-    first_attempt: Moment,
-    last_statistics: Moment,
-    last_probe: Moment,
-    /// How long that took, in milliseconds.
+    /// The last acknowledgement, the first attempt since then, and the last statistics.
+    last_success: Timestamp,
+    first_attempt: Timestamp,
+    last_statistics: Timestamp,
+    last_probe: Timestamp,
+    /// Duration of the last probe, in milliseconds.
     probe_took: AtomicU64,
-    must_look: AtomicBool,
-    /// The cluster must be asked, whatever acknowledgements say.
+    must_check: AtomicBool,
+    /// The cluster must be queried regardless of acknowledgements.
     must_ask: AtomicBool,
-    /// Nothing of the cluster has answered since it was asked last.
+    /// The last query and everything since went unanswered.
     is_silent: AtomicBool,
-    /// The cluster refuses the bridge whatever it wants to write.
+    /// The cluster refuses every write.
     is_denied: AtomicBool,
-    /// A topic is remembered as refused.
+    /// Whether [`State::denied`] has entries, readable without the lock.
     has_denied: AtomicBool,
-    complaints: Gate,
+    complaints: LogThrottle,
     state: Mutex<State>,
     woken: Condvar,
-    /// Tells when topics should be inspected.
     pub(super) attention: watch::Sender<Attention>,
 }
 
-/// What a message needs to say how to create topics.
+/// The values for advice on creating topics.
 #[derive(Debug, Default)]
 pub(super) struct Advice {
     pub(super) servers: String,
@@ -81,7 +80,7 @@ enum Clock {
 }
 
 impl Clock {
-    /// Never 0, which means "none".
+    /// Never 0, which a [`Timestamp`] uses for "none".
     fn millis(&self) -> u64 {
         let millis = match self {
             Self::Running(start) => u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -92,18 +91,18 @@ impl Clock {
     }
 }
 
-/// A time that threads share; none at first.
+/// An optional time that threads share; initially none.
 #[derive(Debug, Default)]
-struct Moment(AtomicU64);
+struct Timestamp(AtomicU64);
 
-impl Moment {
+impl Timestamp {
     fn set(&self, clock: &Clock) {
         self.0.store(clock.millis(), Ordering::Relaxed);
     }
 
     fn set_if_none(&self, clock: &Clock) {
         if self.0.load(Ordering::Relaxed) == 0 {
-            // Who comes second has about the same time.
+            // A concurrent caller sets about the same time.
             let _first =
                 self.0
                     .compare_exchange(0, clock.millis(), Ordering::Relaxed, Ordering::Relaxed);
@@ -124,30 +123,30 @@ impl Moment {
     }
 }
 
-/// What the last survey and the acknowledgements since say of the cluster as a whole.
+/// The cluster as a whole, by the last survey and the acknowledgements since.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Reach {
+enum Connectivity {
     Starting,
     Reached,
-    /// And why.
+    /// With the reason.
     Lost(String),
 }
 
 #[derive(Debug)]
 struct State {
-    /// Those that are known in advance.
+    /// Known in advance.
     topics: Arc<[String]>,
-    reach: Reach,
-    /// Of the last survey.
+    connectivity: Connectivity,
+    /// Found by the last survey.
     faults: BTreeMap<String, Fault>,
-    /// Topics that the broker refused an event for, and when it did so last.
+    /// Topics for which the broker refused an event, with the time of the last refusal.
     denied: BTreeMap<String, u64>,
-    /// Why the cluster refuses every event.
+    /// The reason why the cluster refuses every write.
     denial: Option<String>,
-    /// Topics that did not take an event, and when that was.
+    /// Topics with a failed event, with the time of the last failure.
     failing: BTreeMap<String, u64>,
     health: Health,
-    /// What librdkafka complained about last, for when the cluster is down.
+    /// librdkafka's last complaint, shown when the cluster is down.
     complaint: Option<String>,
     is_stopped: bool,
 }
@@ -180,7 +179,7 @@ impl Watch {
     fn with_clock(name: &str, topics: Vec<String>, advice: Advice, clock: Clock) -> Self {
         let state = State {
             topics: topics.into(),
-            reach: Reach::Starting,
+            connectivity: Connectivity::Starting,
             faults: BTreeMap::new(),
             denied: BTreeMap::new(),
             denial: None,
@@ -193,17 +192,17 @@ impl Watch {
             name: name.to_owned(),
             advice,
             clock,
-            last_success: Moment::default(),
-            first_attempt: Moment::default(),
-            last_statistics: Moment::default(),
-            last_probe: Moment::default(),
+            last_success: Timestamp::default(),
+            first_attempt: Timestamp::default(),
+            last_statistics: Timestamp::default(),
+            last_probe: Timestamp::default(),
             probe_took: AtomicU64::new(0),
-            must_look: AtomicBool::new(false),
+            must_check: AtomicBool::new(false),
             must_ask: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
             is_denied: AtomicBool::new(false),
             has_denied: AtomicBool::new(false),
-            complaints: Gate::default(),
+            complaints: LogThrottle::default(),
             state: Mutex::new(state),
             woken: Condvar::new(),
             attention: watch::Sender::default(),
@@ -218,12 +217,11 @@ impl Watch {
         Arc::clone(&self.state().topics)
     }
 
-    /// From now on these are the topics that are known in advance.
     pub(super) fn set_topics(&self, topics: Vec<String>) {
         let topics = Arc::from(topics);
         if std::mem::replace(&mut self.state().topics, Arc::clone(&topics)) != topics {
             self.must_ask.store(true, Ordering::Release);
-            self.look_now();
+            self.check_now();
         }
     }
 
@@ -232,20 +230,20 @@ impl Watch {
         self.woken.notify_all();
     }
 
-    /// Something is wrong enough to look at once.
-    pub(super) fn look_now(&self) {
-        self.must_look.store(true, Ordering::Release);
+    /// Requests a check without waiting for the next interval.
+    pub(super) fn check_now(&self) {
+        self.must_check.store(true, Ordering::Release);
         self.woken.notify_all();
     }
 
-    /// Waits until there is something to do. Says whether it is the end.
+    /// Waits for the next check. Returns whether the watch has been stopped.
     pub(super) fn wait(&self, interval: Duration) -> bool {
         let may_sleep =
-            |state: &mut State| !state.is_stopped && !self.must_look.load(Ordering::Acquire);
+            |state: &mut State| !state.is_stopped && !self.must_check.load(Ordering::Acquire);
         let waited = self
             .woken
             .wait_timeout_while(self.state(), interval, may_sleep);
-        self.must_look.store(false, Ordering::Release);
+        self.must_check.store(false, Ordering::Release);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_stopped
     }
 
@@ -259,14 +257,14 @@ impl Watch {
         self.set_silent(false);
     }
 
-    /// An event was stored in this topic: what was remembered against it is over.
+    /// An event was stored in this topic, so it is no longer refused.
     pub(super) fn note_stored(&self, topic: &str) {
         if self.has_denied.load(Ordering::Relaxed) && self.state().denied.remove(topic).is_some() {
-            self.look_now();
+            self.check_now();
         }
     }
 
-    /// The broker refused an event because the bridge may not write to this topic. It answers, so the producer is well.
+    /// The broker refused an event because the user may not write to this topic. It answers, so the producer works.
     pub(super) fn note_denied(&self, topic: &str) {
         self.first_attempt.clear();
         let mut state = self.state();
@@ -277,11 +275,11 @@ impl Watch {
         self.has_denied.store(true, Ordering::Relaxed);
         drop(state);
         if is_new {
-            self.look_now();
+            self.check_now();
         }
     }
 
-    /// An event to this topic was not stored, for a reason that may be the producer's own.
+    /// An event to this topic was not stored, for a reason that may lie with the producer.
     pub(super) fn note_failure(&self, topic: &str) {
         let now = self.clock.millis();
         let mut state = self.state();
@@ -290,12 +288,12 @@ impl Watch {
         }
     }
 
-    /// The broker refused an event for what it is: the producer is well.
+    /// The broker refused an event for its content: the producer works.
     pub(super) fn note_answer(&self) {
         self.first_attempt.clear();
     }
 
-    /// The topics that did not take an event since the last success.
+    /// The topics with a failed event since the last success.
     pub(super) fn failing(&self) -> Vec<String> {
         let success = self.last_success.0.load(Ordering::Relaxed);
         let mut state = self.state();
@@ -303,11 +301,11 @@ impl Watch {
         state.failing.keys().cloned().collect()
     }
 
-    /// The cluster refuses the bridge whatever it wants to write, or does so no longer.
+    /// Sets or clears the reason why the cluster refuses every write.
     pub(super) fn set_denial(&self, denial: Option<String>) {
         self.is_denied.store(denial.is_some(), Ordering::Relaxed);
         self.state().denial = denial;
-        let health = self.judged();
+        let health = self.assess();
         self.change_to(health);
     }
 
@@ -315,8 +313,8 @@ impl Watch {
         self.last_statistics.set(&self.clock);
     }
 
-    /// A new producer owes nothing of the old one's.
-    pub(super) fn begin_anew(&self) {
+    /// Forgets the old producer's failures, since a new one replaces it.
+    pub(super) fn reset(&self) {
         self.first_attempt.clear();
         self.last_statistics.clear();
         self.state().failing.clear();
@@ -333,8 +331,8 @@ impl Watch {
         }
     }
 
-    /// Why nothing should be handed to the producer now: what it holds can't be taken back, and nobody would answer, or
-    /// the cluster would refuse it.
+    /// The reason why nothing may be handed to the producer now, if there is one: the cluster would not answer or would
+    /// refuse, and the message could not be taken back.
     pub(super) fn silence(&self) -> Option<(Reason, String)> {
         let (is_silent, is_denied) = (self.is_silent(), self.is_denied.load(Ordering::Relaxed));
         if !is_silent && !is_denied {
@@ -359,8 +357,8 @@ impl Watch {
         Some((reason, why.clone()))
     }
 
-    /// Whether a message to this topic would certainly not be stored. A topic that is not known in advance may have
-    /// leaders where the known ones have none.
+    /// Whether a message to this topic would certainly not be stored. A topic that is not known in advance may have a leader
+    /// although the known ones have none.
     pub(super) fn is_down_for(&self, topic: &str) -> bool {
         let state = self.state();
         matches!(state.health, Health::Down(_))
@@ -369,38 +367,38 @@ impl Watch {
                 || state.topics.iter().any(|known| known == topic))
     }
 
-    /// How long there have been attempts without a success.
+    /// Time since the first attempt without a success.
     pub(super) fn unsuccessful_for(&self) -> Duration {
         self.first_attempt.elapsed(&self.clock).unwrap_or_default()
     }
 
-    /// How long statistics have been missing; they need not be switched on.
+    /// Time since the last statistics; zero if there never were any.
     pub(super) fn statistics_silent_for(&self) -> Duration {
         self.last_statistics
             .elapsed(&self.clock)
             .unwrap_or_default()
     }
 
-    /// Keeps what librdkafka complains about, for when the cluster turns out to be down.
+    /// Remembers a complaint of librdkafka, in case the cluster turns out to be down.
     pub(super) fn note_error(&self, error: &KafkaError, reason: &str) {
         let complaint = match error.rdkafka_error_code() {
             Some(Code::Authentication) => {
                 let reason = missing_token(reason).unwrap_or(reason);
                 format!("{AUTHENTICATION_FAILED}{reason}")
             }
-            // Says nothing that the probe does not, and says it for ever (librdkafka#5546).
-            // A fatal error is the supervisor's.
+            // The first adds nothing to the probe and repeats indefinitely (librdkafka#5546); fatal errors are the
+            // supervisor's to handle.
             Some(Code::AllBrokersDown | Code::Fatal) => return,
             _ => reason.to_owned(),
         };
         let mut state = self.state();
-        // Refused credentials stay the cause until they are taken.
+        // Refused credentials remain the cause until they are accepted.
         let is_explained = state
             .complaint
             .as_ref()
             .is_some_and(|known| known.starts_with(AUTHENTICATION_FAILED));
         if !is_explained || complaint.starts_with(AUTHENTICATION_FAILED) {
-            if let Some(suppressed) = self.complaints.pass() {
+            if let Some(suppressed) = self.complaints.allow() {
                 tracing::warn!(broker = self.name, suppressed, "{complaint}");
             }
             state.complaint = Some(complaint);
@@ -411,24 +409,24 @@ impl Watch {
         self.state().health.clone()
     }
 
-    /// Judges the cluster from what was seen, and asks it where nothing was.
-    pub(super) fn look(&self, cluster: &impl Cluster) -> Health {
+    /// Updates the health from the observations, after a survey if one is due.
+    pub(super) fn check(&self, cluster: &impl Cluster) -> Health {
         let must_ask = self.must_ask.swap(false, Ordering::AcqRel);
         if must_ask || self.is_survey_due() {
             self.ask(cluster);
         }
         self.forget_old_denials();
-        let health = self.judged();
+        let health = self.assess();
         self.change_to(health)
     }
 
     fn is_survey_due(&self) -> bool {
         let is_fresh = self.is_fresh();
         let mut state = self.state();
-        if state.reach != Reach::Reached {
+        if state.connectivity != Connectivity::Reached {
             if is_fresh {
-                // Known to be up; which topics it lacks is asked the next time.
-                state.reach = Reach::Reached;
+                // Known to be up; the next check asks for missing topics.
+                state.connectivity = Connectivity::Reached;
                 state.faults.clear();
                 self.must_ask.store(true, Ordering::Release);
             }
@@ -450,7 +448,7 @@ impl Watch {
         let took = self.clock.millis().saturating_sub(began);
         self.probe_took.store(took, Ordering::Relaxed);
         if surveyed.is_ok() && self.is_silent() {
-            // What was refused during the silence says nothing of the producer.
+            // Failures during the silence say nothing about the producer.
             self.first_attempt.clear();
         }
         let is_fresh = self.is_fresh();
@@ -458,16 +456,16 @@ impl Watch {
         let mut state = self.state();
         match surveyed {
             Ok(Surveyed::Whole(faults)) => {
-                state.reach = Reach::Reached;
+                state.connectivity = Connectivity::Reached;
                 state.faults = faults;
             }
-            // It is slow, not away. What was known of the others stays known.
+            // The cluster is slow, not down. Earlier findings about the other topics remain.
             Ok(Surveyed::Part(faults)) => {
-                state.reach = Reach::Reached;
+                state.connectivity = Connectivity::Reached;
                 state.faults.extend(faults);
             }
             Err(_) if is_fresh => {}
-            Err(why) => state.reach = Reach::Lost(why),
+            Err(why) => state.connectivity = Connectivity::Lost(why),
         }
     }
 
@@ -483,18 +481,18 @@ impl Watch {
             .store(!state.denied.is_empty(), Ordering::Relaxed);
     }
 
-    /// What all that is known comes to.
-    fn judged(&self) -> Health {
+    /// The health that follows from all observations.
+    fn assess(&self) -> Health {
         let state = self.state();
         if let Some(why) = &state.denial {
             return Health::Down(why.clone());
         }
-        match &state.reach {
-            Reach::Starting => return Health::Starting,
-            Reach::Lost(why) => return Health::Down(why.clone()),
-            Reach::Reached => {}
+        match &state.connectivity {
+            Connectivity::Starting => return Health::Starting,
+            Connectivity::Lost(why) => return Health::Down(why.clone()),
+            Connectivity::Reached => {}
         }
-        let mut missing = self.advice.of_faults(&state.faults);
+        let mut missing = self.advice.for_faults(&state.faults);
         let denied: Vec<&str> = state
             .denied
             .keys()
@@ -545,7 +543,7 @@ impl Watch {
             }
             Health::Starting | Health::Refusing { .. } => {}
             Health::Down(why) => {
-                if !matches!(state.health, Health::Down(_)) || self.complaints.pass().is_some() {
+                if !matches!(state.health, Health::Down(_)) || self.complaints.allow().is_some() {
                     tracing::warn!(broker = self.name, why, "broker is down");
                 }
             }
@@ -567,8 +565,8 @@ impl Watch {
 }
 
 impl Advice {
-    /// What is wrong with topics and what to do about it, in a sentence for each kind of fault.
-    pub(super) fn of_faults(&self, faults: &BTreeMap<String, Fault>) -> Vec<String> {
+    /// One sentence for each kind of fault, with the remedy.
+    pub(super) fn for_faults(&self, faults: &BTreeMap<String, Fault>) -> Vec<String> {
         let with = |kind: &Fault| -> Vec<&str> {
             let of_kind = faults.iter().filter(|(_, fault)| *fault == kind);
             of_kind.map(|(topic, _)| topic.as_str()).collect()
@@ -582,7 +580,7 @@ impl Advice {
                 let topics = with(kind);
                 let (names, are) = (listed(&topics), noun(topics.len()));
                 match kind {
-                    Fault::Absent => self.on_absent(&topics),
+                    Fault::Absent => self.for_absent(&topics),
                     Fault::Leaderless => format!("no leader for {names}"),
                     Fault::Hidden => format!(
                         "the user may not see {names}: it needs Write (or Describe) on {are}"
@@ -593,7 +591,7 @@ impl Advice {
             .collect()
     }
 
-    fn on_absent(&self, topics: &[&str]) -> String {
+    fn for_absent(&self, topics: &[&str]) -> String {
         let (names, first) = (listed(topics), topics.first().copied().unwrap_or("TOPIC"));
         let does = if topics.len() == 1 { "does" } else { "do" };
         if self.creates {
@@ -644,7 +642,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers as it is told to, and counts how often it is asked.
+    /// Gives the configured answers, and counts the requests.
     #[derive(Default)]
     struct Fake {
         faults: RefCell<HashMap<String, Fault>>,
@@ -666,7 +664,7 @@ mod tests {
         }
     }
 
-    /// A watch whose time passes only when it is told to.
+    /// A watch whose time only the test advances.
     fn watch(topics: &[&str]) -> (Watch, Fake) {
         let advice = Advice {
             servers: "k-1:9092,k-2:9092".to_owned(),
@@ -685,16 +683,16 @@ mod tests {
     #[test]
     fn an_idle_cluster_is_asked_now_and_then_and_a_busy_one_hardly() {
         let (watch, cluster) = watch(&["a"]);
-        assert_eq!(watch.look(&cluster), up());
-        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
         assert_eq!(cluster.asked.get(), 1, "it was asked a moment ago");
         watch.pass(INTERVAL_UP);
-        watch.look(&cluster);
+        watch.check(&cluster);
         assert_eq!(cluster.asked.get(), 2);
         for _ in 0..10 {
             watch.pass(INTERVAL_UP);
             watch.note_success();
-            assert_eq!(watch.look(&cluster), up());
+            assert_eq!(watch.check(&cluster), up());
         }
         assert_eq!(cluster.asked.get(), 2, "acknowledgements say it all");
     }
@@ -703,22 +701,22 @@ mod tests {
     fn silence_is_down_until_something_answers() {
         let (watch, cluster) = watch(&["a"]);
         cluster.is_away.set(true);
-        assert!(matches!(watch.look(&cluster), Health::Down(_)));
+        assert!(matches!(watch.check(&cluster), Health::Down(_)));
         assert!(watch.is_silent() && watch.is_down_for("a") && watch.is_down_for("unknown"));
         assert!(matches!(watch.silence(), Some((Reason::Disconnected, _))));
         cluster.is_away.set(false);
         watch.pass(INTERVAL);
-        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
         assert!(watch.silence().is_none() && !watch.is_down_for("a"));
-        // An acknowledgement a moment ago outweighs a question without an answer.
+        // A recent acknowledgement outweighs an unanswered query.
         watch.note_success();
         cluster.is_away.set(true);
         watch.set_topics(vec!["a".to_owned(), "b".to_owned()]);
-        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
         watch.pass(FRESH + INTERVAL_UP);
-        assert!(matches!(watch.look(&cluster), Health::Down(_)));
+        assert!(matches!(watch.check(&cluster), Health::Down(_)));
         watch.note_success();
-        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
     }
 
     #[test]
@@ -726,7 +724,7 @@ mod tests {
         let (watch, cluster) = watch(&["a", "b"]);
         let absent = |topic: &str| (topic.to_owned(), Fault::Absent);
         *cluster.faults.borrow_mut() = [absent("a"), absent("b")].into();
-        let Health::Down(why) = watch.look(&cluster) else {
+        let Health::Down(why) = watch.check(&cluster) else {
             panic!("nothing can be published to")
         };
         for text in [
@@ -738,39 +736,39 @@ mod tests {
         }
         cluster.faults.borrow_mut().remove("a");
         watch.pass(INTERVAL_UP);
-        let Health::Up { missing } = watch.look(&cluster) else {
+        let Health::Up { missing } = watch.check(&cluster) else {
             panic!("one is there")
         };
         assert!(
             missing.concat().contains("topic b does not exist"),
             "{missing:?}"
         );
-        // Under load as well.
+        // Also under load.
         cluster.faults.borrow_mut().clear();
         watch.pass(INTERVAL_UP);
         watch.note_success();
-        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
     }
 
     #[test]
     fn a_refused_topic_is_told_of_for_a_while_and_does_not_speak_against_the_producer() {
         let (watch, cluster) = watch(&["a", "b"]);
-        watch.look(&cluster);
+        watch.check(&cluster);
         watch.note_attempt();
         watch.pass(Duration::from_secs(60));
         watch.note_denied("a");
         assert_eq!(watch.unsuccessful_for(), Duration::ZERO);
-        let Health::Up { missing } = watch.look(&cluster) else {
+        let Health::Up { missing } = watch.check(&cluster) else {
             panic!("the other topic takes events")
         };
         assert!(missing.concat().contains("needs Write"), "{missing:?}");
         watch.note_denied("b");
-        assert!(matches!(watch.look(&cluster), Health::Down(why) if why.contains("a, b")));
+        assert!(matches!(watch.check(&cluster), Health::Down(why) if why.contains("a, b")));
         assert!(watch.silence().is_none(), "the next event may try");
         watch.note_stored("a");
-        assert!(matches!(watch.look(&cluster), Health::Up { .. }));
+        assert!(matches!(watch.check(&cluster), Health::Up { .. }));
         watch.pass(DENIED);
-        assert_eq!(watch.look(&cluster), up());
+        assert_eq!(watch.check(&cluster), up());
     }
 
     #[test]
@@ -795,7 +793,7 @@ mod tests {
     #[test]
     fn a_cluster_that_refuses_everything_is_down_for_want_of_rights() {
         let (watch, cluster) = watch(&["a"]);
-        watch.look(&cluster);
+        watch.check(&cluster);
         watch.set_denial(Some("needs Write".to_owned()));
         assert_eq!(watch.health(), Health::Down("needs Write".to_owned()));
         assert!(matches!(watch.silence(), Some((Reason::Authorization, _))));

@@ -1,8 +1,8 @@
-//! What the cluster says of its topics.
+//! The cluster's metadata about topics.
 //!
-//! librdkafka asks for one topic, or for all of the cluster's; rdkafka has no request for a list. A few topics are asked for one
-//! by one, which is cheap for any cluster. Where there are many, or answers are slow, one request for all takes their place:
-//! it costs a large cluster some megabytes, so [`Watch`](super::health::Watch) makes it seldom.
+//! librdkafka can request one topic, or all topics of the cluster; rdkafka has no request for a list. A few topics are
+//! requested individually, which is cheap for any cluster. With many topics or slow answers, one request for all replaces
+//! them: it costs a large cluster some megabytes, so [`Watch`](super::health::Watch) makes it rarely.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -13,19 +13,19 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaRespErr as Response;
 
-/// The most topics that are asked for one by one.
+/// Maximum number of topics requested individually.
 const MOST_ONE_BY_ONE: usize = 16;
-/// Answers are slow when so much time has passed and not every topic has been asked for.
+/// Answers count as slow if some topics are still to be requested after this time.
 const SLOW: Duration = Duration::from_secs(1);
-/// How long the answer about one topic may take.
+/// Limit of a request for one topic.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the answer about all topics may take.
+/// Limit of a request for all topics.
 const ALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of the topics that are not among all of them, as many are asked for by name: a topic that the user may not see is left
-/// out of the list, and a topic is created only where it is asked for.
+/// Maximum number of topics requested individually because the answer for all lacks them: it omits topics that the user may
+/// not see, and only a request by name creates a topic.
 const MOST_NAMED: usize = 8;
 
-/// Why a topic can't be published to.
+/// The reason why a topic cannot be published to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// It does not exist, as far as the user can see.
@@ -34,28 +34,28 @@ pub(super) enum Fault {
     Leaderless,
     /// The user may not see it.
     Hidden,
-    /// In Kafka's words.
+    /// Kafka's own description.
     Other(String),
 }
 
-/// What a survey found.
+/// The result of a survey.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Surveyed {
-    /// Every topic was found, but for these.
+    /// Every topic is usable except these.
     Whole(BTreeMap<String, Fault>),
-    /// The cluster answers, but not in time about all of them. These are known to be unusable.
+    /// The cluster answered, but not in time for all topics. These are known to be unusable.
     Part(BTreeMap<String, Fault>),
 }
 
-/// Whom a survey asks. An error is that nothing answered.
+/// The target of a survey. An error means that nothing answered.
 pub(super) trait Cluster {
-    /// What is wrong with one topic.
+    /// The fault of one topic; none if it is usable.
     fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String>;
 
-    /// What is wrong with each topic of the cluster that the user may see.
+    /// The fault, if any, of each topic that the user may see.
     fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String>;
 
-    /// For how long a survey has lasted that began then.
+    /// A method so that tests can control the time.
     fn elapsed(&self, began: Instant) -> Duration {
         began.elapsed()
     }
@@ -81,14 +81,14 @@ impl<C: ClientContext> Cluster for Client<C> {
     }
 }
 
-/// What is wrong with each of the topics.
+/// Finds the faults of the topics.
 ///
 /// # Errors
-/// Nothing of the cluster answers, in words for the operator.
+/// The cluster does not answer. In words for the operator.
 pub(super) fn survey(cluster: &impl Cluster, topics: &[String]) -> Result<Surveyed, String> {
     let began = Instant::now();
     let mut faults = BTreeMap::new();
-    // The first answer, which is small, tells a slow cluster from a silent one.
+    // The first answer, a small one, distinguishes a slow cluster from a silent one.
     let by_name = if topics.len() > MOST_ONE_BY_ONE {
         1
     } else {
@@ -111,7 +111,7 @@ pub(super) fn survey(cluster: &impl Cluster, topics: &[String]) -> Result<Survey
     let all = match cluster.all(ALL_TIMEOUT) {
         Ok(all) => all,
         Err(why) if asked == 0 => return Err(why),
-        // All of it may be more than the connection carries in time.
+        // The answer may be too large for the connection to carry in time.
         Err(_) => return Ok(Surveyed::Part(faults)),
     };
     let mut unseen = Vec::new();
@@ -126,7 +126,7 @@ pub(super) fn survey(cluster: &impl Cluster, topics: &[String]) -> Result<Survey
     }
     for (asked, topic) in unseen.into_iter().enumerate() {
         let fault = if asked < MOST_NAMED {
-            // Whatever it says, the cluster has just answered.
+            // An error here is not silence: the cluster has just answered.
             cluster
                 .topic(topic, TOPIC_TIMEOUT)
                 .unwrap_or(Some(Fault::Absent))
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// A cluster of as many topics, whose every answer takes a time.
+    /// A cluster with this number of topics, each of whose answers takes some time.
     struct Fake {
         topics: HashMap<String, Option<Fault>>,
         hidden: Vec<String>,
@@ -255,7 +255,7 @@ mod tests {
         let cluster = Fake::with(20, Duration::from_millis(2900));
         assert_eq!(survey(&cluster, &names(10)), nothing_wrong());
         assert_eq!(*cluster.asked.borrow(), ["topic-0", "*"]);
-        // All of it takes longer than anyone waits; one topic does not.
+        // The request for all topics exceeds its limit; one topic does not.
         for topics in [10, 20] {
             let mut cluster = Fake::with(20, Duration::from_millis(2900));
             cluster.all_takes = ALL_TIMEOUT * 2;

@@ -1,7 +1,7 @@
 //! Kafka through librdkafka: idempotent producers, `acks=all`.
 //!
-//! A message in ([`Kafka::publish`]), an [`Outcome`] out: the delivery report's, which comes on the producer's polling
-//! thread and finds the one who waits by the ticket that went out with the message.
+//! A message in ([`Kafka::publish`]), an [`Outcome`] out: the delivery report's. It arrives on the producer's polling thread
+//! and finds its waiter by the ticket that travelled with the message.
 
 mod durability;
 mod health;
@@ -47,25 +47,25 @@ use crate::brokers::kind::Kind;
 use crate::brokers::message::Message;
 use crate::brokers::meter::Meter;
 use health::Watch;
-use producers::Company;
+use producers::Batch;
 use supervisor::Supervisor;
 use tokens::Login;
 
-pub(in crate::brokers) use durability::look;
+pub(in crate::brokers) use durability::check_destinations;
 pub(in crate::brokers) use reach::reach;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
 
-/// What is left of a request's time when no second try is made.
+/// If less time than this is left before the deadline, no second attempt is made.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// A cluster's producers, which are replaced when they break.
+/// The client of a cluster. Its producers are replaced when they break.
 pub struct Kafka {
     supervisor: Arc<Supervisor>,
     waiters: Arc<Waiters>,
     watch: Arc<Watch>,
-    /// The turn of whoever tries again.
+    /// Serializes second attempts.
     alone: Mutex<()>,
 }
 
@@ -103,12 +103,12 @@ impl Kafka {
     }
 
     pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
-        let reported = match self.produce(message, deadline, Company::Anyone) {
+        let reported = match self.produce(message, deadline, Batch::Shared) {
             Err(outcome) => return outcome,
             Ok(waiter) => self.report(waiter, message).await,
         };
         if matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
-            // Rare, and its future is larger than the usual one.
+            // Boxed: rare, and a larger future than the usual one.
             Box::pin(self.publish_alone(message, deadline)).await
         } else {
             reported
@@ -130,7 +130,7 @@ impl Kafka {
         }
     }
 
-    /// Remembers what an outcome says of the topic and of the producers, and says it in words.
+    /// Updates the watch from an outcome, and explains it in words for the operator.
     fn note_unstored(&self, message: &Message, outcome: Outcome) -> Outcome {
         let topic = &message.destination;
         match outcome {
@@ -152,7 +152,7 @@ impl Kafka {
         }
     }
 
-    /// What has ended the producers, where they have ended.
+    /// Replaces the reason "fatal" by its cause, where that is a missing right.
     fn cause(&self, reason: Reason, detail: String) -> (Reason, String) {
         if reason != Reason::Fatal {
             return (reason, detail);
@@ -163,15 +163,15 @@ impl Kafka {
             .and_then(|producers| producers.fatal_error())
         {
             Some((code, what)) if outcome::is_denial(code) => {
-                self.watch.look_now();
+                self.watch.check_now();
                 (Reason::Authorization, what)
             }
             _ => (reason, detail),
         }
     }
 
-    /// The broker refuses a whole batch for its size, and with it those who only shared it. Each may try once more, one
-    /// after the other, so that no two of them meet in a batch again. Only what is refused then is itself too large.
+    /// Kafka refuses a whole batch for its size, including messages that merely shared it. Each may try once more, one at a
+    /// time, so that no two share a batch again. A message that is then refused is itself too large.
     async fn publish_alone(&self, message: &Message, deadline: Instant) -> Outcome {
         let no_time = || {
             let detail =
@@ -184,18 +184,18 @@ impl Kafka {
         if Instant::now() + MARGIN > deadline {
             return no_time();
         }
-        match self.produce(message, deadline, Company::Nobody) {
+        match self.produce(message, deadline, Batch::Isolated) {
             Err(outcome) => outcome,
             Ok(waiter) => self.report(waiter, message).await,
         }
     }
 
-    /// Hands the message to a producer, which copies it. What is refused here was never sent.
+    /// Hands the message to a producer, which copies it. A message refused here was never sent.
     fn produce(
         &self,
         message: &Message,
         deadline: Instant,
-        company: Company,
+        batch: Batch,
     ) -> Result<Waiter, Outcome> {
         let producers = self.supervisor.producers();
         let Some(producers) = producers.as_ref() else {
@@ -211,7 +211,7 @@ impl Kafka {
         let Some(waiter) = self.waiters.register(deadline) else {
             return Err(Outcome::not_stored(
                 Reason::QueueFull,
-                "as many messages are under way as may be",
+                "the limit of messages in flight is reached",
             ));
         };
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
@@ -225,13 +225,13 @@ impl Kafka {
             .key(message.key.as_bytes())
             .payload(&message.body[..])
             .headers(headers);
-        let producer = producers.choose(company, waiter.others());
+        let producer = producers.choose(batch, waiter.others());
         match producer.send(record) {
             Ok(()) => Ok(waiter),
             Err((error, _)) => {
                 let outcome = self.note_unstored(message, outcome::of_produce_error(&error));
                 if matches!(&outcome, Outcome::NotStored(not) if not.reason == Reason::Fatal) {
-                    self.watch.look_now();
+                    self.watch.check_now();
                 }
                 Err(outcome)
             }
@@ -242,29 +242,24 @@ impl Kafka {
         self.watch.health()
     }
 
-    /// Whether a message to this topic would certainly not be stored.
     pub(super) fn is_down_for(&self, topic: &str) -> bool {
         self.watch.is_down_for(topic)
     }
 
-    /// When its topics should be inspected.
     pub(super) fn attention(&self) -> watch::Receiver<Attention> {
         self.watch.attention.subscribe()
     }
 
-    /// From now on these are the topics that are known in advance.
     pub(super) fn set_topics(&self, topics: Vec<String>) {
         self.watch.set_topics(topics);
     }
 
-    /// How many messages the client holds.
     pub(super) fn queue_len(&self) -> usize {
         let producers = self.supervisor.producers();
         let held = producers.as_ref().map(|producers| producers.held());
         held.unwrap_or_default()
     }
 
-    /// Tells everyone who still waits that nothing is known.
     pub(super) fn give_up(&self) {
         self.waiters.resolve_all(|_| {
             Outcome::unknown(
@@ -285,12 +280,12 @@ impl Kafka {
             let Err(error) = producers.flush(left) else {
                 return 0;
             };
-            // It also counts what librdkafka has to say of other things, so it means nothing after a flush.
+            // The error also counts librdkafka's other events, so only the number of held messages counts.
             let remaining = producers.held();
             tracing::warn!(%error, remaining, "not every message was confirmed before the deadline");
             remaining
         });
-        // Producers that hang while they are dropped must not hold the process.
+        // Producers that hang while being dropped must not hold up the process.
         let limit = deadline + Duration::from_secs(1);
         tokio::time::timeout_at(limit, flushing)
             .await
@@ -301,7 +296,7 @@ impl Kafka {
 }
 
 impl Drop for Kafka {
-    /// Ends the watching thread, and the producers on a thread of their own, where nobody has drained them.
+    /// Ends the watch thread, and drops the producers on a thread of their own if nobody has drained them.
     fn drop(&mut self) {
         self.watch.stop();
         self.supervisor.retire();
@@ -317,7 +312,7 @@ fn opaque(ticket: Ticket) -> usize {
     ticket.number() as usize
 }
 
-/// What librdkafka says, on the producer's polling thread: hand it on and do nothing else.
+/// librdkafka's callbacks. They run on the producer's polling thread, so they only pass on what they get.
 #[derive(Clone)]
 struct Reports {
     waiters: Arc<Waiters>,
@@ -341,7 +336,7 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // A broker that refuses an expired token is not the cause where there is no new one.
+        // If there is no new token, that is the cause, not the broker's refusal of the expired one.
         let is_login = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication);
         let cause = self.login.trouble().filter(|_| is_login);
         self.watch
@@ -349,13 +344,13 @@ impl ClientContext for Reports {
     }
 
     fn stats_raw(&self, _statistics: &[u8]) {
-        // What they say is not needed; that they come says that the client's threads live.
+        // Only their arrival matters: it shows that the client's threads are alive.
         self.watch.note_statistics();
     }
 }
 
-/// librdkafka's log lines. They name brokers and errors, never credentials; what matters of them is logged as what came of
-/// it, so they are for those who look closely.
+/// librdkafka's log lines. They contain brokers and errors, never credentials. Their consequences are logged elsewhere, so
+/// these are for debugging.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg
@@ -373,12 +368,12 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 }
 
 impl ProducerContext for Reports {
-    /// A ticket's number: pointers and tickets are both 64 bits wide.
+    /// A ticket's number.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let ticket = Ticket::from_number(number as u64);
-        // A panic would end the polling thread, and with it every report to come.
+        // A panic would end the polling thread, and with it all further reports.
         let handled = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let outcome = outcome::of_report(result);
             let is_stored = matches!(outcome, Outcome::Stored(_));
@@ -398,12 +393,11 @@ impl ProducerContext for Reports {
     }
 }
 
-/// A client error in one line.
 fn describe(error: &KafkaError) -> String {
     match error {
-        // Its own words contain the value, which may be a secret.
+        // The error's own text contains the value, which may be a secret.
         KafkaError::ClientConfig(_, _, name, _) => {
-            format!("librdkafka does not take the value of {name}")
+            format!("librdkafka rejects the value of {name}")
         }
         KafkaError::ClientCreation(what) => what.clone(),
         other => other.to_string(),

@@ -1,9 +1,9 @@
 //! `sasl.mechanism = "OAUTHBEARER"`: the options of OpenID Connect, and one request for an access token.
 //!
-//! The names are librdkafka's, the work is the bridge's: librdkafka fetches tokens only when built with libcurl. Its
-//! `configure` build does not find the libcurl that rdkafka's `curl-static` compiles (fede1024/rust-rdkafka#804), its CMake
-//! build never bootstraps again (Cargo.toml), and the system's libcurl would load a second OpenSSL into the process. hyper
-//! and rustls are here anyway.
+//! The options have librdkafka's names, but the bridge acts on them: librdkafka fetches tokens only when built with libcurl.
+//! Its `configure` build does not find the libcurl that rdkafka's `curl-static` compiles (fede1024/rust-rdkafka#804), its
+//! CMake build has the bootstrap bug named in Cargo.toml, and the system's libcurl would load a second OpenSSL into the
+//! process. hyper and rustls are dependencies anyway.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,19 +40,19 @@ const CA_PEM: &str = "https.ca.pem";
 
 const URL: &str = "write for example \"https://idp.example.com/oauth2/token\"";
 
-/// What OAUTHBEARER can do here, for whoever wants more of it.
+/// Appended to errors about unsupported options.
 const SUPPORTED: &str = "OAUTHBEARER works with sasl.oauthbearer.method = \"oidc\", client.id, client.secret, token.endpoint.url and scope";
 
-/// The longest wait for a token.
+/// Limit of a token request.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tokens with many groups have some kilobytes; brokers refuse requests that are much larger.
+/// Tokens with many groups take a few kilobytes; brokers refuse much larger requests.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
-/// The most that is shown of a refusal.
+/// Maximum length of a refusal in messages.
 const MAX_DETAIL_CHARS: usize = 300;
 
-/// The longest that a token counts as valid.
+/// Longer lifetimes are cut to this.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A client of an identity provider.
@@ -64,10 +64,10 @@ pub(super) struct Oidc {
     authorities: Authorities,
 }
 
-/// Who vouches for the token endpoint.
+/// The certificate authorities trusted for the token endpoint.
 enum Authorities {
     System,
-    /// A file, or a folder of files, that is read for each request.
+    /// A file or folder, read for each request.
     At(PathBuf),
     Pem(Zeroizing<String>),
 }
@@ -77,17 +77,17 @@ pub(super) struct Token {
     pub(super) lifetime: Duration,
 }
 
-/// Whether the bridge acts on the option, so that librdkafka must not see it.
+/// Whether the bridge handles this option, so that librdkafka must not get it.
 pub(super) fn is_ours(name: &str) -> bool {
     name.starts_with("sasl.oauthbearer.") || name.starts_with("https.ca.")
 }
 
-/// Why one of [our](is_ours) options can't be taken; without its value, which may be a secret.
+/// The problem with one of [our](is_ours) options, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     let value = value.trim();
     let is = |expected: &str| value.eq_ignore_ascii_case(expected);
     match name {
-        METHOD if !is("oidc") => Some(format!("{name} has no other value here than \"oidc\"")),
+        METHOD if !is("oidc") => Some(format!("{name} supports only \"oidc\"")),
         GRANT if !is("client_credentials") => Some(format!(
             "{name}: grants other than client_credentials are not in this build; {SUPPORTED}"
         )),
@@ -98,7 +98,7 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
             })
         }
         CA_PEM => authorities_in(value).is_empty().then(|| {
-            format!("{name} has no certificate; write PEM text, \"-----BEGIN CERTIFICATE-----\" and so on")
+            format!("{name} has no certificate; write PEM text that starts with \"-----BEGIN CERTIFICATE-----\"")
         }),
         METHOD | GRANT | SCOPE | CA_FILE => None,
         _ if CLIENT_ID.contains(&name) || CLIENT_SECRET.contains(&name) => value
@@ -112,10 +112,10 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
 }
 
 impl Oidc {
-    /// The client that options which are right one by one describe together; none where they choose another mechanism.
+    /// Reads options that are individually valid; none if they select another mechanism.
     ///
     /// # Errors
-    /// The option to point at, and what is missing or contradicts another one.
+    /// The option to point at, and the missing or contradicting one.
     pub(super) fn read(options: &Options) -> Result<Option<Self>, (&str, String)> {
         let find = |names: &[&str]| {
             let mut all = options.iter();
@@ -172,12 +172,12 @@ impl Oidc {
         }))
     }
 
-    /// Kafka's name for who logs in, which librdkafka only shows.
+    /// The principal, which librdkafka only displays.
     pub(super) fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Whether secrets cross the network in clear text.
+    /// Whether secrets would cross the network unencrypted.
     pub(super) fn is_exposed(&self) -> bool {
         let host = self.endpoint.host().unwrap_or_default();
         let is_local = ["localhost", "127.0.0.1", "[::1]"].contains(&host);
@@ -195,14 +195,14 @@ impl Oidc {
     /// Fetches a token. Blocks, for [`TIMEOUT`] at most.
     ///
     /// # Errors
-    /// What the operator should know, without any secret.
+    /// In words for the operator, without any secret.
     pub(super) fn fetch(&self) -> Result<Token, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| format!("no runtime for the request: {error}"))?;
         let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, self.ask()).await });
-        // A name that is still being looked up must not hold the thread.
+        // A pending name lookup must not block the thread.
         runtime.shutdown_background();
         let host = self.host();
         match answer {
@@ -245,8 +245,8 @@ impl Oidc {
         http_post::post(&self.endpoint, headers, Bytes::from(form.finish()), terms).await
     }
 
-    /// Id and secret for HTTP, as librdkafka and the Java client write them by default: not percent-encoded first, which
-    /// RFC 6749 2.3.1 wants.
+    /// Id and secret for HTTP Basic, as librdkafka and the Java client send them by default: without the percent-encoding
+    /// that RFC 6749 section 2.3.1 requires.
     fn basic(&self) -> Zeroizing<String> {
         let both = format!("{}:{}", self.client_id, self.client_secret.as_str());
         Zeroizing::new(BASE64.encode(Zeroizing::new(both).as_bytes()))
@@ -258,11 +258,11 @@ impl Oidc {
             StatusCode::OK => read_token(&answer.body)
                 .map_err(|what| format!("the answer of the token endpoint {host} {what}")),
             _ if status.is_redirection() => Err(format!(
-                "the token endpoint {host} redirects ({}), which is not followed",
+                "the token endpoint {host} redirects ({}); redirects are not followed",
                 status.as_u16()
             )),
             _ if status.is_client_error() => {
-                let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let refusal: TokenError = serde_json::from_slice(&answer.body).unwrap_or_default();
                 let error = refusal.error.unwrap_or_default();
                 let detail = refusal.error_description.unwrap_or_default();
                 let said = self.shown(format!("{error} {detail}").trim());
@@ -283,7 +283,7 @@ impl Oidc {
         }
     }
 
-    /// Foreign text as it may be shown: short, on one line, and without the client's secret, which an endpoint may echo.
+    /// Foreign text for messages: short, on one line, and without the client's secret, which an endpoint may echo.
     fn shown(&self, text: &str) -> String {
         let secret = self.client_secret.trim();
         let text = if secret.is_empty() {
@@ -297,14 +297,14 @@ impl Oidc {
     }
 }
 
-/// A refusal by RFC 6749, section 5.2.
+/// RFC 6749 section 5.2.
 #[derive(Deserialize, Default)]
-struct Refusal {
+struct TokenError {
     error: Option<String>,
     error_description: Option<String>,
 }
 
-/// An answer by RFC 6749, section 5.1.
+/// RFC 6749 section 5.1.
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
@@ -319,20 +319,20 @@ fn read_token(body: &[u8]) -> Result<Token, &'static str> {
     if access_token.is_empty() || !access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("has an access_token that is not one word of ASCII");
     }
-    // Some providers write the number as a string.
+    // Some providers send the number as a string.
     let seconds = match &expires_in {
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
         _ => remaining(&access_token),
     };
     let lifetime = seconds
-        .ok_or("says neither in expires_in nor in the token's exp when the token expires")
+        .ok_or("has no expiry, neither expires_in nor the token's exp")
         .and_then(|seconds| {
             let lifetime = Duration::try_from_secs_f64(seconds);
             lifetime
                 .ok()
                 .filter(|lifetime| !lifetime.is_zero())
-                .ok_or("has a token that has expired")
+                .ok_or("has a token that is already expired")
         })?;
     Ok(Token {
         value: Zeroizing::new(access_token),
@@ -340,7 +340,7 @@ fn read_token(body: &[u8]) -> Result<Token, &'static str> {
     })
 }
 
-/// How many seconds a JWT is still valid, by its `exp`.
+/// The remaining lifetime of a JWT in seconds, by its `exp`.
 fn remaining(token: &str) -> Option<f64> {
     #[derive(Deserialize)]
     struct Claims {
@@ -361,7 +361,7 @@ fn endpoint(url: &str) -> Result<Uri, &'static str> {
     }
     let authority = url.authority().ok_or("has no host")?;
     if authority.as_str().contains('@') {
-        return Err("has a user in it, which belongs into client.id and client.secret");
+        return Err("has a user in it, which belongs in client.id and client.secret");
     }
     if authority.host().is_empty() {
         return Err("has no host");
@@ -509,15 +509,11 @@ mod tests {
                 "{\"access_token\":\"hunter2 b\",\"expires_in\":60}",
                 "one word",
             ),
-            (
-                200,
-                "{\"access_token\":\"hunter2\"}",
-                "when the token expires",
-            ),
+            (200, "{\"access_token\":\"hunter2\"}", "has no expiry"),
             (
                 200,
                 "{\"access_token\":\"hunter2\",\"expires_in\":-1}",
-                "has expired",
+                "is already expired",
             ),
             (302, "", "redirects"),
             (

@@ -1,6 +1,6 @@
-//! librdkafka's properties as `options`: which of them the promise rules out, which this build lacks, and what a value may be.
+//! librdkafka's properties as `options`: properties that would break the guarantees, that this build lacks, and legal values.
 //!
-//! The lists follow `CONFIGURATION.md` of librdkafka 2.12 from top to bottom. What is not listed passes through.
+//! The lists follow `CONFIGURATION.md` of librdkafka 2.12 from top to bottom. Anything else passes through.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::oidc::{self, Oidc};
 use crate::table::Section;
 
-/// Properties that can't be set, and why.
+/// Properties that cannot be set, with the reasons.
 const REFUSED: [(&[&str], &str); 14] = [
     (
         &["acks", "request.required.acks"],
@@ -32,7 +32,7 @@ const REFUSED: [(&[&str], &str); 14] = [
             "dr_msg_cb",
             "enabled_events",
         ],
-        "without reports of success no event could be acknowledged",
+        "without success reports no event could be acknowledged",
     ),
     (
         &["bootstrap.servers", "metadata.broker.list"],
@@ -76,7 +76,7 @@ const REFUSED: [(&[&str], &str); 14] = [
     ),
 ];
 
-/// Values that can't be set although the property can.
+/// Values that cannot be set although the property can.
 const REFUSED_VALUES: [(&str, &[&str], &str); 2] = [
     (
         "api.version.request",
@@ -90,7 +90,7 @@ const REFUSED_VALUES: [(&str, &[&str], &str); 2] = [
     ),
 ];
 
-/// Families of properties that can't be set: how their names begin, and why.
+/// Prefixes of properties that cannot be set, with the reasons.
 const REFUSED_FAMILIES: [(&str, &str); 2] = [
     (
         "test.mock.",
@@ -99,14 +99,14 @@ const REFUSED_FAMILIES: [(&str, &str); 2] = [
     ("ut_", "it is for librdkafka's own tests"),
 ];
 
-/// Families of properties that need what this build does not have.
+/// Prefixes of properties that need a feature that this build lacks.
 const NOT_BUILT: [(&str, &str); 1] = [("sasl.kerberos.", KERBEROS)];
 
 const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, OAUTHBEARER, or a client certificate";
 
 pub(super) const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 
-/// The words that a property takes, where it takes words.
+/// The legal values of properties that take words.
 const WORDS: [(&[&str], &str); 11] = [
     (
         &["compression.type", "compression.codec"],
@@ -139,7 +139,7 @@ const WORDS: [(&[&str], &str); 11] = [
     ),
 ];
 
-/// How the names of properties end whose values are numbers. librdkafka takes "5s" for 5.
+/// Suffixes of numeric properties. librdkafka would silently read "5s" as 5.
 const NUMERIC: [&str; 6] = [
     ".ms",
     ".bytes",
@@ -151,7 +151,7 @@ const NUMERIC: [&str; 6] = [
 
 pub(super) type Options = [(String, Zeroizing<String>)];
 
-/// Why an option can't be taken; it never contains the value, which may be a secret.
+/// The problem with an option, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     if let Some(reason) = refusal(name, value) {
         return Some(format!("{name} can't be set: {reason}"));
@@ -173,7 +173,7 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
         .create_native_config()
         .err()?;
     let KafkaError::ClientConfig(_, description, ..) = refused else {
-        return Some(format!("{name} is not taken by librdkafka"));
+        return Some(format!("{name} is rejected by librdkafka"));
     };
     let words = WORDS.iter().find(|(names, _)| names.contains(&name));
     let range = description
@@ -186,13 +186,13 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     } else if description.contains("dedicated") || description.contains("not settable") {
         "is set by programs only, not as text; leave it out".to_owned()
     } else if let Some((_, words)) = words {
-        format!("has a value that librdkafka does not take; write {words}")
+        format!("has a value that librdkafka rejects; write {words}")
     } else if let Some(range) = range {
         format!("has a value out of bounds; write a number in {range}")
     } else if description.contains("Expected bool") {
         "is neither true nor false; write one of them".to_owned()
     } else {
-        "has a value that librdkafka does not take (see its CONFIGURATION.md)".to_owned()
+        "has a value that librdkafka rejects (see its CONFIGURATION.md)".to_owned()
     };
     Some(format!("{name} {what}"))
 }
@@ -226,7 +226,7 @@ fn not_built(name: &str, value: &str) -> Option<&'static str> {
     family.map(|(_, reason)| *reason)
 }
 
-/// Why librdkafka does not take the options together, and the option to point at where the reason names one.
+/// librdkafka's reason for rejecting the combination of options, with the option to point at, if the reason names one.
 pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> (Option<&'o str>, String) {
     let why = super::describe(error);
     if why.contains("No provider for SASL mechanism GSSAPI") {
@@ -236,7 +236,7 @@ pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> (Option<
             format!("sasl.mechanism is missing: librdkafka's default is GSSAPI, and {KERBEROS}"),
         );
     }
-    // librdkafka names the properties, often by the alias that the user did not choose.
+    // librdkafka often names a property by the alias that the user did not choose.
     let aliases = [
         ("max.in.flight", "max.in.flight.requests.per.connection"),
         ("linger.ms", "queue.buffering.max.ms"),
@@ -262,7 +262,7 @@ fn option_named<'o>(name: &str, options: &'o Options) -> Option<&'o str> {
     names.find(|known| *known == name)
 }
 
-/// Warns of options that work, and that few people want.
+/// Warns of options that work but are rarely intended.
 pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>) {
     let value = |name: &str| {
         let mut all = options.iter();
@@ -278,7 +278,7 @@ pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>
     ) {
         warn(
             "enable.ssl.certificate.verification",
-            "the broker's certificate is not verified: anyone on the way can pose as the broker, read the events and acknowledge them; name the authority with ssl.ca.location instead".to_owned(),
+            "the broker's certificate is not verified: anyone on the network path can pose as the broker, read the events and acknowledge them; name the authority with ssl.ca.location instead".to_owned(),
         );
     }
     if value("ssl.endpoint.identification.algorithm").as_deref() == Some("none") {
@@ -369,7 +369,7 @@ pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>
     }
 }
 
-/// What is wrong with `bootstrap_servers`, and what to write.
+/// Checks `bootstrap_servers`.
 pub(super) fn check_servers(servers: &str) -> Result<(), String> {
     const EXAMPLE: &str = "write for example \"kafka-1:9092,kafka-2:9092\"";
     if servers.contains('@') {
@@ -382,7 +382,7 @@ pub(super) fn check_servers(servers: &str) -> Result<(), String> {
     let entries = servers.split(',').map(str::trim);
     let mut named = entries.filter(|entry| !entry.is_empty()).zip(1..);
     named.try_for_each(|(entry, number)| {
-        // By its number: what a variable filled in may be no server but a secret.
+        // By its number: the value may come from a variable and be a secret instead of a server.
         let refuse = |what: &str| Err(format!("server {number} {what}; {EXAMPLE}"));
         let address = match entry.split_once("://") {
             None => entry,
@@ -415,7 +415,7 @@ pub(super) fn check_servers(servers: &str) -> Result<(), String> {
             None => match address.split_once(':') {
                 Some((_, port)) if port.contains(':') => {
                     return refuse(
-                        "is ambiguous: an IPv6 address stands in brackets, as in [::1]:9092",
+                        "is ambiguous: an IPv6 address needs brackets, as in [::1]:9092",
                     );
                 }
                 Some((host, port)) => (host, Some(port)),

@@ -1,34 +1,34 @@
-//! From librdkafka's errors to the three outcomes.
+//! Maps librdkafka's results to the three outcomes.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::DeliveryResult;
 
-use super::status::{Status, status};
+use super::status::{Persistence, persistence};
 use crate::brokers::outcome::{Outcome, Reason, Receipt};
 
-/// A delivery report's outcome. Success may come without an offset (a retry that the broker already had), and counts.
+/// The outcome of a delivery report. A success without an offset (a retry that the broker already had) counts.
 pub(super) fn of_report(result: &DeliveryResult<'_>) -> Outcome {
     match result {
         Ok(_) => Outcome::Stored(Receipt::confirmed(false)),
-        Err((error, message)) => of_failure(error, status(message)),
+        Err((error, message)) => of_failure(error, persistence(message)),
     }
 }
 
-fn of_failure(error: &KafkaError, status: Status) -> Outcome {
+fn of_failure(error: &KafkaError, persistence: Persistence) -> Outcome {
     let reason = reason(error);
-    match status {
-        Status::Persisted => Outcome::Stored(Receipt::confirmed(false)),
-        Status::NotPersisted => Outcome::not_stored(reason, error.to_string()),
-        Status::PossiblyPersisted => Outcome::unknown(reason, error.to_string()),
+    match persistence {
+        Persistence::Persisted => Outcome::Stored(Receipt::confirmed(false)),
+        Persistence::NotPersisted => Outcome::not_stored(reason, error.to_string()),
+        Persistence::PossiblyPersisted => Outcome::unknown(reason, error.to_string()),
     }
 }
 
-/// What the refusal of a message at the client's door means: it never got in.
+/// The outcome of a message that the client did not accept: it was never sent.
 pub(super) fn of_produce_error(error: &KafkaError) -> Outcome {
     Outcome::not_stored(reason(error), error.to_string())
 }
 
-/// Whether a fatal error is about rights: only an administrator can cure it.
+/// Whether a fatal error is about rights, which only an administrator can fix.
 pub(super) fn is_denial(code: Code) -> bool {
     matches!(
         code,
@@ -38,14 +38,14 @@ pub(super) fn is_denial(code: Code) -> bool {
     )
 }
 
-/// A fatal error about rights, in words for the operator.
+/// Explains a fatal error about rights to the operator.
 pub(super) fn denial(what: &str) -> String {
     format!(
         "the user may not write: it needs Write on the topics (before Kafka 3.0, IdempotentWrite on the cluster as well) ({what})"
     )
 }
 
-/// The detail of a refusal in words for the operator, where librdkafka's own do not help.
+/// Adds an explanation for the operator where librdkafka's text is not enough.
 pub(super) fn explain(reason: Reason, detail: String) -> String {
     match reason {
         Reason::UnknownTopic => {
@@ -95,8 +95,8 @@ fn reason(error: &KafkaError) -> Reason {
 mod tests {
     use super::*;
 
-    fn failure(code: Code, status: Status) -> Outcome {
-        of_failure(&KafkaError::MessageProduction(code), status)
+    fn failure(code: Code, persistence: Persistence) -> Outcome {
+        of_failure(&KafkaError::MessageProduction(code), persistence)
     }
 
     #[test]
@@ -109,18 +109,21 @@ mod tests {
             Code::Fatal,
         ] {
             assert!(
-                matches!(failure(code, Status::NotPersisted), Outcome::NotStored(_)),
+                matches!(
+                    failure(code, Persistence::NotPersisted),
+                    Outcome::NotStored(_)
+                ),
                 "{code:?}"
             );
             assert!(
                 matches!(
-                    failure(code, Status::PossiblyPersisted),
+                    failure(code, Persistence::PossiblyPersisted),
                     Outcome::Unknown(_)
                 ),
                 "{code:?}"
             );
             assert!(
-                matches!(failure(code, Status::Persisted), Outcome::Stored(_)),
+                matches!(failure(code, Persistence::Persisted), Outcome::Stored(_)),
                 "{code:?}"
             );
         }

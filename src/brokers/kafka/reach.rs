@@ -1,4 +1,4 @@
-//! `check --connect`: reaches the cluster step by step as `run` would, and says which step failed.
+//! `check --connect`: reaches the cluster step by step as `run` would, and reports the step that failed.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,23 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::metadata::{Cluster as _, Fault, Surveyed, survey};
 use super::tokens::missing_token;
-use super::trial::{Trial, Verdict};
+use super::trial::{Trial, WriteAccess};
 use super::{Settings, describe};
-use crate::brokers::durability::{Finding, Verdict as Durability};
+use crate::brokers::durability::{Finding, Verdict};
 use crate::brokers::health::Limits;
 
-/// How long a connection to any broker may take.
+/// Limit for connecting to any broker.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(7);
-/// The time after which a complaint about every server is taken for the cause.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long one question may take while there is no connection.
+/// After this time, complaints about all servers are taken as the cause.
+const SETTLING_TIME: Duration = Duration::from_millis(1500);
+/// Limit of one metadata request while not connected.
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long the right to write may take to show.
+/// Limit for determining the right to write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest that all of it may take.
+/// Limit of all steps together.
 const TIMEOUT: Duration = Duration::from_millis(9500);
 
-/// Reaches the cluster, and finds out whether it may be written to.
+/// Reaches the cluster, and determines whether the user may write to it.
 ///
 /// # Errors
 /// The step that failed.
@@ -55,7 +55,7 @@ fn blocking(
         .map(|(topic, _)| {
             finding(
                 &topic,
-                Durability::Unusable(
+                Verdict::Unusable(
                     "the user may not see the topic: it needs Write (or Describe) on it".to_owned(),
                 ),
             )
@@ -63,19 +63,19 @@ fn blocking(
         .collect();
     let is_hidden = |topic: &&String| findings.iter().any(|found| found.destination == **topic);
     let seen: Vec<&String> = topics.iter().filter(|topic| !is_hidden(topic)).collect();
-    let verdict = match trial.verdict(WRITE_TIMEOUT) {
-        Verdict::Denied(why) => Durability::Unusable(why),
-        Verdict::Allowed if settings.has_identity() => Durability::Unknown(
+    let verdict = match trial.write_access(WRITE_TIMEOUT) {
+        WriteAccess::Denied(why) => Verdict::Unusable(why),
+        WriteAccess::Allowed if settings.has_identity() => Verdict::Unknown(
             "the user may write to some topic; whether to this one can't be asked without writing to it, so the first event will tell".to_owned(),
         ),
-        Verdict::Allowed => return Ok(findings),
-        Verdict::Unknown => {
+        WriteAccess::Allowed => return Ok(findings),
+        WriteAccess::Unknown => {
             if let Some(why) = cause(&trial.complaints()) {
                 return Err(format!(
                     "the bootstrap server answers, but the brokers that it names do not: {why}"
                 ));
             }
-            Durability::Unknown(
+            Verdict::Unknown(
                 "whether the user may write there could not be found out".to_owned(),
             )
         }
@@ -87,7 +87,7 @@ fn blocking(
     Ok(findings)
 }
 
-fn finding(topic: &str, verdict: Durability) -> Finding {
+fn finding(topic: &str, verdict: Verdict) -> Finding {
     Finding {
         destination: topic.to_owned(),
         check: "write",
@@ -111,14 +111,14 @@ fn connect(trial: &Trial, topics: &[String]) -> Result<(), String> {
             .any(|(code, _)| *code == Code::AllBrokersDown);
         let mut reasons = complaints.iter().map(|(_, reason)| reason);
         let lacks_token = reasons.any(|reason| missing_token(reason).is_some());
-        let is_certain = lacks_token || are_all_down && began.elapsed() >= PATIENCE;
+        let is_certain = lacks_token || are_all_down && began.elapsed() >= SETTLING_TIME;
         if is_certain || began.elapsed() >= CONNECT_TIMEOUT {
             return Err(cause(&complaints).unwrap_or(silence));
         }
     }
 }
 
-/// What the complaints come to: the step that got furthest is the one to mend.
+/// The cause behind the complaints: the furthest step is the one to fix.
 fn cause(complaints: &[(Code, String)]) -> Option<String> {
     let mut steps: Vec<(Step, &str)> = complaints
         .iter()
@@ -135,7 +135,7 @@ fn cause(complaints: &[(Code, String)]) -> Option<String> {
 enum Step {
     Name,
     Tcp,
-    /// Connected to something that is not Kafka, or not as it wants to be spoken to.
+    /// Connected to something that does not speak Kafka, or expects another protocol.
     Protocol,
     Http,
     TlsExpected,
@@ -149,7 +149,7 @@ impl Step {
         match self {
             Self::Name => "name resolution failed",
             Self::Tcp => "no TCP connection",
-            Self::Protocol => "connected, but no Kafka answers there",
+            Self::Protocol => "connected, but Kafka does not answer there",
             Self::Http => "an HTTP server answers there, not Kafka",
             Self::TlsExpected => {
                 "the port may want TLS (security.protocol = \"ssl\" or \"sasl_ssl\")"
@@ -163,7 +163,7 @@ impl Step {
     }
 }
 
-/// How far a connection got that failed like this; none where it says nothing of the step.
+/// The step at which a connection with this error failed; none if the error does not tell.
 fn step(code: Code, reason: &str) -> Option<Step> {
     let says = |what: &str| reason.contains(what);
     let step = match code {
@@ -173,9 +173,9 @@ fn step(code: Code, reason: &str) -> Option<Step> {
         Code::Authentication | Code::SaslAuthenticationFailed => Step::Authentication,
         Code::SSL if says("PLAINTEXT") || says("wrong version number") => Step::PlainExpected,
         Code::SSL => Step::Tls,
-        // The first bytes of "HTTP" as a length.
+        // "HTTP" read as a length.
         _ if says("1213486160") => Step::Http,
-        // A TLS alert's first bytes (0x150303..) as a length.
+        // The start of a TLS alert (0x150303..) read as a length.
         _ if says("connecting to a SSL listener") || says("response size 35251") => {
             Step::TlsExpected
         }

@@ -1,5 +1,5 @@
 //! Reads a topic once to its present end, from where the last replay of it stopped. The group's committed offset is the
-//! position; it moves only when it is told to.
+//! position; only an explicit commit moves it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,10 +14,9 @@ use super::{Settings, describe, rights};
 use crate::brokers::delivered::Delivered;
 use crate::brokers::error::ReplayError;
 
-/// How long the cluster may take to answer.
+/// Limit of each request to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A topic that is being replayed.
 pub struct Replay {
     consumer: StreamConsumer<Login>,
     topic: String,
@@ -35,7 +34,7 @@ impl Replay {
         let (settings, topic) = (settings.clone(), topic.to_owned());
         let mut group = format!("hookbridge-replay-{topic}");
         if let Some(selection) = selection {
-            // No topic has a slash: neither of two selections is another topic.
+            // Topic names have no slash, so the group of a selection cannot be another topic's.
             group.push('/');
             group.push_str(selection);
         }
@@ -61,7 +60,7 @@ impl Replay {
         let committed = consumer
             .committed_offsets(partitions, TIMEOUT)
             .map_err(|error| {
-                // A refused group shows as a time-out; the reason waits to be read.
+                // A refused group appears as a time-out; the actual error is pending.
                 let reason = rights::pending_error(&consumer);
                 explain(&reason.unwrap_or(error))
             })?;
@@ -69,7 +68,7 @@ impl Replay {
         let mut unfinished = HashSet::new();
         let mut remaining = 0;
         for element in committed.elements() {
-            // Without the position everything would be moved once more.
+            // Without the position, every message would be replayed again.
             element.error().map_err(|error| explain(&error))?;
             let (start, end) = consumer
                 .fetch_watermarks(&topic, element.partition(), TIMEOUT)
@@ -115,7 +114,7 @@ impl Replay {
         Ok(None)
     }
 
-    /// Moves the position behind a message.
+    /// Moves the position past a message.
     pub(in crate::brokers) fn done(&mut self, message: &Delivered) -> Result<(), ReplayError> {
         let Some((partition, offset)) = message.position else {
             return Ok(());

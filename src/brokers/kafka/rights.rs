@@ -1,4 +1,4 @@
-//! What keeps a reader out, in words: a right that is missing, or a topic.
+//! Explains why a topic cannot be read: a missing right or a missing topic.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::describe;
 use super::metadata::{Cluster as _, Fault};
 use super::tokens::Login;
 
-/// How long a consumer may take to hand over an error that it already has.
+/// How long to wait for a consumer's pending error.
 const PENDING: Duration = Duration::from_secs(2);
 
-/// The partitions of a topic that the user may read.
+/// The partitions of a topic.
 pub(super) fn partitions(
     consumer: &StreamConsumer<Login>,
     topic: &str,
@@ -33,14 +33,14 @@ pub(super) fn partitions(
     Ok(partitions.map(|partition| partition.id()).collect())
 }
 
-/// An error that the consumer has and has not handed over. Blocks.
+/// An error that the consumer has not delivered yet. Blocks.
 pub(super) fn pending_error(consumer: &StreamConsumer<Login>) -> Option<KafkaError> {
     let runtime = tokio::runtime::Handle::current();
     let received = runtime.block_on(async { tokio::time::timeout(PENDING, consumer.recv()).await });
     received.ok().and_then(Result::err)
 }
 
-/// A reader's error, with the right that is missing where one is.
+/// A reader's error, with the missing right if there is one.
 pub(super) fn explain(error: &KafkaError, topic: &str, group: Option<&str>) -> String {
     match (error.rdkafka_error_code(), group) {
         (Some(Code::TopicAuthorizationFailed), _) => needs_read(topic),

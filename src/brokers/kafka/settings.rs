@@ -1,4 +1,4 @@
-//! `[brokers.NAME]` with `kind = "kafka"`, and the client's properties that follow from it.
+//! `[brokers.NAME]` with `kind = "kafka"`, and the client properties that follow from it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,35 +19,35 @@ use crate::brokers::kind::Kind;
 use crate::secret::hide_user_info;
 use crate::table::Section;
 
-/// What the bridge's own time-out has over librdkafka's, so that the client's word, which tells "certainly not stored"
-/// from "perhaps", comes first. librdkafka looks for messages that are too old once a second, and between two attempts to
-/// connect not at all ([`RECONNECT_MAX_MS`]).
+/// How much earlier librdkafka's time-out is than the bridge's, so that the delivery report, which tells "certainly not
+/// stored" from "unknown", arrives first. librdkafka checks for expired messages once a second, and not at all while it waits
+/// to reconnect ([`RECONNECT_MAX_MS`]).
 const MARGIN: Duration = Duration::from_millis(1200);
 
-/// The longest between two attempts to connect, in milliseconds: less than [`MARGIN`].
+/// Maximum pause between two attempts to connect, in milliseconds: less than [`MARGIN`].
 const RECONNECT_MAX_MS: &str = "1000";
 
-/// The time before the first attempt to connect again, in milliseconds.
+/// Pause before the first attempt to reconnect, in milliseconds.
 const RECONNECT_MS: &str = "1000";
 
-/// How long the patient producer waits for more, in milliseconds. librdkafka counts in whole ones.
-const PATIENCE_MS: &str = "1";
+/// `linger.ms` of the batching producer. librdkafka's resolution is 1 ms.
+const BATCHING_LINGER_MS: &str = "1";
 
-/// The names of the property that says so.
+/// The property's names.
 const LINGER: [&str; 2] = ["linger.ms", "queue.buffering.max.ms"];
 
-/// The least that a message has.
+/// Minimum of librdkafka's message time-out.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The largest `message.max.bytes` that librdkafka takes (`CONFIGURATION.md`).
+/// librdkafka's maximum of `message.max.bytes` (`CONFIGURATION.md`).
 const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
 
-/// A Kafka cluster, and how to reach it.
+/// How to reach a Kafka cluster.
 #[derive(Clone)]
 pub struct Settings {
     bootstrap_servers: String,
     options: Vec<(String, Zeroizing<String>)>,
-    /// Where users log in with OAUTHBEARER. They follow from the options.
+    /// For logins with OAUTHBEARER. Derived from the options.
     tokens: Option<Arc<Tokens>>,
 }
 
@@ -77,7 +77,7 @@ impl Settings {
             section.texts("bootstrap_servers");
             section.problem_at(
                 "bootstrap_servers",
-                "it is one text with commas in it; write for example \"kafka-1:9092,kafka-2:9092\"",
+                "it is one string with commas in it; write for example \"kafka-1:9092,kafka-2:9092\"",
             );
             None
         } else {
@@ -113,37 +113,37 @@ impl Settings {
         })
     }
 
-    /// Why no topic's configuration can be read, where that is certain.
+    /// The reason why topic configurations can never be read with these settings, if so.
     pub(in crate::brokers) fn uninspectable(&self) -> Option<&'static str> {
         self.tokens.as_ref().map(|_| {
             "rdkafka's client for topic configurations can't log in with OAUTHBEARER, so min.insync.replicas and the like are unknown"
         })
     }
 
-    /// What a client needs where the cluster wants an access token.
+    /// The context of a client that may need an access token.
     pub(super) fn login(&self) -> Login {
         Login::new(self.tokens.clone())
     }
 
-    /// A client that asks about the cluster, and has its token where there is one. Blocks.
+    /// A client for metadata, with its token if it needs one. Blocks.
     pub(super) fn asking_client(&self) -> Result<BaseConsumer<Login>, String> {
         self.await_token()?;
         let client: BaseConsumer<Login> = self
             .consumer_config(false)
             .create_with_context(self.login())
             .map_err(|error| describe(&error))?;
-        // It is handed over by the first event, which only polling brings.
+        // The token is set by the first event, which only polling delivers.
         drop(client.poll(Duration::ZERO));
         Ok(client)
     }
 
-    /// A consumer that has its token where there is one. Blocks.
+    /// A consumer, with its token if it needs one. Blocks.
     pub(super) fn consumer(&self, config: &ClientConfig) -> Result<StreamConsumer<Login>, String> {
         self.await_token()?;
         let consumer: StreamConsumer<Login> = config
             .create_with_context(self.login())
             .map_err(|error| describe(&error))?;
-        // As above. Nothing is assigned yet, so there is no message to lose.
+        // As above. Nothing is assigned yet, so no message can be lost.
         drop(consumer.recv().now_or_never());
         Ok(consumer)
     }
@@ -155,16 +155,16 @@ impl Settings {
             .map_err(|why| format!("authentication failed: {why}"))
     }
 
-    /// Creates the clients that `run` and `tail` would create, and drops them. They know no server, so they connect to none.
+    /// Creates the clients that `run` and `tail` would create, without servers to connect to, and drops them.
     ///
     /// # Errors
-    /// Why librdkafka does not take the options together, and the option to point at.
+    /// librdkafka's reason for rejecting the options, with the option to point at.
     pub(in crate::brokers) fn try_clients(
         &self,
         limits: Limits,
     ) -> Result<(), (Option<&str>, String)> {
         let producers = std::iter::once(self.producer_config(limits))
-            .chain(self.patient_producer_config(limits));
+            .chain(self.batching_producer_config(limits));
         let offline = |mut config: ClientConfig| {
             config.remove("bootstrap.servers");
             config
@@ -178,7 +178,7 @@ impl Settings {
             .map_err(|error| options::conflict(&self.options, &error))
     }
 
-    /// How often the client says that it lives, where the user has switched that on.
+    /// The interval of the client's statistics, if the user has enabled them.
     pub(super) fn statistics_interval(&self) -> Option<Duration> {
         let mut options = self.options.iter();
         let (_, interval) = options.find(|(name, _)| name == "statistics.interval.ms")?;
@@ -186,7 +186,6 @@ impl Settings {
         Some(Duration::from_millis(interval)).filter(|interval| !interval.is_zero())
     }
 
-    /// What a message needs to say how to create topics.
     pub(super) fn advice(&self) -> Advice {
         let creates = self.options.iter().any(|(name, value)| {
             name == "allow.auto.create.topics"
@@ -198,7 +197,7 @@ impl Settings {
         }
     }
 
-    /// Whether the cluster knows who the bridge is, so that it may refuse what others may do.
+    /// Whether the bridge authenticates, so that its rights may differ from others'.
     pub(super) fn has_identity(&self) -> bool {
         let identities = ["sasl.", "ssl.key.", "ssl.certificate.", "ssl.keystore."];
         let mut names = self.options.iter().map(|(name, _)| name);
@@ -209,7 +208,7 @@ impl Settings {
         &self.bootstrap_servers
     }
 
-    /// Certificates, keys and the like: `ssl.ca.location` and its kin.
+    /// The files that options name, such as `ssl.ca.location`.
     pub(in crate::brokers) fn files(&self) -> Vec<PathBuf> {
         let locations = self
             .options
@@ -220,7 +219,7 @@ impl Settings {
             .collect()
     }
 
-    /// Private keys, and the keys of the configuration that name them.
+    /// Private keys, with the configuration keys that name them.
     pub(in crate::brokers) fn private_files(&self) -> Vec<(String, PathBuf)> {
         let keys = self.options.iter().filter(|(name, _)| {
             matches!(name.as_str(), "ssl.key.location" | "ssl.keystore.location")
@@ -229,7 +228,7 @@ impl Settings {
             .collect()
     }
 
-    /// The properties of every client: producer, consumer and probe.
+    /// The properties that all clients share.
     pub(super) fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap_servers);
@@ -241,9 +240,9 @@ impl Settings {
         config.set("socket.timeout.ms", "10000");
         config.set("socket.connection.setup.timeout.ms", "5000");
         config.set("socket.keepalive.enable", "true");
-        // Half of it is the least time between the connections that a client makes while it has none, whatever they fail
-        // for: after a failed TLS handshake nothing else slows it down. A client that has found its servers lets the first
-        // connection go, and waits as long once.
+        // Half of this is the minimum time between connection attempts while there is no connection, whatever the failure:
+        // after a failed TLS handshake nothing else throttles them. A client that has found its brokers closes the bootstrap
+        // connection, and waits for this time once.
         config.set("reconnect.backoff.ms", RECONNECT_MS);
         config.set("reconnect.backoff.max.ms", RECONNECT_MAX_MS);
         config.set("enable.metrics.push", "false");
@@ -251,18 +250,18 @@ impl Settings {
         config
     }
 
-    /// The properties of the patient producer; none where the user has decided how long to wait.
-    pub(super) fn patient_producer_config(&self, limits: Limits) -> Option<ClientConfig> {
+    /// The properties of the batching producer; none if the user has set `linger.ms`.
+    pub(super) fn batching_producer_config(&self, limits: Limits) -> Option<ClientConfig> {
         let is_decided = |(name, _): &(String, _)| LINGER.contains(&name.as_str());
         if self.options.iter().any(is_decided) {
             return None;
         }
         let mut config = self.producer_config(limits);
-        config.set("linger.ms", PATIENCE_MS);
+        config.set("linger.ms", BATCHING_LINGER_MS);
         Some(config)
     }
 
-    /// The properties of the prompt producer: the promise's, then the user's, then those that the user can't change.
+    /// The properties of the immediate producer: our defaults, then the user's options, then those that the guarantees fix.
     pub(super) fn producer_config(&self, limits: Limits) -> ClientConfig {
         let timeout_ms = limits
             .publish_timeout
@@ -272,7 +271,7 @@ impl Settings {
         let mut config = self.client_config();
         config.set("enable.idempotence", "true");
         config.set("request.timeout.ms", timeout_ms.to_string());
-        // An unknown topic is reported as such well before the message times out.
+        // Reports an unknown topic as such well before the message times out.
         config.set(
             "topic.metadata.propagation.max.ms",
             (timeout_ms / 2).min(5000).to_string(),
@@ -288,7 +287,7 @@ impl Settings {
         self.set_options(&mut config);
         config.set("acks", "all");
         config.set("message.timeout.ms", timeout_ms.to_string());
-        // A little above the bridge's own limits, which must be the first to say no.
+        // Slightly above the bridge's own limits, which must apply first.
         let queued_messages = limits
             .max_in_flight
             .saturating_add(1000)
@@ -304,10 +303,10 @@ impl Settings {
         config
     }
 
-    /// The properties of a consumer without a group, for `tail` and the demo.
+    /// The properties of a consumer that commits nothing, for `tail` and the demo.
     pub(super) fn consumer_config(&self, from_start: bool) -> ClientConfig {
         let mut config = self.client_config();
-        // Producers' properties are unknown to consumers only as a warning in librdkafka's log.
+        // librdkafka only warns in its log about producer properties on a consumer.
         self.set_options(&mut config);
         config.set("group.id", "hookbridge-tail");
         config.set("enable.auto.commit", "false");
@@ -320,7 +319,7 @@ impl Settings {
     }
 
     fn set_options(&self, config: &mut ClientConfig) {
-        // A user who only shortens the longest pause need not know the first one.
+        // A maximum below our first pause would be rejected, so the first pause follows it.
         let mut options = self.options.iter();
         if let Some((_, most)) = options.find(|(name, _)| name == "reconnect.backoff.max.ms")
             && most.trim().parse::<u32>().is_ok_and(|most| most < 1000)

@@ -1,16 +1,16 @@
-//! The one call that rdkafka has no safe form of: librdkafka's word on whether a failed message may have been written.
+//! The only call without a safe wrapper in rdkafka: librdkafka's verdict on whether a failed message may have been written.
 
 use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
 use rdkafka::message::BorrowedMessage;
 
-/// How far a message got.
+/// Whether the broker may have a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    /// It was never sent, or the broker refused it.
+pub(super) enum Persistence {
+    /// Never sent, or refused by the broker.
     NotPersisted,
-    /// It was sent, and no answer came.
+    /// Sent, without an answer.
     PossiblyPersisted,
-    /// The broker said that it has it.
+    /// Confirmed by the broker.
     Persisted,
 }
 
@@ -18,13 +18,15 @@ pub(super) enum Status {
     unsafe_code,
     reason = "only librdkafka knows whether a failed message was sent, and rdkafka does not pass it on"
 )]
-pub(super) fn status(message: &BorrowedMessage<'_>) -> Status {
+pub(super) fn persistence(message: &BorrowedMessage<'_>) -> Persistence {
     // SAFETY: `message.ptr()` is valid for as long as `message` is borrowed, and the call only reads from it
     // (`rdkafka.h`, `rd_kafka_message_status`).
     match unsafe { rd_kafka_message_status(message.ptr()) } {
-        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Status::NotPersisted,
-        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED => Status::PossiblyPersisted,
-        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_PERSISTED => Status::Persisted,
+        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Persistence::NotPersisted,
+        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED => {
+            Persistence::PossiblyPersisted
+        }
+        rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_PERSISTED => Persistence::Persisted,
     }
 }
 

@@ -9,23 +9,22 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::tokens::Login;
 use super::{Settings, describe, rights};
-use crate::brokers::delivered::{Delivered, From};
+use crate::brokers::delivered::{Delivered, StartAt};
 use crate::brokers::error::SubscribeError;
 
-/// How long the cluster may take to say where the topics' partitions are.
+/// Limit of each request to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// librdkafka asks for the group's coordinator, although nothing is committed.
+/// librdkafka requires a group although nothing is committed.
 const GROUP: &str = "hookbridge-tail";
 
-/// Messages of some topics.
 pub struct Subscription(StreamConsumer<Login>);
 
 impl Subscription {
     pub(in crate::brokers) async fn start(
         settings: &Settings,
         topics: &[String],
-        from: From,
+        from: StartAt,
     ) -> Result<Self, SubscribeError> {
         let (settings, topics) = (settings.clone(), topics.to_owned());
         let starting = tokio::task::spawn_blocking(move || assign(&settings, &topics, from));
@@ -65,7 +64,7 @@ pub(super) fn delivered(message: &BorrowedMessage<'_>) -> Delivered {
 fn assign(
     settings: &Settings,
     topics: &[String],
-    from: From,
+    from: StartAt,
 ) -> Result<Subscription, SubscribeError> {
     let fail = |error: &KafkaError, topic: &str| {
         SubscribeError(rights::explain(
@@ -75,16 +74,16 @@ fn assign(
         ))
     };
     let consumer = settings
-        .consumer(&settings.consumer_config(from == From::Start))
+        .consumer(&settings.consumer_config(from == StartAt::Earliest))
         .map_err(SubscribeError)?;
     let mut assignment = TopicPartitionList::new();
     for topic in topics {
         let partitions = rights::partitions(&consumer, topic, TIMEOUT).map_err(SubscribeError)?;
         for partition in partitions {
             let offset = match from {
-                From::Start => Offset::Beginning,
-                // The end as a number: "the end" would be looked up later, after messages that should be seen.
-                From::Now => {
+                StartAt::Earliest => Offset::Beginning,
+                // As a number: `Offset::End` would be resolved later, after messages that should be seen.
+                StartAt::Latest => {
                     let (_, end) = consumer
                         .fetch_watermarks(topic, partition, TIMEOUT)
                         .map_err(|error| fail(&error, topic))?;

@@ -1,5 +1,5 @@
-//! Keeps producers alive: broken ones are replaced by new ones first, and then flushed and dropped on a thread of their own,
-//! because dropping a producer blocks (MaterializeInc/materialize#24673).
+//! Keeps producers alive: broken ones are replaced first, then flushed and dropped on a thread of their own, because dropping
+//! a producer blocks (MaterializeInc/materialize#24673).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use rdkafka::consumer::Consumer as _;
 use super::health::INTERVAL;
 use super::metadata::Cluster as _;
 use super::producers::Producers;
-use super::trial::{Trial, Verdict};
+use super::trial::{Trial, WriteAccess};
 use super::{Reports, Settings, describe, outcome};
 use crate::brokers::backoff::Backoff;
 use crate::brokers::error::StartError;
@@ -18,23 +18,23 @@ use crate::brokers::health::{Health, Limits};
 use crate::brokers::outcome::Restart;
 use crate::task;
 
-/// Attempts but no success for so long, although the cluster answers others.
+/// After this time without a success, producers count as stuck if the cluster answers other clients.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// So many intervals without statistics: the client's main or polling thread is gone.
+/// After this number of intervals without statistics, the client's main or polling thread counts as dead.
 const SILENT_INTERVALS: u32 = 3;
 
-/// How long a trial producer may take to learn whether it may write.
+/// Limit for determining the right to write.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a fresh client may take to look at the cluster.
-const SECOND_LOOK: Duration = Duration::from_secs(5);
+/// Limit of a fresh client's metadata request.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most topics that a fresh client is asked about.
+/// Maximum number of topics that a fresh client checks.
 const MOST_TOPICS: usize = 4;
 
-/// The longest that replaced producers are kept for what they still have under way.
-const FAREWELL: Duration = Duration::from_secs(60);
+/// How long replaced producers may take to finish their messages.
+const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) struct Supervisor {
     producers: ArcSwapOption<Producers>,
@@ -44,7 +44,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Creates the first producers, and the thread that looks after them.
+    /// Creates the first producers, and starts the watch thread.
     pub(super) fn start(
         settings: &Settings,
         limits: Limits,
@@ -62,7 +62,7 @@ impl Supervisor {
             .map_err(|error| StartError(format!("broker {name}: {}", describe(&error))))?;
         supervisor.producers.store(Some(Arc::new(producers)));
         let watched = Arc::clone(&supervisor);
-        // Metadata calls block, so the thread is none of Tokio's.
+        // A plain thread, since metadata calls block.
         let thread = std::thread::Builder::new().name(format!("watch-{name}"));
         let spawned = thread.spawn(move || task::run_restarting("Kafka watch", || watched.run()));
         spawned.map_err(|error| {
@@ -77,12 +77,12 @@ impl Supervisor {
         self.producers.load()
     }
 
-    /// Takes the producers away; there won't be others.
+    /// Removes the producers permanently.
     pub(super) fn close(&self) -> Option<Arc<Producers>> {
         self.producers.swap(None)
     }
 
-    /// Takes the producers away, and sees them off.
+    /// Removes the producers permanently, and drains them in the background.
     pub(super) fn retire(&self) {
         if let Some(producers) = self.close() {
             retire(self.reports.watch.name(), producers);
@@ -104,7 +104,10 @@ impl Supervisor {
             if let Some(denial) = denial(&producers) {
                 watch.set_denial(Some(denial));
                 if trials.begin(Instant::now()) && self.may_write() {
-                    tracing::info!(broker = watch.name(), "the cluster lets the user write now");
+                    tracing::info!(
+                        broker = watch.name(),
+                        "the user may write to the cluster now"
+                    );
                     self.replace(producers, Restart::Fatal);
                     watch.set_denial(None);
                 }
@@ -120,12 +123,12 @@ impl Supervisor {
                         broker = watch.name(),
                         reason = reason.label(),
                         why,
-                        "the producers are replaced"
+                        "replacing the producers"
                     );
                     self.replace(producers, reason);
                 }
                 _ => {
-                    watch.look(producers.client());
+                    watch.check(producers.client());
                     drop(producers);
                 }
             }
@@ -135,7 +138,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether the producers can't be used any more, and why.
+    /// The reason why the producers must be replaced, if there is one.
     fn broken(&self, producers: &Producers) -> Option<(Restart, String)> {
         let watch = &self.reports.watch;
         if let Some((code, what)) = producers.fatal_error() {
@@ -147,12 +150,12 @@ impl Supervisor {
         }) {
             return Some((
                 Restart::Unresponsive,
-                "the client's threads say nothing any more".to_owned(),
+                "the client's threads no longer respond".to_owned(),
             ));
         }
         if watch.unsuccessful_for() > STUCK && self.cluster_answers() {
-            // A cluster that was away may only just be back, for this producer as well.
-            if watch.is_silent() && matches!(watch.look(producers.client()), Health::Up { .. }) {
+            // After an outage the cluster may have just returned, for this producer too.
+            if watch.is_silent() && matches!(watch.check(producers.client()), Health::Up { .. }) {
                 return None;
             }
             let why = "nothing was acknowledged, although the cluster answers a new client";
@@ -161,7 +164,7 @@ impl Supervisor {
         None
     }
 
-    /// Whether a client that knows nothing of the past finds leaders for a topic that events failed for.
+    /// Whether a fresh client finds leaders for a topic whose events failed.
     fn cluster_answers(&self) -> bool {
         let Ok(client) = self.settings.asking_client() else {
             return false;
@@ -169,16 +172,16 @@ impl Supervisor {
         let watch = &self.reports.watch;
         let topics = watch.failing();
         if topics.is_empty() {
-            return client.client().fetch_metadata(None, SECOND_LOOK).is_ok();
+            return client.client().fetch_metadata(None, PROBE_TIMEOUT).is_ok();
         }
         let mut topics = topics.iter().take(MOST_TOPICS);
-        topics.any(|topic| matches!(client.client().topic(topic, SECOND_LOOK), Ok(None)))
+        topics.any(|topic| matches!(client.client().topic(topic, PROBE_TIMEOUT), Ok(None)))
     }
 
     /// Whether a new producer would be allowed to write.
     fn may_write(&self) -> bool {
         let trial = Trial::start(&self.settings, self.limits);
-        trial.is_ok_and(|trial| matches!(trial.verdict(TRIAL_TIMEOUT), Verdict::Allowed))
+        trial.is_ok_and(|trial| matches!(trial.write_access(TRIAL_TIMEOUT), WriteAccess::Allowed))
     }
 
     fn replace(&self, old: Arc<Producers>, reason: Restart) {
@@ -186,8 +189,8 @@ impl Supervisor {
         match self.create() {
             Ok(new) => {
                 self.reports.metrics.count_restart(reason);
-                watch.begin_anew();
-                // The old one may have been closed in the meantime; then the new one is dropped here.
+                watch.reset();
+                // If the old producers were closed meanwhile, the new ones are dropped here.
                 let expected = Some(Arc::clone(&old));
                 self.producers
                     .compare_and_swap(&expected, Some(Arc::new(new)));
@@ -203,21 +206,21 @@ impl Supervisor {
     }
 }
 
-/// Why the cluster has refused the producers for good, where rights are the reason: new ones would fare the same.
+/// The reason for a permanent refusal, if it is a missing right: new producers would be refused as well.
 fn denial(producers: &Producers) -> Option<String> {
     let (code, what) = producers.fatal_error()?;
     outcome::is_denial(code).then(|| outcome::denial(&what))
 }
 
-/// Flushes and drops producers on a plain thread, when nobody else holds them.
+/// Flushes the producers on a plain thread, and drops them when nothing else holds them.
 fn retire(name: &str, producers: Arc<Producers>) {
     let thread = std::thread::Builder::new().name(format!("retire-{name}"));
     let retired = thread.spawn(move || {
-        let until = Instant::now() + FAREWELL;
-        if let Err(error) = producers.flush(FAREWELL) {
+        let until = Instant::now() + RETIRED_CLIENT_TIMEOUT;
+        if let Err(error) = producers.flush(RETIRED_CLIENT_TIMEOUT) {
             tracing::warn!(error = %error, "replaced producers could not be flushed");
         }
-        // A request may be in the middle of handing a message over.
+        // A request may still be handing over a message.
         while Arc::strong_count(&producers) > 1 && Instant::now() < until {
             std::thread::yield_now();
         }

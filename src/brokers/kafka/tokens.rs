@@ -1,7 +1,7 @@
-//! Access tokens for all clients of one cluster: fetched once for all of them, and renewed before they expire.
+//! Access tokens shared by all clients of one cluster, and renewed before they expire.
 //!
-//! librdkafka asks for a token on the thread that polls a client, which is also the one that hands out delivery reports. So
-//! the request has a thread of its own, and only a client that cannot have connected yet waits for it.
+//! librdkafka asks for a token on the thread that polls a client, which also dispatches delivery reports. So the request runs
+//! on a thread of its own, and only a client that cannot have connected yet waits for it.
 
 use std::error::Error;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,23 +14,23 @@ use rdkafka::consumer::ConsumerContext;
 
 use super::oidc::{self, Oidc, Token};
 
-/// The part of its lifetime after which a token is renewed. librdkafka asks again after 80 %.
+/// A token is renewed after this part of its lifetime. librdkafka asks again after 80 %.
 const FRESH_SHARE: f64 = 0.75;
-/// A token that is being renewed is handed out for this long, so that librdkafka soon asks for the new one.
+/// The lifetime reported for a token that is being renewed, so that librdkafka soon asks for the new one.
 const COME_AGAIN: Duration = Duration::from_secs(5);
-/// The longest that a client waits for its first token.
+/// Limit of a client's wait for its first token.
 const FIRST_WAIT: Duration = Duration::from_secs(oidc::TIMEOUT.as_secs() + 1);
-/// Between two requests when one fails: at first, and at most. librdkafka asks every 10 s then.
+/// Bounds of the pause after a failed request. librdkafka then asks every 10 s.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_PAUSE: Duration = Duration::from_secs(10);
-/// No client has asked for this long, so none is left.
+/// If no client has asked for this long, none is left.
 const ABANDONED: Duration = Duration::from_secs(30);
 
-/// How librdkafka wraps the reason.
+/// librdkafka's prefix of the reason.
 const WRAPPER: &str = "Failed to acquire SASL OAUTHBEARER token: ";
 const REASON: &str = "no access token: ";
 
-/// The reason in a complaint of librdkafka's that there is no token; none where it complains about something else.
+/// The reason from a complaint of librdkafka about a missing token; none if the complaint is about something else.
 pub(super) fn missing_token(complaint: &str) -> Option<&str> {
     let reason = complaint.strip_prefix(WRAPPER).unwrap_or(complaint);
     reason.starts_with(REASON).then_some(reason)
@@ -46,7 +46,7 @@ pub(super) struct Tokens {
 #[derive(Default)]
 struct State {
     current: Option<Current>,
-    /// Why the last request failed.
+    /// The error of the last request.
     trouble: Option<String>,
     is_fetching: bool,
     last_asked: Option<Instant>,
@@ -83,17 +83,17 @@ impl Tokens {
         })
     }
 
-    /// A valid token. Waits, and no longer than [`FIRST_WAIT`], only where there is neither a valid one nor a failure.
+    /// A valid token. Waits only if there is neither a valid token nor an error, for [`FIRST_WAIT`] at most.
     ///
     /// # Errors
-    /// Why there is none.
+    /// No valid token. In words for the operator.
     pub(super) fn token(self: &Arc<Self>) -> Result<OAuthToken, String> {
         let mut state = self.state();
         state.last_asked = Some(Instant::now());
         if let Some(current) = &state.current
             && current.is_fresh()
         {
-            return Ok(self.handed_out(current, current.left()));
+            return Ok(self.to_librdkafka(current, current.left()));
         }
         if !state.is_fetching {
             self.start_fetching()
@@ -108,9 +108,9 @@ impl Tokens {
             .wait_timeout_while(state, FIRST_WAIT, has_nothing);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match &state.current {
-            Some(current) if current.is_fresh() => Ok(self.handed_out(current, current.left())),
+            Some(current) if current.is_fresh() => Ok(self.to_librdkafka(current, current.left())),
             Some(current) if !current.left().is_zero() => {
-                Ok(self.handed_out(current, current.left().min(COME_AGAIN)))
+                Ok(self.to_librdkafka(current, current.left().min(COME_AGAIN)))
             }
             _ => {
                 let why = state.trouble.as_deref();
@@ -120,7 +120,7 @@ impl Tokens {
         }
     }
 
-    /// Why there is no valid token, where the last request for one failed.
+    /// The error of the last request, if there is no valid token.
     fn trouble(&self) -> Option<String> {
         let state = self.state();
         let trouble = state.trouble.as_ref();
@@ -128,7 +128,7 @@ impl Tokens {
         trouble.map(|why| format!("{REASON}{why}"))
     }
 
-    fn handed_out(&self, current: &Current, lifetime: Duration) -> OAuthToken {
+    fn to_librdkafka(&self, current: &Current, lifetime: Duration) -> OAuthToken {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let until = now.unwrap_or_default() + lifetime;
         OAuthToken {
@@ -142,7 +142,7 @@ impl Tokens {
         let tokens = Arc::clone(self);
         let thread = std::thread::Builder::new().name("kafka-token".to_owned());
         thread.spawn(move || {
-            // However it ends: the next who asks may start another one.
+            // However this ends, the next caller may start another request.
             let _ended = Fetching(&tokens);
             tokens.fetch_until_it_succeeds();
         })?;
@@ -196,7 +196,7 @@ impl Tokens {
     }
 }
 
-/// A thread that fetches.
+/// Marks the fetching thread as ended when dropped.
 struct Fetching<'t>(&'t Tokens);
 
 impl Drop for Fetching<'_> {
@@ -206,7 +206,7 @@ impl Drop for Fetching<'_> {
     }
 }
 
-/// The context of a client that does not publish, and the answer of every context that is asked for a token.
+/// The context of clients that do not publish, and the source of tokens for all contexts.
 #[derive(Clone)]
 pub(super) struct Login(Option<Arc<Tokens>>);
 
@@ -220,7 +220,7 @@ impl Login {
         Ok(tokens.token()?)
     }
 
-    /// Why there is no valid token, where one is wanted and the last request for one failed.
+    /// The error of the last request, if a token is needed and there is no valid one.
     pub(super) fn trouble(&self) -> Option<String> {
         self.0.as_ref()?.trouble()
     }

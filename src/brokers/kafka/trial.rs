@@ -1,8 +1,8 @@
-//! A producer that publishes nothing: whether it would reach the cluster, and whether the cluster would let it write.
+//! A producer that publishes nothing, to determine whether it would reach the cluster and be allowed to write.
 //!
-//! An idempotent producer asks for its id as soon as it is connected, and Kafka gives one only to users that may write
-//! somewhere. Kafka tells which topics those are (KIP-430), but rdkafka has no safe call for it, so a user that may write
-//! to other topics only is found out by the first event.
+//! An idempotent producer requests its id as soon as it is connected, and Kafka grants one only to users that may write
+//! somewhere. Kafka could tell to which topics (KIP-430), but rdkafka has no safe call for it, so only the first event shows
+//! that a user may write to other topics only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,24 +19,24 @@ use super::tokens::Login;
 use super::{Settings, outcome};
 use crate::brokers::health::Limits;
 
-/// How often a trial looks whether it has its answer.
+/// Poll interval of a trial.
 const STEP: Duration = Duration::from_millis(50);
 
-/// The most complaints that are kept.
+/// Maximum number of complaints kept.
 const MOST_COMPLAINTS: usize = 32;
 
 /// Whether a producer may write.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It may, to one topic at least.
+pub(super) enum WriteAccess {
+    /// To at least one topic.
     Allowed,
-    /// It may not write anywhere.
+    /// To no topic.
     Denied(String),
-    /// There was no answer in time, or the producer is not idempotent and does not ask.
+    /// No answer in time, or the producer is not idempotent and does not ask.
     Unknown,
 }
 
-/// What librdkafka says while the trial lasts.
+/// Collects librdkafka's callbacks during the trial.
 #[derive(Debug, Clone)]
 pub(super) struct Observer {
     observed: Arc<Observed>,
@@ -60,11 +60,11 @@ impl ClientContext for Observer {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // It is the only place that says so. Should the words change, the trial takes all of its time.
+        // Reported nowhere else. If the wording ever changes, the trial takes its whole time.
         if facility == "GETPID" && message.contains("Acquired") {
             self.observed.has_id.store(true, Ordering::Relaxed);
         }
-        // A connection that is closed during the handshake is no error to librdkafka, only a line.
+        // A connection closed during the handshake is not an error to librdkafka, only a log line.
         if facility == "FAIL" {
             let reason = message
                 .split_once("]: ")
@@ -130,33 +130,33 @@ impl Trial {
         self.producer.client()
     }
 
-    /// Hears what librdkafka has to say for a moment.
+    /// Polls librdkafka's callbacks for a moment.
     pub(super) fn listen(&self) {
         self.producer.poll(STEP);
     }
 
-    /// What librdkafka has complained about, in order.
+    /// In order of arrival.
     pub(super) fn complaints(&self) -> Vec<(Code, String)> {
         self.observer.observed.complaints().clone()
     }
 
-    /// Whether the cluster would let a producer with these settings write anywhere.
-    pub(super) fn verdict(&self, timeout: Duration) -> Verdict {
+    /// Whether a producer with these settings may write to any topic.
+    pub(super) fn write_access(&self, timeout: Duration) -> WriteAccess {
         let deadline = Instant::now() + timeout;
         loop {
             self.listen();
             if let Some((code, what)) = self.client().fatal_error() {
                 return if outcome::is_denial(code) {
-                    Verdict::Denied(outcome::denial(&what))
+                    WriteAccess::Denied(outcome::denial(&what))
                 } else {
-                    Verdict::Unknown
+                    WriteAccess::Unknown
                 };
             }
             if self.observer.observed.has_id.load(Ordering::Relaxed) {
-                return Verdict::Allowed;
+                return WriteAccess::Allowed;
             }
             if Instant::now() >= deadline {
-                return Verdict::Unknown;
+                return WriteAccess::Unknown;
             }
         }
     }

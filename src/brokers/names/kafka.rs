@@ -1,6 +1,6 @@
-//! Which topics an event may go to.
+//! The topics that events may go to.
 
-/// The longest topic name (`org.apache.kafka.common.internals.Topic`).
+/// Kafka's own limit (`org.apache.kafka.common.internals.Topic`).
 const MAX_TOPIC_BYTES: usize = 249;
 
 const LEGAL: &str = "may only have A-Z, a-z, 0-9, `.`, `_` and `-`";

@@ -1,6 +1,6 @@
-//! Which subjects an event may go to (docs.nats.io, "Subject-Based Messaging").
+//! The subjects that events may go to (docs.nats.io, "Subject-Based Messaging").
 
-/// Longer subjects are legal, but no tool shows them whole.
+/// Longer subjects are legal, but no tool shows them completely.
 const MAX_SUBJECT_BYTES: usize = 255;
 const MAX_TOKENS: usize = 16;
 
@@ -27,7 +27,7 @@ pub(in crate::brokers) fn check_subject(subject: &str) -> Result<(), &'static st
     }
 }
 
-/// A value in the middle of a template is one token; the last one may be several.
+/// A value in the middle of a template is one token; the last one may be several tokens.
 pub(in crate::brokers) fn check_value(value: &str, is_last: bool) -> Result<(), &'static str> {
     let is_legal = |token: &str| {
         !token.is_empty()

@@ -1,14 +1,15 @@
-//! Stops publishing into a server that never answers, but for one try a second that finds out when it does again.
+//! A circuit breaker: stops publishing to a server that does not answer, except for one attempt a second that detects its
+//! recovery.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many acknowledgements in a row that did not come.
+/// Consecutive missing acknowledgements that open the breaker.
 const LIMIT: u32 = 20;
 
-/// Between tries while nothing is answered.
+/// Between attempts while the breaker is open.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ struct State {
 }
 
 impl Breaker {
-    /// Whether a publish may be tried now.
+    /// Whether a publish may be attempted now.
     pub(super) fn allows(&self) -> bool {
         let mut state = self.state();
         let now = Instant::now();
@@ -53,7 +54,7 @@ impl Breaker {
         }
     }
 
-    /// How long it has let through no more than a try a second.
+    /// How long the breaker has been open.
     pub(super) fn open_for(&self) -> Duration {
         self.state()
             .open_since

@@ -1,4 +1,4 @@
-//! One connection and its acknowledgement inbox; and who replaces it when it breaks.
+//! A connection with its acknowledgement inbox, and the supervisor that replaces it when it breaks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,56 +31,56 @@ use crate::brokers::meter::Meter;
 use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
 use crate::task;
-use crate::telemetry::{Gate, shorten};
+use crate::telemetry::{LogThrottle, shorten};
 
-/// A server that is connected but has answered nothing for so long gets a new client.
+/// A client whose server has not answered for this long while connected is replaced.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// Between the attempts to connect of a client that nobody wants any more.
+/// Pause between connection attempts of an abandoned client.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// What a replaced connection has for its farewell.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a replaced connection may take to drain.
+const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The question whose answer shows that the acknowledgement inbox works. It changes nothing, and a server without
-/// JetStream answers it too: that nobody is there.
+/// A request whose answer proves that the acknowledgement inbox works. It changes nothing, and a server without JetStream
+/// answers it too, with "no responders".
 const QUESTION: &str = "$JS.API.INFO";
 
-/// In the place of a ticket; not a hexadecimal digit.
+/// Marks the proof's reply subject instead of a ticket; not a hexadecimal digit.
 const PROOF: char = 'y';
 
-/// Pause between questions that are not answered.
+/// Pause between unanswered requests for a proof.
 const QUESTION_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pause before a new connection finds out whether a refused inbox is allowed by now.
+/// Pause before a reconnect that checks whether a refused inbox is allowed now.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Between diagnoses of a server that says nothing.
+/// Minimum time between diagnoses of a silent server.
 const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The start of what is said where the user may not use the acknowledgement inbox.
+/// The prefix of complaints about a refused acknowledgement inbox.
 const NO_PERMISSION: &str = "authorization failed: the user has no permission to";
 
-/// The start of a complaint of a connection that is there.
+/// The prefix of complaints about an established connection.
 const CONNECTED: &str = "connected";
 
-/// A client, and the subject that its answers come to, but for the ticket.
+/// A client with its acknowledgement inbox.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) inbox: String,
     pub(super) outbox: Outbox,
-    /// How many servers the configuration names.
+    /// Number of configured servers.
     configured: usize,
-    /// Who reads the answers holds the client: it ends only when they do.
+    /// Holds the client, which ends only with this task.
     _answers: AbortOnDropHandle<()>,
     _prover: AbortOnDropHandle<()>,
-    /// Ends the client's own thread, where it has one.
+    /// Ends the client's own thread, if it has one.
     _home: Option<DropGuard>,
 }
 
 impl Connection {
-    /// Starts a client, which connects in the background, and reads its answers.
+    /// Starts a client, which connects in the background, and the tasks that read its answers.
     pub(super) async fn open(
         settings: &Settings,
         shared: &Arc<Shared>,
@@ -89,8 +89,9 @@ impl Connection {
             Acknowledgement::JetStream => {
                 Self::open_here(settings.clone(), Arc::clone(shared)).await
             }
-            // The echo of a message says that the server has dealt with it, and a violation that came before it says how.
-            // The client hands the two to different tasks; on one thread they keep their order (see `hand_out`).
+            // The echo of a message shows that the server has processed it; a preceding violation shows that it refused it.
+            // The client passes the two to different tasks, which keep their order only on one thread (see
+            // `dispatch_answers`).
             Acknowledgement::Core => {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -126,7 +127,7 @@ impl Connection {
             .event_callback({
                 let (shared, proof) = (Arc::clone(&shared), Arc::clone(&proof));
                 move |event| {
-                    // A replaced connection's end is not the broker's.
+                    // Events of a replaced connection say nothing about the broker.
                     if shared.current.load(Ordering::Acquire) == number {
                         shared.note(&event, &proof);
                     }
@@ -145,7 +146,7 @@ impl Connection {
             settings.acknowledgement,
             Arc::clone(&shared),
         );
-        let handing_out = hand_out(
+        let handing_out = dispatch_answers(
             answers,
             inbox.len(),
             settings.acknowledgement,
@@ -166,13 +167,13 @@ impl Connection {
         })
     }
 
-    /// Whether there is another server to turn to when this one ends: from the configuration, or as the last one told.
+    /// Whether there is another server to reconnect to: configured, or announced by the last one.
     pub(super) fn knows_other_servers(&self) -> bool {
         self.configured > 1 || self.client.server_info().connect_urls.len() > 1
     }
 }
 
-/// Before each attempt to connect: notes why the last ones failed, and says when and where the next one goes.
+/// Called before each connection attempt: reports why the last ones failed, and chooses the next server and the pause.
 fn attempts(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -186,7 +187,7 @@ fn attempts(
     let pace = Mutex::new((Pace::default(), None::<Instant>, 0));
     move |pool, _| {
         if shared.current.load(Ordering::Acquire) != number {
-            // A client that has never been connected can't be told to stop trying.
+            // A client that was never connected cannot be stopped.
             let first = pool.into_iter().next();
             return std::future::ready(first.map(|server| ReconnectToServer {
                 addr: server.addr,
@@ -202,7 +203,7 @@ fn attempts(
             .collect();
         let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
         let (pace, diagnosed, failed_before) = &mut *pace;
-        // Else what is kept is the failure of an earlier attempt.
+        // Otherwise `last_error` is from an earlier attempt.
         let failed: usize = pool.iter().map(|server| server.failed_attempts).sum();
         let is_new = std::mem::replace(failed_before, failed) != failed;
         let next = pace.next(&pool);
@@ -233,16 +234,16 @@ fn attempts(
     }
 }
 
-/// Whether the acknowledgement inbox of a client is known to work on its present connection. The server says nothing of a
-/// subscription that it takes; of one that it refuses it says so, before it answers anything that was sent later.
+/// Whether a client's acknowledgement inbox is known to work on its current connection. The server does not confirm a
+/// subscription; it reports a refused one before it answers anything sent later.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
-    /// The client's, among those that replaced each other.
+    /// The client's number in [`Shared::current`].
     number: u64,
     inbox: OnceLock<String>,
     /// Counts the client's connections.
     statistics: OnceLock<Arc<Statistics>>,
-    /// The connection that was asked, and the one that answered.
+    /// The connections on which the proof was last requested, and last received.
     asked: AtomicU64,
     proven: AtomicU64,
     is_refused: AtomicBool,
@@ -261,7 +262,7 @@ impl Proof {
         connection != 0 && self.proven.load(Ordering::Acquire) == connection
     }
 
-    /// Numbers the present connection; 0 before the first.
+    /// The number of the current connection; 0 before the first.
     fn connections(&self) -> u64 {
         let statistics = self.statistics.get();
         statistics.map_or(0, |statistics| statistics.connects.load(Ordering::Acquire))
@@ -273,7 +274,7 @@ impl Proof {
             .is_some_and(|inbox| subject.starts_with(inbox.as_str()))
     }
 
-    /// The inbox's subjects as a permission names them.
+    /// The inbox's subjects as a permission would name them.
     fn prefix(&self) -> String {
         let inbox = self.inbox.get().map(String::as_str).unwrap_or_default();
         let prefix = inbox.trim_end_matches('.').rsplit_once('.');
@@ -281,8 +282,7 @@ impl Proof {
     }
 }
 
-/// Asks on each connection for the proof, until there is one; and where the inbox is refused, for another connection now and
-/// then.
+/// Requests the proof on each connection until there is one. If the inbox is refused, reconnects from time to time.
 async fn prove(client: Client, inbox: String, proof: Arc<Proof>, shared: Arc<Shared>) {
     loop {
         let connection = proof.connections();
@@ -290,7 +290,7 @@ async fn prove(client: Client, inbox: String, proof: Arc<Proof>, shared: Arc<Sha
         let is_asked = is_connected && !proof.holds();
         if is_asked && proof.is_refused.load(Ordering::Acquire) {
             tokio::time::sleep_until(Instant::now() + REFUSED_PAUSE).await;
-            // Where it fails, the client has ended and is replaced.
+            // If this fails, the client has ended and is replaced.
             let _ended = client.force_reconnect().await;
         } else if is_asked {
             proof.asked.store(connection, Ordering::Release);
@@ -299,7 +299,7 @@ async fn prove(client: Client, inbox: String, proof: Arc<Proof>, shared: Arc<Sha
                 .publish_with_reply(QUESTION, reply, Bytes::new())
                 .await;
         }
-        // A new connection says so, but the client's queue of events may have been full.
+        // A new connection notifies, but the client's event queue may have been full.
         let until = Instant::now() + QUESTION_PAUSE;
         let changed = tokio::time::timeout_at(until, proof.changed.notified());
         if changed.await.is_err() && is_asked && proof.connections() == connection && !proof.holds()
@@ -309,30 +309,28 @@ async fn prove(client: Client, inbox: String, proof: Arc<Proof>, shared: Arc<Sha
     }
 }
 
-/// What a broker's connections, one after the other, have in common.
+/// State shared by the successive connections of a broker.
 #[derive(Debug)]
 pub(super) struct Shared {
     name: String,
     pub(super) waiters: Arc<Waiters>,
     pub(super) breaker: Breaker,
     health: Mutex<Health>,
-    /// When the last connection ended.
     lost: Mutex<Option<Instant>>,
     started: Instant,
-    /// When the newest of the messages that are known to be stored was sent, in milliseconds since the start.
+    /// When the newest of the stored messages was sent, in milliseconds since `started`.
     newest_stored: AtomicU64,
-    /// Subjects that the server does not let us publish to.
+    /// Subjects to which the server does not let the user publish.
     pub(super) refusals: Refusals,
-    /// The server that the client is trying to reach.
+    /// Host and port of the server that the client is connecting to.
     trying: Mutex<Option<(String, u16)>>,
     metrics: Arc<Meter>,
-    /// The number of the connection that counts.
+    /// The number of the current client.
     current: AtomicU64,
     broken: Mutex<Option<Restart>>,
     asked: Notify,
-    complaints: Gate,
-    slow: Gate,
-    /// Tells when subjects should be inspected.
+    complaints: LogThrottle,
+    slow: LogThrottle,
     pub(super) attention: watch::Sender<Attention>,
 }
 
@@ -352,8 +350,8 @@ impl Shared {
             current: AtomicU64::new(0),
             broken: Mutex::new(None),
             asked: Notify::new(),
-            complaints: Gate::default(),
-            slow: Gate::default(),
+            complaints: LogThrottle::default(),
+            slow: LogThrottle::default(),
             attention: watch::Sender::default(),
         }
     }
@@ -373,8 +371,7 @@ impl Shared {
         }
     }
 
-    /// How long there has been no connection: not at all where nobody has noticed yet, and for ever where there never
-    /// was one.
+    /// How long there has been no connection: zero if its loss is not noticed yet, and the maximum if there never was one.
     pub(super) fn lost_for(&self) -> Duration {
         if matches!(*self.lock_health(), Health::Up { .. }) {
             return Duration::ZERO;
@@ -383,20 +380,20 @@ impl Shared {
         lost.map_or(Duration::MAX, |lost| lost.elapsed())
     }
 
-    /// A message to this subject that was sent then has been acknowledged.
+    /// A message to this subject, sent at this time, was acknowledged.
     pub(super) fn note_stored(&self, sent: Instant, subject: &str) {
         if self.refusals.note_stored(subject) {
             tracing::info!(
                 broker = self.name,
                 subject = shorten(subject),
-                "the server takes messages to the subject again"
+                "the server accepts messages to the subject again"
             );
         }
         self.newest_stored
             .fetch_max(self.millis(sent), Ordering::Relaxed);
     }
 
-    /// Whether a message that was sent later than that has been acknowledged.
+    /// Whether a message that was sent after this time has been acknowledged.
     pub(super) fn has_stored_one_sent_after(&self, then: Instant) -> bool {
         self.newest_stored.load(Ordering::Relaxed) > self.millis(then)
     }
@@ -406,7 +403,6 @@ impl Shared {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// An acknowledgement did not come.
     pub(super) fn note_silence(&self) {
         self.breaker.note_silence();
         if self.breaker.open_for() > STUCK {
@@ -419,7 +415,7 @@ impl Shared {
         self.asked.notify_one();
     }
 
-    /// The outcome of a message that is not sent, since its acknowledgement could not come.
+    /// The outcome of a message that is not sent because its acknowledgement could not arrive.
     pub(super) fn without_inbox(&self) -> Outcome {
         match self.health() {
             Health::Down(why) if why.starts_with(NO_PERMISSION) => {
@@ -432,8 +428,7 @@ impl Shared {
         }
     }
 
-    /// Ends the waiting of all, who are in doubt only where the client had been given the message. Returns how many they
-    /// were.
+    /// Resolves all waiters: as unknown if the client had the message, else as not stored. Returns the number of waiters.
     pub(super) fn end_all(&self, reason: Reason, detail: &'static str) -> usize {
         let outcome = |is_handed_over| match is_handed_over {
             true => Outcome::unknown(reason, detail),
@@ -455,7 +450,7 @@ impl Shared {
                         Some(Instant::now());
                     self.change_to(Health::Down("not connected".to_owned()));
                 }
-                // The next one is not to blame for this one's silence.
+                // The silence of this connection says nothing about the next one.
                 self.breaker.note_answer();
                 let waiting = self.end_all(Reason::Disconnected, "the connection ended");
                 if waiting > 0 {
@@ -471,15 +466,15 @@ impl Shared {
             }
             Event::LameDuckMode => tracing::warn!(
                 broker = self.name,
-                "the server is about to end; another one will be used"
+                "the server is shutting down; another one will be used"
             ),
             Event::Draining => {}
             Event::SlowConsumer(_) => {
-                if let Some(suppressed) = self.slow.pass() {
+                if let Some(suppressed) = self.slow.allow() {
                     tracing::warn!(
                         broker = self.name,
                         suppressed,
-                        "acknowledgements come faster than they are read"
+                        "acknowledgements arrive faster than they are read"
                     );
                 }
             }
@@ -491,7 +486,7 @@ impl Shared {
                     None => self.complain(words),
                 }
             }
-            // Of failed attempts the pool says more, but for those of its names.
+            // The server pool has the details of failed attempts, except of failed name resolution.
             Event::ClientError(ClientError::Other(kind)) => {
                 let server = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
                 if let (Some((host, port)), true) = (&*server, kind.starts_with("DNS")) {
@@ -504,7 +499,7 @@ impl Shared {
 
     fn note_violation(&self, violation: Violation, proof: &Proof) {
         match violation {
-            // Before this the server has dealt with the subscription, and has not refused it.
+            // The server processed the subscription earlier, and did not refuse it.
             Violation::Publish(subject) if subject == QUESTION => {
                 self.note_proof(proof, proof.asked.load(Ordering::Acquire));
             }
@@ -528,9 +523,8 @@ impl Shared {
         }
     }
 
-    /// The acknowledgement inbox of this connection works.
     fn note_proof(&self, proof: &Proof, connection: u64) {
-        // A replaced client says nothing of the broker any more.
+        // A replaced client says nothing about the broker.
         if self.current.load(Ordering::Acquire) != proof.number {
             return;
         }
@@ -542,17 +536,17 @@ impl Shared {
         }
         proof.changed.notify_one();
         tracing::info!(broker = self.name, "broker is up");
-        // First, so that nobody finds it up and inspected.
+        // Before the health, so that the broker never appears up with outdated findings.
         self.attention
             .send_modify(|attention| attention.arrivals += 1);
         self.change_to(Health::Up {
             missing: Vec::new(),
         });
-        // Again, for those who wait until it is up.
+        // Again, to wake those who wait until it is up.
         self.attention.send_modify(|_| {});
     }
 
-    /// Nothing is published while the user may not have the answers: each event would be stored, and none acknowledged.
+    /// Stops publishing while the user may not receive the answers: events would be stored, but never acknowledged.
     fn refuse_inbox(&self, proof: &Proof, what: &str, advice: &str) {
         proof.proven.store(0, Ordering::Release);
         proof.is_refused.store(true, Ordering::Release);
@@ -574,7 +568,7 @@ impl Shared {
         }
     }
 
-    /// Keeps what went wrong for `/readyz`, and logs it once.
+    /// Remembers a failure for `/readyz`, and logs it once.
     fn complain(&self, what: &str) {
         let mut health = self.lock_health();
         if !matches!(*health, Health::Up { .. }) {
@@ -589,7 +583,7 @@ impl Shared {
             *health = Health::Down(why);
         }
         drop(health);
-        if let Some(suppressed) = self.complaints.pass() {
+        if let Some(suppressed) = self.complaints.allow() {
             tracing::warn!(broker = self.name, suppressed, "{what}");
         }
     }
@@ -598,7 +592,7 @@ impl Shared {
         *self.lock_health() = health;
     }
 
-    /// What becomes of the last connection is no news any more.
+    /// Ignores the events of the last connection from now on.
     pub(super) fn stop(&self) {
         self.current.fetch_add(1, Ordering::AcqRel);
     }
@@ -608,8 +602,8 @@ impl Shared {
     }
 }
 
-/// Takes the answers and hands each to the one who waits for it. Ends with the client.
-async fn hand_out(
+/// Resolves the waiter of each answer. Ends with the client.
+async fn dispatch_answers(
     mut answers: Subscriber,
     prefix: usize,
     acknowledgement: Acknowledgement,
@@ -619,7 +613,7 @@ async fn hand_out(
     while let Some(answer) = answers.next().await {
         let mut next = Some(answer);
         if acknowledgement == Acknowledgement::Core {
-            // All that this thread was told before these echoes is dealt with before they count.
+            // Lets this thread process everything that arrived before these echoes.
             let mut echoes = Vec::new();
             while let Some(echo) = next {
                 echoes.push(echo);
@@ -672,7 +666,7 @@ fn take(
     shared.refusals.note_answer(&shared.waiters);
 }
 
-/// Waits until the connection is said to be broken, opens a new one, and sees the old one off.
+/// Replaces the connection whenever that is requested, and drains the old one.
 pub(super) async fn supervise(
     settings: Settings,
     connection: Arc<ArcSwap<Connection>>,
@@ -696,7 +690,7 @@ pub(super) async fn supervise(
         tracing::error!(
             broker = shared.name,
             reason = reason.label(),
-            "the connection is replaced"
+            "replacing the connection"
         );
         match Connection::open(&settings, &shared).await {
             Ok(new) => {
@@ -706,9 +700,9 @@ pub(super) async fn supervise(
                     shared.refusals.note_doubt();
                 }
                 let old = connection.swap(Arc::new(new));
-                tokio::spawn(
-                    async move { tokio::time::timeout(FAREWELL, old.client.drain()).await },
-                );
+                tokio::spawn(async move {
+                    tokio::time::timeout(RETIRED_CLIENT_TIMEOUT, old.client.drain()).await
+                });
             }
             Err(error) => {
                 tracing::error!(broker = shared.name, %error, "no new connection could be opened");

@@ -1,5 +1,5 @@
 //! A credentials file: a user's JWT and the seed of its key, each between dashed lines (docs.nats.io, "Credentials
-//! file"). It is read anew for each connection, so that rotated credentials need no restart.
+//! file"). It is read for each connection, so that rotated credentials need no restart.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -9,13 +9,13 @@ use async_nats::Auth;
 use nkeys::KeyPair;
 use zeroize::Zeroizing;
 
-/// Larger files are none.
+/// Larger files are refused.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What proves to a server, which sent `nonce`, that we are the user.
+/// The answer to a server's `nonce`, with the user's JWT and signature.
 ///
 /// # Errors
-/// Why the file can't be used, without its contents.
+/// The file cannot be used. The message does not contain its contents.
 pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, String> {
     let unusable = |what: &dyn std::fmt::Display| {
         format!(
@@ -23,7 +23,7 @@ pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, String> {
             file.display()
         )
     };
-    // Opened once: what is checked is what is read.
+    // Opened once, so that the checked file is the one that is read.
     let opened = File::open(file).map_err(|error| unusable(&error))?;
     let mut text = Zeroizing::new(String::new());
     let mut bounded = opened.take(MAX_BYTES + 1);
@@ -35,7 +35,7 @@ pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, String> {
     }
     let jwt = section(&text, "NATS USER JWT").ok_or_else(|| unusable(&"it has no user JWT"))?;
     let seed = section(&text, "USER NKEY SEED").ok_or_else(|| unusable(&"it has no user seed"))?;
-    let pair = KeyPair::from_seed(seed).map_err(|_| unusable(&"its seed is none"))?;
+    let pair = KeyPair::from_seed(seed).map_err(|_| unusable(&"its user seed is not valid"))?;
     let mut auth = Auth::new();
     auth.jwt = Some(jwt.to_owned());
     auth.signature = Some(
@@ -74,7 +74,7 @@ mod tests {
         std::fs::write(&file, text.replace(&seed, "SUSECRET")).unwrap();
         let error = authenticate(&file, b"nonce").err().unwrap();
         assert!(
-            error.contains("its seed is none") && !error.contains("SUSECRET"),
+            error.contains("its user seed is not valid") && !error.contains("SUSECRET"),
             "{error}"
         );
         std::fs::write(&file, "x".repeat(64 * 1024 + 1)).unwrap();

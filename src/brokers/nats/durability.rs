@@ -1,4 +1,4 @@
-//! What an acknowledgement of a subject's stream survives.
+//! Inspects the streams of subjects: whether they exist, and what their acknowledgements survive.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -19,16 +19,16 @@ use super::settings::{Acknowledgement, Settings};
 use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected};
 use crate::brokers::kind::Kind;
 
-/// Deliveries may come again for about half an hour (SYNQ's).
+/// Providers retry for about half an hour (SYNQ).
 const RETRY_HORIZON: Duration = Duration::from_secs(35 * 60);
 
-/// The check of a stream that stores without a word.
+/// The check that a stream acknowledges.
 pub(super) const NO_ACK: &str = "no_ack";
 
-/// Requests that are in flight at a time.
+/// Maximum number of requests in flight.
 const CONCURRENT: usize = 16;
 
-/// JetStream's answers to a request that is not allowed for the account.
+/// JetStream's errors if the account may not use it.
 const DISABLED: [ErrorCode; 2] = [
     ErrorCode::JETSTREAM_NOT_ENABLED,
     ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
@@ -37,14 +37,14 @@ const DISABLED: [ErrorCode; 2] = [
 /// Inspects each subject's stream once.
 ///
 /// # Errors
-/// Why the servers can't be asked.
-pub(in crate::brokers) async fn look(
+/// The servers could not be asked.
+pub(in crate::brokers) async fn check_destinations(
     settings: &Settings,
     subjects: &[String],
     needs: Needs,
     timeout: Duration,
 ) -> Result<Vec<Finding>, NotInspected> {
-    let looking = async {
+    let inspecting = async {
         let inspector = Inspector::connect(settings, timeout).await?;
         let findings = match settings.acknowledgement {
             Acknowledgement::Core => {
@@ -52,11 +52,11 @@ pub(in crate::brokers) async fn look(
             }
             Acknowledgement::JetStream => inspector.streams(subjects, needs).await,
         };
-        // How it ends does not matter: it only asked.
+        // The result does not matter: the connection only asked.
         let _drained = inspector.session.client.drain().await;
         findings
     };
-    tokio::time::timeout(timeout, looking)
+    tokio::time::timeout(timeout, inspecting)
         .await
         .unwrap_or_else(|_| {
             let limit = humantime::format_duration(timeout);
@@ -66,39 +66,40 @@ pub(in crate::brokers) async fn look(
         })
 }
 
-/// Without JetStream there is nothing to ask for.
+/// Without JetStream there is nothing to inspect.
 fn core(subject: &str) -> [Finding; 2] {
     [
         Finding::inspected(subject),
         Finding::new(subject, "ack", false, || {
-            "ack = \"core\": the server has what is acknowledged, and stores nothing".to_owned()
+            "ack = \"core\": an acknowledged event has reached the server, which stores nothing"
+                .to_owned()
         }),
     ]
 }
 
-/// A connection that asks, and hears what the server does not permit.
+/// A connection that also reports what the server does not permit.
 struct Inspector {
     context: Context,
     session: Session,
 }
 
-/// The answer to a request for the streams that take a subject.
+/// An answer of `STREAM.NAMES`.
 #[derive(Deserialize)]
 struct Names {
     streams: Option<Vec<String>>,
 }
 
-/// What is needed of a stream.
+/// An answer of `STREAM.INFO`, without the parts that are not needed.
 #[derive(Deserialize)]
 struct Info {
     config: Config,
 }
 
-/// Why a request has no answer that can be used.
+/// The reason why a request has no usable answer.
 enum Unanswered {
-    /// JetStream is not there.
+    /// JetStream is not available.
     Disabled(String),
-    /// JetStream's error, or none of its answers.
+    /// Another error, or no answer.
     Failed(NotInspected),
 }
 
@@ -162,7 +163,7 @@ impl Inspector {
                 None => findings.push(Finding::inspected(subject)),
                 Some(Ok(config)) => {
                     findings.push(Finding::inspected(subject));
-                    findings.extend(judge(subject, config, max_payload, needs));
+                    findings.extend(assess(subject, config, max_payload, needs));
                 }
                 Some(Err(why)) => findings.push(Finding::not_inspected(subject, &why.to_string())),
             }
@@ -171,7 +172,7 @@ impl Inspector {
         Ok(owners.iter().flat_map(of).collect())
     }
 
-    /// The name of the stream that takes the subject, if there is one.
+    /// The name of the stream that takes the subject, if any.
     async fn stream_of(&self, subject: &str) -> Result<Option<String>, Unanswered> {
         let request = serde_json::json!({ "subject": subject });
         let Names { streams } = self.ask("STREAM.NAMES", &request).await?;
@@ -187,7 +188,7 @@ impl Inspector {
         }
     }
 
-    /// Asks JetStream's API. The server does not answer what is not permitted: it says so to the connection.
+    /// Sends a request to JetStream's API. A forbidden one gets no answer: the server reports it to the connection.
     async fn ask<T: DeserializeOwned>(
         &self,
         request: &str,
@@ -223,7 +224,7 @@ impl Inspector {
     }
 }
 
-fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Vec<Finding> {
+fn assess(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Vec<Finding> {
     let name = &config.name;
     let least_bytes = needs
         .max_body_bytes
@@ -236,7 +237,7 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
     let is_limited = config.max_bytes > 0 || config.max_messages > 0;
     vec![
         Finding::usable(subject, "sealed", !config.sealed, || {
-            format!("stream {name} is sealed and takes nothing")
+            format!("stream {name} is sealed and accepts nothing")
         }),
         Finding::new(
             subject,
@@ -244,7 +245,7 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
             config.storage == StorageType::File,
             || {
                 format!(
-                    "stream {name} is kept in memory: what is acknowledged is lost when its servers end"
+                    "stream {name} is kept in memory: acknowledged events are lost when its servers stop"
                 )
             },
         ),
@@ -260,7 +261,7 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
             config.retention != RetentionPolicy::Interest,
             || {
                 format!(
-                    "stream {name} keeps only what some consumer is interested in: without one, acknowledged events are not kept at all; use limits or workqueue"
+                    "stream {name} keeps only events that a consumer is interested in: without a consumer, acknowledged events are dropped; use limits or workqueue"
                 )
             },
         ),
@@ -273,11 +274,15 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
             subject,
             "persist_mode",
             config.persist_mode != Some(PersistenceMode::Async),
-            || format!("stream {name} acknowledges before it has written (persist_mode async)"),
+            || {
+                format!(
+                    "stream {name} acknowledges before it has written the event (persist_mode async)"
+                )
+            },
         ),
         Finding::new(subject, "max_message_size", largest >= least_bytes, || {
             format!(
-                "stream {name} or its server takes messages of up to {largest} bytes, and an event of max_body with the longest headers needs {least_bytes}: a larger one is refused"
+                "stream {name} or its server accepts messages of up to {largest} bytes, and an event of max_body with the longest headers needs {least_bytes}: a larger one is refused"
             )
         }),
         Finding::advice(
@@ -287,7 +292,7 @@ fn judge(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> Ve
             || {
                 let window = humantime::format_duration(config.duplicate_window);
                 format!(
-                    "stream {name} recognizes duplicates for {window}, and deliveries may come again for longer; use 1h"
+                    "stream {name} recognizes duplicates for {window}, and providers may retry for longer; use 1h"
                 )
             },
         ),
@@ -318,7 +323,7 @@ mod tests {
             ..Default::default()
         };
         let of = |config: &Config| -> Vec<&'static str> {
-            let findings = judge(
+            let findings = assess(
                 "a",
                 config,
                 8 << 20,

@@ -1,4 +1,4 @@
-//! Which step of a connection failed, in words for the operator: name resolution, TCP, greeting, TLS, authentication.
+//! Finds the failed step of a connection, in words for the operator: name resolution, TCP, greeting, TLS, authentication.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use async_nats::ServerAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Each wait of a diagnosis: for TCP, for the greeting, for what an unexpected word brings out.
+/// Limit of each step of a diagnosis.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The client's words when nothing came.
+/// In the client's error when nothing arrived.
 const TIMED_OUT: &str = "timed out";
 
-/// What rustls says of a peer that does not speak TLS.
+/// In rustls's error about a peer that does not speak TLS.
 const NOT_TLS: &str = "received corrupt message of type InvalidContentType";
 
-/// The failed step, from the client's words for its error. They have its kind in front.
+/// The failed step, derived from the client's error text, which starts with the error's kind.
 pub(super) fn describe(error: &str, server: &ServerAddr) -> String {
     describe_at(error, server.host(), server.port())
 }
 
-/// [`describe`] for a server whose URL is not kept, since it may hold credentials.
+/// [`describe`] for a server whose URL is not kept because it may contain credentials.
 pub(super) fn describe_at(error: &str, host: &str, port: u16) -> String {
     let address = format!("{host}:{port}");
     let lower = error.to_ascii_lowercase();
@@ -62,7 +62,7 @@ pub(super) fn describe_at(error: &str, host: &str, port: u16) -> String {
         let advice = if lower.contains("unknownissuer") {
             "; name its authority with `tls = { ca = \"…\" }`"
         } else if lower.contains("certificaterequired") || lower.contains("certificate required") {
-            "; show a certificate with `tls = { cert = \"…\", key = \"…\" }`"
+            "; present a certificate with `tls = { cert = \"…\", key = \"…\" }`"
         } else {
             ""
         };
@@ -80,8 +80,8 @@ pub(super) fn describe_at(error: &str, host: &str, port: u16) -> String {
     format!("TCP connection failed at {address}: {source}")
 }
 
-/// Finds out where a server that does not answer stops, which the client can't tell. Opens one connection, and takes a few
-/// seconds at most.
+/// Finds the step at which a silent server stops answering, which the client's error does not tell. Opens one connection, and
+/// takes a few seconds at most.
 pub(super) async fn diagnose(server: &ServerAddr, is_tls_first: bool) -> String {
     let address = format!("{}:{}", server.host(), server.port());
     let found = tokio::time::timeout(
@@ -112,7 +112,8 @@ pub(super) async fn diagnose(server: &ServerAddr, is_tls_first: bool) -> String 
         Ok(Err(error)) => return format!("NATS greeting failed at {address}: {error}"),
         Err(_) => {}
     }
-    // A NATS server greets first. What waits for us to begin is something else, and may say so when it hears nonsense.
+    // A NATS server greets first. One that waits for the client is something else, and may identify itself when it gets
+    // nonsense.
     let poked = async {
         stream.write_all(b"PING\r\n\r\n").await?;
         stream.read(&mut start).await
@@ -122,10 +123,10 @@ pub(super) async fn diagnose(server: &ServerAddr, is_tls_first: bool) -> String 
             greeted(&address, start.get(..read).unwrap_or_default())
         }
         Ok(_) => format!(
-            "NATS greeting failed at {address}: the server waits for the client and takes no plain text, as one with `handshake_first` does; write `tls = {{ first = true }}`"
+            "NATS greeting failed at {address}: the server waits for the client and does not accept plain text, as one with `handshake_first` does; write `tls = {{ first = true }}`"
         ),
         Err(_) => format!(
-            "NATS greeting failed at {address}: the server accepts connections and says nothing; it may hang, expect TLS first (`tls = {{ first = true }}`), or not be a NATS server"
+            "NATS greeting failed at {address}: the server accepts connections but sends nothing; it may hang, expect TLS first (`tls = {{ first = true }}`), or not be a NATS server"
         ),
     }
 }
@@ -138,13 +139,13 @@ fn greeted(address: &str, start: &[u8]) -> String {
             "NATS greeting failed at {address}: it is an HTTP server; NATS listens for clients on port 4222 by default"
         )
     } else if start.starts_with(b"INFO ") {
-        format!("no answer from {address} in time, behind its greeting")
+        format!("no answer from {address} in time, after its greeting")
     } else {
         format!("NATS greeting failed at {address}: it is not a NATS server")
     }
 }
 
-/// Whether the client's words leave the step open. A server that expects TLS first ends a connection that stays silent.
+/// Whether the client's error leaves the step open. A server that expects TLS first closes a connection that stays silent.
 pub(super) fn is_open(error: &str) -> bool {
     let lower = error.to_ascii_lowercase();
     lower.contains(TIMED_OUT) || lower.contains("expected info, got nothing")

@@ -1,4 +1,4 @@
-//! Headers as CloudEvents' NATS binding has them.
+//! Headers in CloudEvents' NATS binding.
 
 use std::borrow::Cow;
 
@@ -9,20 +9,20 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use crate::brokers::kind::Kind;
 use crate::brokers::message::Message;
 
-/// NATS binding 1.0.2 section 3.1.3.2: space, double quote, percent and whatever is not printable ASCII are encoded.
+/// NATS binding 1.0.2 section 3.1.3.2: encodes space, double quote, percent and everything but printable ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// The message's headers and its `Nats-Msg-Id`. A name that NATS can't carry is left out: the configuration takes none.
+/// The message's headers and its `Nats-Msg-Id`. A name that is illegal on NATS is left out; the configuration allows none.
 pub(super) fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in message.headers_on(Kind::Nats) {
         let encoded = Cow::from(percent_encode(value, ENCODED));
-        // Parsed first: the map's own conversions panic.
+        // Parsed explicitly: the map's own conversions panic.
         let Ok(value) = encoded.parse::<HeaderValue>() else {
             continue;
         };
         match name {
-            // Of ours, which the tests have seen; each is there once.
+            // One of our own names, which tests have checked; each occurs once.
             Cow::Borrowed(name) => headers.insert(HeaderName::from_static(name), value),
             Cow::Owned(name) => {
                 if let Ok(name) = name.parse::<HeaderName>() {

@@ -1,9 +1,9 @@
-//! NATS through async-nats: one connection a broker, acknowledgements in an inbox of our own.
+//! NATS through async-nats: one connection per broker, acknowledgements in an inbox of our own.
 //!
-//! The client's own request path would keep an entry for each publish that is never answered (nats.rs#1617) and leave
-//! those who wait to their time-out when the connection ends (nats.rs#1348). Here one subscription takes all answers,
-//! each finds the one who waits by the ticket in its subject, and a disconnect resolves everyone at once. Who finds
-//! another server soon sends again, and the stream knows the message by its `Nats-Msg-Id`.
+//! The client's own request path would leak an entry for each unanswered publish (nats.rs#1617) and leave waiters to their
+//! time-outs when the connection ends (nats.rs#1348). Here one subscription receives all answers, each finds its waiter by
+//! the ticket in its subject, and a disconnect resolves all waiters immediately. A publish that soon has another server sends
+//! its message again, and the stream recognizes it by its `Nats-Msg-Id`.
 
 mod breaker;
 mod connection;
@@ -38,39 +38,39 @@ use crate::brokers::message::Message;
 use crate::brokers::meter::Meter;
 use crate::task;
 use connection::{Connection, Shared};
-use outbox::Parcel;
+use outbox::OutgoingMessage;
 use settings::Acknowledgement;
 use subjects::Subjects;
 
-pub(in crate::brokers) use durability::look;
+pub(in crate::brokers) use durability::check_destinations;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
 
-/// How long a stream without a leader is left alone before the next try.
+/// Pause before the next attempt while a stream has no leader.
 const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a connection that has just ended is waited for: where there is but one server, and where the client knows of
-/// others, which are restarted one by one.
+/// How long a publish waits for a connection that has just ended: with a single server, and where the client knows of others,
+/// which are restarted one by one.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(1);
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a stream that is storing another copy of the message is given to end that.
+/// Pause before the next attempt while the stream stores another copy of the message.
 const BEING_STORED_PAUSE: Duration = Duration::from_millis(100);
 
-/// An acknowledgement is lost when a message that was sent so much later has its own: a stream stores in order, but a leader
-/// that goes takes with it what its followers have not agreed to. Doubled with each try.
+/// An acknowledgement counts as lost when a message sent this much later has its own: a stream stores in order, but a leader
+/// that steps down can silently lose messages its followers have not accepted. Doubled with each attempt.
 const OVERTAKEN: Duration = Duration::from_secs(1);
 
-/// Between looks at whether it is back.
+/// Poll interval while waiting for a reconnect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
-const NOT_TAKEN: &str = "the connection took no message before the deadline";
+const NOT_TAKEN: &str = "the connection did not accept the message before the deadline";
 
-/// What is left of a request's time when no further try is made.
+/// If less time than this is left before the deadline, no further attempt is made.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// A broker's connection, which is replaced when it breaks.
+/// The client of a broker. Its connection is replaced when it breaks.
 #[derive(Debug)]
 pub struct Nats {
     connection: Arc<ArcSwap<Connection>>,
@@ -116,7 +116,7 @@ impl Nats {
         let mut in_doubt = false;
         let mut patience = None;
         let mut lead = OVERTAKEN;
-        // Nobody knows a message again without a stream or an id: in doubt it is not sent a second time.
+        // Without a stream or an id, a repeated message would be a duplicate: an uncertain one is not sent again.
         let is_recognized = self.acknowledgement == Acknowledgement::JetStream
             && message.deduplication_id.is_some();
         loop {
@@ -124,7 +124,7 @@ impl Nats {
             let outcome = self.publish_once(message, deadline, lead_now).await;
             self.note_destination(&message.destination, &outcome);
             let pause = match &outcome {
-                // A stream's election takes seconds; the message is certainly not stored, so it may be sent again. A
+                // A stream's election takes seconds, and the message is certainly not stored, so it may be sent again. A
                 // stream that an inspection did not find is not being elected.
                 Outcome::NotStored(not)
                     if not.reason == Reason::NoResponders
@@ -137,7 +137,7 @@ impl Nats {
                 {
                     RECONNECT_PAUSE
                 }
-                // The stream knows it again by its Nats-Msg-Id.
+                // The stream recognizes the message by its Nats-Msg-Id.
                 Outcome::Unknown(unknown)
                     if unknown.reason == Reason::Disconnected
                         && is_recognized
@@ -151,22 +151,22 @@ impl Nats {
                     lead *= 2;
                     Duration::ZERO
                 }
-                // Most likely our own copy, sent before its connection ended. When it is stored, the stream knows this
-                // one by it, and when it is not, this one is stored.
+                // Most likely our own copy from before a disconnect. Once it is stored, the stream recognizes this one as a
+                // duplicate; if it fails, this one is stored.
                 Outcome::Unknown(unknown) if unknown.reason == Reason::BeingStored => {
                     BEING_STORED_PAUSE
                 }
-                _ => return outcome.after_doubt(in_doubt),
+                _ => return outcome.after_uncertain_attempt(in_doubt),
             };
             let next = Instant::now() + pause;
             if next + MARGIN > deadline {
-                return outcome.after_doubt(in_doubt);
+                return outcome.after_uncertain_attempt(in_doubt);
             }
             tokio::time::sleep_until(next).await;
         }
     }
 
-    /// Keeps what an outcome says of its subject.
+    /// Updates the state of the subject from an outcome.
     fn note_destination(&self, subject: &str, outcome: &Outcome) {
         match outcome {
             Outcome::Stored(_) => self.subjects.note_stored(subject),
@@ -184,7 +184,7 @@ impl Nats {
         }
     }
 
-    /// Whether the connection ended only just now, and the caller has not waited for it for longer than that.
+    /// Whether the connection ended only recently, and the caller's patience has not run out.
     fn may_be_back(&self, patience: &mut Option<Instant>) -> bool {
         let limit = match self.connection.load().knows_other_servers() {
             true => CLUSTER_PATIENCE,
@@ -194,8 +194,8 @@ impl Nats {
         Instant::now() < end && self.shared.lost_for() < limit
     }
 
-    /// Sends the message and waits for its acknowledgement, to the deadline at most: less where one that was sent `lead`
-    /// later has its own, and the stream would know the message again.
+    /// Sends the message and waits for its acknowledgement, until the deadline. With a `lead`, gives up as soon as a message
+    /// sent this much later is acknowledged.
     async fn publish_once(
         &self,
         message: &Message,
@@ -206,37 +206,37 @@ impl Nats {
         if !self.shared.breaker.allows() {
             return Outcome::not_stored(
                 Reason::TimedOut,
-                "the server answers nothing; one event a second tries again",
+                "the server does not answer; one event per second is tried",
             );
         }
         if self.shared.refusals.refuses(&message.destination) {
             return Outcome::not_stored(
                 Reason::Authorization,
-                "the user has no permission to publish to the subject; one event a second tries again",
+                "the user has no permission to publish to the subject; one event per second is tried",
             );
         }
         let sent = Instant::now();
         let overtaken = lead.map(|lead| sent + lead);
-        let first_look = overtaken.map_or(deadline, |overtaken| overtaken.min(deadline));
-        let Some(mut waiter) = self.shared.waiters.register(first_look) else {
+        let first_deadline = overtaken.map_or(deadline, |overtaken| overtaken.min(deadline));
+        let Some(mut waiter) = self.shared.waiters.register(first_deadline) else {
             return Outcome::not_stored(
                 Reason::QueueFull,
-                "as many messages are under way as may be",
+                "the limit of messages in flight is reached",
             );
         };
-        let parcel = Parcel::new(waiter.ticket(), message, &connection.inbox);
+        let outgoing = OutgoingMessage::new(waiter.ticket(), message, &connection.inbox);
         let outbox = &connection.outbox;
         if waiter.others() > 0 {
-            if let Err(outcome) = outbox.send_with_others(parcel) {
+            if let Err(outcome) = outbox.enqueue(outgoing) {
                 return outcome;
             }
         } else {
-            // Nothing can leave with it, and the task's turn would only cost it time.
-            let sending = outbox.send_alone(parcel);
+            // Alone: no other message could share the write, and going through the task would only cost time.
+            let sending = outbox.send_now(outgoing);
             if tokio::time::timeout_at(deadline, sending).await.is_err() {
                 return match self.acknowledgement {
                     Acknowledgement::JetStream => Outcome::not_stored(Reason::TimedOut, NOT_TAKEN),
-                    // The message may have been taken and its echo not.
+                    // The client may have accepted the message but not the request for its echo.
                     Acknowledgement::Core => Outcome::unknown(Reason::TimedOut, NOT_TAKEN),
                 };
             }
@@ -265,7 +265,7 @@ impl Nats {
                     let detail = "no acknowledgement, although a later message has its own";
                     return Outcome::unknown(Reason::Overtaken, detail);
                 }
-                None => waiter.go_on_until((Instant::now() + OVERTAKEN).min(deadline)),
+                None => waiter.extend_deadline((Instant::now() + OVERTAKEN).min(deadline)),
             }
         }
     }
@@ -278,24 +278,20 @@ impl Nats {
         self.shared.health()
     }
 
-    /// Whether a message to this subject would certainly not be stored.
     pub(super) fn is_down_for(&self, subject: &str) -> bool {
         matches!(self.shared.health(), Health::Down(_))
             || self.shared.refusals.contains(subject)
             || self.subjects.is_closed_to_copies(subject)
     }
 
-    /// When its subjects should be inspected.
     pub(super) fn attention(&self) -> watch::Receiver<Attention> {
         self.shared.attention.subscribe()
     }
 
-    /// Keeps what an inspection found, and corrects what it can't know.
     pub(super) fn note_findings(&self, findings: &mut [Finding]) {
         self.subjects.note_findings(findings);
     }
 
-    /// The subjects could not be inspected.
     pub(super) fn forget_findings(&self) {
         self.subjects.forget();
     }
@@ -304,7 +300,6 @@ impl Nats {
         self.shared.waiters.len()
     }
 
-    /// Tells everyone who still waits that nothing is known.
     pub(super) fn give_up(&self) {
         let detail = "the service ended before the acknowledgement came";
         self.shared.end_all(Reason::TimedOut, detail);

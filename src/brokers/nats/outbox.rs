@@ -1,8 +1,8 @@
-//! What is on its way to the client: a message alone at once, many together.
+//! Hands messages to the client: a lone one immediately, several in batches.
 //!
-//! The client writes what it has to its socket as soon as it has something: handed one message at a time, it makes a
-//! system call for each, and the server reads each by itself. Messages that come while others are under way are queued
-//! for a task instead, which first lets every request that is ready add its own.
+//! The client writes to its socket as soon as it has anything: given one message at a time, it makes a system call for each,
+//! and so does the server to read it. Messages that arrive while others are in flight are queued for a task instead, which
+//! first lets every ready request add its own.
 
 use std::sync::Arc;
 
@@ -22,20 +22,20 @@ use crate::brokers::outcome::{Outcome, Reason, Restart};
 use crate::brokers::waiters::Ticket;
 use crate::task;
 
-/// The way into one client.
+/// Sends to one client.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    handover: Arc<Handover>,
-    /// Holds what one table of waiters can, and what they have given up on. That goes when the client goes on or ends; until
-    /// then the breaker lets next to nothing in.
-    queue: mpsc::Sender<Parcel>,
-    /// May wait for the client for as long as there is one.
+    publisher: Arc<Publisher>,
+    /// As large as the table of waiters. Messages whose waiters have given up leave it when the client proceeds or ends; until
+    /// then the breaker admits almost nothing.
+    queue: mpsc::Sender<OutgoingMessage>,
+    /// May wait for the client for as long as the client exists.
     _sender: AbortOnDropHandle<()>,
 }
 
-/// A message as the client takes it.
+/// A message ready for the client.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(super) struct OutgoingMessage {
     ticket: Ticket,
     subject: String,
     reply: String,
@@ -44,8 +44,8 @@ pub(super) struct Parcel {
     body: Bytes,
 }
 
-impl Parcel {
-    /// The ticket comes back in the subject of the answer.
+impl OutgoingMessage {
+    /// The ticket returns in the answer's subject.
     pub(super) fn new(ticket: Ticket, message: &Message, inbox: &str) -> Self {
         Self {
             ticket,
@@ -58,9 +58,9 @@ impl Parcel {
     }
 }
 
-/// The client, and what it takes to tell what became of a message.
+/// Publishes to the client and reports failures.
 #[derive(Debug)]
-struct Handover {
+struct Publisher {
     client: Client,
     proof: Arc<Proof>,
     acknowledgement: Acknowledgement,
@@ -68,7 +68,7 @@ struct Handover {
 }
 
 impl Outbox {
-    /// Needs a Tokio runtime, for the task that empties the queue.
+    /// Must be called within a Tokio runtime, since it spawns the task that empties the queue.
     pub(super) fn new(
         client: Client,
         proof: Arc<Proof>,
@@ -76,70 +76,70 @@ impl Outbox {
         shared: Arc<Shared>,
     ) -> Self {
         let (queue, queued) = mpsc::channel(shared.waiters.capacity());
-        let handover = Arc::new(Handover {
+        let publisher = Arc::new(Publisher {
             client,
             proof,
             acknowledgement,
             shared,
         });
         let sender =
-            task::spawn_essential("NATS outbox", send_together(Arc::clone(&handover), queued));
+            task::spawn_essential("NATS outbox", send_batches(Arc::clone(&publisher), queued));
         Self {
-            handover,
+            publisher,
             queue,
             _sender: AbortOnDropHandle::new(sender),
         }
     }
 
-    /// Hands the message to the client. Until that has happened, it is certainly not sent. Should the client refuse it, the one
-    /// who waits for the ticket is told.
-    pub(super) async fn send_alone(&self, parcel: Parcel) {
-        self.handover.now_or_tell(parcel).await;
+    /// Hands the message to the client. Until then it is certainly not sent. If the client refuses it, its waiter is
+    /// resolved.
+    pub(super) async fn send_now(&self, outgoing: OutgoingMessage) {
+        self.publisher.send_or_fail(outgoing).await;
     }
 
-    /// Leaves the same to the task.
-    pub(super) fn send_with_others(&self, parcel: Parcel) -> Result<(), Outcome> {
-        // A client that has no connection may take nothing, and the task would wait for it, until it has one again.
-        self.handover.expect_connected()?;
-        self.queue.try_send(parcel).map_err(|_| {
-            Outcome::not_stored(Reason::QueueFull, "the connection takes no more messages")
+    /// Does the same through the task.
+    pub(super) fn enqueue(&self, outgoing: OutgoingMessage) -> Result<(), Outcome> {
+        // The task would wait for a client without a connection until it has one again.
+        self.publisher.expect_connected()?;
+        self.queue.try_send(outgoing).map_err(|_| {
+            Outcome::not_stored(Reason::QueueFull, "the connection accepts no more messages")
         })
     }
 }
 
-/// Ends with the outbox.
-async fn send_together(handover: Arc<Handover>, mut queued: mpsc::Receiver<Parcel>) {
+/// Sends the queued messages until the outbox is dropped.
+async fn send_batches(publisher: Arc<Publisher>, mut queued: mpsc::Receiver<OutgoingMessage>) {
     while let Some(first) = queued.recv().await {
         tokio::task::yield_now().await;
-        handover.now_or_tell(first).await;
+        publisher.send_or_fail(first).await;
         while let Ok(next) = queued.try_recv() {
-            handover.now_or_tell(next).await;
+            publisher.send_or_fail(next).await;
         }
     }
 }
 
-impl Handover {
-    async fn now_or_tell(&self, parcel: Parcel) {
-        let ticket = parcel.ticket;
-        // Who is told that the connection has ended, or gave up because the client took nothing for long, counts on it.
-        if !self.shared.waiters.hand_over_as(ticket, parcel.mark) {
+impl Publisher {
+    async fn send_or_fail(&self, outgoing: OutgoingMessage) {
+        let ticket = outgoing.ticket;
+        // A waiter that was resolved as "not stored" relies on the message never being sent.
+        if !self.shared.waiters.hand_over_as(ticket, outgoing.mark) {
             return;
         }
-        if let Err(outcome) = self.now(parcel).await {
+        if let Err(outcome) = self.send(outgoing).await {
             self.shared.waiters.resolve(ticket, outcome);
         }
     }
 
-    async fn now(&self, parcel: Parcel) -> Result<(), Outcome> {
-        // What is published into a client that is not connected is sent after the next connect, when nobody waits.
+    async fn send(&self, outgoing: OutgoingMessage) -> Result<(), Outcome> {
+        // A disconnected client would send the message after the next connect, when nobody waits for it.
         self.expect_connected()?;
-        let Parcel {
+        let OutgoingMessage {
             subject,
             reply,
             headers,
             body,
             ..
-        } = parcel;
+        } = outgoing;
         let client = &self.client;
         match self.acknowledgement {
             Acknowledgement::JetStream => client
@@ -151,7 +151,7 @@ impl Handover {
                     .publish_with_headers(subject, headers, body)
                     .await
                     .map_err(|error| self.refused(&error))?;
-                // Comes back when the server has dealt with everything before it.
+                // The echo returns once the server has processed everything before it.
                 let echo = client.publish(reply, Bytes::new()).await;
                 echo.map_err(|error| Outcome::unknown(Reason::Disconnected, error.to_string()))
             }

@@ -1,4 +1,4 @@
-//! From JetStream's answers to the three outcomes.
+//! Maps JetStream's answers to the three outcomes.
 
 use async_nats::{Message, StatusCode};
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use crate::brokers::outcome::{Outcome, Reason, Receipt};
 
 /// A publish acknowledgement (`PubAckResponse` in nats-server's `stream.go`).
 #[derive(Debug, Deserialize)]
-struct Acknowledgement {
+struct PubAck {
     #[serde(default)]
     seq: u64,
     #[serde(default)]
@@ -23,7 +23,7 @@ struct ApiError {
     description: String,
 }
 
-/// What an answer in the acknowledgement inbox means.
+/// The outcome of an answer in the acknowledgement inbox.
 pub(super) fn of_answer(answer: &Message) -> Outcome {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Outcome::not_stored(
@@ -35,17 +35,17 @@ pub(super) fn of_answer(answer: &Message) -> Outcome {
 }
 
 fn of_acknowledgement(payload: &[u8]) -> Outcome {
-    match serde_json::from_slice::<Acknowledgement>(payload) {
-        Ok(Acknowledgement {
+    match serde_json::from_slice::<PubAck>(payload) {
+        Ok(PubAck {
             error: Some(error), ..
         }) => of_error(&error),
-        // Without a sequence number nothing says that the message is there (nats-server#6415).
+        // Without a sequence number, nothing proves that the message is stored (nats-server#6415).
         Ok(acknowledgement) if acknowledgement.seq == 0 => Outcome::unknown(
             Reason::Other,
             "an acknowledgement without a sequence number",
         ),
         Ok(acknowledgement) => Outcome::Stored(Receipt::confirmed(acknowledgement.duplicate)),
-        Err(_) => Outcome::unknown(Reason::Other, "an acknowledgement that can't be read"),
+        Err(_) => Outcome::unknown(Reason::Other, "an acknowledgement that cannot be parsed"),
     }
 }
 
@@ -53,7 +53,7 @@ fn of_acknowledgement(payload: &[u8]) -> Outcome {
 fn of_error(error: &ApiError) -> Outcome {
     let detail = format!("{} ({})", error.description, error.err_code);
     let reason = match error.err_code {
-        // The same id is being stored by another publish, whose end is not known yet.
+        // Another publish with the same id is in progress.
         10158 => return Outcome::unknown(Reason::BeingStored, detail),
         10077 => Reason::StreamFull,
         10023 | 10047 => Reason::Resources,

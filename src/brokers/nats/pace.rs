@@ -1,7 +1,7 @@
-//! Which server is tried next, and when.
+//! Chooses the server to try next, and the pause before it.
 //!
-//! The client counts attempts anew after each connection, so a server that accepts and then closes would be tried as often
-//! as the shortest pause lets it. Here a server's pauses grow until a connection to it has lasted.
+//! The client restarts its count of attempts after each connection, so a server that accepts and then closes would be tried
+//! with the shortest pause each time. Here a server's pauses grow until a connection to it has lasted.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 const SHORTEST: Duration = Duration::from_millis(50);
 
-/// A server that returns is found within a second.
+/// Short enough to find a server that returns within a second.
 const LONGEST: Duration = Duration::from_millis(800);
 
-/// A server that was last tried so long ago starts with the shortest pause.
+/// A server last tried this long ago starts with the shortest pause again.
 const CALM: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// By host and port: a URL may hold credentials.
+    /// By host and port, since a URL may contain credentials.
     tried: HashMap<(String, u16), Tried>,
 }
 
@@ -31,8 +31,8 @@ struct Tried {
 }
 
 impl Pace {
-    /// The server of the pool that may be tried first, and the wait until then: never zero for long, whatever happens to
-    /// the connections.
+    /// The server of the pool that may be tried first, with the pause before it. The pause cannot stay zero, whatever happens
+    /// to the connections.
     pub(super) fn next(&mut self, pool: &[Server]) -> Option<(ServerAddr, Duration)> {
         self.next_at(pool, Instant::now())
     }
@@ -46,7 +46,7 @@ impl Pace {
             let last = tried.get(&name(server));
             last.map_or(now, |last| (last.at + last.pause).max(now))
         };
-        // Of several, a random one: the bridge's replicas don't all go to the same.
+        // A random one of several, so that replicas do not all choose the same.
         let random = RandomState::new();
         let next = pool.iter().min_by_key(|server| {
             let order = random.hash_one(name(server));
@@ -57,15 +57,15 @@ impl Pace {
             Some(last) if at.saturating_duration_since(last.at) < CALM => {
                 (last.pause * 2).min(LONGEST)
             }
-            _ => SHORTEST + spread(),
+            _ => SHORTEST + jitter(),
         };
         self.tried.insert(name(next), Tried { at, pause });
         Some((next.addr.clone(), at.saturating_duration_since(now)))
     }
 }
 
-/// So that replicas don't come at the same moment.
-fn spread() -> Duration {
+/// Keeps replicas from reconnecting at the same moment.
+fn jitter() -> Duration {
     Duration::from_millis(u64::from(std::process::id() % 20))
 }
 
@@ -89,7 +89,7 @@ mod tests {
         let started = Instant::now();
         let mut attempts = Vec::new();
         while started.elapsed() < Duration::from_secs(60) {
-            // Never a failed attempt: it accepts, and closes.
+            // Not a failed attempt: the server accepts, then closes.
             let (_, wait) = pace.next(&[server("nats://a:1", 0)]).unwrap();
             assert!(wait <= LONGEST);
             tokio::time::advance(wait).await;

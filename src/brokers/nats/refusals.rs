@@ -1,23 +1,23 @@
-//! Subjects that the server does not let us publish to.
+//! Subjects to which the server does not let the user publish.
 //!
-//! The server says "Permissions Violation for Publish" with the subject and nothing else: neither which message it
-//! means, nor in the place where its acknowledgement would come. A message may be called "not stored" only when it is
-//! certain that the violation is its own. Permissions can change while a connection lives, and then the messages to one
-//! subject that are in flight together are a mixture: the acknowledgements of the earlier, accepted ones take the stream's
-//! time and come after the violations of the later ones. So violations are counted:
+//! The server reports "Permissions Violation for Publish" with the subject only: it does not say which message it means, and
+//! sends nothing to the message's reply subject. A message may be called "not stored" only when the violation is certainly
+//! its own. Permissions can change while a connection lives, and then the messages to one subject that are in flight together
+//! are a mixture: the acknowledgements of the earlier, accepted ones take the stream's time and arrive after the violations
+//! of the later ones. So violations are counted:
 //!
 //! - Each refused message has exactly one violation, sent when the server processes the message.
-//! - A message that waits on this connection is either accepted or refused. When as many violations of a subject have come
-//!   as messages to it are still waiting, each of these is refused, whatever happened to the permissions in between. Until
-//!   then nobody is told: the acknowledgements of the accepted ones will make the numbers equal.
-//! - Messages that stopped waiting without a word (a time-out, a connection that ended) would spoil the count: their
-//!   violations may still come. For [`DOUBT`] after that no violation ends anyone's waiting. A connection on which the
-//!   server is silent for longer is closed by the client's own pings, and what it answered a ping after, it has processed.
-//! - A violation that the client's event queue (128) could not hold leaves the numbers unequal; those messages end at their
-//!   deadline as unknown.
+//! - A message that waits on this connection is either accepted or refused. When the number of a subject's violations equals
+//!   the number of messages to it that still wait, each of these is refused, whatever happened to the permissions meanwhile.
+//!   Until then no waiter is resolved: the acknowledgements of the accepted ones will make the numbers equal.
+//! - Messages that stopped waiting without an answer (a time-out, a connection that ended) would spoil the count, since their
+//!   violations may still arrive. For [`DOUBT`] after that, no violation resolves a waiter. The client's own pings close a
+//!   connection on which the server is silent for longer, and the server processes everything before it answers a ping.
+//! - A violation that is lost because the client's event queue (128) is full leaves the numbers unequal; those messages end
+//!   at their deadline as unknown.
 //!
-//! From the first violation on a message to the subject is not handed over at all, but for one a second that finds out
-//! whether it is taken again.
+//! From the first violation on, messages to the subject are not handed over, except for one a second that detects whether
+//! the subject is accepted again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,28 +29,28 @@ use tokio::time::Instant;
 use crate::brokers::outcome::{Outcome, Reason};
 use crate::brokers::waiters::{Ticket, Waiters};
 
-/// Pause between messages that are sent to a refused subject.
+/// Pause between attempts on a refused subject.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Longer than the client keeps a connection whose pings are not answered (three of them, 5 s apart).
+/// Longer than the client keeps a connection with unanswered pings (three of them, 5 s apart).
 const DOUBT: Duration = Duration::from_secs(30);
 
-/// Violations in a row that make a destination not ready.
+/// Consecutive violations that make a destination not ready.
 const REPEATED: u32 = 3;
 
-/// A subject that nobody publishes to any more is forgotten, so that a bridge that gets no events because it is not ready
-/// becomes ready again; the next event finds out.
+/// A subject is forgotten after this time without a publish, so that a bridge that gets no events because it is not ready
+/// becomes ready again; the next event tries the subject.
 const LAPSE: Duration = Duration::from_secs(30);
 
-/// Subjects that are remembered.
+/// Maximum number of subjects remembered.
 const MAX_SUBJECTS: usize = 1000;
 
-/// Shown in `/readyz`.
+/// Maximum number of subjects shown in `/readyz`.
 const MAX_SHOWN: usize = 5;
 
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Whether there are any: all that the way of an event looks at.
+    /// Whether there are any: the only field that the hot path reads.
     any: AtomicBool,
     state: Mutex<State>,
 }
@@ -66,22 +66,22 @@ struct Refused {
     since: Instant,
     last: Instant,
     violations: u32,
-    /// Those that have not ended anyone's waiting yet.
+    /// Violations that are not attributed to messages yet.
     unused: usize,
-    /// With `ack = "core"`: an echo came for one of them, and nothing says whether a violation was its.
+    /// With `ack = "core"`: an echo arrived for one of them, and it is unknown whether a violation was its own.
     is_mixed: bool,
     next_try: Instant,
 }
 
-/// Subjects that are refused again and again.
+/// Repeatedly refused subjects.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) why: String,
-    /// When the first of them was first refused.
+    /// The first refusal of any of them.
     pub(super) since: Instant,
 }
 
-/// Tells the messages of one subject from most others; never the other way round.
+/// A hash of the subject for [`Waiters::hand_over_as`]. Equal subjects have equal marks.
 pub(super) fn mark(subject: &str) -> u64 {
     let bytes = subject.as_bytes();
     let word = |part: Option<&[u8]>| {
@@ -102,7 +102,7 @@ impl Refusals {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Whether a message to this subject is not to be sent now.
+    /// Whether a message to this subject must not be sent now.
     pub(super) fn refuses(&self, subject: &str) -> bool {
         if !self.any() {
             return false;
@@ -122,8 +122,8 @@ impl Refusals {
         false
     }
 
-    /// The server has refused a message to this subject. Ends the waiting of those of which that makes certain that they are
-    /// refused. Says whether the subject is newly so.
+    /// The server has refused a message to this subject. Resolves the waiters that are now certainly refused. Returns whether
+    /// this is the subject's first refusal.
     pub(super) fn note_violation(&self, subject: &str, waiters: &Waiters) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
@@ -148,13 +148,13 @@ impl Refusals {
         if !is_doubtful {
             refused.unused = refused.unused.saturating_add(1);
         }
-        // Set before the count: whoever is handed over later has a violation of its own still to come.
+        // Set before counting: the violation of a message that is handed over later is still to come.
         self.any.store(true, Ordering::Release);
         settle(subject, refused, waiters);
         is_new
     }
 
-    /// Someone has stopped waiting: with a word of the server's, so that the numbers may be equal now.
+    /// A message was answered, so the numbers may be equal now.
     pub(super) fn note_answer(&self, waiters: &Waiters) {
         if self.any() {
             for (subject, refused) in &mut self.lock().subjects {
@@ -163,8 +163,8 @@ impl Refusals {
         }
     }
 
-    /// With `ack = "core"`, an echo comes for refused messages too, behind their violations: whether this one, which still
-    /// waits, may be of such a message.
+    /// With `ack = "core"`, refused messages get an echo too, after their violations: whether this one, whose waiter still
+    /// waits, may belong to such a message.
     pub(super) fn is_doubtful_echo(&self, ticket: Ticket, waiters: &Waiters) -> bool {
         if !self.any() {
             return false;
@@ -184,7 +184,7 @@ impl Refusals {
         })
     }
 
-    /// Whether messages to this subject are refused, as far as is known.
+    /// Whether messages to this subject are known to be refused.
     pub(super) fn contains(&self, subject: &str) -> bool {
         if !self.any() {
             return false;
@@ -194,7 +194,7 @@ impl Refusals {
         state.subjects.contains_key(subject)
     }
 
-    /// Messages have stopped waiting without a word.
+    /// Messages have stopped waiting without an answer.
     pub(super) fn note_doubt(&self) {
         let mut state = self.lock();
         state.doubtful_until = Some(Instant::now() + DOUBT);
@@ -203,7 +203,7 @@ impl Refusals {
         }
     }
 
-    /// A message to this subject is stored. Says whether that is news.
+    /// A message to this subject was stored. Returns whether the subject was refused before.
     pub(super) fn note_stored(&self, subject: &str) -> bool {
         if !self.any() {
             return false;
@@ -214,7 +214,7 @@ impl Refusals {
         is_news
     }
 
-    /// Subjects that are refused again and again, if there are any.
+    /// The repeatedly refused subjects, if any.
     pub(super) fn summary(&self) -> Option<Summary> {
         if !self.any() {
             return None;
@@ -275,7 +275,7 @@ fn settle(subject: &str, refused: &mut Refused, waiters: &Waiters) {
     if waiting.len() > refused.unused {
         return;
     }
-    // More violations than messages: some were of messages that nobody waits for. They are nobody else's.
+    // With more violations than messages, some belong to messages that no longer wait, and none can be attributed.
     let is_certain = waiting.len() == refused.unused;
     refused.unused = 0;
     if is_certain {
@@ -286,7 +286,7 @@ fn settle(subject: &str, refused: &mut Refused, waiters: &Waiters) {
     }
 }
 
-/// What the user may not do.
+/// A missing permission, as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Violation {
     Publish(String),
@@ -294,7 +294,7 @@ pub(super) enum Violation {
 }
 
 impl Violation {
-    /// From the server's words: `Permissions Violation for Publish to "a.b"`.
+    /// From the server's text: `Permissions Violation for Publish to "a.b"`.
     pub(super) fn parse(error: &str) -> Option<Self> {
         let of = |start: &str| {
             let begins = error

@@ -1,5 +1,5 @@
-//! Reads a subject's stream once to its present end, from where the last replay of it stopped. A durable consumer is the
-//! position; it moves only with an acknowledgement.
+//! Reads a subject's stream once to its present end, from where the last replay of it stopped. The position is a durable
+//! consumer's; it moves only with an acknowledgement.
 
 use std::time::Duration;
 
@@ -15,32 +15,31 @@ use super::subscription::{delivered, stream_of};
 use crate::brokers::delivered::Delivered;
 use crate::brokers::error::ReplayError;
 
-/// How long the server may take to send the next message.
+/// Limit for the server to send the next message.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After which a message whose replay was interrupted is offered again.
+/// A message whose replay was interrupted is delivered again after this time.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// A subject that is being replayed.
 pub struct Replay {
     session: Session,
     consumer: PullConsumer,
     current: Option<jetstream::Message>,
-    /// The stream sequence of the message that was read last.
+    /// The stream sequence of the last message.
     sequence: u64,
-    is_look: bool,
-    /// Whether the stream keeps what is behind the position.
+    peek: bool,
+    /// Whether the stream keeps acknowledged messages.
     keeps_all: bool,
     remaining: u64,
 }
 
 impl Replay {
-    /// A look leaves the position where it is.
+    /// A `peek` never moves the position.
     pub(in crate::brokers) async fn start(
         settings: &Settings,
         subject: &str,
         selection: Option<&str>,
-        is_look: bool,
+        peek: bool,
     ) -> Result<Self, ReplayError> {
         let fail = |error: String| ReplayError(format!("{subject}: {error}"));
         let mut session = Session::open(settings).await.map_err(ReplayError)?;
@@ -64,7 +63,7 @@ impl Replay {
             filter_subject: subject.to_owned(),
             ..Default::default()
         };
-        let mut consumer = if is_look {
+        let mut consumer = if peek {
             let durable = async {
                 match stream.consumer_info(&name).await {
                     Ok(durable) => Ok(durable.ack_floor.stream_sequence),
@@ -73,7 +72,7 @@ impl Replay {
                 }
             };
             let position = session.ask(durable).await.map_err(fail)?;
-            let look = pull::Config {
+            let ephemeral = pull::Config {
                 deliver_policy: DeliverPolicy::ByStartSequence {
                     start_sequence: position + 1,
                 },
@@ -81,7 +80,7 @@ impl Replay {
                 filter_subject: subject.to_owned(),
                 ..Default::default()
             };
-            let created = session.ask(stream.create_consumer(look)).await;
+            let created = session.ask(stream.create_consumer(ephemeral)).await;
             created.map_err(fail)?
         } else {
             let created = session.ask(stream.get_or_create_consumer(&name, durable));
@@ -96,7 +95,7 @@ impl Replay {
             consumer,
             current: None,
             sequence: 0,
-            is_look,
+            peek,
             keeps_all: stream.cached_info().config.retention == RetentionPolicy::Limits,
             remaining,
         })
@@ -114,9 +113,9 @@ impl Replay {
         if self.remaining == 0 {
             return Ok(None);
         }
-        // A message that an interrupted replay held comes back after ACK_WAIT.
-        let patience = tokio::time::Instant::now() + ACK_WAIT + TIMEOUT;
-        while tokio::time::Instant::now() < patience {
+        // A message that an interrupted replay held is redelivered after ACK_WAIT.
+        let deadline = tokio::time::Instant::now() + ACK_WAIT + TIMEOUT;
+        while tokio::time::Instant::now() < deadline {
             let consumer = self.consumer.clone();
             let fetching = async {
                 let fetch = consumer.fetch().max_messages(1).expires(TIMEOUT);
@@ -131,7 +130,7 @@ impl Replay {
                     .info()
                     .map_err(|error| ReplayError(error.to_string()))?
                     .stream_sequence;
-                self.current = Some(message).filter(|_| !self.is_look);
+                self.current = Some(message).filter(|_| !self.peek);
                 self.remaining -= 1;
                 return Ok(Some(read));
             }
@@ -142,7 +141,7 @@ impl Replay {
         )))
     }
 
-    /// Moves the position behind the message that was read last.
+    /// Moves the position past the last message.
     pub(in crate::brokers) async fn done(&mut self) -> Result<(), ReplayError> {
         let Some(message) = self.current.take() else {
             return Ok(());
@@ -151,18 +150,18 @@ impl Replay {
         moved.map_err(ReplayError)
     }
 
-    /// Moves the position behind the message that was read last, where the stream keeps it all the same.
+    /// Moves the position past the last message if the stream keeps it nevertheless.
     pub(in crate::brokers) async fn pass(&mut self) -> Result<(), ReplayError> {
         if self.keeps_all {
             return self.done().await;
         }
         self.leave().await?;
         Err(ReplayError(
-            "the stream drops what is passed over, for its retention is not limits; say where to with --to".to_owned(),
+            "the stream's retention is not limits, so it would drop a message that is passed over; choose a destination with --to".to_owned(),
         ))
     }
 
-    /// Leaves the position before the message that was read last, and lets the next replay have it at once.
+    /// Leaves the position before the last message, which the next replay gets immediately.
     pub(in crate::brokers) async fn leave(&mut self) -> Result<(), ReplayError> {
         let Some(message) = self.current.take() else {
             return Ok(());

@@ -1,5 +1,4 @@
-//! A connection of a command, or of an inspection: it fails with the step that failed, and what is refused is named instead
-//! of waited for.
+//! The connection of a command or an inspection: its errors name the failed step, and a refusal ends the wait for the answer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,44 +13,44 @@ use super::failure::{describe, diagnose, is_open};
 use super::refusals::Violation;
 use super::settings::Settings;
 
-/// For all addresses of one server. With the diagnosis it is below the 10 s that a command waits.
+/// For all addresses of one server. With the diagnosis, it stays below the 10 s that a command waits.
 const CONNECTING: Duration = Duration::from_secs(5);
 
-/// For the question that shows whether the inbox may be used.
+/// For the request that shows whether the inbox may be used.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// Between connections of a session that lasts.
+/// Between reconnects of a session.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(800);
 
-/// Refusals that are kept. A session ends with the first of most kinds.
+/// Maximum number of refusals kept. Most kinds end the session at the first one.
 const MAX_REFUSALS: usize = 64;
 
-/// What any user may ask, unless its permissions say otherwise; either answer comes behind all earlier refusals.
+/// Allowed for any user by default; its answer or its refusal arrives after all earlier refusals.
 const QUESTION: &str = "$JS.API.INFO";
 
-/// A connection that knows what the server has refused.
+/// A connection that records refusals.
 pub(super) struct Session {
     pub(super) client: Client,
-    /// All that was refused, of which the first so many have been dealt with.
+    /// All refusals, of which the first `seen` are processed.
     refused: watch::Receiver<Vec<Violation>>,
     seen: usize,
 }
 
 impl Session {
-    /// Connects to the first server that takes the connection, and waits until it may be used.
+    /// Connects to the first server that accepts, and waits until the connection is usable.
     ///
     /// # Errors
-    /// The step that failed, of each server; or that the user may not subscribe to its inbox.
+    /// The failed step of each server, or a refused subscription to the inbox.
     pub(super) async fn open(settings: &Settings) -> Result<Self, String> {
         let mut session = Self::connect(settings).await?;
         session.settle().await?;
         Ok(session)
     }
 
-    /// Connects to the first server that takes the connection.
+    /// Connects to the first server that accepts.
     ///
     /// # Errors
-    /// The step that failed, of each server.
+    /// The failed step of each server.
     pub(super) async fn connect(settings: &Settings) -> Result<Self, String> {
         let attempts = settings
             .addresses()
@@ -75,7 +74,7 @@ impl Session {
         let (refuse, refused) = watch::channel(Vec::new());
         let refuse = Arc::new(refuse);
         let has_begun = AtomicBool::new(false);
-        // A server that accepts and closes is not asked in a tight loop.
+        // Avoids a tight loop with a server that accepts and then closes.
         let options = settings
             .connect_options()
             .reconnect_delay_callback(move |_| match has_begun.swap(true, Ordering::Relaxed) {
@@ -110,10 +109,10 @@ impl Session {
         }
     }
 
-    /// Waits until the server has dealt with all that was sent to it.
+    /// Waits until the server has processed everything sent so far.
     ///
     /// # Errors
-    /// The subscription that it refused.
+    /// A refused subscription.
     pub(super) async fn settle(&mut self) -> Result<(), String> {
         let client = self.client.clone();
         let question = client.request(QUESTION, bytes::Bytes::new());
@@ -135,10 +134,10 @@ impl Session {
         }
     }
 
-    /// Waits for an answer, no longer than until the server refuses something instead.
+    /// Waits for an answer, or until the server refuses something.
     ///
     /// # Errors
-    /// The missing permission, or the answer's own error.
+    /// The missing permission, or the request's own error.
     pub(super) async fn ask<T, E: std::fmt::Display>(
         &mut self,
         question: impl Future<Output = Result<T, E>>,
@@ -150,8 +149,7 @@ impl Session {
         }
     }
 
-    /// Resolves when the server refuses a request to this subject, or the inbox where its answer would arrive. Several may
-    /// wait at a time.
+    /// Resolves when the server refuses a request to this subject, or the inbox for its answer. May be awaited concurrently.
     pub(super) async fn refusal_of(&self, subject: &str) -> Violation {
         let mut refused = self.refused.clone();
         let is_wanted = |violation: &&Violation| match violation {
@@ -164,13 +162,13 @@ impl Session {
                 return found;
             }
             if refused.changed().await.is_err() {
-                // The client has ended, and with it every answer.
+                // The client has ended, so no answer will arrive.
                 return std::future::pending().await;
             }
         }
     }
 
-    /// The next thing that the server refuses, or has refused by now. Cancel safe.
+    /// The next refusal, past or future. Cancel safe.
     pub(super) async fn next_refusal(&mut self) -> Violation {
         loop {
             let next = self.refused.borrow_and_update().get(self.seen).cloned();
@@ -179,7 +177,7 @@ impl Session {
                 return next;
             }
             if self.refused.changed().await.is_err() {
-                // The client has ended, and with it every answer.
+                // The client has ended, so no answer will arrive.
                 return std::future::pending().await;
             }
         }

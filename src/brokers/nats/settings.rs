@@ -1,4 +1,4 @@
-//! `[brokers.NAME]` with `kind = "nats"`, and the client's options that follow from it.
+//! `[brokers.NAME]` with `kind = "nats"`, and the client options that follow from it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use super::credentials;
 use crate::secret::Secret;
 use crate::table::Section;
 
-/// How often the server is asked whether it is still there; three silences end the connection.
+/// Interval of the client's pings; three unanswered ones end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Commands that may wait for the connection. Few: what waits here while the connection ends is sent after the next one
-/// begins, when nobody waits for it any more.
+/// Maximum number of commands queued for the connection. Small: commands left in the queue when the connection ends are sent
+/// after the next connect, when nobody waits for them.
 const CLIENT_CAPACITY: usize = 256;
 
-/// NATS servers, and how to reach them.
+/// How to reach NATS servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     servers: Vec<Server>,
@@ -26,20 +26,20 @@ pub struct Settings {
     credentials: Option<PathBuf>,
     user: Option<(String, Secret)>,
     token: Option<Secret>,
-    tls: Option<Tls>,
+    tls: Option<TlsOptions>,
     inbox_prefix: Option<String>,
 }
 
-/// What counts as the server's word.
+/// The acknowledgement that a publish waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Acknowledgement {
     /// A stream's acknowledgement with a sequence number.
     JetStream,
-    /// The server's answer to what was sent right behind the message: it has the message, and stores nothing.
+    /// An echo that the server sends after the message: it has the message, but stores nothing.
     Core,
 }
 
-/// A server's URL. A login in it is moved to [`Settings::user`] or [`Settings::token`] when it is read: the client logs URLs.
+/// A server's URL, from which a login is moved to [`Settings::user`] or [`Settings::token`], because the client logs URLs.
 #[derive(Clone, PartialEq)]
 struct Server(ServerAddr);
 
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Server {
 impl Server {
     fn without_login(self) -> Option<Self> {
         let mut url = self.0.into_inner();
-        // Only a URL without a host refuses this, and it can't have a login.
+        // Fails only without a host, and then there is no login.
         let _removed = (url.set_username(""), url.set_password(None));
         ServerAddr::from_url(url).ok().map(Self)
     }
@@ -63,9 +63,9 @@ impl Server {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Tls {
+struct TlsOptions {
     required: bool,
-    /// The handshake comes before the server's greeting (`handshake_first`).
+    /// The TLS handshake precedes the server's greeting (`handshake_first`).
     first: bool,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
@@ -81,7 +81,7 @@ impl Settings {
         let servers = servers.iter().enumerate().filter_map(|(index, text)| {
             let parsed = text.parse::<ServerAddr>().ok();
             if parsed.is_none() {
-                let what = "this is no NATS address; write for example \"nats://localhost:4222\" or \"tls://nats.example.com\"";
+                let what = "this is not a NATS address; write for example \"nats://localhost:4222\" or \"tls://nats.example.com\"";
                 section.problem_at(&format!("servers[{index}]"), what);
             }
             parsed.map(Server)
@@ -108,7 +108,7 @@ impl Settings {
             (Some(user), Some(password)) => Some((user, password)),
             (None, None) => None,
             _ => {
-                section.problem("`user` and `password` go together");
+                section.problem("`user` and `password` are required together; add the other one");
                 None
             }
         };
@@ -121,7 +121,7 @@ impl Settings {
         {
             section.problem("`credentials`, `user` and `token` exclude each other");
         }
-        let tls = section.section("tls").map(Tls::read);
+        let tls = section.section("tls").map(TlsOptions::read);
         let inbox_prefix = section.text("inbox_prefix");
         if let Some(prefix) = &inbox_prefix
             && !is_inbox_prefix(prefix)
@@ -135,7 +135,7 @@ impl Settings {
             );
         }
         let (user, token) = match (&credentials, user, token) {
-            // The client itself does not read them out of the URL.
+            // The client does not read a login from the URL.
             (None, None, None) => login(&servers),
             (_, user, token) => (user, token),
         };
@@ -159,7 +159,6 @@ impl Settings {
             .join(",")
     }
 
-    /// Credentials, certificates and keys.
     pub(in crate::brokers) fn files(&self) -> Vec<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| {
             let identity = tls.identity.iter().flat_map(|(cert, key)| [cert, key]);
@@ -172,7 +171,7 @@ impl Settings {
         self.tls.as_ref().is_some_and(|tls| tls.first)
     }
 
-    /// Credentials and the private key, and the keys of the configuration that name them.
+    /// The credentials file and the private key, with the configuration keys that name them.
     pub(in crate::brokers) fn private_files(&self) -> Vec<(String, PathBuf)> {
         let credentials = self.credentials.iter().map(|file| ("credentials", file));
         let identity = self.tls.iter().filter_map(|tls| tls.identity.as_ref());
@@ -192,7 +191,7 @@ impl Settings {
             None => ConnectOptions::new(),
             Some(file) => {
                 let file = file.clone();
-                // Called for each connection.
+                // Called for each connection, so that rotated credentials are read.
                 ConnectOptions::with_auth_callback(move |nonce| {
                     let auth = credentials::authenticate(&file, &nonce).map_err(AuthError::new);
                     std::future::ready(auth)
@@ -230,7 +229,7 @@ impl Settings {
     }
 }
 
-/// The user and password, or the token, that a URL has in front of its host.
+/// The user and password, or the token, from a URL.
 fn login(servers: &[Server]) -> (Option<(String, Secret)>, Option<Secret>) {
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let login = servers
@@ -246,7 +245,7 @@ fn login(servers: &[Server]) -> (Option<(String, Secret)>, Option<Secret>) {
     }
 }
 
-impl Tls {
+impl TlsOptions {
     fn read(mut section: Section<'_>) -> Self {
         let required = section.flag("required", true);
         let first = section.flag("first", false);
@@ -261,7 +260,7 @@ impl Tls {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             _ => {
-                section.problem("`cert` and `key` go together");
+                section.problem("`cert` and `key` are required together; add the other one");
                 None
             }
         };

@@ -1,8 +1,8 @@
-//! Subjects whose events no stream acknowledges, as the last inspection found them.
+//! Subjects whose events no stream acknowledges, according to the last inspection.
 //!
 //! An inspection sees the streams of the user's own account and domain. A stream elsewhere (a leaf node's hub, an imported
 //! service) may take a subject that has none here. So an event for a subject without a stream is still sent, once: an
-//! acknowledgement proves the stream, "no responders" is final without a retry, and silence (a plain subscriber has it)
+//! acknowledgement proves the stream, "no responders" is final without a retry, and silence (from a plain subscriber)
 //! closes the subject for a while.
 
 use std::collections::{HashMap, HashSet};
@@ -17,15 +17,15 @@ use crate::brokers::durability::{EXISTS, Finding, INSPECTED, Verdict};
 use crate::brokers::health::Health;
 use crate::brokers::outcome::{Outcome, Reason};
 
-/// How long nothing is sent to a subject without a stream that somebody listens to and nobody acknowledges.
+/// How long nothing is sent to a subject that has subscribers, but no stream to acknowledge.
 const CLOSED: Duration = Duration::from_secs(60);
 
-/// Destinations that a message names; the rest are counted.
+/// Maximum number of subjects listed in a message; the rest are counted.
 const NAMED: usize = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Subjects {
-    /// Spares the lock where all is well.
+    /// Avoids the lock while every subject is usable.
     has_unusable: AtomicBool,
     state: Mutex<State>,
 }
@@ -33,24 +33,24 @@ pub(super) struct Subjects {
 #[derive(Debug, Default)]
 struct State {
     unusable: HashMap<String, Unusable>,
-    /// Whether none of the inspected subjects can be used.
+    /// Whether all inspected subjects are unusable.
     are_all: bool,
-    /// Subjects without a stream whose events are acknowledged all the same.
+    /// Subjects without a visible stream whose events are acknowledged nevertheless.
     proven: HashSet<String>,
 }
 
 #[derive(Debug)]
 struct Unusable {
     why: String,
-    /// Its stream stores every event and acknowledges none.
+    /// The stream stores events without acknowledging them (`no_ack`).
     stores_silently: bool,
     closed_until: Option<Instant>,
-    /// When an event with copies elsewhere may be tried again.
+    /// When an event that has copies elsewhere may next be tried.
     next_trial: Option<Instant>,
 }
 
 impl Subjects {
-    /// Keeps the findings of an inspection, and corrects those that acknowledgements have disproved.
+    /// Stores the findings of an inspection, and corrects those that acknowledgements have disproved.
     pub(super) fn note_findings(&self, findings: &mut [Finding]) {
         let mut state = self.state();
         let mut unusable = HashMap::new();
@@ -86,7 +86,7 @@ impl Subjects {
         state.unusable = unusable;
     }
 
-    /// Nothing is known of the subjects any more.
+    /// Discards the findings.
     pub(super) fn forget(&self) {
         let mut state = self.state();
         self.has_unusable.store(false, Ordering::Release);
@@ -94,7 +94,7 @@ impl Subjects {
         state.are_all = false;
     }
 
-    /// Whether an event for the subject must not be sent, and why.
+    /// The outcome of an event that must not be sent to the subject now.
     pub(super) fn refusal(&self, subject: &str) -> Option<Outcome> {
         if !self.has_unusable.load(Ordering::Acquire) {
             return None;
@@ -109,18 +109,18 @@ impl Subjects {
         }
         is_closed.then(|| {
             let why = &unusable.why;
-            let detail = format!("{why}; somebody subscribes to it, but does not acknowledge");
+            let detail = format!("{why}; it has a subscriber, which does not acknowledge");
             Outcome::not_stored(Reason::NoResponders, detail)
         })
     }
 
-    /// Whether the last inspection found that no event for the subject can be acknowledged.
+    /// Whether no event for the subject can be acknowledged, according to the last inspection.
     pub(super) fn is_unusable(&self, subject: &str) -> bool {
         self.has_unusable.load(Ordering::Acquire) && self.state().unusable.contains_key(subject)
     }
 
-    /// Whether an event that has copies elsewhere should not be published because of this subject: each try that fails here
-    /// leaves a copy there. One a minute finds out whether the subject is acknowledged all the same.
+    /// Whether an event with copies elsewhere should not be published because of this subject: each failed attempt would
+    /// leave copies there. One a minute checks whether the subject is acknowledged after all.
     pub(super) fn is_closed_to_copies(&self, subject: &str) -> bool {
         if !self.has_unusable.load(Ordering::Acquire) {
             return false;
@@ -137,7 +137,6 @@ impl Subjects {
         false
     }
 
-    /// An event for the subject was acknowledged.
     pub(super) fn note_stored(&self, subject: &str) {
         if !self.has_unusable.load(Ordering::Acquire) {
             return;
@@ -151,14 +150,13 @@ impl Subjects {
         }
     }
 
-    /// Nobody listens to the subject. Says whether that was known.
+    /// Nobody listens to the subject. Returns whether that was known.
     pub(super) fn note_no_responders(&self, subject: &str) -> bool {
         let mut state = self.state();
         state.proven.remove(subject);
         state.unusable.contains_key(subject)
     }
 
-    /// An event for the subject was not acknowledged in time.
     pub(super) fn note_silence(&self, broker: &str, subject: &str) {
         if !self.has_unusable.load(Ordering::Acquire) {
             return;
@@ -173,12 +171,12 @@ impl Subjects {
             tracing::error!(
                 broker,
                 subject,
-                "somebody subscribes to the subject, but no stream takes it: its events are delivered without being stored, and not acknowledged; none is sent for a minute. Create a stream (nats stream add)"
+                "the subject has a subscriber, but no stream: events are delivered without being stored or acknowledged; none is sent for a minute. Create a stream (nats stream add)"
             );
         }
     }
 
-    /// The connection's health with what is known of the subjects.
+    /// Combines the connection's health with the findings.
     pub(super) fn health(&self, connection: Health) -> Health {
         if !self.has_unusable.load(Ordering::Acquire) || !matches!(connection, Health::Up { .. }) {
             return connection;
@@ -187,12 +185,12 @@ impl Subjects {
         let mut missing: Vec<String> = state.unusable.keys().cloned().collect();
         missing.sort();
         if !state.are_all {
-            let said = missing.iter().filter_map(|subject| {
+            let described = missing.iter().filter_map(|subject| {
                 let unusable = state.unusable.get(subject)?;
                 Some(format!("{subject}: {}", unusable.why))
             });
             return Health::Up {
-                missing: said.collect(),
+                missing: described.collect(),
             };
         }
         let mut reasons: Vec<&str> = state
@@ -265,7 +263,7 @@ mod tests {
         assert!(!subjects.is_unusable("a"));
         assert!(matches!(findings[1].verdict, Verdict::Unknown(_)));
         assert_eq!(findings[1].check, INSPECTED);
-        // The proof does not hold for ever.
+        // The proof does not last indefinitely.
         assert!(!subjects.note_no_responders("a"));
         let mut findings = missing("a");
         subjects.note_findings(&mut findings);
@@ -279,7 +277,7 @@ mod tests {
         assert!(subjects.refusal("a").is_none());
         subjects.note_findings(&mut missing("a"));
         subjects.note_silence("main", "a");
-        // The next inspection finds the same, and opens nothing.
+        // Another inspection with the same findings does not reopen the subject.
         subjects.note_findings(&mut missing("a"));
         assert!(subjects.refusal("a").is_some());
         tokio::time::advance(CLOSED).await;

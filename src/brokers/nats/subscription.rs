@@ -9,13 +9,12 @@ use futures_util::stream::{BoxStream, SelectAll};
 
 use super::Settings;
 use super::session::Session;
-use crate::brokers::delivered::{Delivered, From};
+use crate::brokers::delivered::{Delivered, StartAt};
 use crate::brokers::error::SubscribeError;
 
-/// Messages of some subjects.
 pub struct Subscription {
     messages: SelectAll<BoxStream<'static, Result<Delivered, SubscribeError>>>,
-    /// The connection, which ends with the subscription.
+    /// Dropped with the subscription.
     session: Session,
 }
 
@@ -23,12 +22,12 @@ impl Subscription {
     pub(in crate::brokers) async fn start(
         settings: &Settings,
         subjects: &[String],
-        from: From,
+        from: StartAt,
     ) -> Result<Self, SubscribeError> {
-        // A plain subscription needs no answers, and so no inbox.
+        // A plain subscription needs no answers, and therefore no inbox.
         let connected = match from {
-            From::Start => Session::open(settings).await,
-            From::Now => Session::connect(settings).await,
+            StartAt::Earliest => Session::open(settings).await,
+            StartAt::Latest => Session::connect(settings).await,
         };
         let mut session = connected.map_err(SubscribeError)?;
         let client = session.client.clone();
@@ -36,8 +35,8 @@ impl Subscription {
         let mut messages = SelectAll::new();
         for subject in subjects {
             messages.push(match from {
-                From::Start => stored(&mut session, &context, subject).await?,
-                From::Now => {
+                StartAt::Earliest => stored(&mut session, &context, subject).await?,
+                StartAt::Latest => {
                     let subscriber = client
                         .subscribe(subject.clone())
                         .await
@@ -66,7 +65,6 @@ fn live(subscriber: Subscriber) -> BoxStream<'static, Result<Delivered, Subscrib
     subscriber.map(|message| Ok(delivered(message))).boxed()
 }
 
-/// The stream that takes the subject.
 pub(super) async fn stream_of(
     session: &mut Session,
     context: &Context,
@@ -78,7 +76,7 @@ pub(super) async fn stream_of(
     session.ask(stream).await.map_err(fail)
 }
 
-/// What a stream keeps of the subject, and what comes.
+/// The subject's stored messages, then new ones.
 async fn stored(
     session: &mut Session,
     context: &Context,
@@ -112,7 +110,7 @@ pub(super) fn delivered(message: Message) -> Delivered {
     }
 }
 
-/// In the order of the names: the client keeps none of the sender's.
+/// Sorted by name: the client does not keep the order.
 fn flatten(headers: HeaderMap) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<_> = headers
         .iter()

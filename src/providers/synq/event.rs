@@ -4,8 +4,8 @@
 //! `issue`, `incident` or `ping`, and `event_type` says which type it is. Everything that is not needed here is the
 //! schema's to judge.
 
-use crate::event::{EventId, Identity, Origin, Refusal, Unidentified};
-use crate::json::{Kind, Node, is_date_time};
+use crate::event::{EventId, IdOrigin, Identity, Refusal, Unidentified};
+use crate::json::{Node, NodeKind, is_date_time};
 
 /// A field's name in both of protobuf JSON's spellings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ const MAX_TYPE_BYTES: usize = 128;
 /// # Errors
 /// The refusal of an event that does not.
 pub fn identify(root: Node<'_>) -> Result<Identity, Unidentified> {
-    if root.kind() != Kind::Object {
+    if root.kind() != NodeKind::Object {
         return Err(Refusal::invalid_event("", "must be an object").into());
     }
     let event_id = event_id(root)?;
@@ -101,7 +101,7 @@ pub fn identify(root: Node<'_>) -> Result<Identity, Unidentified> {
     match subject_of(root, &event_type, &payloads).and_then(|subject| Ok((subject, time(root)?))) {
         Ok((subject, time)) => Ok(Identity {
             event_id,
-            id_origin: Origin::Provider,
+            id_origin: IdOrigin::Provider,
             event_type,
             time,
             subject,
@@ -163,7 +163,7 @@ fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
         return Ok(None);
     };
     match field.value.kind() {
-        Kind::String => {
+        NodeKind::String => {
             let text = field.text()?;
             let name = text.strip_prefix("EVENT_TYPE_").filter(|name| {
                 let is_name = name
@@ -177,7 +177,7 @@ fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
                 None => Err(field.refuse("must be EVENT_TYPE_ and a name in capital letters")),
             }
         }
-        Kind::Number => {
+        NodeKind::Number => {
             let number = enum_number(field.value.raw())
                 .ok_or_else(|| field.refuse("must be an enum's number"))?;
             Ok(
@@ -191,9 +191,12 @@ fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
                 },
             )
         }
-        Kind::Null | Kind::False | Kind::True | Kind::Array | Kind::Object | Kind::Name => {
-            Err(field.refuse("must be an enum's name or number"))
-        }
+        NodeKind::Null
+        | NodeKind::False
+        | NodeKind::True
+        | NodeKind::Array
+        | NodeKind::Object
+        | NodeKind::Name => Err(field.refuse("must be an enum's name or number")),
     }
 }
 
@@ -354,7 +357,7 @@ impl<'d> Field<'d> {
     }
 
     fn object(&self) -> Result<Node<'d>, Refusal> {
-        if self.value.kind() == Kind::Object {
+        if self.value.kind() == NodeKind::Object {
             Ok(self.value)
         } else {
             Err(self.refuse("must be an object"))

@@ -30,7 +30,7 @@ use crate::event::Refusal;
 use crate::json::{Document, Node};
 use crate::secret::Secret;
 use crate::table::Section;
-use crate::telemetry::Gate;
+use crate::telemetry::LogThrottle;
 
 use certificate::{Certificate, Version};
 use store::{Fetched, Pinned};
@@ -71,7 +71,7 @@ struct Sns {
     fetched: Option<Arc<Fetched>>,
     confirms_subscriptions: bool,
     tolerance: Option<Duration>,
-    unknown_certificates: Gate,
+    unknown_certificates: LogThrottle,
 }
 
 /// Reads the keys of the preset.
@@ -113,7 +113,7 @@ pub(super) fn read(
         fetched: fetches.then(Fetched::shared),
         confirms_subscriptions: source.flag("confirm_subscriptions", false),
         tolerance,
-        unknown_certificates: Gate::default(),
+        unknown_certificates: LogThrottle::default(),
     }))
 }
 
@@ -218,7 +218,7 @@ impl Sns {
             return Err(Unverified::Unauthorized);
         }
         let Some(certificate) = self.certificate(&url) else {
-            if let Some(suppressed) = self.unknown_certificates.pass() {
+            if let Some(suppressed) = self.unknown_certificates.allow() {
                 tracing::warn!(
                     certificate = certificate_name,
                     suppressed,

@@ -114,7 +114,7 @@ fn verifier(pinned: Pinned, fetched: Option<Arc<Fetched>>) -> Sns {
         fetched,
         confirms_subscriptions: false,
         tolerance: None,
-        unknown_certificates: Gate::default(),
+        unknown_certificates: LogThrottle::default(),
     }
 }
 
