@@ -1,17 +1,17 @@
 //! Hookbridge: the small, hardened door between webhook providers and Kafka or NATS.
 //!
-//! An event's path, in the order in which [`ingress`] shows it on a page:
+//! An event's path, in the order in which [`ingress`](mod@ingress) shows it on a page:
 //!
 //! | step | where | |
 //! | --- | --- | --- |
-//! | 1 accept, receive | [`ingress::accept`], [`ingress::receive`] | connections with their clocks; the head, then the body within bounds |
+//! | 1 accept, receive | [`ingress::accept`](mod@ingress::accept), [`ingress::receive`](mod@ingress::receive) | connections with their clocks; the head, then the body within bounds |
 //! | 2 verify | [`ingress::verify`](mod@ingress::verify) | the provider's signature over the raw bytes |
-//! | 3 parse | [`ingress::parse`] | JSON without copying; id, type, time, subject |
-//! | 4 validate | [`ingress::validate`] | the JSON Schema, within bounds |
-//! | 5 route | [`ingress::route`] | the first route that matches the type |
-//! | 6 encode | [`ingress::encode`], [`ingress::dead_letter`] | topic, key and headers |
-//! | 7 publish | [`ingress::publish`], [`flow::duplicates`] | the broker's acknowledgement |
-//! | 8 answer | [`ingress::answer`] | the only maker of responses |
+//! | 3 parse | [`ingress::parse`](mod@ingress::parse) | JSON without copying; id, type, time, subject |
+//! | 4 validate | [`ingress::validate`](mod@ingress::validate) | the JSON Schema, within bounds |
+//! | 5 route | [`ingress::route`](mod@ingress::route) | the first route that matches the type |
+//! | 6 encode | [`ingress::encode`](mod@ingress::encode), [`ingress::dead_letter`](mod@ingress::dead_letter) | topic, key and headers |
+//! | 7 publish | [`ingress::publish`](mod@ingress::publish), [`flow::duplicates`](mod@flow::duplicates) | the broker's acknowledgement |
+//! | 8 answer | [`ingress::answer`](mod@ingress::answer) | the only maker of responses |
 //!
 //! The modules below are in reading order, from the top of the program to its ground floor. Imports run downwards only,
 //! which `layers.rs` tests.

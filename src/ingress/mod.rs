@@ -8,20 +8,20 @@ mod strangers;
 mod tls;
 
 mod gzip;
-mod receive;
+pub(crate) mod receive;
 
 // 2 to 6: pure
-mod verify;
+pub(crate) mod verify;
 
-mod parse;
+pub(crate) mod parse;
 
-mod validate;
+pub(crate) mod validate;
 
-mod route;
+pub(crate) mod route;
 
-mod encode;
+pub(crate) mod encode;
 
-mod dead_letter;
+pub(crate) mod dead_letter;
 
 mod decide;
 mod decision;
@@ -29,10 +29,10 @@ mod decision;
 // 7: the broker's word, and the work that outlives its sender
 mod batch;
 mod detached;
-mod publish;
+pub(crate) mod publish;
 
 // 8
-mod answer;
+pub(crate) mod answer;
 
 #[cfg(test)]
 #[cfg(feature = "kafka")]

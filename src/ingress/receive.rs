@@ -1,7 +1,7 @@
 //! Step 1, the request: what its head alone can refuse, and its body within bounds.
 //!
 //! The order is that of cost, and no request takes a verified event's room: until it is verified, a body that must be waited
-//! for is accounted by the bytes that have arrived, and makes room when there is none ([`super::unverified`]).
+//! for is accounted by the bytes that have arrived, and makes room when there is none ([`crate::flow`]).
 
 use std::sync::Arc;
 use std::task::Poll;
