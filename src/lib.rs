@@ -16,6 +16,11 @@
 //! The modules below are in reading order, from the top of the program to its ground floor. Imports run downwards only,
 //! which `layers.rs` tests.
 
+#![cfg_attr(
+    not(all(feature = "kafka", feature = "nats")),
+    allow(dead_code, reason = "some helpers are for the other kind of broker")
+)]
+
 // The program.
 pub mod cli;
 pub mod service;

@@ -113,7 +113,7 @@ impl Settings {
     /// Whether an inspection must come first because the broker's health does not cover its destinations.
     #[must_use]
     pub fn is_inspected_first(&self) -> bool {
-        matches!(self, Self::Nats(_))
+        self.kind() == Kind::Nats
     }
 
     /// The reason why durability can never be determined with these settings, if so.

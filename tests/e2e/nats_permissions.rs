@@ -356,7 +356,7 @@ fn the_step_that_failed_is_said_by_check_and_by_the_running_bridge() {
         ),
         (nobody.as_str(), "", "TCP connection failed at 127.0.0.1"),
         (web.as_str(), "", "it is an HTTP server"),
-        (mute.as_str(), "", "says nothing"),
+        (mute.as_str(), "", "sends nothing"),
         (gone.as_str(), "", "NATS greeting failed"),
         (tls.url.as_str(), "", "TLS failed at 127.0.0.1"),
         (plain.url.as_str(), ca.as_str(), "answered in plain text"),

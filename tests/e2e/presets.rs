@@ -909,7 +909,12 @@ fn what_providers_prints_to_start_from_is_valid_and_takes_what_send_signs() {
     let mut sent = 0;
     for name in &names {
         let secret = variables(&starting_configuration(name));
-        let secret = signing_value_of(&secret[0].0);
+        // Amazon SNS has a certificate instead, and `aws_sns.rs` signs with its key.
+        let Some((secret, _)) = secret.first() else {
+            assert_eq!(name, "aws-sns");
+            continue;
+        };
+        let secret = signing_value_of(secret);
         let mut types: Vec<String> = samples(name)
             .iter()
             .map(|sample| sample["type"].as_str().unwrap().to_owned())
@@ -932,7 +937,8 @@ fn what_providers_prints_to_start_from_is_valid_and_takes_what_send_signs() {
             let environment = [("HOOKBRIDGE_SEND_SECRET", secret.as_str())];
             let done = hookbridge_reading(arguments, b"", &environment);
             assert_eq!(done.code, Some(0), "{name} {event_type}: {done:?}");
-            sent += 1;
+            // A sample may hold several events; a fixed answer names none.
+            sent += done.stdout.matches("\"event_id\"").count().max(1);
         }
     }
     assert_eq!(nats.read(&stream).len(), sent);
@@ -978,7 +984,10 @@ fn explain_says_of_each_preset_what_the_signature_covers() {
         let signs_nothing = [
             "alertmanager",
             "auth0",
+            "azure-event-grid",
+            "cloudevents",
             "mailgun",
+            "microsoft-graph",
             "monday",
             "okta",
             "postmark",
@@ -1023,9 +1032,11 @@ fn explain_says_of_each_preset_what_the_signature_covers() {
 }
 
 #[test]
-fn demo_shows_every_preset() {
-    for name in presets() {
-        let done = start(&["demo", "--provider", &name, "--events", "2"]).expect_code(0);
+fn demo_shows_every_preset_whose_key_it_can_make() {
+    let refused = start(&["demo", "--provider", "aws-sns", "--events", "1"]);
+    refused.expect_code(1);
+    for name in presets().iter().filter(|name| *name != "aws-sns") {
+        let done = start(&["demo", "--provider", name, "--events", "2"]).expect_code(0);
         assert!(
             done.iter().any(|line| line == "all 2 events were consumed"),
             "{name}: {done:?}"

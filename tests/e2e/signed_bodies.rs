@@ -393,7 +393,7 @@ fn monday() -> Case {
 }
 
 fn jira() -> Case {
-    let body = r#"{"timestamp":1795132798120,"webhookEvent":"jira:issue_updated","issue":{"id":"10042","key":"OPS-7"}}"#;
+    let body = r#"{"timestamp":1795132798120,"webhookEvent":"jira:issue_created","issue":{"id":"10042","key":"OPS-7"}}"#;
     let request = Request::post("/hooks/jira", body);
     let request = request.header("X-Atlassian-Webhook-Identifier", "w-1");
     let claims = json!({ "iss": "app", "exp": now() + 180, "iat": now() });
@@ -403,7 +403,7 @@ fn jira() -> Case {
         source: format!("[sources.jira]\nsecrets = [\"{SECRET}\"]\nscheme = \"jwt\"\n"),
         message: [
             ("event_id", "w-1"),
-            ("ce-type", "jira:issue_updated"),
+            ("ce-type", "jira:issue_created"),
             ("ce-subject", "OPS-7"),
             ("ce-partitionkey", "10042"),
         ],
@@ -652,7 +652,7 @@ fn send_signs_in_bodies_and_by_tokens_and_providers_explains_them() {
         ("mailgun", "", "delivered"),
         ("mailgun", "", "opened"),
         ("monday", "", "create_pulse"),
-        ("jira", "jwt", "jira:issue_updated"),
+        ("jira", "jwt", "jira:issue_created"),
     ];
     // The URL is signed, and is known when the bridge listens.
     let sources = |address: &str| -> String {
