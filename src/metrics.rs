@@ -620,6 +620,7 @@ pub(crate) fn unix_seconds() -> f64 {
         .as_secs_f64()
 }
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use super::*;

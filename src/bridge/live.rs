@@ -241,6 +241,7 @@ async fn drain_retired(clients: Vec<(String, Arc<Broker>)>) {
     }
 }
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use super::*;

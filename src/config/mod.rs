@@ -3,6 +3,7 @@
 
 mod brokers;
 mod check;
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod mistakes;
 mod model;
@@ -12,8 +13,8 @@ mod routes;
 mod sources;
 mod strays;
 mod template;
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
-#[cfg(feature = "kafka")]
 mod tests;
 mod tls;
 mod transport;

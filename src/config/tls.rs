@@ -340,6 +340,7 @@ fn warn_of_dates(
     }
 }
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

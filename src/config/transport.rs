@@ -199,6 +199,7 @@ fn is_media_type((kind, rest): (&str, &str)) -> bool {
     is_token(kind) && is_token(subtype.trim_end())
 }
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, ConfigFile, Origin, Source};

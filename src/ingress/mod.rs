@@ -34,11 +34,11 @@ pub(crate) mod publish;
 // 8
 pub(crate) mod answer;
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
-#[cfg(feature = "kafka")]
 mod tests;
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
-#[cfg(feature = "kafka")]
 mod vectors;
 
 use std::future::Future;

@@ -194,6 +194,7 @@ pub(super) fn refuse(unverified: Unverified) -> Refusal {
     }
 }
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use super::*;

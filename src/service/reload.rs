@@ -138,6 +138,7 @@ async fn change(files: &Files) -> String {
     }
 }
 
+#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use std::fs;
