@@ -23,7 +23,7 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// What an exchange trusts and takes.
+/// The trust and limits of an exchange.
 #[derive(Debug)]
 pub(crate) struct Terms {
     /// The authorities that are trusted; the system's where there are none.

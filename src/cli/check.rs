@@ -27,7 +27,7 @@ pub(super) struct Options {
     /// Exit with 1 for warnings too
     #[arg(long)]
     deny_warnings: bool,
-    /// What is printed: text for people, or one JSON object
+    /// Output format: text for people, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }
@@ -88,7 +88,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     Ok(done)
 }
 
-/// What `--connect` finds: shown as it is found, or kept for the JSON object.
+/// The findings of `--connect`: shown as it is found, or kept for the JSON object.
 struct Report {
     format: Format,
     lines: Vec<Line>,
@@ -147,7 +147,7 @@ fn print_json(
     Ok(style::println(serde_json::to_string(&printed)?)?)
 }
 
-/// What the configuration became.
+/// The effective configuration.
 #[derive(Debug, Serialize)]
 struct Became<'c> {
     listen: String,

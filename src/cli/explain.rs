@@ -206,7 +206,7 @@ struct Also<'a> {
     key: &'a str,
 }
 
-/// What is told, in this order.
+/// The fields of the output, in this order.
 #[derive(Debug, Default, Serialize)]
 struct Explanation<'a> {
     verdict: &'static str,

@@ -67,7 +67,7 @@ struct Logs {
     /// How logs look; human on a terminal, json otherwise
     #[arg(long, global = true, value_enum, env = "HOOKBRIDGE_LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`
+    /// Levels to log: off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`
     #[arg(long, global = true, value_name = "LEVELS", env = "HOOKBRIDGE_LOG")]
     log: Option<Levels>,
 }

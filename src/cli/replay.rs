@@ -248,7 +248,7 @@ enum Failure {
     NotNow(String),
 }
 
-/// What became of a message.
+/// The outcome of a message.
 enum Step {
     Replayed,
     PassedOver,
@@ -394,7 +394,7 @@ async fn step(
     Ok(passed)
 }
 
-/// What to publish, or why there is no place for it.
+/// The message to publish, or the reason why it has no destination.
 fn plan(
     config: &Config,
     from: BrokerId,

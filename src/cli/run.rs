@@ -11,7 +11,7 @@ use crate::service::{Ended, Service, Terminations, reload};
 use crate::table::Files;
 use crate::{task, telemetry};
 
-/// What the last log lines have to be written, at most.
+/// The longest time for the last log lines.
 const LONGEST_FLUSH: Duration = Duration::from_secs(5);
 
 pub(super) fn run(files: &ConfigFiles) -> Outcome {

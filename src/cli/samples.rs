@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::providers::{Preset, Sample};
 
-/// What a sample is sent as.
+/// The form in which a sample is sent.
 pub(super) struct Fresh {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,

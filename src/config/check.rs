@@ -21,7 +21,7 @@ use super::transport::read_networks;
 use crate::brokers;
 use crate::table::{Files, Place, Problem, Problems, Reading, Section, Spans, private};
 
-/// What environment variables that override the files begin with.
+/// The prefix of environment variables that override the files.
 pub(super) const PREFIX: &str = "HOOKBRIDGE__";
 pub(super) const SEPARATOR: &str = "__";
 

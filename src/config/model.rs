@@ -31,7 +31,7 @@ pub struct Config {
     pub brokers: Vec<NamedBroker>,
     /// `[sources.NAME]`, sorted by name.
     pub sources: Vec<Arc<Source>>,
-    /// What is legal but deserves a look.
+    /// Settings that are legal but questionable.
     pub warnings: Vec<Problem>,
 }
 
@@ -121,7 +121,7 @@ pub struct Source {
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
-    /// What must be parsed of a body to verify it.
+    /// The parts of a body that verification needs parsed.
     pub body_needs: Parsing,
     /// Where its events say who they are.
     pub mapping: Mapping,
@@ -137,13 +137,13 @@ pub struct Source {
     pub public_url: Option<String>,
     /// How many secrets it has.
     pub secret_count: usize,
-    /// What its events must look like.
+    /// The schema of its events.
     pub schema: Option<Arc<Schema>>,
     /// And those of some types, besides.
     pub schemas: Vec<TypedSchema>,
-    /// What becomes of an authentic event that is not valid.
+    /// The policy for authentic events that are not valid.
     pub on_invalid: Otherwise,
-    /// What becomes of one that no route takes.
+    /// The policy for events that no route takes.
     pub on_unrouted: Otherwise,
     /// The routes.
     pub routes: Routes,
@@ -171,7 +171,7 @@ pub struct Source {
     pub forward_headers: Vec<HeaderName>,
     /// How long a delivery that was stored is remembered, so that it is not published again.
     pub dedup_window: Option<Duration>,
-    /// What makes two deliveries the same.
+    /// The identity of a delivery.
     pub dedup_by: DedupBy,
 }
 
@@ -201,7 +201,7 @@ impl TypedSchema {
     }
 }
 
-/// What becomes of an event that can't be published as it should.
+/// The policy for an event that cannot be published as intended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Otherwise {
     /// It is refused.
@@ -299,7 +299,7 @@ pub struct Route {
     pub types: Vec<String>,
     /// The same, compiled.
     pub(super) matchers: Vec<TypeGlob>,
-    /// What it does.
+    /// The action.
     pub action: Action,
 }
 
@@ -354,7 +354,7 @@ impl TypeGlob {
 /// What a glob has besides text that stands for itself.
 pub(super) const GLOB_META: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
-/// What a route does.
+/// The action of a route.
 #[derive(Debug)]
 pub enum Action {
     /// It publishes.
@@ -513,7 +513,7 @@ impl Config {
         (events, bytes)
     }
 
-    /// What a broker must be able to keep.
+    /// The durability that a broker must provide.
     #[must_use]
     pub fn needs(&self) -> Needs {
         let max_body_bytes = self

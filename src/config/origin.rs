@@ -9,7 +9,7 @@ pub enum ConfigFile {
     Path(PathBuf),
     /// One that is there already.
     Text {
-        /// What problems call it.
+        /// Its name in problems.
         name: String,
         /// Its TOML.
         text: String,

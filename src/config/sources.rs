@@ -382,7 +382,7 @@ fn tolerance_of(preset: &Preset) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// What `Allow` lists.
+/// The value of `Allow`.
 fn methods(handshakes: &[Handshake]) -> String {
     let mut methods = vec![Method::POST];
     for handshake in handshakes {
@@ -451,7 +451,7 @@ fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &
 enum Provider {
     /// A preset.
     Preset(&'static Preset),
-    /// What the user declares.
+    /// The user's declaration.
     Generic,
 }
 

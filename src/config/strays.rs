@@ -3,7 +3,7 @@
 use super::check::{PREFIX, SEPARATOR};
 use crate::table::Reading;
 
-/// What the names of all our variables begin with.
+/// The prefix of the bridge's variables.
 const FAMILY: &str = "HOOKBRIDGE_";
 
 /// Those that the command line reads, and the one that Cargo sets for `cargo run` (`build.rs`).

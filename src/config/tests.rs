@@ -1,4 +1,4 @@
-//! What users write, and what becomes of it.
+//! Configurations as users write them, and the result.
 
 use std::path::Path;
 use std::time::Duration;

@@ -32,7 +32,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// What a handshake is made with.
+    /// The settings of a handshake.
     #[must_use]
     pub fn server(&self) -> &Arc<ServerConfig> {
         &self.server

@@ -55,7 +55,7 @@ const KEY: highway::Key = highway::Key([
     0x082e_fa98_ec4e_6c89,
 ]);
 
-/// What an event is called.
+/// The names of an event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names<'e> {
     pub(crate) id: &'e EventId,

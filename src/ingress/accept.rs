@@ -38,7 +38,7 @@ use crate::telemetry::LogThrottle;
 /// A head's longest, in bytes: request line and headers. hyper answers 431 to more.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// What may be buffered of a connection, in bytes.
+/// The largest buffer of a connection, in bytes.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Requests at once on one HTTP/2 connection.

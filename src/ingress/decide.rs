@@ -17,7 +17,7 @@ use crate::providers::request::Ambiguous;
 /// The largest number of events that one request may hold.
 const MAX_EVENTS: usize = 5_000;
 
-/// What is to become of an authentic request. Pure, so that `hookbridge explain` says what `run` would do.
+/// Decides on an authentic request. Pure, so that `hookbridge explain` says what `run` would do.
 #[must_use]
 pub fn decide(verified: &Verified) -> Decided {
     decide_or_refuse(verified).unwrap_or_else(|refusal| {

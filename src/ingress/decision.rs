@@ -28,11 +28,11 @@ pub struct Decision {
     pub event_id: Option<EventId>,
     /// Its type, where it has one.
     pub event_type: Option<String>,
-    /// What becomes of it.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// What happens to an event.
+/// The verdict on an event.
 #[derive(Debug)]
 pub enum Verdict {
     /// It is published.
@@ -64,7 +64,7 @@ pub struct Delivery {
     pub fallback: Option<Addressed>,
     /// Where it goes besides.
     pub copies: Vec<Addressed>,
-    /// What the duplicates window knows it by.
+    /// Its key in the duplicates window.
     pub(crate) fingerprint: Option<Fingerprint>,
 }
 

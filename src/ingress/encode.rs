@@ -20,7 +20,7 @@ use crate::flow::duplicates::{Fingerprint, Names};
 use crate::json::Node;
 use crate::providers::cloudevents::{BATCH, STRUCTURED};
 
-/// What a message usually has: more only costs another allocation.
+/// The usual size of a message's headers: more only costs another allocation.
 const HEADERS: usize = 12;
 const HEADER_BYTES: usize = 384;
 
@@ -206,7 +206,7 @@ pub(super) fn default_key(event: &Event) -> &str {
         .unwrap_or(event.id.as_str())
 }
 
-/// What is known of an event.
+/// The known attributes of an event.
 pub(super) struct Known<'e> {
     pub(super) id: &'e EventId,
     pub(super) id_origin: IdOrigin,

@@ -10,7 +10,7 @@ use crate::printable::printable;
 use crate::providers::Scope;
 use crate::providers::mapping::{Content, Mapping};
 
-/// What an event says of itself.
+/// The identity of an event.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) id: EventId,
@@ -96,7 +96,7 @@ pub(super) fn read(text: &[u8]) -> Result<Document<'_>, Refusal> {
 /// Asks an event who it is.
 ///
 /// # Errors
-/// What is wrong, and what is known of the event all the same.
+/// The fault, and the attributes of the event that are known nevertheless.
 pub(super) fn identify<'d>(
     mapping: &Mapping,
     scope: &Scope<'d>,

@@ -130,7 +130,7 @@ pub(super) struct Admitted {
     handshake: Option<Box<Reply>>,
 }
 
-/// What became of a request that was taken.
+/// The outcome of an admitted request.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly all of them are the large one"
@@ -405,7 +405,7 @@ fn time_for(bytes: usize) -> Duration {
     RATE_GRACE + Duration::from_secs(seconds.into())
 }
 
-/// What HTTP forbids (RFC 9112 section 3.2, RFC 9113 section 8.3.1) and hyper lets pass.
+/// Refuses requests that HTTP forbids (RFC 9112 section 3.2, RFC 9113 section 8.3.1) and hyper lets pass.
 fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(), Refusal> {
     let bad = |detail| Err(Refusal::BadRequest(detail));
     let headers = request.headers();

@@ -4,7 +4,7 @@ use super::parse::Event;
 use crate::config::{Action, Forwarding, RouteId, Source};
 use crate::event::Refusal;
 
-/// What a route does with an event.
+/// The action of a route on an event.
 #[derive(Debug)]
 pub(super) enum Routed<'s> {
     To {

@@ -149,7 +149,7 @@ pub(super) struct TimeLimits {
     pub(super) linger: Duration,
 }
 
-/// What is being waited for.
+/// The event that the connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
     /// The connection's first byte, since then.
@@ -164,7 +164,7 @@ enum Waiting {
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     inner: S,
-    /// What was read to tell HTTP/1 from HTTP/2.
+    /// Bytes read to tell HTTP/1 from HTTP/2.
     read_ahead: BytesMut,
     activity: Arc<Activity>,
     limits: TimeLimits,

@@ -196,7 +196,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 // ---- The vectors
 
-/// What a file says of all its vectors.
+/// The settings that a file has for all its vectors.
 struct OfFile {
     /// Certificates become files in a folder.
     keys: Map<String, Value>,
@@ -358,7 +358,7 @@ impl Case {
         }
     }
 
-    /// What is wrong with the answer, and with the messages of the source.
+    /// The fault of the answer, or of the messages of the source.
     fn fault(&self, answer: &Answer, messages: &[Message]) -> Option<String> {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         // Both verdicts are right, as long as nothing is published.

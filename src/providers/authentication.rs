@@ -339,7 +339,7 @@ impl Authentication {
         }
     }
 
-    /// What the provider wants done before a handshake is answered.
+    /// A task that the provider demands before a handshake is answered.
     ///
     /// # Errors
     /// The handshake asks for something that is not the provider's to ask.
@@ -427,7 +427,7 @@ impl Authentication {
         }
     }
 
-    /// What must be parsed of the body to verify it.
+    /// The parts of the body that verification needs parsed.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         match self {

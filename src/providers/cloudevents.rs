@@ -25,7 +25,7 @@ pub enum Mode {
 pub const STRUCTURED: &str = "application/cloudevents+json";
 /// The media type of a batch in JSON.
 pub const BATCH: &str = "application/cloudevents-batch+json";
-/// What the media types of all event formats begin with.
+/// The prefix of the media types of all event formats.
 const FAMILY: &str = "application/cloudevents";
 
 /// The header fields with attributes begin with this.
@@ -50,10 +50,10 @@ impl Mode {
     }
 }
 
-/// What an event in JSON says of itself.
+/// The identity of an event in JSON.
 ///
 /// # Errors
-/// What is missing or not as the specification says, and what is known of the event nevertheless.
+/// The fault, and the attributes of the event that are known nevertheless.
 pub fn structured(event: Node<'_>) -> Result<Identity, Unidentified> {
     if event.kind() != NodeKind::Object {
         return Err(Refusal::invalid_event("", "must be an object").into());
@@ -118,7 +118,7 @@ fn is_integer(text: &str) -> bool {
     number.is_ok_and(|number| number.to_string() == text)
 }
 
-/// What an event whose attributes are headers says of itself.
+/// The identity of an event whose attributes are headers.
 ///
 /// # Errors
 /// As [`structured`].

@@ -11,7 +11,7 @@ use super::text::Text;
 use crate::event::Refusal;
 use crate::json::Pointer;
 
-/// What makes a request a handshake, and how it is answered.
+/// The conditions of a handshake, and its answer.
 #[derive(Debug)]
 pub struct Handshake {
     /// Its method.
@@ -108,14 +108,14 @@ pub struct Reply {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Vec<u8>,
-    /// What must be done before.
+    /// A task that comes first.
     pub errand: Option<Errand>,
 }
 
-/// What a provider wants done before its handshake is answered.
+/// A task that a provider demands before its handshake is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Errand {
-    /// What the log says of it once it is done.
+    /// The log message on completion.
     pub report: String,
     /// A URL that is fetched. Whoever asks for it has checked whose it is, and that the operator allows it.
     pub get: Option<String>,

@@ -9,7 +9,7 @@ use super::text::{Choice, Text};
 use crate::event::{EventId, IdOrigin, Identity, Refusal, Unidentified};
 use crate::json::{Document, Node, NodeKind, Pointer, is_date_time};
 
-/// What a body is read as.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyKind {
     /// One JSON value.
@@ -41,7 +41,7 @@ pub type Hook = fn(Node<'_>) -> Result<Identity, Unidentified>;
 /// The event mapping of a source.
 #[derive(Debug, Clone)]
 pub struct Mapping {
-    /// What the body is read as.
+    /// The format of the body.
     pub body: BodyKind,
     /// Whether CloudEvents in JSON, and batches of them, are read as such beside it.
     pub takes_cloud_events: bool,
@@ -236,10 +236,10 @@ impl Mapping {
         }
     }
 
-    /// What one event says of itself.
+    /// The identity of one event.
     ///
     /// # Errors
-    /// What is missing or out of bounds, and what is known of the event nevertheless.
+    /// The fault, and the attributes of the event that are known nevertheless.
     pub fn identify(&self, scope: &Scope<'_>) -> Result<Identity, Unidentified> {
         if let (Some(hook), Some(node)) = (self.hook, scope.node) {
             return hook(node);

@@ -47,7 +47,7 @@ pub struct PresetFile {
     keys: Map<String, Value>,
 }
 
-/// What a person wants to know of a provider.
+/// Facts about a provider, for people.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct About {
@@ -57,7 +57,7 @@ pub struct About {
     pub page: String,
     /// How often it delivers an event again.
     pub retries: String,
-    /// What kind of secret it has, where it is not a text that both sides know.
+    /// The kind of secret, where it is not a text that both sides know.
     pub secret: Option<String>,
     /// How requests are verified, where a hook does it.
     pub verified_by: Option<String>,

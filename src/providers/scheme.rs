@@ -81,7 +81,7 @@ impl Location {
         })
     }
 
-    /// What must be parsed of the body to read it.
+    /// The parts of the body that reading it needs parsed.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         Parsing {

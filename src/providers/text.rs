@@ -186,7 +186,7 @@ impl Text {
             })
     }
 
-    /// What must be parsed of the body to fill it in.
+    /// The parts of the body that filling it in needs parsed.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         Parsing {
@@ -422,7 +422,7 @@ fn without_port(url: &str) -> String {
     )
 }
 
-/// What must be parsed of a body.
+/// The parts of a body that must be parsed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parsing {
     /// The fields of a form.
@@ -432,7 +432,7 @@ pub struct Parsing {
 }
 
 impl Parsing {
-    /// What either of them needs.
+    /// The needs of both.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

@@ -619,7 +619,7 @@ const CASES: &[Case] = &[
 ];
 
 impl Case {
-    /// What the page calls the source.
+    /// The name of the source on the page.
     fn source(&self) -> &'static str {
         match self.name {
             "standard-webhooks" => "acme",

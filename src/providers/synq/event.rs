@@ -117,7 +117,7 @@ pub fn identify(root: Node<'_>) -> Result<Identity, Unidentified> {
     }
 }
 
-/// What the event is about; the payload of a known type must be there.
+/// The subject of the event; the payload of a known type must be there.
 fn subject_of(
     root: Node<'_>,
     event_type: &str,
