@@ -6,6 +6,7 @@ pub mod live;
 pub(crate) mod observe;
 mod process;
 mod readiness;
+mod spans;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::event::DedupBy;
 use crate::flow::duplicates::Window;
 use crate::flow::rate_limit::Limiter;
 use crate::flow::{Permits, Share};
-use crate::metrics::Handles;
+use crate::metrics::{Format, Handles};
+use crate::trace::Tracer;
 
 /// One configuration in operation.
 #[derive(Debug)]
@@ -56,7 +58,15 @@ impl Bridge {
     /// # Errors
     /// Settings that a client rejects.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let process = Process::new().map_err(metrics_error)?;
+        Self::start_traced(config, None).await
+    }
+
+    /// The same, with traces where there is a tracer.
+    ///
+    /// # Errors
+    /// Settings that a client rejects.
+    pub async fn start_traced(config: Config, tracer: Option<Tracer>) -> Result<Self, StartError> {
+        let process = Process::new(tracer).map_err(metrics_error)?;
         Self::assemble(config, Arc::new(process), None).await
     }
 
@@ -205,11 +215,19 @@ impl Bridge {
         &self.config
     }
 
-    /// The metrics as text. Gauges that are computed on demand are set first.
+    /// The metrics in the Prometheus text format.
     ///
     /// # Errors
     /// A metric that cannot be encoded.
     pub fn scrape(&self) -> Result<Vec<u8>, prometheus::Error> {
+        self.scrape_as(Format::Prometheus)
+    }
+
+    /// The metrics as text. Gauges that are computed on demand are set first.
+    ///
+    /// # Errors
+    /// A metric that cannot be encoded.
+    pub(crate) fn scrape_as(&self, format: Format) -> Result<Vec<u8>, prometheus::Error> {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = self.process.metrics();
         metrics.ready.set(i64::from(self.readiness().is_ready));
@@ -231,7 +249,11 @@ impl Bridge {
             metrics.up.set(i64::from(is_up));
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
-        metrics.encode()
+        metrics.encode_as(format, |name| {
+            let source = self.source_named(name)?;
+            let metrics = self.handles.sources.get(source.index)?;
+            Some(&metrics.exemplars)
+        })
     }
 
     /// Flushes and ends the brokers' clients. Returns the number of messages without an acknowledgement.

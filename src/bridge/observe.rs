@@ -1,7 +1,7 @@
 //! The only place where a request's report becomes metrics and log lines.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Bridge;
 use crate::brokers::{Message, NotStored, Outcome, Unknown};
@@ -9,6 +9,7 @@ use crate::config::{BrokerId, RouteId, Source};
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::metrics::{SourceMetrics, unix_seconds};
 use crate::telemetry::shorten;
+use crate::trace::Trace;
 
 /// An answered request, as its steps saw it.
 pub(crate) struct Report<'a> {
@@ -24,6 +25,8 @@ pub(crate) struct Report<'a> {
     pub(crate) result: Result<Status, &'a Refusal>,
     /// From the head to the answer; none if the request was not received completely.
     pub(crate) duration: Option<Duration>,
+    /// None where tracing is off.
+    pub(crate) trace: Option<&'a Trace>,
 }
 
 impl<'a> Report<'a> {
@@ -41,6 +44,7 @@ impl<'a> Report<'a> {
             events: &[],
             result,
             duration: None,
+            trace: None,
         }
     }
 
@@ -54,7 +58,16 @@ impl<'a> Report<'a> {
             events: &[],
             result: Err(refusal),
             duration: None,
+            trace: None,
         }
+    }
+}
+
+impl Report<'_> {
+    /// For log lines.
+    fn trace_id(&self) -> Option<impl tracing::Value> {
+        self.trace
+            .map(|trace| tracing::field::display(trace.context.trace_id))
     }
 }
 
@@ -75,6 +88,8 @@ pub(crate) struct Attempt<'a> {
     /// None for a dead letter.
     pub(crate) route: Option<RouteId>,
     pub(crate) outcome: Outcome,
+    /// None if the message was not handed to the broker's client.
+    pub(crate) started: Option<Instant>,
     /// None if the message was not handed to the broker's client.
     pub(crate) duration: Option<Duration>,
 }
@@ -106,11 +121,16 @@ impl Bridge {
         }
         for event in report.events {
             for attempt in &event.attempts {
-                self.observe_attempt(metrics, event.event_type, attempt);
+                self.observe_attempt(metrics, report, event.event_type, attempt);
             }
             for refusal in &event.dead_lettered {
-                self.log_dead_letter(report.source, refusal, event.event_id);
+                self.log_dead_letter(report, refusal, event.event_id);
             }
+        }
+        if let Some(trace) = report.trace
+            && trace.context.is_sampled
+        {
+            self.observe_trace(trace, report, metrics);
         }
         match report.result {
             Ok(status) => {
@@ -125,6 +145,7 @@ impl Bridge {
     fn observe_attempt(
         &self,
         source: Option<&SourceMetrics>,
+        report: &Report<'_>,
         event_type: &str,
         attempt: &Attempt<'_>,
     ) {
@@ -158,7 +179,8 @@ impl Bridge {
             let topic = shorten(&attempt.message.destination);
             let event = shorten(attempt.message.name());
             let is_certain = matches!(attempt.outcome, Outcome::NotStored(_));
-            tracing::error!(broker, topic, event, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
+            let trace_id = report.trace_id();
+            tracing::error!(broker, topic, event, trace_id, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
         }
     }
 
@@ -179,21 +201,17 @@ impl Bridge {
         if let Some(suppressed) = self.process.allow_refusal(code) {
             let source = report.source.map(|source| source.name.as_str());
             let event_id = report.event_id.map(|event_id| shorten(event_id.as_str()));
-            let request_id = report.request_id;
-            tracing::warn!(source, code, %request_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
+            let (request_id, trace_id) = (report.request_id, report.trace_id());
+            tracing::warn!(source, code, %request_id, trace_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "request refused");
         }
     }
 
-    fn log_dead_letter(
-        &self,
-        source: Option<&Source>,
-        refusal: &Refusal,
-        event_id: Option<&EventId>,
-    ) {
+    fn log_dead_letter(&self, report: &Report<'_>, refusal: &Refusal, event_id: Option<&EventId>) {
         if let Some(suppressed) = self.process.allow_dead_letter(refusal.code()) {
-            let source = source.map(|source| source.name.as_str());
+            let source = report.source.map(|source| source.name.as_str());
             let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
-            tracing::warn!(source, code = refusal.code(), event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");
+            let trace_id = report.trace_id();
+            tracing::warn!(source, code = refusal.code(), trace_id, event_id, suppressed, detail = %shorten(&refusal.detail()), "event dead-lettered");
         }
     }
 

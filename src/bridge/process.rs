@@ -10,6 +10,7 @@ use crate::brokers::Reason;
 use crate::event::Code;
 use crate::metrics::Metrics;
 use crate::telemetry::LogThrottle;
+use crate::trace::Tracer;
 use strum::VariantArray as _;
 
 /// Shared by every request and every configuration.
@@ -24,6 +25,8 @@ pub struct Process {
     /// Cancelled when requests stop waiting for brokers.
     given_up: CancellationToken,
     clock: Clock,
+    /// None where tracing is off.
+    tracer: Option<Tracer>,
 }
 
 /// The machine's clock. A unit test can set another time, so that signed ones are checked against that.
@@ -62,7 +65,7 @@ struct Throttles {
 }
 
 impl Process {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(tracer: Option<Tracer>) -> Result<Self, prometheus::Error> {
         let throttles = Throttles {
             refusals: throttles(Code::VARIANTS.iter().map(|code| code.into_str())),
             dead_letters: throttles(Code::VARIANTS.iter().map(|code| code.into_str())),
@@ -76,6 +79,7 @@ impl Process {
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
             clock: Clock::default(),
+            tracer,
         })
     }
 
@@ -86,6 +90,10 @@ impl Process {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -26,6 +26,8 @@ pub(crate) mod dead_letter;
 mod decide;
 mod decision;
 
+mod trace;
+
 // 7: the broker's word, and the work that outlives its sender
 mod batch;
 mod detached;
@@ -58,6 +60,7 @@ use crate::bridge::observe::Report;
 use crate::config::Source;
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::flow::Permit;
+use crate::trace::Trace;
 
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
@@ -81,6 +84,7 @@ fn handle(
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let started = Instant::now();
     let request_id = RequestId::random();
+    let trace = trace::begin(&bridge, &request, connection, started);
     let admitted = catch_unwind(AssertUnwindSafe(|| {
         receive::admit(&bridge, &request, connection)
     }))
@@ -108,6 +112,7 @@ fn handle(
                         connection.if_stranger(),
                         request_id,
                         started,
+                        trace,
                     )),
                 }))
                 .await
@@ -119,6 +124,7 @@ fn handle(
             }) => {
                 bridge.observe(&Report {
                     duration: Some(started.elapsed()),
+                    trace: trace.as_deref(),
                     ..Report::new(&source, request_id, Ok(Status::Handshake))
                 });
                 let mut response = answer_handshake(*reply, request_id);
@@ -131,6 +137,7 @@ fn handle(
                 let source = refused.source.as_deref();
                 bridge.observe(&Report {
                     source,
+                    trace: trace.as_deref(),
                     ..Report::refused(request_id, &refused.refusal)
                 });
                 let mut response = answer(&Err(refused.refusal), source, None, request_id);
@@ -152,12 +159,17 @@ fn finish(
     stranger: Option<Arc<Activity>>,
     request_id: RequestId,
     started: Instant,
+    mut trace: Option<Box<Trace>>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
+    if let Some(trace) = &mut trace {
+        trace.note_received();
+    }
     async move {
         if let Some(reply) = verify::open_handshake(&received) {
             bridge.observe(&Report {
                 duration: Some(started.elapsed()),
+                trace: trace.as_deref(),
                 ..Report::new(&source, request_id, Ok(Status::Handshake))
             });
             return answer_handshake(*reply, request_id);
@@ -166,12 +178,14 @@ fn finish(
         if let Some(preparation) = preparation {
             preparation.await;
         }
-        let (secret_index, decided) = verify_and_decide(&bridge, received, stranger.as_deref());
+        let (secret_index, decided) =
+            verify_and_decide(&bridge, received, stranger.as_deref(), trace.as_deref_mut());
         drop(stranger);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
             secret_index,
             duration: Some(started.elapsed()),
+            trace: trace.as_deref(),
             ..Report::new(&source, request_id, result)
         };
         match decided {
@@ -226,6 +240,7 @@ fn verify_and_decide(
     bridge: &Bridge,
     received: Received,
     stranger: Option<&Activity>,
+    mut trace: Option<&mut Trace>,
 ) -> (Option<usize>, Result<(Decided, Permit), Refusal>) {
     let verified = match verify(received) {
         Ok(verified) => verified,
@@ -233,6 +248,9 @@ fn verify_and_decide(
     };
     if let Some(stranger) = stranger {
         stranger.become_known();
+    }
+    if let Some(trace) = &mut trace {
+        trace.note_verified();
     }
     bridge.observe_secrets(verified.source(), verified.other_secrets());
     let bytes = verified.request().body().len();
@@ -244,7 +262,14 @@ fn verify_and_decide(
             permit.ok_or(Refusal::Overloaded)
         }
     };
-    let decided = admitted.map(|permit| (decide(&verified), permit));
+    let decided = admitted.map(|permit| {
+        let mut decided = decide(&verified);
+        if let Some(trace) = trace {
+            trace.note_decided();
+            trace::carry(trace, &mut decided, verified.request().headers());
+        }
+        (decided, permit)
+    });
     (verified.secret_index(), decided)
 }
 

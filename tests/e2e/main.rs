@@ -158,5 +158,8 @@ mod tail;
 // The documentation: its configurations, commands and links.
 mod docs;
 
+// Traces: carried on, and exported to a real receiver.
+mod tracing;
+
 // What is deployed beside the program: dashboard, rules, manifests.
 mod dashboards;

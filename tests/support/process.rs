@@ -317,6 +317,12 @@ pub(crate) fn prometheus() -> Option<PathBuf> {
     installed("prometheus")
 }
 
+/// Where the OTLP receiver is that tests/run compiles.
+pub(crate) fn otlp_receiver() -> Option<PathBuf> {
+    let folder = format!("otlp-receiver-{}", version("OTLP_RECEIVER_VERSION"));
+    cached(&format!("{folder}/otlp")).or_else(|| missing("the OTLP receiver"))
+}
+
 fn installed(name: &str) -> Option<PathBuf> {
     let program = cached(name).unwrap_or_else(|| name.into());
     match Command::new(&program).arg("--version").output() {
