@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::brokers::{Meter, Reason, Restart};
-use crate::config::{Action, BrokerId, Config, Otherwise, Source};
+use crate::config::{Action, BrokerId, Config, FailurePolicy, Source};
 use crate::event::{Code, Status};
 use crate::providers::outbound;
 use crate::telemetry;
@@ -528,7 +528,7 @@ impl Families {
         }
         let mut dead_letters = Events::default();
         for otherwise in [&source.on_invalid, &source.on_unrouted] {
-            if let Otherwise::DeadLetter { broker, topic } = otherwise {
+            if let FailurePolicy::DeadLetter { broker, topic } = otherwise {
                 let types = known_types(source).chain([OTHER]);
                 let pairs = types.map(|event_type| (event_type, Some(topic.clone())));
                 let broker = (*broker, config.broker(*broker).name.as_str());

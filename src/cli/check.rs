@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::problems::{self, Entry, Severity};
 use super::{ConfigFiles, Done, Outcome, counted, runtime, style};
 use crate::brokers::{self, Verdict, durability, merge_equal, reach};
-use crate::config::{Action, Config, Otherwise, Route, Source};
+use crate::config::{Action, Config, FailurePolicy, Route, Source};
 use crate::printable::printable;
 use crate::providers::find;
 use crate::table::{Problem, Problems};
@@ -373,11 +373,11 @@ fn advice_on(source: &Source) -> Option<String> {
     })
 }
 
-fn otherwise(config: &Config, otherwise: &Otherwise) -> String {
+fn otherwise(config: &Config, otherwise: &FailurePolicy) -> String {
     match otherwise {
-        Otherwise::Reject => "reject".to_owned(),
-        Otherwise::Ignore => "ignore".to_owned(),
-        Otherwise::DeadLetter { broker, topic } => {
+        FailurePolicy::Reject => "reject".to_owned(),
+        FailurePolicy::Ignore => "ignore".to_owned(),
+        FailurePolicy::DeadLetter { broker, topic } => {
             format!("{}:{topic}", config.broker(*broker).name)
         }
     }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, LEAST_PUBLISH_TIMEOUT, MIB, SECOND, read_file};
-use super::model::{Otherwise, Routes, Source, TypeGlob, TypedSchema};
+use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
 use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
@@ -180,8 +180,8 @@ fn read_source(
             format!("{} does not send again what is refused beyond the limit, so that it is lost; leave `rate_limit` out", about.title),
         );
     }
-    let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
-    let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
+    let on_invalid = read_failure_policy(&mut section, "on_invalid", brokers);
+    let on_unrouted = read_failure_policy(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
     let dedup_window = section.optional_duration("dedup_window", Duration::ZERO, 7 * 24 * HOUR);
     let dedup_by = section
@@ -576,19 +576,23 @@ fn read_forward_headers(
     headers
 }
 
-fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Brokers) -> Otherwise {
+fn read_failure_policy(
+    section: &mut Section<'_>,
+    key: &'static str,
+    brokers: &Brokers,
+) -> FailurePolicy {
     match section.word_or_section(key) {
-        None => Otherwise::Reject,
+        None => FailurePolicy::Reject,
         Some(WordOrSection::Word(word)) => match word.as_str() {
-            "reject" => Otherwise::Reject,
-            "ignore" => Otherwise::Ignore,
+            "reject" => FailurePolicy::Reject,
+            "ignore" => FailurePolicy::Ignore,
             other => {
                 let what = format!(
                     "{} is none of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
                     section.quote(key, other)
                 );
                 section.problem_at(key, what);
-                Otherwise::Reject
+                FailurePolicy::Reject
             }
         },
         Some(WordOrSection::Section(mut otherwise)) => {
@@ -596,18 +600,18 @@ fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Broker
                 otherwise
                     .problem("write \"reject\", \"ignore\" or { dead_letter = { topic = \"…\" } }");
                 otherwise.finish_quietly();
-                return Otherwise::Reject;
+                return FailurePolicy::Reject;
             }
             let read = otherwise
                 .section("dead_letter")
                 .and_then(|section| read_dead_letter(section, brokers));
             otherwise.finish();
-            read.unwrap_or(Otherwise::Reject)
+            read.unwrap_or(FailurePolicy::Reject)
         }
     }
 }
 
-fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Otherwise> {
+fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<FailurePolicy> {
     let broker = brokers.named_or_only(&mut section);
     let topic = section.required_text("topic", "\"hooks.invalid\"");
     let dead_letter = broker.zip(topic).and_then(|(broker, topic)| {
@@ -616,7 +620,7 @@ fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Other
             let shown = section.quote("topic", &topic);
             section.problem_at("topic", format!("{shown} {rule}"));
         }
-        Some(Otherwise::DeadLetter { broker, topic })
+        Some(FailurePolicy::DeadLetter { broker, topic })
     });
     section.finish();
     dead_letter
