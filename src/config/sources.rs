@@ -350,7 +350,7 @@ fn warn_of_limits(
         section.warn_at(
             "success_status",
             format!(
-                "{title}treats {status} as a failure and sends the event again; write {}",
+                "{title} treats {status} as a failure and sends the event again; write {}",
                 known.join(" or ")
             ),
         );

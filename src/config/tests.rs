@@ -859,10 +859,7 @@ fn types_that_the_provider_does_not_send_cause_a_warning_with_the_nearest() {
             "EVENT_TYPE_ISSUE_CREATED",
             "did you mean \"issue_created\"?",
         ),
-        (
-            "issue_.*",
-            "`*` alone stands for any text: write \"issue_*\"",
-        ),
+        ("issue_.*", "`*` alone matches any text: write \"issue_*\""),
         ("monitor_*", "known types are ping, "),
     ] {
         let shown = warnings(&with_types(&[&format!("\"ping\", \"{glob}\"")]), &[]);
