@@ -20,6 +20,7 @@ mod completions;
 mod demo;
 mod explain;
 mod http_client;
+mod manual;
 mod problems;
 mod providers;
 mod replay;
@@ -93,6 +94,9 @@ enum Command {
     Replay(replay::Options),
     /// Print a shell's completions
     Completions(completions::Options),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Manual(manual::Options),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -272,6 +276,7 @@ impl Arguments {
             Command::Tail(options) => tail::run(&options),
             Command::Replay(options) => replay::run(&options),
             Command::Completions(options) => completions::run(&options),
+            Command::Manual(options) => manual::run(&options),
         }
     }
 }

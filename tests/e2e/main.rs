@@ -158,5 +158,8 @@ mod tail;
 // The documentation: its configurations, commands and links.
 mod docs;
 
+// What `deploy/install` installs.
+mod install;
+
 // What is deployed beside the program: dashboard, rules, manifests.
 mod dashboards;
