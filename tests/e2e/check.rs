@@ -216,7 +216,7 @@ fn a_named_pipe_is_read_once_by_run_and_a_reload_keeps_what_it_had() {
     };
     let mut bridge = Bridge::run_files(&files, &[]);
     writer.join().unwrap().unwrap();
-    bridge.wait_for_log("the configuration comes from a pipe: a change of it needs a restart");
+    bridge.wait_for_log("the configuration comes from a pipe; changes need a restart");
     let before = bridge.reloads();
     bridge.signal("HUP");
     assert!(bridge.wait_for_reload(before));
