@@ -726,7 +726,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_other_than_utf_8_are_told_from_bad_syntax() {
+    fn encodings_other_than_utf_8_are_distinguished_from_bad_syntax() {
         for body in [
             &b"\xef\xbb\xbf{}"[..],
             b"\xff\xfe{\0}\0",

@@ -340,7 +340,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_preset_answers_before_its_provider_gives_up_and_takes_what_it_sends() {
+    fn every_preset_answers_within_its_providers_timeout_and_accepts_its_largest_body() {
         for preset in PRESETS {
             let (name, file) = (preset.name, preset.read());
             let about = &file.about;

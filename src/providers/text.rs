@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_what_to_write() {
+    fn a_mistake_is_reported_with_a_suggestion() {
         for (template, words) in [
             ("{", "has no `}`"),
             ("a}", "has no `{`"),

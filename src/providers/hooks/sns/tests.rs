@@ -345,7 +345,7 @@ async fn a_certificate_is_fetched_once_however_many_messages_name_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_fails_or_never_ends_is_no_verdict_and_is_tried_again() {
+async fn a_fetch_that_fails_or_never_ends_leaves_the_verdict_open_and_is_retried() {
     let tester = Tester::new("failing");
     let of_another = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
     for answer in [Err(GetError::new("no route to host")), Ok(of_another)] {
