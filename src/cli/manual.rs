@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 
-use super::{Arguments, Done, Outcome};
+use super::{Arguments, Completion, Outcome};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -16,5 +16,5 @@ pub(super) fn run(options: &Options) -> Outcome {
     let folder = &options.folder;
     clap_mangen::generate_to(Arguments::command(), folder)
         .map_err(|error| format!("no manual pages in {}: {error}", folder.display()))?;
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }
