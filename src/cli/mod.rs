@@ -22,6 +22,7 @@ mod explain;
 mod http_client;
 mod problems;
 mod providers;
+mod provision;
 mod replay;
 mod run;
 mod samples;
@@ -89,6 +90,8 @@ enum Command {
     Providers(providers::Options),
     /// Subscribe to the configured topics and print messages as they come
     Tail(tail::Options),
+    /// Create the topics and streams that the configuration needs and that do not exist
+    Provision(provision::Options),
     /// Publish dead letters, and events that took a fallback, where they belong
     Replay(replay::Options),
     /// Print a shell's completions
@@ -206,6 +209,10 @@ pub fn main() -> ExitCode {
     let code = match outcome {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Badly) => ExitCode::FAILURE,
+        Err(error) if error.is::<clap::Error>() => {
+            telemetry::say(&error.to_string());
+            ExitCode::from(2)
+        }
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -253,6 +260,7 @@ impl Arguments {
             | Command::Check(_)
             | Command::Explain(_)
             | Command::Send(_)
+            | Command::Provision(_)
             | Command::Providers(_) => true,
             _ => false,
         };
@@ -270,6 +278,7 @@ impl Arguments {
             Command::Send(options) => send::run(&options),
             Command::Providers(options) => providers::run(&options),
             Command::Tail(options) => tail::run(&options),
+            Command::Provision(options) => provision::run(&options),
             Command::Replay(options) => replay::run(&options),
             Command::Completions(options) => completions::run(&options),
         }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::template::{Part, Template};
 use super::tls::Tls;
 use super::transport::{FixedBody, RateLimit};
-use crate::brokers::{Kind, Limits, Needs, Settings};
+use crate::brokers::{Kind, Limits, Needs, Provision, Settings};
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::Authentication;
@@ -105,6 +105,8 @@ pub struct NamedBroker {
     pub settings: Settings,
     /// Whether a destination whose acknowledgement would not mean "stored" must not be used.
     pub require_durable: bool,
+    /// What `provision` creates its topics or stream with.
+    pub provision: Provision,
     /// The files that its client reads, as they were.
     pub files: Files,
 }
@@ -547,11 +549,22 @@ impl Config {
     }
 }
 
-/// One item for each of the types that the route takes of the source; the name where it is known in advance.
-fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Vec<Option<String>> {
-    let types = source.mapping.types.iter();
-    let types = types.filter(|event_type| route.matches(event_type));
-    let known: Vec<_> = types
+/// One item for each of the types that the route takes of the source; the name where it is known in advance. A type that an
+/// earlier route takes is not among them.
+pub(super) fn known_topics(
+    source: &Source,
+    route: &Route,
+    destination: &Destination,
+) -> Vec<Option<String>> {
+    let listed = source.mapping.types.iter();
+    let literal = route.types.iter().filter(|glob| !glob.contains(GLOB_META));
+    let is_taken = |event_type: &&String| {
+        let first = source.routes.first_for(event_type);
+        first.is_some_and(|first| first.id == route.id)
+    };
+    let known: Vec<_> = listed
+        .chain(literal)
+        .filter(is_taken)
         .flat_map(|event_type| destination.topics_for(Some(event_type), &source.name))
         .collect();
     if known.is_empty() {

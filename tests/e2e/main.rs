@@ -160,3 +160,6 @@ mod docs;
 
 // What is deployed beside the program: dashboard, rules, manifests.
 mod dashboards;
+
+// Topics and streams that are missing.
+mod provision;
