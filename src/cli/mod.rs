@@ -14,12 +14,14 @@ macro_rules! eprintln {
     };
 }
 
+mod cases;
 mod check;
 mod completions;
 #[cfg(feature = "kafka")]
 mod demo;
 mod explain;
 mod http_client;
+mod init;
 mod problems;
 mod providers;
 mod provision;
@@ -29,6 +31,7 @@ mod samples;
 mod send;
 mod style;
 mod tail;
+mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,6 +80,8 @@ struct Logs {
 enum Command {
     /// Run the service
     Run(ConfigFiles),
+    /// Write a commented configuration for a provider and a broker, with a first test
+    Init(init::Options),
     /// Show the whole job on this machine: an embedded Kafka, the bridge, a subscriber and sample events
     #[cfg(feature = "kafka")]
     Demo(demo::Options),
@@ -84,6 +89,8 @@ enum Command {
     Check(check::Options),
     /// Say what would happen to an event; publish nothing
     Explain(explain::Options),
+    /// Run routing cases kept beside the configuration, without a broker or a secret
+    Test(test::Options),
     /// Sign an event as its provider does and post it
     Send(send::Options),
     /// List the providers there are presets for, or explain one of them
@@ -261,6 +268,8 @@ impl Arguments {
             | Command::Explain(_)
             | Command::Send(_)
             | Command::Provision(_)
+            | Command::Test(_)
+            | Command::Init(_)
             | Command::Providers(_) => true,
             _ => false,
         };
@@ -271,10 +280,12 @@ impl Arguments {
         telemetry::start(self.logs.log_format, levels)?;
         match self.command {
             Command::Run(files) => run::run(&files),
+            Command::Init(options) => init::run(&options),
             #[cfg(feature = "kafka")]
             Command::Demo(options) => demo::run(&options),
             Command::Check(options) => check::run(&options),
             Command::Explain(options) => explain::run(&options),
+            Command::Test(options) => test::run(&options),
             Command::Send(options) => send::run(&options),
             Command::Providers(options) => providers::run(&options),
             Command::Tail(options) => tail::run(&options),

@@ -55,6 +55,16 @@ impl Received {
         }
     }
 
+    /// Another method, and a target with a query.
+    #[must_use]
+    pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
+        Self {
+            method,
+            target,
+            ..self
+        }
+    }
+
     /// The request as verification sees it.
     #[must_use]
     pub fn as_request(&self) -> Signed<'_> {
