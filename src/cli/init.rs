@@ -10,7 +10,7 @@ use http::Method;
 
 use super::providers::source_keys;
 use super::send::find_preset;
-use super::{Done, Error, Outcome, explain, samples, style};
+use super::{Completion, Error, Outcome, explain, samples, style};
 use crate::config::{ConfigFile, Origin};
 use crate::ingress::{Decided, Rehearsal};
 use crate::providers::Preset;
@@ -45,7 +45,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let config = configuration(preset, options.broker);
     let Some(output) = &options.output else {
         style::print(config)?;
-        return Ok(Done::Well);
+        return Ok(Completion::Success);
     };
     let file = match output.extension() {
         Some(extension) if extension == "toml" && !output.is_dir() => output.clone(),
@@ -70,7 +70,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     style::println(format_args!(
         "\nNext:\n  hookbridge test --config {file} {test}\n  hookbridge provision --config {file}\n  hookbridge run --config {file}"
     ))?;
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }
 
 fn write(path: &Path, text: &str, force: bool) -> std::io::Result<()> {

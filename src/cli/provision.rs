@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, ValueEnum};
 use serde::Serialize;
 
-use super::{Arguments, ConfigFiles, Done, Error, Outcome, counted, runtime, style};
+use super::{Arguments, Completion, ConfigFiles, Error, Outcome, counted, runtime, style};
 use crate::brokers::{Created, Creation, Item, Kind, Plan, Provision, Provisioning, State, reach};
 use crate::config::{BrokerId, Config};
 use crate::printable::printable;
@@ -151,7 +151,11 @@ pub(super) fn run(options: &Options) -> Outcome {
         let all = serde_json::json!({ "dry_run": options.dry_run, "brokers": reports });
         style::println(all)?;
     }
-    Ok(if is_well { Done::Well } else { Done::Badly })
+    Ok(if is_well {
+        Completion::Success
+    } else {
+        Completion::Failure
+    })
 }
 
 fn usage(what: String) -> Error {

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use http::StatusCode;
 
 use super::cases::{self, Case, Expected};
-use super::explain::{Also, Explanation};
+use super::explain::{AlsoTo, Explanation};
 use super::problems::{self, Severity};
-use super::{ConfigFiles, Done, Error, Outcome, counted, style};
+use super::{Completion, ConfigFiles, Error, Outcome, counted, style};
 use crate::config::{Config, MAX_FILE};
 use crate::ingress::{Decided, Decision, Rehearsal, Verdict};
 use crate::printable::printable;
@@ -60,7 +60,11 @@ pub(super) fn run(options: &Options) -> Outcome {
     };
     style::print(text)?;
     let is_well = results.iter().all(CaseResult::is_ok);
-    Ok(if is_well { Done::Well } else { Done::Badly })
+    Ok(if is_well {
+        Completion::Success
+    } else {
+        Completion::Failure
+    })
 }
 
 fn read(file: &Path) -> Result<String, Error> {
@@ -242,7 +246,7 @@ impl<'a> Found<'a> {
 }
 
 /// As `check` shows it.
-fn copy(copy: &Also<'_>) -> String {
+fn copy(copy: &AlsoTo<'_>) -> String {
     format!("{}:{}", copy.broker, copy.topic)
 }
 

@@ -1,6 +1,6 @@
 //! The topics and subjects that a configuration publishes to, for those who create them.
 
-use super::model::{Action, BrokerId, Config, Destination, Forwarding, GLOB_META, Otherwise};
+use super::model::{Action, BrokerId, Config, Destination, FailurePolicy, Forwarding, GLOB_META};
 use super::model::{Route, Source, known_topics};
 use super::template::Part;
 use crate::brokers::{Needed, Open};
@@ -25,7 +25,7 @@ impl Config {
                 ("on_unrouted", &source.on_unrouted),
             ];
             for (key, policy) in policies {
-                if let Otherwise::DeadLetter { broker: of, topic } = policy
+                if let FailurePolicy::DeadLetter { broker: of, topic } = policy
                     && *of == broker
                 {
                     needed.push(Needed {
