@@ -35,6 +35,9 @@ pub(crate) mod publish;
 // 8
 pub(crate) mod answer;
 
+// 2 to 6 for commands, without a signature
+mod rehearse;
+
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests;
@@ -62,8 +65,8 @@ use crate::flow::Permit;
 
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
-pub(crate) use receive::check_head;
 pub use received::Received;
+pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};

@@ -1,6 +1,7 @@
 //! The documentation: each configuration is valid, each command exists, each link resolves.
 //!
-//! A block marked `toml` is a complete configuration. One marked `toml fragment` is completed with the missing tables.
+//! A block marked `toml` is a complete configuration. One marked `toml fragment` is completed with the missing tables,
+//! and one marked `toml cases` has routing tests of the example configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -120,6 +121,10 @@ fn every_configuration_in_the_documentation_is_valid() {
         let text = match block.info.as_str() {
             "toml" => block.text,
             "toml fragment" => completed(&block.text),
+            "toml cases" => {
+                run_cases(&block);
+                continue;
+            }
             info => {
                 assert!(!info.starts_with("toml"), "{}: {info:?}", block.place);
                 continue;
@@ -134,6 +139,16 @@ fn every_configuration_in_the_documentation_is_valid() {
         count += 1;
     }
     assert!(count > 1);
+}
+
+/// Routing tests of the example configuration.
+fn run_cases(block: &Block) {
+    let file = process::directory("docs").join("cases.toml");
+    std::fs::write(&file, &block.text).unwrap();
+    let config = Path::new(ROOT).join("config/hookbridge.toml");
+    let (config, file) = (config.to_str().unwrap(), file.to_str().unwrap());
+    let done = hookbridge(["test", "--config", config, file]);
+    assert_eq!(done.code, Some(0), "{}: {done:?}", block.place);
 }
 
 /// Completes a fragment with a broker, a source and a route.

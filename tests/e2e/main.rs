@@ -158,5 +158,20 @@ mod tail;
 // The documentation: its configurations, commands and links.
 mod docs;
 
+// What `deploy/install` installs.
+mod install;
+
 // Deployed files: dashboard, rules, manifests.
 mod dashboards;
+
+// Topics and streams that are missing.
+mod provision;
+
+// A first configuration for each provider.
+mod init;
+
+// Routing cases of `hookbridge test`.
+mod cases;
+
+// docs/getting-started.md, executed.
+mod getting_started;
