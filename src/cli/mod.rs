@@ -22,6 +22,7 @@ mod demo;
 mod explain;
 mod http_client;
 mod init;
+mod manual;
 mod problems;
 mod providers;
 mod provision;
@@ -103,6 +104,9 @@ enum Command {
     Replay(replay::Options),
     /// Print a completion script for a shell
     Completions(completions::Options),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Manual(manual::Options),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -293,6 +297,7 @@ impl Arguments {
             Command::Provision(options) => provision::run(&options),
             Command::Replay(options) => replay::run(&options),
             Command::Completions(options) => completions::run(&options),
+            Command::Manual(options) => manual::run(&options),
         }
     }
 }

@@ -177,7 +177,7 @@ fn verified_by(file: &PresetFile) -> String {
     }
     match word(file, "auth").as_deref() {
         Some("jwt") => return "a JSON Web Token in authorization (HS256)".to_owned(),
-        Some(auth) => return format!("a secret that is sent along ({auth})"),
+        Some(auth) => return format!("a secret sent with each request ({auth})"),
         None => {}
     }
     let scheme = first_scheme(file);

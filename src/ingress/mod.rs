@@ -206,10 +206,10 @@ fn finish(
                 }
             }
             Ok((Decided::Handshake(mut reply), _permit)) => {
-                let done = match reply.errand.take() {
+                let done = match reply.follow_up.take() {
                     None => Ok(()),
                     // Boxed because it is large and rare.
-                    Some(errand) => Box::pin(errand.run()).await,
+                    Some(follow_up) => Box::pin(follow_up.run()).await,
                 };
                 bridge.observe(&report(done.as_ref().map(|()| Status::Handshake)));
                 match done {

@@ -262,7 +262,7 @@ impl<'r> Section<'r> {
         self.problem_at(
             key,
             format!(
-                "{} is none of {}{}",
+                "{} is not one of {}{}",
                 self.quote(key, &text),
                 known.join(", "),
                 did_you_mean(&text, known.iter().copied())
