@@ -48,7 +48,7 @@ pub use message::{
 pub use meter::Meter;
 #[cfg(feature = "kafka")]
 pub use mock::MockCluster;
-pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
+pub use outcome::{NotStored, Outcome, Position, Reason, Receipt, Restart, Stored, Unknown};
 
 #[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
@@ -526,4 +526,10 @@ impl Replay {
 #[cfg(test)]
 pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
     Receipt::confirmed(duplicate)
+}
+
+/// An outcome for other modules' tests.
+#[cfg(test)]
+pub(crate) fn test_stored(duplicate: bool, position: Option<Position>) -> Outcome {
+    Outcome::stored(duplicate, position)
 }

@@ -273,6 +273,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         drain_delay: section.duration("drain_delay", Duration::ZERO, Duration::ZERO, HOUR),
         shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
         trusted_proxies,
+        access_log: section.flag("access_log", false),
         http2,
         tls: read_tls(tls, http2),
     };

@@ -60,6 +60,8 @@ pub struct Http {
     pub shutdown_timeout: Duration,
     /// The proxies that may say whose request they pass on.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
     /// Whether HTTP/2 is spoken too.
     pub http2: bool,
     /// TLS, where the listener speaks it.

@@ -54,7 +54,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::bridge::Bridge;
-use crate::bridge::observe::Report;
+use crate::bridge::observe::{Arrival, Report};
 use crate::config::Source;
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::flow::Permit;
@@ -79,8 +79,14 @@ fn handle(
     request: Request<Incoming>,
     connection: &Arc<Activity>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
-    let started = Instant::now();
     let request_id = RequestId::random();
+    let arrival = Arrival {
+        request_id,
+        started: Instant::now(),
+        client: bridge
+            .wants_clients()
+            .then(|| receive::client(&bridge, request.headers(), connection)),
+    };
     let admitted = catch_unwind(AssertUnwindSafe(|| {
         receive::admit(&bridge, &request, connection)
     }))
@@ -101,14 +107,8 @@ fn handle(
                 Detached(Some(Caught {
                     bridge: Arc::clone(&bridge),
                     source,
-                    request_id,
-                    work: Box::pin(finish(
-                        bridge,
-                        received,
-                        connection.if_stranger(),
-                        request_id,
-                        started,
-                    )),
+                    arrival,
+                    work: Box::pin(finish(bridge, received, connection.if_stranger(), arrival)),
                 }))
                 .await
             }
@@ -118,8 +118,8 @@ fn handle(
                 is_read,
             }) => {
                 bridge.observe(&Report {
-                    duration: Some(started.elapsed()),
-                    ..Report::new(&source, request_id, Ok(Status::Handshake))
+                    duration: Some(arrival.started.elapsed()),
+                    ..Report::new(&source, arrival, Ok(Status::Handshake))
                 });
                 let mut response = answer_handshake(*reply, request_id);
                 if !is_read {
@@ -131,7 +131,7 @@ fn handle(
                 let source = refused.source.as_deref();
                 bridge.observe(&Report {
                     source,
-                    ..Report::refused(request_id, &refused.refusal)
+                    ..Report::refused(arrival, &refused.refusal)
                 });
                 let mut response = answer(&Err(refused.refusal), source, None, request_id);
                 if refused.is_read {
@@ -150,15 +150,15 @@ fn finish(
     bridge: Arc<Bridge>,
     received: Received,
     stranger: Option<Arc<Activity>>,
-    request_id: RequestId,
-    started: Instant,
+    arrival: Arrival,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
+    let request_id = arrival.request_id;
     async move {
         if let Some(reply) = verify::open_handshake(&received) {
             bridge.observe(&Report {
-                duration: Some(started.elapsed()),
-                ..Report::new(&source, request_id, Ok(Status::Handshake))
+                duration: Some(arrival.started.elapsed()),
+                ..Report::new(&source, arrival, Ok(Status::Handshake))
             });
             return answer_handshake(*reply, request_id);
         }
@@ -171,8 +171,8 @@ fn finish(
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
             secret_index,
-            duration: Some(started.elapsed()),
-            ..Report::new(&source, request_id, result)
+            duration: Some(arrival.started.elapsed()),
+            ..Report::new(&source, arrival, result)
         };
         match decided {
             Ok((Decided::Event(decision), _permit)) => {

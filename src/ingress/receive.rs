@@ -3,6 +3,7 @@
 //! The order is that of cost, and no request takes a verified event's room: until it is verified, a body that must be waited
 //! for is accounted by the bytes that have arrived, and makes room when there is none ([`crate::flow`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -193,6 +194,12 @@ pub(super) fn admit(
         source,
         handshake: None,
     })
+}
+
+/// The address that a request came from, as far as proxies are trusted.
+pub(super) fn client(bridge: &Bridge, headers: &HeaderMap, connection: &Activity) -> IpAddr {
+    let proxies = &bridge.config().http.trusted_proxies;
+    client_address(connection.peer(), headers, proxies)
 }
 
 /// Refuses whoever may not send to this source at all, handshakes too.

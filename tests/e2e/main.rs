@@ -134,6 +134,9 @@ mod reload;
 // The log, whatever becomes of standard error.
 mod logging;
 
+// The log of each request, and the fields of every line.
+mod access_log;
+
 // The admin listener.
 mod admin;
 
