@@ -1,9 +1,12 @@
 //! One configuration in operation: its brokers' clients and its metric handles. A request holds one [`Bridge`] from its
 //! first step to its last, so a reload changes nothing under it.
 
+mod entries;
+pub(crate) mod feed;
 mod inspection;
 pub mod live;
 pub(crate) mod observe;
+mod overview;
 mod process;
 mod readiness;
 mod throttles;

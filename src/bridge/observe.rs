@@ -33,6 +33,8 @@ pub(crate) struct Report<'a> {
     /// The events that got as far as a broker.
     pub(crate) events: &'a [Observed<'a>],
     pub(crate) result: Result<Status, &'a Refusal>,
+    /// The body of a verified request; none unless [`Bridge::wants_bodies`].
+    pub(crate) body: Option<&'a [u8]>,
     /// From the head to the answer; none if the request was not received completely.
     pub(crate) duration: Option<Duration>,
 }
@@ -51,6 +53,7 @@ impl<'a> Report<'a> {
             secret_index: None,
             events: &[],
             result,
+            body: None,
             duration: None,
         }
     }
@@ -64,6 +67,7 @@ impl<'a> Report<'a> {
             secret_index: None,
             events: &[],
             result: Err(refusal),
+            body: None,
             duration: None,
         }
     }
@@ -94,12 +98,12 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl Observed<'_> {
-    fn shown_type(&self) -> Option<String> {
+    pub(super) fn shown_type(&self) -> Option<String> {
         (!self.event_type.is_empty()).then(|| shorten(self.event_type))
     }
 
     /// The first message that was stored, or else the last that was tried.
-    fn main_attempt(&self) -> Option<&Attempt<'_>> {
+    pub(super) fn main_attempt(&self) -> Option<&Attempt<'_>> {
         let is_stored = |attempt: &&Attempt<'_>| matches!(attempt.outcome, Outcome::Stored(_));
         let stored = self.attempts.iter().find(is_stored);
         stored.or(self.attempts.last())
@@ -107,7 +111,7 @@ impl Observed<'_> {
 }
 
 impl Attempt<'_> {
-    fn position(&self) -> Option<&Position> {
+    pub(super) fn position(&self) -> Option<&Position> {
         match &self.outcome {
             Outcome::Stored(stored) => stored.position(),
             Outcome::NotStored(_) | Outcome::Unknown(_) => None,
@@ -164,11 +168,19 @@ impl Bridge {
         if self.config.http.access_log {
             self.log_access(report);
         }
+        if self.process.feed().is_watched() {
+            self.show(report);
+        }
     }
 
     /// Whether requests should say which address they came from: that costs a look at their headers.
     pub(crate) fn wants_clients(&self) -> bool {
-        self.config.http.access_log
+        self.config.http.access_log || self.process.feed().is_watched()
+    }
+
+    /// Whether reports should have the bodies of events that are not published.
+    pub(crate) fn wants_bodies(&self) -> bool {
+        self.config.admin.show_bodies && self.process.feed().is_watched()
     }
 
     /// A line for each event of a request, or one for a request that has none.

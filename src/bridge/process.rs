@@ -1,11 +1,13 @@
 //! State that outlives a configuration: a reload replaces the [`Bridge`](crate::bridge::Bridge) and keeps this.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::feed::Feed;
 use super::throttles::{Throttles, by_code};
 use crate::metrics::Metrics;
 
@@ -17,6 +19,7 @@ pub struct Process {
     tasks: TaskTracker,
     /// Limits the log lines about requests without a source.
     unmatched: Throttles<&'static str>,
+    feed: Arc<Feed>,
     is_draining: AtomicBool,
     is_closing: AtomicBool,
     /// Cancelled when requests stop waiting for brokers.
@@ -57,6 +60,7 @@ impl Process {
             metrics: Metrics::new()?,
             tasks: TaskTracker::new(),
             unmatched: by_code(),
+            feed: Arc::default(),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
@@ -99,6 +103,11 @@ impl Process {
 
     pub(crate) fn given_up(&self) -> &CancellationToken {
         &self.given_up
+    }
+
+    /// What the live page is fed with.
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     pub(super) fn unmatched(&self) -> &Throttles<&'static str> {

@@ -18,6 +18,7 @@ use crate::providers::Authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::Mapping;
 use crate::providers::text::Parsing;
+use crate::secret::Secret;
 use crate::table::{Files, Problem};
 
 /// A configuration without a fault.
@@ -69,12 +70,16 @@ pub struct Http {
 }
 
 /// `[admin]`: the admin listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     /// Its address.
     pub listen: SocketAddr,
     /// Which brokers must be reachable.
     pub ready_when: ReadyWhen,
+    /// Opens the live page to whoever knows it.
+    pub token: Option<Secret>,
+    /// Whether the live page shows bodies and headers, with secrets masked.
+    pub show_bodies: bool,
 }
 
 /// Which of the brokers that routes need must be reachable for the service to be ready.
@@ -139,6 +144,8 @@ pub struct Source {
     pub public_url: Option<String>,
     /// How many secrets it has.
     pub secret_count: usize,
+    /// The same secrets, to mask what equals one. Verification has its own.
+    pub masked: Vec<Secret>,
     /// The schema of its events.
     pub schema: Option<Arc<Schema>>,
     /// And those of some types, besides.

@@ -166,11 +166,16 @@ fn finish(
         if let Some(preparation) = preparation {
             preparation.await;
         }
-        let (secret_index, decided) = verify_and_decide(&bridge, received, stranger.as_deref());
+        let Examined {
+            secret_index,
+            body,
+            decided,
+        } = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
             secret_index,
+            body: body.as_deref().map(|body| &**body),
             duration: Some(arrival.started.elapsed()),
             ..Report::new(&source, arrival, result)
         };
@@ -220,16 +225,27 @@ fn finish(
     }
 }
 
-/// Steps 2 to 6, and the secret that verified the request. Only a verified event takes a permit, which is all that is
-/// left of the request.
-fn verify_and_decide(
-    bridge: &Bridge,
-    received: Received,
-    stranger: Option<&Activity>,
-) -> (Option<usize>, Result<(Decided, Permit), Refusal>) {
+/// A request after steps 2 to 6.
+struct Examined {
+    /// Index of the secret that verified it.
+    secret_index: Option<usize>,
+    /// For the live page. Boxed: hardly any future keeps one.
+    body: Option<Box<Bytes>>,
+    /// Only a verified event takes a permit.
+    decided: Result<(Decided, Permit), Refusal>,
+}
+
+/// Steps 2 to 6.
+fn verify_and_decide(bridge: &Bridge, received: Received, stranger: Option<&Activity>) -> Examined {
     let verified = match verify(received) {
         Ok(verified) => verified,
-        Err(refusal) => return (None, Err(refusal)),
+        Err(refusal) => {
+            return Examined {
+                secret_index: None,
+                body: None,
+                decided: Err(refusal),
+            };
+        }
     };
     if let Some(stranger) = stranger {
         stranger.become_known();
@@ -244,8 +260,12 @@ fn verify_and_decide(
             permit.ok_or(Refusal::Overloaded)
         }
     };
-    let decided = admitted.map(|permit| (decide(&verified), permit));
-    (verified.secret_index(), decided)
+    let wants_body = bridge.wants_bodies();
+    Examined {
+        secret_index: verified.secret_index(),
+        body: wants_body.then(|| Box::new(verified.request().body().clone())),
+        decided: admitted.map(|permit| (decide(&verified), permit)),
+    }
 }
 
 /// Step 8 for a request whose whole body was read, whatever a refusal says of its kind.
