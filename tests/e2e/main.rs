@@ -140,6 +140,9 @@ mod access_log;
 // The admin listener.
 mod admin;
 
+// The live page on it, in a real browser.
+mod live_page;
+
 // Every metric.
 mod metrics;
 
