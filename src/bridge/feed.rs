@@ -1,6 +1,6 @@
 //! What the live page is fed with: bounded, and nothing at all while nobody watches.
 //!
-//! While nobody does, an event costs one relaxed load. While someone does, its figures are counted, and it is shown unless
+//! While nobody does, an event costs two or three relaxed loads. While someone does, its figures are counted, and it is shown unless
 //! too many came within the second. A watcher that reads too slowly loses events and learns how many; nobody waits for it.
 
 use std::collections::HashMap;

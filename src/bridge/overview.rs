@@ -153,7 +153,7 @@ impl Bridge {
     }
 
     fn destination_rows(&self) -> Vec<DestinationRow<'_>> {
-        let mut rows = Vec::new();
+        let mut rows: Vec<DestinationRow<'_>> = Vec::new();
         for id in self.needed_brokers() {
             let broker = self.config().broker(*id).name.as_str();
             let mut by_name: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
@@ -164,9 +164,22 @@ impl Bridge {
                 let name = finding.destination.clone();
                 by_name.entry(name).or_default().push(finding);
             }
-            let left = MAX_LISTED.saturating_sub(rows.len());
-            let named = by_name.into_iter().take(left);
-            rows.extend(named.map(|(name, findings)| destination_row(broker, name, &findings)));
+            let of_others = rows.len();
+            let left = MAX_LISTED.saturating_sub(of_others);
+            for (name, findings) in by_name.into_iter().take(left) {
+                let row = destination_row(broker, name, &findings);
+                let mut same_broker = rows.iter_mut().skip(of_others);
+                // A stream takes many subjects.
+                match same_broker
+                    .find(|other| (other.durable, &other.why) == (row.durable, &row.why))
+                {
+                    Some(other) => {
+                        other.destination.push_str(", ");
+                        other.destination.push_str(&row.destination);
+                    }
+                    None => rows.push(row),
+                }
+            }
         }
         rows
     }

@@ -3,16 +3,18 @@
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::bridge::{
-    self, Bridge, Files, nats_broker, route_with, synq_source,
+    self, Bridge, Files, kafka_broker, nats_broker, route_with, synq_source,
 };
 use crate::support::browser::Browser;
-use crate::support::events;
+use crate::support::events::{self, SECRET};
 use crate::support::fixture::{Broker, Setup};
+use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
 use crate::support::sender::{self, Answer, Connection, Request};
 use crate::support::wait::{self, PATIENCE};
@@ -28,13 +30,18 @@ fn files(admin: &str, address: &str, rest: &str) -> Files {
     bridge::write_text(&text)
 }
 
+/// A source that takes anything.
+const OPEN: &str = "[sources.open]\nprovider = \"generic\"\nauth = \"none\"\nevent = { id = \"{/id}\", type = \"{/type}\" }\n";
+
 /// In front of NATS, ready.
 fn run(admin: &str, address: &str) -> Option<Bridge> {
     let nats = Nats::shared()?;
     let stream = nats.stream("page");
     let rest = nats_broker("main", &nats.url)
         + &synq_source("")
-        + &route_with(&format!("{stream}.{{type}}"), "");
+        + OPEN
+        + &route_with(&format!("{stream}.open"), "source = \"open\"")
+        + &route_with(&format!("{stream}.{{type}}"), "source = \"synq\"");
     let mut bridge = Bridge::run_files(&files(admin, address, &rest), &[]);
     bridge.admin.set_ip([127, 0, 0, 1].into());
     bridge.wait_ready();
@@ -226,10 +233,10 @@ fn the_state_has_brokers_routes_and_whether_destinations_are_durable() {
         (&state["brokers"][0]["name"], &state["brokers"][0]["health"]),
         (&"main".into(), &"up".into())
     );
-    let route = &state["routes"][0];
+    let route = &state["routes"][1];
     assert_eq!(
         (&route["number"], &route["sources"][0]),
-        (&1.into(), &"synq".into())
+        (&2.into(), &"synq".into())
     );
     assert!(
         route["destinations"][0]["topic"]
@@ -458,15 +465,22 @@ fn a_browser_shows_events_as_text_and_is_led_by_the_keyboard_without_a_complaint
     let mut browser = or_skip!(Browser::start());
     browser.open(&format!("http://localhost:{}/", bridge.admin.port()));
     browser.wait_for("document.getElementById('connection').textContent === 'live'");
-    let hostile =
-        events::of_type("<script>window.taken = 1</script><img src=x onerror=window.taken=1>");
-    bridge.deliver(&hostile);
+    let hostile = r#"{"id":"h1","type":"<script>window.taken = 1</script><img src=x onerror=window.taken=1>"}"#;
+    let answer = bridge.send(&Request::post("/hooks/open", hostile));
+    assert_eq!(answer.status, 200, "{answer:?}");
     let event = bridge.publish_ping();
     bridge.send(&Request::post("/hooks/synq", "{}").signed("wrong"));
     browser.wait_for(&format!("{VISIBLE} === 3"));
     let rows = browser.evaluate("document.getElementById('rows').innerText");
     let rows = rows.as_str().unwrap();
-    for text in [&*event.id, "published", "ping", "@1", "invalid_signature"] {
+    for text in [
+        &*event.id,
+        "published",
+        "ping",
+        "@2",
+        "<script>window.taken = 1</script><img src=x",
+        "invalid_signature",
+    ] {
         assert!(rows.contains(text), "{text}: {rows}");
     }
     let taken =
@@ -479,7 +493,7 @@ fn a_browser_shows_events_as_text_and_is_led_by_the_keyboard_without_a_complaint
     }
     // Filter.
     browser.press("/");
-    browser.type_text("published -invalid");
+    browser.type_text("published -script");
     browser.wait_for(&format!("{VISIBLE} === 1"));
     browser.press("Escape");
     browser.wait_for(&format!("{VISIBLE} === 3"));
@@ -490,8 +504,8 @@ fn a_browser_shows_events_as_text_and_is_led_by_the_keyboard_without_a_complaint
     assert_eq!(browser.evaluate(VISIBLE), 3);
     browser.press("p");
     browser.wait_for(&format!("{VISIBLE} === 4"));
-    // To the second newest but one, and into it.
-    for key in ["j", "j", "j", "k", "j", "k"] {
+    // To the third row, and into it.
+    for key in ["j", "j", "j", "j", "k"] {
         browser.press(key);
     }
     browser.wait_for(&format!(
@@ -515,6 +529,16 @@ fn a_browser_shows_events_as_text_and_is_led_by_the_keyboard_without_a_complaint
     );
     browser.press("Escape");
     browser.wait_for("!document.getElementById('detail').open");
+    // As the system asks for it.
+    let looks = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('#rows tr')).animationName].join()";
+    let light = browser.evaluate(looks);
+    assert_eq!(light, "rgb(246, 247, 249),arrive");
+    let media = serde_json::json!({ "features": [
+        { "name": "prefers-color-scheme", "value": "dark" },
+        { "name": "prefers-reduced-motion", "value": "reduce" },
+    ] });
+    browser.call("Emulation.setEmulatedMedia", media);
+    assert_eq!(browser.evaluate(looks), "rgb(13, 17, 23),none");
     browser.press("x");
     browser.wait_for(&format!("{VISIBLE} === 0"));
     browser.press("?");
@@ -545,6 +569,17 @@ fn a_browser_signs_in_with_the_token() {
     assert_eq!(browser.take_complaints(), Vec::<String>::new());
 }
 
+/// Providers and their samples, as they come.
+const SAMPLES: [(&str, &str); 7] = [
+    ("github", "push"),
+    ("stripe", "invoice.paid"),
+    ("synq", "issue_created"),
+    ("github", "push"),
+    ("pagerduty", "incident.triggered"),
+    ("shopify", "orders/create"),
+    ("github", "issues.opened"),
+];
+
 /// The page with events of several providers, for the documentation.
 #[test]
 #[ignore = "writes docs/live-page.png"]
@@ -553,19 +588,30 @@ fn the_screenshot_of_the_documentation() {
         return;
     };
     let mut browser = or_skip!(Browser::start());
-    for topic in ["github.push", "github.pull_request", "payments", "hooks.refused"] {
+    for topic in ["github.push", "payments", "orders"] {
         kafka.create_topic(topic, 3, &[]);
     }
     nats.stream_with("incidents", |settings| {
         "INCIDENTS".clone_into(&mut settings.name);
         settings.subjects = vec!["incidents.>".to_owned()];
     });
-    let providers = ["github", "pagerduty", "shopify", "stripe", "synq"];
-    let sources = providers.map(|name| format!("[sources.{name}]\nsecrets = [\"{SECRET}\"]\n"));
+    let sources = ["github", "pagerduty", "shopify", "stripe", "synq"]
+        .map(|name| format!("[sources.{name}]\nsecrets = [\"{SECRET}\"]\n"));
+    let copy = "copy_to = [{ broker = \"edge\", topic = \"incidents.payments\" }]";
     let routes = [
-        ("github.{type}", "source = \"github\"\ntypes = [\"push\", \"pull_request.*\"]\nbroker = \"main\"\ntopics = [\"github.push\", \"github.pull_request\"]"),
-        ("payments", "source = \"stripe\"\nbroker = \"main\""),
-        ("incidents.{source}.{type}", "types = [\"incident*\", \"issue_*\"]\nbroker = \"edge\""),
+        (
+            "github.{type}",
+            "source = \"github\"\ntypes = [\"push\"]\nbroker = \"main\"",
+        ),
+        (
+            "payments",
+            &format!("source = \"stripe\"\nbroker = \"main\"\n{copy}"),
+        ),
+        ("orders", "source = \"shopify\"\nbroker = \"main\""),
+        (
+            "incidents.{source}.{type}",
+            "types = [\"incident*\", \"issue_*\"]\nbroker = \"edge\"",
+        ),
     ];
     let routes = routes.map(|(topic, keys)| route_with(topic, keys));
     let rest = kafka_broker("main", &kafka.address)
@@ -576,16 +622,35 @@ fn the_screenshot_of_the_documentation() {
     bridge.wait_brokers_up(2);
     browser.open(&format!("http://localhost:{}/", bridge.admin.port()));
     browser.wait_for("document.getElementById('connection').textContent === 'live'");
-    for round in 0..25 {
-        for (provider, event_type) in SAMPLES.iter().cycle().skip(round % SAMPLES.len()).take(1 + round % 4) {
+    let mut samples = SAMPLES.iter().cycle();
+    for round in 0..110 {
+        for (provider, event_type) in samples.by_ref().take(1 + (round * 5) % 4) {
             let url = format!("http://{}/hooks/{provider}", bridge.public);
-            let secret = if round % 9 == 8 { "another-secret" } else { SECRET };
-            bridge::hookbridge(["send", "--provider", provider, "--secret", secret, "--url", &url, "--sample", event_type]);
+            let secret = if round % 9 == 8 {
+                "another-secret-of-someone"
+            } else {
+                SECRET
+            };
+            let send = [
+                "send",
+                "--provider",
+                provider,
+                "--secret",
+                secret,
+                "--url",
+                &url,
+            ];
+            bridge::hookbridge(send.into_iter().chain(["--sample", *event_type]));
         }
-        // One column of the charts is a second.
-        wait::play_silence(Duration::from_millis(700));
+        if round % 12 == 7 {
+            let invalid =
+                r#"{"event_id":"ID","event_type":"EVENT_TYPE_PING","event_time":"soon","ping":{}}"#;
+            bridge.deliver(&events::raw(invalid));
+        }
+        // A column of the charts is a second.
+        wait::play_silence(Duration::from_millis(400));
     }
-    let picture = browser.screenshot(1240, 1180);
+    let picture = browser.screenshot(1240, 1020);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/live-page.png");
     std::fs::write(file, picture).unwrap();
 }

@@ -166,17 +166,21 @@ impl<'s> Mask<'s> {
             return shown;
         }
         let mut shown = String::with_capacity(text.len());
-        let mut hides_next = false;
+        let mut scheme = String::new();
         for piece in text.split_inclusive(is_delimiter) {
             let word = piece.trim_end_matches(is_delimiter);
             let delimiter = piece.get(word.len()..).unwrap_or_default();
-            shown.push_str(&mask_word(word, hides_next));
+            // `Basic` is a word of its own, too.
+            let is_credential = match &*scheme {
+                "bearer" => true,
+                "basic" => word.bytes().any(|byte| !byte.is_ascii_lowercase()),
+                _ => false,
+            };
+            shown.push_str(&mask_word(word, is_credential));
             shown.push_str(delimiter);
             if !word.is_empty() {
-                let scheme = word.rsplit(['=', ':']).next().unwrap_or_default();
-                hides_next = ["bearer", "basic"]
-                    .iter()
-                    .any(|name| scheme.eq_ignore_ascii_case(name));
+                let last = word.rsplit(['=', ':']).next().unwrap_or_default();
+                scheme = last.to_ascii_lowercase();
             }
         }
         shown
