@@ -56,6 +56,16 @@ impl Received {
         }
     }
 
+    /// With another method, and a target with a query.
+    #[must_use]
+    pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
+        Self {
+            method,
+            target,
+            ..self
+        }
+    }
+
     /// The request in the form that verification reads.
     #[must_use]
     pub fn as_request(&self) -> Signed<'_> {
