@@ -49,7 +49,7 @@ pub use message::{
 pub use meter::Meter;
 #[cfg(feature = "kafka")]
 pub use mock::MockCluster;
-pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
+pub use outcome::{NotStored, Outcome, Position, Reason, Receipt, Restart, Stored, Unknown};
 pub use provision::{Contradiction, Created, Creation, Item, Needed, Open, Plan, Provision, State};
 
 #[cfg(feature = "kafka")]
@@ -587,4 +587,10 @@ impl Replay {
 #[cfg(test)]
 pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
     Receipt::confirmed(duplicate)
+}
+
+/// An outcome for other modules' tests.
+#[cfg(test)]
+pub(crate) fn test_stored(duplicate: bool, position: Option<Position>) -> Outcome {
+    Outcome::stored(duplicate, position)
 }

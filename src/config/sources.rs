@@ -108,6 +108,7 @@ fn read_source(
     let secrets = section.secrets("secrets");
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
+    let masked = secrets.clone();
     let authentication = read_authentication(&mut section, secrets);
     let needs_secret = authentication
         .as_ref()
@@ -277,6 +278,7 @@ fn read_source(
         media_types,
         public_url,
         secret_count,
+        masked,
         schema,
         schemas,
         on_invalid,

@@ -452,6 +452,15 @@ impl<'r> Section<'r> {
         self.to_secret(&path, value)
     }
 
+    /// A secret that only the service needs: commands that verify nothing do not ask for it.
+    pub(crate) fn own_secret(&mut self, key: &'static str) -> Option<Secret> {
+        if self.reading.without_signing_secrets {
+            self.take(key);
+            return None;
+        }
+        self.secret(key)
+    }
+
     /// The content of a file that only the bridge should be able to read.
     pub(crate) fn private_file(&self, key: &str, file: &Path) -> Option<Zeroizing<String>> {
         self.secret_file(&join(&self.path, key), file)

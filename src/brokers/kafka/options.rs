@@ -178,6 +178,8 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
         "is not a property of librdkafka (see its CONFIGURATION.md)".to_owned()
     } else if let Some((_, why)) = description.split_once("not supported in this build: ") {
         format!("is not in this build of librdkafka ({})", why.trim())
+    } else if description.starts_with("Unsupported value") {
+        "has a value that needs OpenSSL: build with the Cargo feature kafka-tls".to_owned()
     } else if description.contains("dedicated") || description.contains("not settable") {
         "is set by programs only, not as text; leave it out".to_owned()
     } else if let Some((_, words)) = words {
