@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Bridge;
 use super::observe::{Attempt, Observed, Report};
-use crate::brokers::{Attribute, Kind, NotStored, Outcome, Unknown};
+use crate::brokers::{Attribute, Kind, NotStored, Outcome, Position, Unknown};
 use crate::config::Source;
 use crate::event::{EventId, Refusal, Status};
 use crate::metrics::SourceMetrics;
@@ -77,7 +77,7 @@ impl Bridge {
             span.text("client.address", client);
         }
         span.text("hookbridge.source", &source.name);
-        span.text("hookbridge.request_id", report.request_id);
+        span.text("hookbridge.request_id", report.arrival.request_id);
         if let Some(event_id) = report.event_id {
             span.text("hookbridge.event_id", shorten(event_id.as_str()));
         }
@@ -132,6 +132,17 @@ impl Bridge {
         span.number("messaging.message.body.size", message.body.len());
         span.text("hookbridge.broker", &broker.name);
         span.text("hookbridge.event_type", shorten(event.event_type));
+        match attempt.position() {
+            Some(Position::Kafka { partition, offset }) => {
+                span.text("messaging.destination.partition.id", partition);
+                span.number("messaging.kafka.offset", *offset);
+            }
+            Some(Position::JetStream { stream, sequence }) => {
+                span.text("hookbridge.stream", stream);
+                span.number("hookbridge.sequence", *sequence);
+            }
+            None => {}
+        }
         match &attempt.outcome {
             Outcome::Stored(_) => {}
             Outcome::NotStored(NotStored { reason, detail })

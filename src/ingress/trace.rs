@@ -5,8 +5,8 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
 
-use super::client::client_address;
 use super::decision::{Decided, Decision, Verdict};
+use super::receive;
 use super::socket::Activity;
 use crate::bridge::Bridge;
 use crate::brokers::{Attribute, Headers, Message};
@@ -34,12 +34,7 @@ pub(super) fn begin(
             Version::HTTP_10 => "1.0",
             _ => "1.1",
         };
-        let trusted = &bridge.config().http.trusted_proxies;
-        trace.client = Some(client_address(
-            connection.peer(),
-            request.headers(),
-            trusted,
-        ));
+        trace.client = Some(receive::client(bridge, request.headers(), connection));
     }
     Some(Box::new(trace))
 }

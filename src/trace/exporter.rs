@@ -169,17 +169,11 @@ impl Exporter {
 
     fn warn(&self, detail: &str) {
         if let Some(suppressed) = self.failures.allow() {
-            let endpoint = &self.settings.endpoint;
+            let url = &self.settings.endpoint;
+            let host = url.authority().map_or("", |authority| authority.as_str());
             // Not its query, which may hold a key.
-            let host = endpoint.authority().map(|authority| authority.as_str());
-            let path = endpoint.path();
-            tracing::warn!(
-                host,
-                path,
-                detail,
-                suppressed,
-                "traces could not be exported"
-            );
+            let endpoint = format!("{host}{}", url.path());
+            tracing::warn!(endpoint, detail, suppressed, "traces could not be exported");
         }
     }
 

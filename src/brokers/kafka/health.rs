@@ -465,7 +465,7 @@ impl Watch {
                 state.faults.extend(faults);
             }
             Err(_) if is_fresh => {}
-            Err(why) => state.connectivity = Connectivity::Lost(why),
+            Err(error) => state.connectivity = Connectivity::Lost(error.0),
         }
     }
 
@@ -596,13 +596,13 @@ impl Advice {
         let does = if topics.len() == 1 { "does" } else { "do" };
         if self.creates {
             return format!(
-                "{names} {does} not exist, and the cluster creates no topics though allow.auto.create.topics is set; create {} with `kafka-topics --bootstrap-server {} --create --topic {first}`",
+                "{names} {does} not exist, and the cluster creates no topics though allow.auto.create.topics is set; create {} with `hookbridge provision` or `kafka-topics --bootstrap-server {} --create --topic {first}`",
                 noun(topics.len()),
                 self.first_server()
             );
         }
         format!(
-            "{names} {does} not exist, and the bridge creates no topics: create {} with `kafka-topics --bootstrap-server {} --create --topic {first}`, or set options = {{ \"allow.auto.create.topics\" = \"true\" }} where the cluster may create topics by itself",
+            "{names} {does} not exist, and a running bridge creates no topics: create {} with `hookbridge provision` or `kafka-topics --bootstrap-server {} --create --topic {first}`, or set options = {{ \"allow.auto.create.topics\" = \"true\" }} where the cluster may create topics by itself",
             noun(topics.len()),
             self.first_server()
         )
@@ -641,6 +641,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::brokers::error::RequestError;
 
     /// Gives the configured answers, and counts the requests.
     #[derive(Default)]
@@ -651,16 +652,16 @@ mod tests {
     }
 
     impl Cluster for Fake {
-        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, String> {
+        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, RequestError> {
             self.asked.set(self.asked.get() + 1);
             if self.is_away.get() {
-                return Err("no answer".to_owned());
+                return Err(RequestError("no answer".to_owned()));
             }
             Ok(self.faults.borrow().get(name).cloned())
         }
 
-        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
-            Err("not asked here".to_owned())
+        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, RequestError> {
+            Err(RequestError("not asked here".to_owned()))
         }
     }
 
@@ -729,6 +730,7 @@ mod tests {
         };
         for text in [
             "topics a, b do not exist",
+            "hookbridge provision",
             "kafka-topics --bootstrap-server k-1:9092 --create --topic a",
             "allow.auto.create.topics",
         ] {
