@@ -1,4 +1,4 @@
-//! The topics and subjects that a configuration publishes to, for those who create them.
+//! The topics and subjects that a configuration publishes to, for provisioning.
 
 use super::model::{Action, BrokerId, Config, Destination, FailurePolicy, Forwarding, GLOB_META};
 use super::model::{Route, Source, known_topics};

@@ -29,8 +29,7 @@ use crate::table::{Section, WordOrSection, did_you_mean};
 
 /// Headers that are never forwarded: they could be mistaken for the bridge's own, have a meaning for the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either, since readers of the topic could replay
-/// the
-/// request.
+/// the request.
 const NEVER_FORWARDED: [&str; 10] = [
     "event_id",
     "event_id_origin",
@@ -109,6 +108,7 @@ fn read_source(
     let secrets = section.secrets("secrets");
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
+    let masked = secrets.clone();
     let authentication = read_authentication(&mut section, secrets);
     let needs_secret = authentication
         .as_ref()
@@ -278,6 +278,7 @@ fn read_source(
         media_types,
         public_url,
         secret_count,
+        masked,
         schema,
         schemas,
         on_invalid,

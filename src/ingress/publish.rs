@@ -26,44 +26,52 @@ pub(super) async fn publish<'d>(
     let mut observed = Observed {
         event_id: decision.event_id.as_ref(),
         event_type: decision.event_type.as_deref().unwrap_or_default(),
+        outcome: "",
         attempts: Vec::new(),
         dead_lettered: Vec::new(),
     };
-    let result = match &decision.verdict {
-        Verdict::Ignore => Ok(Accepted::Ignored),
-        Verdict::Refuse(refusal) => Err(refusal.clone()),
-        // Not remembered: after a fix, the same delivery must be able to go to its real destination.
-        Verdict::DeadLetter { letter, refusal } => {
-            observed.dead_lettered.push(Cow::Borrowed(refusal));
-            let attempt = attempt(bridge, letter, None, deadline).await;
-            let stored = stored_or_refused(&attempt.outcome);
-            observed.attempts.push(attempt);
-            stored.map(Accepted::DeadLettered)
-        }
-        Verdict::Publish { route, delivery } => {
-            let claim = match (bridge.window(source), delivery.fingerprint) {
-                (Some(window), Some(fingerprint)) => {
-                    match duplicates::claim(window, fingerprint, deadline).await {
-                        Ok(Claim::Stored(receipt)) => {
-                            return (Ok(Accepted::Duplicate(receipt)), observed);
+    let result = 'result: {
+        match &decision.verdict {
+            Verdict::Ignore => Ok(Accepted::Ignored),
+            Verdict::Refuse(refusal) => Err(refusal.clone()),
+            // Not remembered: after a fix, the same delivery must be able to go to its real destination.
+            Verdict::DeadLetter { letter, refusal } => {
+                observed.dead_lettered.push(Cow::Borrowed(refusal));
+                let attempt = attempt(bridge, letter, None, deadline).await;
+                let stored = stored_or_refused(&attempt.outcome);
+                observed.attempts.push(attempt);
+                stored.map(Accepted::DeadLettered)
+            }
+            Verdict::Publish { route, delivery } => {
+                let claim = match (bridge.window(source), delivery.fingerprint) {
+                    (Some(window), Some(fingerprint)) => {
+                        match duplicates::claim(window, fingerprint, deadline).await {
+                            Ok(Claim::Stored(receipt)) => {
+                                break 'result Ok(Accepted::Duplicate(receipt));
+                            }
+                            Ok(Claim::Acquired(guard)) => Some(guard),
+                            Err(refusal) => break 'result Err(refusal),
                         }
-                        Ok(Claim::Acquired(guard)) => Some(guard),
-                        Err(refusal) => return (Err(refusal), observed),
+                    }
+                    _ => None,
+                };
+                let result =
+                    deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
+                if let Some(guard) = claim {
+                    match &result {
+                        Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
+                        Err(refusal) => guard.settle(&Err(refusal.clone())),
+                        // Dead letters are not remembered.
+                        Ok(_) => drop(guard),
                     }
                 }
-                _ => None,
-            };
-            let result = deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
-            if let Some(guard) = claim {
-                match &result {
-                    Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
-                    Err(refusal) => guard.settle(&Err(refusal.clone())),
-                    // Dead letters are not remembered.
-                    Ok(_) => drop(guard),
-                }
+                result
             }
-            result
         }
+    };
+    observed.outcome = match &result {
+        Ok(accepted) => accepted.status().as_str(),
+        Err(refusal) => refusal.code(),
     };
     (result, observed)
 }
@@ -71,10 +79,8 @@ pub(super) async fn publish<'d>(
 /// Publishes an event and its copies. It is stored only when all of them are.
 ///
 /// A message beyond its broker's size limit is refused permanently: neither a fallback nor time would help. It becomes
-/// a
-/// dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
-/// Kafka
-/// refuses whole batches: a 4xx must not depend on the other messages of a batch.
+/// a dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
+/// Kafka refuses whole batches: a 4xx must not depend on the other messages of a batch.
 async fn deliver<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -199,10 +205,8 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
 /// Publishes an event to its broker or its fallback. Returns the outcome and the attempts that led to it.
 ///
 /// The fallback gets the message only when the first broker certainly does not have it, and while there is time. A
-/// message
-/// that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for outages,
-/// and
-/// the event would have to come back.
+/// message that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for
+/// outages, and the event would have to come back.
 async fn publish_with_fallback<'d>(
     bridge: &Bridge,
     route: RouteId,
@@ -282,7 +286,7 @@ async fn attempt_message<'d>(
 
 fn stored_or_refused(outcome: &Outcome) -> Result<Receipt, Refusal> {
     match outcome {
-        Outcome::Stored(receipt) => Ok(*receipt),
+        Outcome::Stored(stored) => Ok(stored.receipt()),
         Outcome::NotStored(NotStored {
             reason: Reason::QueueFull,
             ..
@@ -351,7 +355,7 @@ mod tests {
     use super::*;
 
     fn stored(duplicate: bool) -> Outcome {
-        Outcome::Stored(crate::brokers::test_receipt(duplicate))
+        crate::brokers::test_stored(duplicate, None)
     }
 
     fn not_stored() -> Outcome {

@@ -134,8 +134,14 @@ mod reload;
 // The log, with any kind of standard error.
 mod logging;
 
+// The log of each request, and the fields of every line.
+mod access_log;
+
 // The admin listener.
 mod admin;
+
+// The live page on it, in a real browser.
+mod live_page;
 
 // Every metric.
 mod metrics;

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock};
@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use super::{failure, wait};
 
 /// A command whose process the kernel kills when the test process ends: `setpriv` requests that, then executes
-/// `program`.
-/// Background jobs of a shell ignore SIGINT, and so would their children.
+/// `program`. Background jobs of a shell ignore SIGINT, and so would their children.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args([
@@ -44,8 +43,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a [`command`]. The parent-death signal refers to the thread that started the child, and a test's thread
-    /// ends
-    /// with its test, so one long-lived thread starts all of them.
+    /// ends with its test, so one long-lived thread starts all of them.
     pub(crate) fn spawn(command: Command) -> Self {
         type Job = (Command, Sender<std::io::Result<Child>>);
         static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
@@ -145,6 +143,12 @@ impl Process {
         );
     }
 
+    /// Its standard input and output, which were piped, as they are.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let input = self.child.stdin.take().expect("stdin was piped");
+        (input, self.child.stdout.take().expect("stdout was piped"))
+    }
+
     pub(crate) fn stdout(&mut self) -> Log {
         Log::follow(
             self.child
@@ -204,8 +208,7 @@ impl Log {
     }
 
     /// Calls `find` on the lines so far until it returns a result; `None` if the child closes its output first, or
-    /// after
-    /// `limit`.
+    /// after `limit`.
     pub(crate) fn wait_for<T>(
         &self,
         limit: Duration,
@@ -317,6 +320,11 @@ pub(crate) fn promtool() -> Option<PathBuf> {
 /// The path of Prometheus.
 pub(crate) fn prometheus() -> Option<PathBuf> {
     installed("prometheus")
+}
+
+/// The same for Chromium.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    installed("chromium")
 }
 
 fn installed(name: &str) -> Option<PathBuf> {

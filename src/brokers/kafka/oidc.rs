@@ -19,7 +19,6 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
-use super::options::{MECHANISM, Options};
 use crate::http_post::{self, Answer, Terms};
 use crate::printable::printable;
 
@@ -39,6 +38,12 @@ const CA_FILE: &str = "https.ca.location";
 const CA_PEM: &str = "https.ca.pem";
 
 const URL: &str = "write for example \"https://idp.example.com/oauth2/token\"";
+
+/// The two names of one option.
+pub(super) const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
+
+/// A broker's `options`: names and values.
+pub(super) type Options = [(String, Zeroizing<String>)];
 
 /// Appended to errors about unsupported options.
 const SUPPORTED: &str = "OAUTHBEARER works with sasl.oauthbearer.method = \"oidc\", client.id, client.secret, token.endpoint.url and scope";
@@ -195,24 +200,24 @@ impl Oidc {
     /// Fetches a token. Blocks, for [`TIMEOUT`] at most.
     ///
     /// # Errors
-    /// In words for the operator, without any secret.
-    pub(super) fn fetch(&self) -> Result<Token, String> {
+    /// No usable answer.
+    pub(super) fn fetch(&self) -> Result<Token, FetchError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| format!("no runtime for the request: {error}"))?;
+            .map_err(|error| FetchError(format!("no runtime for the request: {error}")))?;
         let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, self.ask()).await });
         // A pending name lookup must not block the thread.
         runtime.shutdown_background();
         let host = self.host();
         match answer {
-            Err(_) => Err(format!(
+            Err(_) => Err(FetchError(format!(
                 "the token endpoint {host} did not answer within {TIMEOUT:?}"
-            )),
-            Ok(Err(why)) => Err(format!(
+            ))),
+            Ok(Err(why)) => Err(FetchError(format!(
                 "no answer from the token endpoint: {}",
                 self.shown(&why.to_string())
-            )),
+            ))),
             Ok(Ok(answer)) => self.read_answer(&answer),
         }
     }
@@ -252,15 +257,16 @@ impl Oidc {
         Zeroizing::new(BASE64.encode(Zeroizing::new(both).as_bytes()))
     }
 
-    fn read_answer(&self, answer: &Answer) -> Result<Token, String> {
+    fn read_answer(&self, answer: &Answer) -> Result<Token, FetchError> {
         let (host, status) = (self.host(), answer.status);
         match status {
-            StatusCode::OK => read_token(&answer.body)
-                .map_err(|what| format!("the answer of the token endpoint {host} {what}")),
-            _ if status.is_redirection() => Err(format!(
+            StatusCode::OK => read_token(&answer.body).map_err(|what| {
+                FetchError(format!("the answer of the token endpoint {host} {what}"))
+            }),
+            _ if status.is_redirection() => Err(FetchError(format!(
                 "the token endpoint {host} redirects ({}); redirects are not followed",
                 status.as_u16()
-            )),
+            ))),
             _ if status.is_client_error() => {
                 let refusal: TokenError = serde_json::from_slice(&answer.body).unwrap_or_default();
                 let error = refusal.error.unwrap_or_default();
@@ -271,15 +277,15 @@ impl Oidc {
                 } else {
                     format!(": {said}")
                 };
-                Err(format!(
+                Err(FetchError(format!(
                     "the token endpoint {host} refuses the client ({}{said})",
                     status.as_u16()
-                ))
+                )))
             }
-            _ => Err(format!(
+            _ => Err(FetchError(format!(
                 "the token endpoint {host} answers {}",
                 status.as_u16()
-            )),
+            ))),
         }
     }
 
@@ -296,6 +302,11 @@ impl Oidc {
         printable(&shortened).into_owned()
     }
 }
+
+/// The reason why there is no new token, in words for the operator, without any secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct FetchError(String);
 
 /// RFC 6749 section 5.2.
 #[derive(Deserialize, Default)]
@@ -529,7 +540,7 @@ mod tests {
             (404, "<html>hunter2", "(404)"),
             (503, "hunter2", "answers 503"),
         ] {
-            let why = answer(status, body).err().unwrap_or_default();
+            let why = answer(status, body).err().unwrap().to_string();
             assert!(why.contains(expected), "{status} {body}: {why}");
             assert!(!why.contains(SECRET) && !why.contains('\u{1b}'), "{why}");
         }
