@@ -39,7 +39,7 @@ use tokio::time::Instant;
 
 pub use delivered::{Delivered, StartAt};
 pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, merge_equal};
-pub use error::{ReplayError, StartError, SubscribeError};
+pub use error::{ReplayError, RequestError, StartError, SubscribeError};
 pub use health::{Health, Limits};
 pub use kind::Kind;
 pub use message::{
@@ -361,7 +361,7 @@ pub async fn reach(
     settings: &Settings,
     destinations: &[String],
     limits: Limits,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, RequestError> {
     match settings {
         #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,

@@ -140,7 +140,11 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
         match set(&mut merged, &path, value) {
             Ok(()) => spans.add_variable(&path, &name),
             Err(what) => {
-                problems.push(Problem::new(Some(Place::Environment(name)), path, &what));
+                problems.push(Problem::new(
+                    Some(Place::Environment(name)),
+                    path,
+                    &what.to_string(),
+                ));
             }
         }
     }
@@ -176,8 +180,19 @@ impl config::Source for Layer {
     }
 }
 
+/// A variable for a key of something that is not a table.
+#[derive(Debug, thiserror::Error)]
+enum NotATable {
+    #[error(
+        "`{0}` is a list, which a variable sets as a whole; write a TOML array, for example {PREFIX}ROUTES='[{{ topic = \"hooks\" }}]'"
+    )]
+    List(String),
+    #[error("`{0}` is not a table")]
+    Value(String),
+}
+
 /// Sets the value of one key, creating the tables around it.
-fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), String> {
+fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), NotATable> {
     let Some((table, rest)) = path.split_once('.') else {
         values.insert(path.to_owned(), Value::from(value));
         return Ok(());
@@ -187,10 +202,8 @@ fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), S
         .or_insert_with(|| Value::Object(Map::new()));
     match inner {
         Value::Object(inner) => set(inner, rest, value),
-        Value::Array(_) => Err(format!(
-            "`{table}` is a list, which a variable sets as a whole; write a TOML array, for example {PREFIX}ROUTES='[{{ topic = \"hooks\" }}]'"
-        )),
-        _ => Err(format!("`{table}` is not a table")),
+        Value::Array(_) => Err(NotATable::List(table.to_owned())),
+        _ => Err(NotATable::Value(table.to_owned())),
     }
 }
 

@@ -412,7 +412,7 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
     };
     let audience = section.text("audience").and_then(|text| {
         let read = Text::parse(&text);
-        read.map_err(|mistake| section.problem_at("audience", mistake))
+        read.map_err(|mistake| section.problem_at("audience", mistake.to_string()))
             .ok()
     });
     if let Some(audience) = &audience

@@ -96,7 +96,7 @@ impl Reading {
     }
 
     /// Expands `${NAME}` and `${NAME:-default}`. The result is not expanded again.
-    fn interpolate(&self, path: &str, text: &str) -> Result<String, String> {
+    fn interpolate(&self, path: &str, text: &str) -> Result<String, ExpansionError> {
         if self.is_verbatim {
             return Ok(text.to_owned());
         }
@@ -108,9 +108,7 @@ impl Reading {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             filled.push_str(before);
-            let (expression, behind) = after
-                .split_once('}')
-                .ok_or_else(|| "`${` has no `}`".to_owned())?;
+            let (expression, behind) = after.split_once('}').ok_or(ExpansionError::NotClosed)?;
             let (name, default) = match expression.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
                 None => (expression, None),
@@ -121,17 +119,22 @@ impl Reading {
                     filled.push_str(value)
                 }
                 (_, Some(default)) => filled.push_str(default),
-                _ => {
-                    return Err(format!(
-                        "the environment variable {name} is not set; set it, or write `${{{name}:-default}}`"
-                    ));
-                }
+                _ => return Err(ExpansionError::NotSet(name.to_owned())),
             }
             rest = behind;
         }
         filled.push_str(rest);
         Ok(filled)
     }
+}
+
+/// A mistake in a reference to an environment variable.
+#[derive(Debug, thiserror::Error)]
+enum ExpansionError {
+    #[error("`${{` has no `}}`")]
+    NotClosed,
+    #[error("the environment variable {0} is not set; set it, or write `${{{0}:-default}}`")]
+    NotSet(String),
 }
 
 /// A table that is being read.
@@ -717,7 +720,7 @@ impl<'r> Section<'r> {
         };
         self.reading
             .interpolate(path, &text)
-            .map_err(|what| self.reading.problem(path, what))
+            .map_err(|mistake| self.reading.problem(path, mistake.to_string()))
             .ok()
     }
 
