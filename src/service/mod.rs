@@ -76,7 +76,12 @@ impl Service {
         let (listener, admin_listener) = (Arc::new(listener), Arc::new(admin_listener));
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("admin listener", move || {
-            admin::serve(Arc::clone(&admin_listener), Arc::clone(&live), address, stop.clone())
+            admin::serve(
+                Arc::clone(&admin_listener),
+                Arc::clone(&live),
+                address,
+                stop.clone(),
+            )
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("live page", move || {
