@@ -1,7 +1,7 @@
 //! The admin listener: `/metrics`, `/healthz`, `/readyz` and the live page, on an address of its own.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,12 +42,17 @@ const MAX_STREAM_AGE: Duration = Duration::from_secs(3600);
 const STREAM_CHECK: Duration = Duration::from_secs(10);
 const MAX_STALL: Duration = Duration::from_secs(30);
 
-/// Serves until `stop` is cancelled.
-pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: CancellationToken) {
+/// Serves until `stop` is cancelled. `public` is the public listener's address.
+pub(crate) async fn serve(
+    listener: Arc<TcpListener>,
+    live: Arc<Live>,
+    public: SocketAddr,
+    stop: CancellationToken,
+) {
     let is_local = listener
         .local_addr()
         .is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let page = Arc::new(Page::new(is_local));
+    let page = Arc::new(Page::new(is_local, public));
     let failures = LogThrottle::default();
     let mut open = OpenConnections::default();
     loop {

@@ -88,11 +88,16 @@ impl Service {
         let (listener, admin_listener) = (Arc::new(listener), Arc::new(admin_listener));
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("admin listener", move || {
-            admin::serve(Arc::clone(&admin_listener), Arc::clone(&live), stop.clone())
+            admin::serve(
+                Arc::clone(&admin_listener),
+                Arc::clone(&live),
+                address,
+                stop.clone(),
+            )
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("live page", move || {
-            page::keep_feeding(Arc::clone(&live), stop.clone())
+            page::keep_feeding(Arc::clone(&live), address, stop.clone())
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop.clone());
         let connections = service.connections.clone();
