@@ -6,6 +6,7 @@ pub mod live;
 pub(crate) mod observe;
 mod process;
 mod readiness;
+mod silence;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::config::{BrokerId, Config, NamedBroker, RateLimit, Source};
 use crate::event::DedupBy;
 use crate::flow::duplicates::Window;
 use crate::flow::rate_limit::Limiter;
+use crate::flow::silence::Silence;
 use crate::flow::{Permits, Share};
 use crate::metrics::Handles;
 
@@ -36,6 +38,8 @@ pub struct Bridge {
     windows: Vec<Option<Arc<Window>>>,
     /// By source; none without a `rate_limit`.
     limiters: Vec<Option<Arc<Limiter>>>,
+    /// By source; none without an `expect_every`.
+    silences: Vec<Option<Arc<Silence>>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
     /// Cancels its token when the last request drops the bridge.
@@ -124,6 +128,15 @@ impl Bridge {
             });
             Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(per_second, burst))))
         });
+        let silences = config.sources.iter().map(|source| {
+            source.expect_every?;
+            let earlier = earlier.and_then(|earlier| {
+                let index = earlier.source_named(&source.name)?.index;
+                earlier.silences.get(index)?.clone()
+            });
+            Some(earlier.unwrap_or_else(|| Arc::new(Silence::new(process.clock().now()))))
+        });
+        let silences = silences.collect();
         let paths = config
             .sources
             .iter()
@@ -132,6 +145,7 @@ impl Bridge {
         Ok(Self {
             windows: windows.collect(),
             limiters: limiters.collect(),
+            silences,
             needed_brokers: config.needed_brokers(),
             process,
             config,
@@ -231,6 +245,7 @@ impl Bridge {
             metrics.up.set(i64::from(is_up));
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
+        self.show_silences();
         metrics.encode()
     }
 

@@ -171,6 +171,8 @@ pub struct Source {
     pub forward_headers: Vec<HeaderName>,
     /// How long a delivery that was stored is remembered, so that it is not published again.
     pub dedup_window: Option<Duration>,
+    /// The longest silence between two authentic events that the operator expects.
+    pub expect_every: Option<Duration>,
     /// The identity of a delivery.
     pub dedup_by: DedupBy,
 }

@@ -245,6 +245,9 @@ fn verify_and_decide(
         }
     };
     let decided = admitted.map(|permit| (decide(&verified), permit));
+    if !matches!(decided, Ok((Decided::Handshake(_), _))) {
+        bridge.observe_authentic(verified.source());
+    }
     (verified.secret_index(), decided)
 }
 

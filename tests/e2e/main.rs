@@ -134,6 +134,9 @@ mod reload;
 // The log, whatever becomes of standard error.
 mod logging;
 
+// Sources that send nothing for longer than expected.
+mod silence;
+
 // The admin listener.
 mod admin;
 
