@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use clap::Args;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -16,6 +17,7 @@ use crate::config::{Config, Source};
 use crate::event::{EventId, Refusal, Violation};
 use crate::ingress::{
     Addressed, Decided, Decision, Delivery, Received, Verdict, Verified, check_head, decide,
+    is_folded, unfold,
 };
 use crate::printable::{printable, printable_json};
 use crate::providers::authentication::Summary;
@@ -49,16 +51,24 @@ pub(super) fn run(options: &Options) -> Outcome {
         .entry(CONTENT_TYPE)
         .or_insert(HeaderValue::from_static("application/json"));
     let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    let checked = check_head(&source, &options.method, &headers, Some(length));
+    let body = Bytes::from(body);
+    // What is signed, and published, is what it was before.
+    let unfolded = match checked {
+        Ok(_) if is_folded(&source, &headers) => unfold(&body, source.max_body),
+        Ok(_) => Ok(body.clone()),
+        Err(refusal) => Err(refusal),
+    };
     let received = Received::from_parts(
         Arc::clone(&source),
-        headers.clone(),
-        body.into(),
+        headers,
+        unfolded.as_ref().unwrap_or(&body).clone(),
         SystemTime::now(),
     );
     let summary = source
         .authentication
         .summarize(&received.as_request(), &source.mapping);
-    let decided = match check_head(&source, &options.method, &headers, Some(length)) {
+    let decided = match unfolded {
         Err(refusal) => Decided::Event(Decision {
             event_id: None,
             event_type: None,

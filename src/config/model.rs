@@ -121,6 +121,8 @@ pub struct Source {
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
+    /// How long the nonces of its signatures are remembered; none where they have none.
+    pub nonce_lifetime: Option<Duration>,
     /// The parts of a body that verification needs parsed.
     pub body_needs: Parsing,
     /// Where its events say who they are.

@@ -270,6 +270,7 @@ fn read_source(
         path,
         provider: provider.name(),
         body_needs: needs,
+        nonce_lifetime: authentication.nonce_lifetime(),
         authentication,
         mapping,
         methods: methods(&handshakes),

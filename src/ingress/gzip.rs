@@ -50,7 +50,7 @@ impl Coding {
 ///
 /// # Errors
 /// The body is larger than `limit_bytes`, or is not gzip.
-pub(super) fn unfold(folded: &[u8], limit_bytes: usize) -> Result<Bytes, Refusal> {
+pub fn unfold(folded: &[u8], limit_bytes: usize) -> Result<Bytes, Refusal> {
     let not_gzip = || {
         let detail = "the body is not gzip, or not only gzip, as Content-Encoding says";
         Refusal::InvalidEncoding(detail.to_owned())

@@ -61,8 +61,9 @@ use crate::flow::Permit;
 
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
+pub use gzip::unfold;
 pub use receive::Received;
-pub(crate) use receive::check_head;
+pub(crate) use receive::{check_head, is_folded};
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};
@@ -231,6 +232,11 @@ fn verify_and_decide(
         Ok(verified) => verified,
         Err(refusal) => return (None, Err(refusal)),
     };
+    if let Some(nonce) = verified.nonce()
+        && bridge.is_reused(verified.source(), nonce, verified.request().body())
+    {
+        return (None, Err(Refusal::ReusedNonce));
+    }
     if let Some(stranger) = stranger {
         stranger.become_known();
     }

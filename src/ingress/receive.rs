@@ -301,8 +301,9 @@ pub(super) async fn receive(
     read?;
     connection.note_body_read();
     let body = reader.into_body();
-    let body = if source.accept_gzip && Coding::of(&head.headers) == Coding::Gzip {
-        unfold_body(&source, &head, &body).map_err(|refusal| Refused {
+    let at = bridge.process().clock().now();
+    let body = if is_folded(&source, &head.headers) {
+        unfold_body(&source, &head, &body, at).map_err(|refusal| Refused {
             is_read: true,
             ..Refused::new(Some(&source), refusal)
         })?
@@ -320,7 +321,7 @@ pub(super) async fn receive(
         target,
         headers,
         body,
-        at: bridge.process().clock().now(),
+        at,
     }))
 }
 
@@ -355,20 +356,26 @@ async fn wait_for_body(
         public_url: source.public_url.as_deref(),
         at: bridge.process().clock().now(),
     };
-    // What is too long for a handshake is not one.
-    let declared = reader.declared.unwrap_or_default();
-    if !may_be_open_handshake(source, declared) {
-        verify_head(source, &request).map_err(|refusal| Refused {
-            is_unread: true,
-            ..refused(refusal)
-        })?;
-    }
+    // What is too long for a handshake is not one. A length that is not declared shows as the body comes.
+    let check = |length: usize| match may_be_open_handshake(source, length) {
+        true => Ok(false),
+        false => verify_head(source, &request)
+            .map(|()| true)
+            .map_err(|refusal| Refused {
+                is_unread: true,
+                ..refused(refusal)
+            }),
+    };
+    let mut is_checked = check(reader.declared.unwrap_or_default())?;
     let http = &bridge.config().http;
     let peer = client_address(connection.peer(), headers, &http.trusted_proxies);
     let unverified = bridge.permits().unverified();
     let arriving = unverified.enter(source.index, peer, source.max_body);
     let started = Instant::now();
     loop {
+        if !is_checked {
+            is_checked = check(reader.length)?;
+        }
         arriving.holds(reader.held());
         let limit = http.body_timeout.min(time_for(reader.length));
         let read = tokio::select! {
@@ -384,16 +391,26 @@ async fn wait_for_body(
     }
 }
 
+/// Whether the body is to be unfolded.
+pub(crate) fn is_folded(source: &Source, headers: &HeaderMap) -> bool {
+    source.accept_gzip && Coding::of(headers) == Coding::Gzip
+}
+
 /// Unfolds a compressed body: what is signed, and published, is what it was before. A head that gives its sender away saves
 /// the work.
-fn unfold_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refusal> {
+fn unfold_body(
+    source: &Source,
+    head: &Head,
+    body: &Bytes,
+    at: SystemTime,
+) -> Result<Bytes, Refusal> {
     let request = Signed {
         method: &head.method,
         target: &head.target,
         headers: &head.headers,
         body: &[],
         public_url: source.public_url.as_deref(),
-        at: SystemTime::now(),
+        at,
     };
     verify_head(source, &request)?;
     unfold(body, source.max_body)

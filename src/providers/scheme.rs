@@ -274,6 +274,8 @@ pub struct Scheme {
     pub content: Text,
     /// Where the signed time is.
     pub timestamp: Option<Timestamp>,
+    /// What only one delivery has: with another body it is refused.
+    pub nonce: Option<Text>,
     /// Where the signed content has the body's SHA-256 in hexadecimal, where it does not have the body itself.
     pub body_digest: Option<Location>,
     /// How a secret becomes a key.
@@ -533,6 +535,7 @@ mod tests {
                 encoding: Encoding::Hex,
             },
             content: Text::parse("{timestamp}.{body}").unwrap(),
+            nonce: None,
             body_digest: None,
             timestamp: Some(Timestamp {
                 location: Location::Field("t".to_owned()),

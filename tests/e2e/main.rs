@@ -55,6 +55,9 @@ mod providers;
 
 // Every preset as its page configures it, and the commands for them.
 mod presets;
+// Challenges, signatures that are used twice, handshakes of anyone.
+mod unauthorized;
+
 // Signatures inside of bodies, over forms, and tokens.
 mod signed_bodies;
 
