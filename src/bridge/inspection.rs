@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_asked_for_again_soon() {
+    fn missing_and_unknown_destinations_are_inspected_again_soon() {
         let finding = |verdict| Finding {
             destination: "a".to_owned(),
             check: "x",

@@ -27,6 +27,7 @@ mod names;
 #[cfg(feature = "nats")]
 mod nats;
 mod outcome;
+mod provision;
 mod waiters;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ pub use meter::Meter;
 #[cfg(feature = "kafka")]
 pub use mock::MockCluster;
 pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
+pub use provision::{Contradiction, Created, Creation, Item, Needed, Open, Plan, Provision, State};
 
 #[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
@@ -366,6 +368,65 @@ pub async fn reach(
         // The inspection of its streams already reports each step.
         #[cfg(feature = "nats")]
         Settings::Nats(_) => Ok(Vec::new()),
+    }
+}
+
+/// A plan to create what a configuration needs, and the connection that can carry it out.
+pub enum Provisioning {
+    #[cfg(feature = "kafka")]
+    Kafka(Box<kafka::Provisioning>),
+    #[cfg(feature = "nats")]
+    Nats(Box<nats::Provisioning>),
+}
+
+impl Provisioning {
+    /// Compares what the broker has with what is needed. Takes no longer than `timeout`.
+    ///
+    /// # Errors
+    /// The broker could not be asked. In words for the operator.
+    pub async fn plan(
+        settings: &Settings,
+        wishes: &Provision,
+        needed: &[Needed],
+        needs: Needs,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        match settings {
+            #[cfg(feature = "kafka")]
+            Settings::Kafka(settings) => {
+                let planned = kafka::Provisioning::plan(settings, wishes, needed, needs, timeout);
+                planned.await.map(|planned| Self::Kafka(Box::new(planned)))
+            }
+            #[cfg(feature = "nats")]
+            Settings::Nats(settings) => {
+                let planned = nats::Provisioning::plan(settings, wishes, needed, timeout);
+                planned.await.map(|planned| Self::Nats(Box::new(planned)))
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn as_plan(&self) -> &Plan {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(provisioning) => &provisioning.plan,
+            #[cfg(feature = "nats")]
+            Self::Nats(provisioning) => &provisioning.plan,
+        }
+    }
+
+    /// Creates what is missing, or with `dry_run` only asks whether the broker would, where it can be asked. Takes no longer
+    /// than `timeout`.
+    ///
+    /// # Errors
+    /// The broker did not answer. In words for the operator.
+    pub async fn apply(self, dry_run: bool, timeout: Duration) -> Result<Vec<Created>, String> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(provisioning) => provisioning.apply(dry_run, timeout).await,
+            #[cfg(feature = "nats")]
+            Self::Nats(provisioning) => provisioning.apply(dry_run, timeout).await,
+        }
     }
 }
 

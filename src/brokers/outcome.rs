@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_doubtful_try_a_refusal_is_no_certainty_and_a_duplicate_is_the_message_itself() {
+    fn after_an_uncertain_attempt_a_refusal_stays_unknown_and_a_duplicate_is_the_message_itself() {
         let refused = || Outcome::not_stored(Reason::StreamFull, "full");
         let found = || Outcome::Stored(Receipt::confirmed(true));
         assert!(matches!(

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::template::{Part, Template};
 use super::tls::Tls;
 use super::transport::{FixedBody, RateLimit};
-use crate::brokers::{Kind, Limits, Needs, Settings};
+use crate::brokers::{Kind, Limits, Needs, Provision, Settings};
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::Authentication;
@@ -102,6 +102,8 @@ pub struct NamedBroker {
     pub settings: Settings,
     /// Whether to refuse destinations whose acknowledgement would not mean "stored".
     pub require_durable: bool,
+    /// Settings with which `provision` creates topics or a stream.
+    pub provision: Provision,
     /// Contents of the files that its client reads, at loading time.
     pub files: Files,
 }
@@ -540,11 +542,22 @@ impl Config {
     }
 }
 
-/// One item per type that the route matches for the source; the topic if it is known in advance.
-fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Vec<Option<String>> {
-    let types = source.mapping.types.iter();
-    let types = types.filter(|event_type| route.matches(event_type));
-    let known: Vec<_> = types
+/// One item per type that the route takes from the source; the topic if it is known in advance. Types that an earlier route
+/// takes are not among them.
+pub(super) fn known_topics(
+    source: &Source,
+    route: &Route,
+    destination: &Destination,
+) -> Vec<Option<String>> {
+    let listed = source.mapping.types.iter();
+    let literal = route.types.iter().filter(|glob| !glob.contains(GLOB_META));
+    let is_taken = |event_type: &&String| {
+        let first = source.routes.first_for(event_type);
+        first.is_some_and(|first| first.id == route.id)
+    };
+    let known: Vec<_> = listed
+        .chain(literal)
+        .filter(is_taken)
         .flat_map(|event_type| destination.possible_topics(Some(event_type), &source.name))
         .collect();
     if known.is_empty() {

@@ -43,7 +43,7 @@ impl Template {
                 ),
                 other => {
                     return Err(format!(
-                        "`{{{other}}}` is none of `{{type}}`, `{{source}}` and `{{/json/pointer}}`"
+                        "`{{{other}}}` is not one of `{{type}}`, `{{source}}` and `{{/json/pointer}}`"
                     ));
                 }
             });

@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_time_can_cure_is_503_or_the_rate_limits_429_with_retry_after_and_nothing_else_is() {
+    fn temporary_conditions_are_503_or_a_rate_limits_429_with_retry_after_and_nothing_else_is() {
         for refusal in all() {
             let is_limited = matches!(refusal, Refusal::RateLimited { .. });
             let may_be_retried = refusal.status() == StatusCode::SERVICE_UNAVAILABLE || is_limited;

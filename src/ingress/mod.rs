@@ -34,6 +34,9 @@ pub(crate) mod publish;
 // 8
 pub(crate) mod answer;
 
+// 2 to 6 for commands, without a signature
+mod rehearse;
+
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests;
@@ -63,7 +66,7 @@ pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
 pub use gzip::decompress;
 pub use receive::Received;
-pub(crate) use receive::{check_head, is_compressed};
+pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};
@@ -204,10 +207,10 @@ fn finish(
                 }
             }
             Ok((Decided::Handshake(mut reply), _permit)) => {
-                let done = match reply.errand.take() {
+                let done = match reply.follow_up.take() {
                     None => Ok(()),
                     // Boxed because it is large and rare.
-                    Some(errand) => Box::pin(errand.run()).await,
+                    Some(follow_up) => Box::pin(follow_up.run()).await,
                 };
                 bridge.observe(&report(done.as_ref().map(|()| Status::Handshake)));
                 match done {

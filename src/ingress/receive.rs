@@ -55,6 +55,22 @@ impl Received {
         }
     }
 
+    /// With another method, and a target with a query.
+    #[must_use]
+    pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
+        Self {
+            method,
+            target,
+            ..self
+        }
+    }
+
+    /// With another body.
+    #[must_use]
+    pub(super) fn with_body(self, body: Bytes) -> Self {
+        Self { body, ..self }
+    }
+
     /// The request in the form that verification reads.
     #[must_use]
     pub fn as_request(&self) -> Signed<'_> {
@@ -391,7 +407,7 @@ async fn wait_for_body(
 }
 
 /// Whether the body is to be decompressed.
-pub(crate) fn is_compressed(source: &Source, headers: &HeaderMap) -> bool {
+pub(super) fn is_compressed(source: &Source, headers: &HeaderMap) -> bool {
     source.accept_gzip && Coding::of(headers) == Coding::Gzip
 }
 

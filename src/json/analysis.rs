@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_patterns_are_told_from_wrong_ones() {
+    fn unsupported_patterns_are_distinguished_from_invalid_ones() {
         assert_eq!(unsupported_in("^(?=.*a)b"), Some("look-ahead"));
         assert_eq!(unsupported_in("a(?!b)"), Some("look-ahead"));
         assert_eq!(unsupported_in("(?<=a)b"), Some("look-behind"));

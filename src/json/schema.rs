@@ -698,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_fault_is_told_by_its_place_where_the_list_is_too_long() {
+    fn the_first_fault_is_reported_by_position_if_the_list_is_too_long() {
         let schema = json!({"properties": {"list": {"items": recursive("anyOf")["$defs"]["node"]}},
                             "$defs": recursive("anyOf")["$defs"]});
         let body = format!("{{\"list\":[{{\"id\":1}},{}]}}", nested(40, "7"));
@@ -734,7 +734,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_judged_within_the_bounds_too() {
+    fn names_are_validated_within_the_limits_too() {
         let schema = json!({
             "propertyNames": {"$ref": "#/$defs/a"},
             "$defs": {"a": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/b"}]},
@@ -880,7 +880,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reading_a_schema_would_lose_is_refused() {
+    fn schemas_that_parsing_would_change_are_refused() {
         for (text, expected) in [
             (r#"{"const": 18446744073709551616}"#, "18446744073709551616"),
             (
@@ -902,7 +902,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_not_supported_is_told_from_a_wrong_one() {
+    fn an_unsupported_pattern_is_distinguished_from_an_invalid_one() {
         let told = |schema: &Value| Schema::compile(schema).unwrap_err().to_string();
         let ahead = told(&json!({"properties": {"a": {"pattern": "^(?=.*a)b"}}}));
         assert!(

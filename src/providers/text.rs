@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::request::{Ambiguous, Found, Scope, sorted_fields};
 use crate::json::Pointer;
 
-/// Bytes that come in pieces, none of them copied.
+/// Bytes in pieces, none of them copied.
 pub type Pieces<'a> = SmallVec<[Cow<'a, [u8]>; 6]>;
 
 /// A parsed template.
@@ -31,11 +31,11 @@ enum Part {
     Query,
     Body,
     Timestamp,
-    /// The first of these that is there.
+    /// The first of these headers that is present.
     Header(Vec<HeaderName>),
     QueryParameter(String),
     FormField(String),
-    /// Every field, as Twilio signs them.
+    /// All fields in the form that Twilio signs.
     Form,
     Pointer(Pointer),
     BodyDigest,
@@ -83,10 +83,10 @@ impl Text {
         }
     }
 
-    /// The text with every placeholder filled in; None where one of them is absent or empty.
+    /// Fills in every placeholder; `None` if one of them is absent or empty.
     ///
     /// # Errors
-    /// [`Ambiguous`] where a field that it names occurs twice.
+    /// [`Ambiguous`] if a field that it names occurs twice.
     pub fn fill(&self, scope: &Scope<'_>) -> Result<Option<String>, Ambiguous> {
         let mut filled = String::new();
         for part in &self.parts {
@@ -101,10 +101,10 @@ impl Text {
         Ok(Some(filled))
     }
 
-    /// The bytes with every placeholder filled in, part by part, so that a body is never copied. None where one is absent.
+    /// Fills in every placeholder, piece by piece, so that a body is never copied; `None` if one is absent.
     ///
     /// # Errors
-    /// [`Ambiguous`] where a field that it names occurs twice.
+    /// [`Ambiguous`] if a field that it names occurs twice.
     pub fn bytes<'a>(&'a self, scope: &Scope<'a>) -> Result<Option<Pieces<'a>>, Ambiguous> {
         let mut bytes = Pieces::with_capacity(self.parts.len());
         for part in &self.parts {
@@ -116,7 +116,7 @@ impl Text {
         Ok(Some(bytes))
     }
 
-    /// The text for people: the body stays `{body}`, and so does every placeholder that the request has no value for.
+    /// The text in readable form: the body stays `{body}`, and so does every placeholder without a value.
     #[must_use]
     pub fn show(&self, scope: &Scope<'_>) -> String {
         let show = |part: &Part| match part {
@@ -193,7 +193,7 @@ impl Text {
             })
     }
 
-    /// The parts of the body that filling it in needs parsed.
+    /// The parts of the body that must be parsed to fill it in.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         Parsing {
@@ -208,7 +208,7 @@ impl Text {
         self.needs() != Parsing::default()
     }
 
-    /// Whether it makes a value of its own for each request.
+    /// Whether its value differs for each request.
     #[must_use]
     pub fn is_random(&self) -> bool {
         self.refers_to(|part| *part == Part::Uuid)
@@ -229,7 +229,7 @@ impl Text {
         })
     }
 
-    /// The text, where nothing is filled in.
+    /// The text, if nothing is to be filled in.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -238,7 +238,7 @@ impl Text {
         }
     }
 
-    /// The header fields that it refers to.
+    /// The headers that it refers to.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().flat_map(|part| match part {
             Part::Header(names) => names.as_slice(),
@@ -340,7 +340,7 @@ impl std::fmt::Display for Text {
     }
 }
 
-/// As it is written in a configuration.
+/// The configured spelling.
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -368,7 +368,7 @@ impl std::fmt::Display for Part {
     }
 }
 
-/// The delimiters that HubSpot decodes in a URL before it signs it, and no others.
+/// The only delimiters that HubSpot decodes in a URL before signing it.
 const DELIMITERS: &str = ":/?@!$'()*,;";
 
 fn decode_delimiters(url: &str) -> String {
@@ -397,7 +397,7 @@ fn decode_delimiters(url: &str) -> String {
     decoded
 }
 
-/// A URL around its port: what comes before, the port with its colon, and what comes after.
+/// Splits a URL at its port: what comes before, the port with its colon, and what comes after.
 fn around_port(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?']).next()?;
@@ -410,7 +410,7 @@ fn around_port(url: &str) -> Option<(&str, &str, &str)> {
     Some((before, port, after))
 }
 
-/// The URL with its port, be it the scheme's.
+/// The URL with an explicit port.
 fn with_port(url: &str) -> String {
     match around_port(url) {
         Some((before, "", after)) => {
@@ -439,7 +439,7 @@ pub struct Parsing {
 }
 
 impl Parsing {
-    /// The needs of both.
+    /// The union of both.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_what_to_write() {
+    fn a_mistake_is_reported_with_a_suggestion() {
         for (template, words) in [
             ("{", "has no `}`"),
             ("a}", "has no `{`"),
@@ -598,12 +598,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_without_braces_stands_for_itself(text in "[^{}]{1,40}") {
+        fn text_without_braces_is_literal(text in "[^{}]{1,40}") {
             prop_assert_eq!(filled(&text, &HeaderMap::new(), "{}"), Some(text));
         }
 
         #[test]
-        fn any_text_is_a_template_or_a_mistake(text in "[{}a-z:/|~]{0,40}") {
+        fn any_text_is_a_template_or_an_error(text in "[{}a-z:/|~]{0,40}") {
             if let Ok(template) = Text::parse(&text) {
                 let is_literal = |part: &&Part| matches!(part, Part::Literal(_));
                 let placeholders = template.parts.iter().filter(|part| !is_literal(part)).count();

@@ -40,6 +40,8 @@ pub(crate) struct Reading {
     pub(crate) written: RefCell<HashMap<String, String>>,
     /// The environment variables that values refer to.
     pub(crate) variables: RefCell<HashSet<String>>,
+    /// Whether values are taken as they are, without filling in `${NAME}`.
+    pub(crate) is_verbatim: bool,
     /// Collects the keys that were asked for, if set.
     pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
@@ -95,6 +97,9 @@ impl Reading {
 
     /// Expands `${NAME}` and `${NAME:-default}`. The result is not expanded again.
     fn interpolate(&self, path: &str, text: &str) -> Result<String, String> {
+        if self.is_verbatim {
+            return Ok(text.to_owned());
+        }
         if text.contains("${") {
             let written = (path.to_owned(), text.to_owned());
             self.written.borrow_mut().extend([written]);
@@ -219,6 +224,11 @@ impl<'r> Section<'r> {
         self.to_text(&join(&self.path, key), value)
     }
 
+    /// A value of any type, as written.
+    pub(crate) fn value(&mut self, key: &'static str) -> Option<Value> {
+        self.take(key)
+    }
+
     /// A string whose absence is a problem.
     pub fn required_text(&mut self, key: &'static str, example: &str) -> Option<String> {
         if !self.has(key) {
@@ -252,7 +262,7 @@ impl<'r> Section<'r> {
         self.problem_at(
             key,
             format!(
-                "{} is none of {}{}",
+                "{} is not one of {}{}",
                 self.quote(key, &text),
                 known.join(", "),
                 did_you_mean(&text, known.iter().copied())

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_level_is_refused_with_what_to_write() {
+    fn an_unknown_level_is_refused_with_a_suggestion() {
         for wrong in [
             "verbose",
             "info,hookbridge",

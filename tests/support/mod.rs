@@ -57,10 +57,10 @@ pub(crate) mod proxy;
 // A message as read back from either broker.
 pub(crate) mod consumer;
 
-// Numbered events: what was answered against what is stored.
+// Numbered events: the answers compared with what is stored.
 pub(crate) mod checker;
 
-// Many senders at once, until told to stop.
+// Concurrent senders until stopped.
 pub(crate) mod load;
 
 // Thousands of connections without a thread for each.

@@ -751,7 +751,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_topic_is_told_of_for_a_while_and_does_not_speak_against_the_producer() {
+    fn a_refused_topic_is_reported_for_a_while_and_does_not_count_against_the_producer() {
         let (watch, cluster) = watch(&["a", "b"]);
         watch.check(&cluster);
         watch.note_attempt();
@@ -772,7 +772,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_refused_topics_is_bounded() {
+    fn the_memory_of_refused_topics_is_bounded() {
         let (watch, cluster) = watch(&[]);
         for number in 0..10 * MOST_REMEMBERED {
             watch.note_denied(&format!("topic-{number}"));

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_among_all_topics_is_asked_for_by_name_within_a_bound() {
+    fn topics_missing_from_the_list_are_queried_by_name_up_to_a_limit() {
         let mut cluster = Fake::with(50, Duration::from_millis(1));
         cluster.topics.remove("topic-3");
         cluster.topics.remove("topic-4");

@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_undo_the_promise_can_not_be_set() {
+    fn options_that_would_break_the_guarantees_cannot_be_set() {
         for (name, value) in [
             ("transactional.id", "t"),
             ("test.mock.num.brokers", "3"),
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_this_build_is_said_to_be_so() {
+    fn features_missing_from_this_build_are_reported_as_such() {
         for (name, value) in [
             ("sasl.mechanism", "GSSAPI"),
             ("sasl.mechanisms", "gssapi"),

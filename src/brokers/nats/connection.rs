@@ -804,7 +804,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_a_connection_ends_only_what_the_client_was_given_is_in_doubt() {
+    async fn when_a_connection_ends_only_messages_given_to_the_client_are_unknown() {
         let shared = shared();
         let proof = connected(&shared);
         shared.note_proof(&proof, 1);

@@ -14,6 +14,7 @@ mod headers;
 mod outbox;
 mod outcome;
 mod pace;
+mod provision;
 mod refusals;
 mod replay;
 mod session;
@@ -43,6 +44,7 @@ use settings::Acknowledgement;
 use subjects::Subjects;
 
 pub(in crate::brokers) use durability::check_destinations;
+pub(in crate::brokers) use provision::Provisioning;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::Settings;
 pub(in crate::brokers) use subscription::Subscription;
