@@ -36,7 +36,7 @@ impl Bridge {
 
     /// For `/readyz`.
     pub(super) fn silences_in_words(&self) -> impl Iterator<Item = String> {
-        let silences = self.expectant().filter_map(|(source, expect_every, silence)| {
+        self.expectant().filter_map(|(source, expect_every, silence)| {
             let length = silence.length(self.process.clock().now());
             (length > expect_every).then(|| {
                 let (name, length) = (&source.name, seconds(length));
@@ -45,8 +45,7 @@ impl Bridge {
                     "source {name}: no authentic event for {length} (expect_every is {expect_every})"
                 )
             })
-        });
-        silences
+        })
     }
 
     /// Sets `hookbridge_source_silent` and `hookbridge_source_expect_every_seconds`.
