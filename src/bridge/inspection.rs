@@ -300,6 +300,11 @@ impl Bridge {
         }
     }
 
+    /// The findings of the last inspection.
+    pub(crate) fn findings(&self, id: BrokerId) -> Vec<Finding> {
+        self.inspection(id).state().findings.clone()
+    }
+
     /// Sets the metrics of this configuration's destinations, and removes those of the previous one.
     pub(crate) fn show_inspections(&self) {
         let metrics = self.process().metrics();

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 
 pub use delivered::{Delivered, StartAt};
 pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, merge_equal};
-pub use error::{ReplayError, StartError, SubscribeError};
+pub use error::{ReplayError, RequestError, StartError, SubscribeError};
 pub use health::{Health, Limits};
 pub use kind::Kind;
 pub use message::{
@@ -49,7 +49,7 @@ pub use message::{
 pub use meter::Meter;
 #[cfg(feature = "kafka")]
 pub use mock::MockCluster;
-pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
+pub use outcome::{NotStored, Outcome, Position, Reason, Receipt, Restart, Stored, Unknown};
 pub use provision::{Contradiction, Created, Creation, Item, Needed, Open, Plan, Provision, State};
 
 #[cfg(feature = "kafka")]
@@ -361,7 +361,7 @@ pub async fn reach(
     settings: &Settings,
     destinations: &[String],
     limits: Limits,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, RequestError> {
     match settings {
         #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,
@@ -587,4 +587,10 @@ impl Replay {
 #[cfg(test)]
 pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
     Receipt::confirmed(duplicate)
+}
+
+/// An outcome for other modules' tests.
+#[cfg(test)]
+pub(crate) fn test_stored(duplicate: bool, position: Option<Position>) -> Outcome {
+    Outcome::stored(duplicate, position)
 }

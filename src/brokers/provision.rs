@@ -98,6 +98,24 @@ impl Provision {
                 ),
             });
         }
+        if self.max_bytes == Some(0) {
+            return Err(Contradiction {
+                key: "max_bytes",
+                what: "a stream of 0 bytes takes nothing; leave it out for no limit".to_owned(),
+            });
+        }
+        if let Some(window) = self.duplicate_window
+            && !(MIN_WINDOW..=MAX_WINDOW).contains(&window)
+        {
+            return Err(Contradiction {
+                key: "duplicate_window",
+                what: format!(
+                    "it is out of bounds; write a duration from {} to {}",
+                    humantime::format_duration(MIN_WINDOW),
+                    humantime::format_duration(MAX_WINDOW)
+                ),
+            });
+        }
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if let Some(stream) = &self.stream
             && (stream.is_empty()
@@ -255,6 +273,17 @@ mod tests {
         };
         let wrong = of_file.with(&flags).unwrap_err();
         assert_eq!(wrong.key, "min_insync_replicas", "{wrong}");
+        let wrong = [
+            Provision {
+                max_bytes: Some(0),
+                ..Provision::default()
+            },
+            Provision {
+                duplicate_window: Some(Duration::ZERO),
+                ..Provision::default()
+            },
+        ];
+        assert!(wrong.iter().all(|flags| of_file.with(flags).is_err()));
         for name in ["", "a.b", "a b", "a>", "*"] {
             let flags = Provision {
                 stream: Some(name.to_owned()),

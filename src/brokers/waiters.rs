@@ -328,11 +328,11 @@ impl Drop for Waiter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::{Reason, Receipt};
+    use super::super::outcome::Reason;
     use super::*;
 
     fn stored() -> Outcome {
-        Outcome::Stored(Receipt::confirmed(false))
+        Outcome::stored(false, None)
     }
 
     fn later() -> Instant {

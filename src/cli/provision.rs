@@ -145,6 +145,12 @@ pub(super) fn run(options: &Options) -> Outcome {
             "{flag} is for {kind}, and no selected broker is one"
         )));
     }
+    Provision::default()
+        .with(&options.wishes.of_flags())
+        .map_err(|wrong| {
+            let flag = wrong.key.replace('_', "-");
+            usage(format!("--{flag}: {}", wrong.what))
+        })?;
     let reports = runtime()?.block_on(provision(options, &config, &brokers))?;
     let is_well = reports.iter().all(Report::is_well);
     if options.format == Format::Json {

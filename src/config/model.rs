@@ -18,6 +18,7 @@ use crate::providers::Authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::Mapping;
 use crate::providers::text::Parsing;
+use crate::secret::Secret;
 use crate::table::{Files, Problem};
 
 /// A valid configuration.
@@ -59,6 +60,8 @@ pub struct Http {
     pub shutdown_timeout: Duration,
     /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
     /// Whether HTTP/2 is enabled.
     pub http2: bool,
     /// TLS settings, if enabled.
@@ -66,11 +69,15 @@ pub struct Http {
 }
 
 /// `[admin]`: the admin listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
     /// Which brokers must be reachable for readiness.
     pub ready_when: ReadyWhen,
+    /// Opens the live page to whoever knows it.
+    pub token: Option<Secret>,
+    /// Whether the live page shows bodies and headers, with secrets masked.
+    pub show_bodies: bool,
 }
 
 /// Which brokers needed by routes must be reachable for the service to be ready.
@@ -137,6 +144,8 @@ pub struct Source {
     pub public_url: Option<String>,
     /// The number of its secrets.
     pub secret_count: usize,
+    /// The same secrets, to mask what equals one. Verification has its own.
+    pub masked: Vec<Secret>,
     /// The schema for all its events.
     pub schema: Option<Arc<Schema>>,
     /// Additional schemas by event type.

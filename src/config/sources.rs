@@ -109,6 +109,7 @@ fn read_source(
     let secrets = section.secrets("secrets");
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
+    let masked = secrets.clone();
     let authentication = read_authentication(&mut section, secrets);
     let needs_secret = authentication
         .as_ref()
@@ -280,6 +281,7 @@ fn read_source(
         media_types,
         public_url,
         secret_count,
+        masked,
         schema,
         schemas,
         on_invalid,

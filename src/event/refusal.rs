@@ -161,6 +161,15 @@ impl Refusal {
         self
     }
 
+    /// JSON Pointer to the first fault, if there is one within the event.
+    #[must_use]
+    pub fn pointer(&self) -> Option<&str> {
+        match self {
+            Self::InvalidEvent(violations) => violations.first().map(|first| &*first.pointer),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.row().status

@@ -613,7 +613,11 @@ fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached {
     Detached(Some(Caught {
         bridge: Arc::clone(bridge),
         source: 0,
-        request_id,
+        arrival: Arrival {
+            request_id,
+            started: std::time::Instant::now(),
+            client: None,
+        },
         work: Box::pin(work),
     }))
 }

@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use super::analysis::{Graph, check_text, unsupported_in, with_exact_constants};
 use super::document::{Elements, Key, Members, Node, NodeKind};
 use super::equality::{are_distinct, equals};
+use super::error::SchemaError;
 use super::pointer::escape_token;
 use super::run::{Exhausted, Run, steps_for};
 use super::shorten;
@@ -34,18 +35,6 @@ pub struct Schema {
     warnings: Vec<String>,
 }
 
-/// The reason why a schema cannot be used.
-#[derive(Debug)]
-pub struct SchemaError(String);
-
-impl std::fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for SchemaError {}
-
 /// One fault of an event, without the sender's data.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
@@ -61,8 +50,9 @@ impl Schema {
     /// # Errors
     /// The fault of the text or the schema.
     pub fn read(text: &str) -> Result<Self, SchemaError> {
-        check_text(text).map_err(SchemaError)?;
-        let schema = serde_json::from_str(text).map_err(|error| SchemaError(error.to_string()))?;
+        check_text(text)?;
+        let schema =
+            serde_json::from_str(text).map_err(|error| SchemaError::new(error.to_string()))?;
         Self::compile(&schema)
     }
 
@@ -74,7 +64,7 @@ impl Schema {
     /// The fault of the schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         let graph = Graph::of(schema);
-        graph.check_size().map_err(SchemaError)?;
+        graph.check_size()?;
         let mut options = jsonschema::options_for::<Body>()
             .offline()
             .should_validate_formats(true)
@@ -85,7 +75,7 @@ impl Schema {
         }
         let validator = options
             .build(&with_exact_constants(schema))
-            .map_err(|error| SchemaError(fault_of_schema(&error)))?;
+            .map_err(|error| SchemaError::new(fault_of_schema(&error)))?;
         let mut names = HashSet::new();
         collect_names(schema, &mut names);
         Ok(Self {

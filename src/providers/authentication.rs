@@ -232,7 +232,9 @@ fn read_credentials(
                 ..member
             })),
             Ok(way) => ways.push(way),
-            Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
+            Err(mistake) => {
+                source.problem_at(&format!("auth[{index}]"), mistake.to_string());
+            }
         }
     }
     if let Some(mut unused) = jwt {
@@ -909,7 +911,8 @@ fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
                 return None;
             };
             let read = Text::parse(&word);
-            read.map_err(|mistake| verify.problem_at(&at, mistake)).ok()
+            read.map_err(|mistake| verify.problem_at(&at, mistake.to_string()))
+                .ok()
         })
         .collect();
     if contents.is_empty() {

@@ -59,19 +59,36 @@ pub struct Member {
     pub tokens: Option<Jwt>,
 }
 
+/// A mistake in `auth`, with the correction.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// An invalid header name.
+    #[error("\"{}\" is not a valid header name", .0.escape_debug())]
+    Header(String),
+    /// An invalid JSON Pointer, and the rule that it violates.
+    #[error("\"{}\": {}", .0.escape_debug(), .1)]
+    Pointer(String, &'static str),
+    /// Neither of the ways.
+    #[error(
+        "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
+        .0.escape_debug()
+    )]
+    Unknown(String),
+}
+
 impl Credential {
     /// Parses the configured value, except for `jwt`, which has its own settings.
     ///
     /// # Errors
-    /// The mistake, and what to write instead.
-    pub fn parse(word: &str) -> Result<Self, String> {
+    /// The mistake.
+    pub fn parse(word: &str) -> Result<Self, CredentialError> {
         match word.split_once(':') {
             None if word == "bearer" => Ok(Self::Bearer),
             None if word == "basic" => Ok(Self::Basic),
             None if word == "none" => Ok(Self::None),
             Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
                 .map(Self::Header)
-                .map_err(|_| format!("\"{}\" is not a valid header name", name.escape_debug())),
+                .map_err(|_| CredentialError::Header(name.to_owned())),
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
             Some(("event", pointer)) if !pointer.is_empty() => Pointer::parse(pointer)
                 .map(|pointer| {
@@ -81,11 +98,8 @@ impl Credential {
                         tokens: None,
                     })
                 })
-                .map_err(|rule| format!("\"{}\": {rule}", pointer.escape_debug())),
-            _ => Err(format!(
-                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
-                word.escape_debug()
-            )),
+                .map_err(|rule| CredentialError::Pointer(pointer.to_owned(), rule)),
+            _ => Err(CredentialError::Unknown(word.to_owned())),
         }
     }
 

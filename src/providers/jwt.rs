@@ -452,7 +452,7 @@ fn read_audiences(section: &mut Section<'_>) -> Vec<Text> {
                 );
             }
             Ok(audience) => audiences.push(audience),
-            Err(mistake) => section.problem_at("audience", mistake),
+            Err(mistake) => section.problem_at("audience", mistake.to_string()),
         }
     }
     audiences

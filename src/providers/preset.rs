@@ -156,16 +156,16 @@ impl Preset {
     ///
     /// # Errors
     /// There is no such scheme.
-    pub fn authentication(&self, scheme: Option<&str>) -> Result<Authentication, String> {
+    pub fn authentication(&self, scheme: Option<&str>) -> Result<Authentication, SchemeError> {
         let keys = self.read().under(scheme, Map::new());
         let keys = keys.map_err(|UnknownWord { known, .. }| match known.as_slice() {
-            [] => format!("{} has one scheme; leave the name out", self.name),
-            known => format!("there is no such scheme; known: {}", known.join(", ")),
+            [] => SchemeError::OnlyOne(self.name),
+            known => SchemeError::Unknown(known.join(", ")),
         })?;
         let reading = Reading::default();
         let mut section = Section::new(&reading, self.name.to_owned(), keys);
         let read = read_authentication(&mut section, Vec::new());
-        read.ok_or_else(|| format!("the preset {} can't be read", self.name))
+        read.ok_or(SchemeError::Unreadable(self.name))
     }
 
     /// The JSON Schema of its events.
@@ -235,6 +235,20 @@ impl PresetFile {
         }
         Ok(table)
     }
+}
+
+/// The reason why a preset's scheme cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemeError {
+    /// A scheme was named although the preset has only one.
+    #[error("{0} has one scheme; leave the name out")]
+    OnlyOne(&'static str),
+    /// An unknown scheme; the known ones.
+    #[error("there is no such scheme; known: {0}")]
+    Unknown(String),
+    /// The preset needs keys of the user.
+    #[error("the preset {0} can't be read")]
+    Unreadable(&'static str),
 }
 
 /// A value that a preset does not know.

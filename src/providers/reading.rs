@@ -14,7 +14,7 @@ pub(super) fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<
     let text = section.text(key)?;
     Some(
         Text::parse(&text)
-            .map_err(|mistake| section.problem_at(key, mistake))
+            .map_err(|mistake| section.problem_at(key, mistake.to_string()))
             .ok(),
     )
 }
@@ -27,7 +27,7 @@ fn read_choice(section: &mut Section<'_>, key: &'static str) -> Choice {
             WordOrSection::Word(word) => match Text::parse(&word) {
                 Ok(text) => Some(Alternative { text, when: None }),
                 Err(mistake) => {
-                    section.problem_at(&at, mistake);
+                    section.problem_at(&at, mistake.to_string());
                     None
                 }
             },
@@ -229,7 +229,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
                 text,
                 wanted: Wanted::Any,
             }),
-            Err(mistake) => section.problem_at(key, mistake),
+            Err(mistake) => section.problem_at(key, mistake.to_string()),
         }
     }
     if equals.is_some() && hosts.is_some() {
@@ -304,7 +304,7 @@ fn read_answer_headers(mut section: Section<'_>) -> Vec<(HeaderName, Text)> {
         match (HeaderName::from_bytes(name.as_bytes()), Text::parse(&value)) {
             (Ok(header), Ok(text)) => headers.push((header, text)),
             (Err(_), _) => section.problem_at(&name, "is not a valid header name"),
-            (_, Err(mistake)) => section.problem_at(&name, mistake),
+            (_, Err(mistake)) => section.problem_at(&name, mistake.to_string()),
         }
     }
     headers
@@ -321,7 +321,9 @@ fn read_json_answer(mut section: Section<'_>) -> Vec<(String, JsonValue)> {
                 .map(JsonValue::Hmac)
                 .map_err(str::to_owned),
             (None, Ok(number)) => Ok(JsonValue::Number(number)),
-            (None, Err(_)) => Text::parse(&value).map(JsonValue::Text),
+            (None, Err(_)) => Text::parse(&value)
+                .map(JsonValue::Text)
+                .map_err(|mistake| mistake.to_string()),
         };
         match read {
             Ok(value) => members.push((name, value)),

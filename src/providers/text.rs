@@ -45,29 +45,52 @@ enum Part {
 /// The placeholders, for error messages.
 const PLACEHOLDERS: &str = "{timestamp} {method} {url} {url:decoded} {url:with-port} {url:without-port} {path} {query} {body} {header:NAME} {query:NAME} {form} {form:NAME} {/json/pointer} {sha256:body} {uuid}";
 
+/// A mistake in a template, with the correction.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A closing brace alone.
+    #[error("`}}` has no `{{`")]
+    NotOpened,
+    /// An opening brace alone, with the text after it.
+    #[error("`{{{0}` has no `}}`")]
+    NotClosed(String),
+    /// An unknown placeholder.
+    #[error("`{{{0}}}` is not a placeholder; known: {PLACEHOLDERS}")]
+    Unknown(String),
+    /// A placeholder that needs a name.
+    #[error("`{{{0}}}` has no name; write for example `{{header:x-id}}`")]
+    Unnamed(String),
+    /// An invalid header name.
+    #[error("{0:?} is not a valid header name")]
+    Header(String),
+    /// An invalid JSON Pointer, and the rule that it violates.
+    #[error("`{{{0}}}`: {1}")]
+    Pointer(String, &'static str),
+}
+
 impl Text {
     /// Parses a template.
     ///
     /// # Errors
-    /// The mistake, and what to write instead.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// The first mistake.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
             if literal.contains('}') {
-                return Err("`}` has no `{`".to_owned());
+                return Err(TextError::NotOpened);
             }
             if !literal.is_empty() {
                 parts.push(Part::Literal(literal.to_owned()));
             }
             let (name, behind) = after
                 .split_once('}')
-                .ok_or_else(|| format!("`{{{after}` has no `}}`"))?;
+                .ok_or_else(|| TextError::NotClosed(after.to_owned()))?;
             parts.push(Part::parse(name)?);
             rest = behind;
         }
         if rest.contains('}') {
-            return Err("`}` has no `{`".to_owned());
+            return Err(TextError::NotOpened);
         }
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.to_owned()));
@@ -248,17 +271,15 @@ impl Text {
 }
 
 impl Part {
-    fn parse(name: &str) -> Result<Self, String> {
+    fn parse(name: &str) -> Result<Self, TextError> {
         if name.starts_with('/') {
             return Pointer::parse(name)
                 .map(Self::Pointer)
-                .map_err(|rule| format!("`{{{name}}}`: {rule}"));
+                .map_err(|rule| TextError::Pointer(name.to_owned(), rule));
         }
         let named = |argument: &str| {
             if argument.is_empty() {
-                Err(format!(
-                    "`{{{name}}}` has no name; write for example `{{header:x-id}}`"
-                ))
+                Err(TextError::Unnamed(name.to_owned()))
             } else {
                 Ok(argument.to_owned())
             }
@@ -273,15 +294,13 @@ impl Part {
                 "form" => Ok(Self::Form),
                 "timestamp" => Ok(Self::Timestamp),
                 "uuid" => Ok(Self::Uuid),
-                _ => Err(format!(
-                    "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
-                )),
+                _ => Err(TextError::Unknown(name.to_owned())),
             },
             Some(("header", argument)) => {
                 let names = named(argument)?;
                 let names = names.split('|').map(|name| {
                     HeaderName::from_bytes(name.as_bytes())
-                        .map_err(|_| format!("{name:?} is not a valid header name"))
+                        .map_err(|_| TextError::Header(name.to_owned()))
                 });
                 Ok(Self::Header(names.collect::<Result<_, _>>()?))
             }
@@ -291,9 +310,7 @@ impl Part {
             Some(("url", "decoded")) => Ok(Self::UrlDecoded),
             Some(("url", "with-port")) => Ok(Self::UrlWithPort),
             Some(("url", "without-port")) => Ok(Self::UrlWithoutPort),
-            Some(_) => Err(format!(
-                "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
-            )),
+            Some(_) => Err(TextError::Unknown(name.to_owned())),
         }
     }
 
@@ -561,7 +578,7 @@ mod tests {
             ("{header:a b}", "not a valid header name"),
             ("{/a~2}", "{/a~2}"),
         ] {
-            let mistake = Text::parse(template).unwrap_err();
+            let mistake = Text::parse(template).unwrap_err().to_string();
             assert!(mistake.contains(words), "{template}: {mistake}");
         }
     }
@@ -610,7 +627,7 @@ mod tests {
                 // A pointer may lead to a name with an opening brace.
                 let (opened, closed) = (text.matches('{').count(), text.matches('}').count());
                 prop_assert!(placeholders <= opened);
-                prop_assert_eq!(Text::parse(&template.to_string()), Ok(template.clone()));
+                prop_assert_eq!(&Text::parse(&template.to_string()).unwrap(), &template);
                 prop_assert_eq!(placeholders, closed);
             }
         }

@@ -96,7 +96,7 @@ impl Reading {
     }
 
     /// Expands `${NAME}` and `${NAME:-default}`. The result is not expanded again.
-    fn interpolate(&self, path: &str, text: &str) -> Result<String, String> {
+    fn interpolate(&self, path: &str, text: &str) -> Result<String, ExpansionError> {
         if self.is_verbatim {
             return Ok(text.to_owned());
         }
@@ -108,9 +108,7 @@ impl Reading {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             filled.push_str(before);
-            let (expression, behind) = after
-                .split_once('}')
-                .ok_or_else(|| "`${` has no `}`".to_owned())?;
+            let (expression, behind) = after.split_once('}').ok_or(ExpansionError::NotClosed)?;
             let (name, default) = match expression.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
                 None => (expression, None),
@@ -121,17 +119,22 @@ impl Reading {
                     filled.push_str(value)
                 }
                 (_, Some(default)) => filled.push_str(default),
-                _ => {
-                    return Err(format!(
-                        "the environment variable {name} is not set; set it, or write `${{{name}:-default}}`"
-                    ));
-                }
+                _ => return Err(ExpansionError::NotSet(name.to_owned())),
             }
             rest = behind;
         }
         filled.push_str(rest);
         Ok(filled)
     }
+}
+
+/// A mistake in a reference to an environment variable.
+#[derive(Debug, thiserror::Error)]
+enum ExpansionError {
+    #[error("`${{` has no `}}`")]
+    NotClosed,
+    #[error("the environment variable {0} is not set; set it, or write `${{{0}:-default}}`")]
+    NotSet(String),
 }
 
 /// A table that is being read.
@@ -449,6 +452,15 @@ impl<'r> Section<'r> {
         self.to_secret(&path, value)
     }
 
+    /// A secret that only the service needs: commands that verify nothing do not ask for it.
+    pub(crate) fn own_secret(&mut self, key: &'static str) -> Option<Secret> {
+        if self.reading.without_signing_secrets {
+            self.take(key);
+            return None;
+        }
+        self.secret(key)
+    }
+
     /// The content of a file that only the bridge should be able to read.
     pub(crate) fn private_file(&self, key: &str, file: &Path) -> Option<Zeroizing<String>> {
         self.secret_file(&join(&self.path, key), file)
@@ -708,7 +720,7 @@ impl<'r> Section<'r> {
         };
         self.reading
             .interpolate(path, &text)
-            .map_err(|what| self.reading.problem(path, what))
+            .map_err(|mistake| self.reading.problem(path, mistake.to_string()))
             .ok()
     }
 

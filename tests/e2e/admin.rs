@@ -154,7 +154,7 @@ fn metrics_and_health_are_on_the_admin_listener_alone() {
     assert_eq!(metrics.status, 200);
     let content_type = metrics.header("content-type").unwrap_or_default();
     assert!(content_type.starts_with("text/plain"), "{metrics:?}");
-    assert_eq!(bridge.admin("/").status, 404);
+    assert_eq!(bridge.admin("/nothing").status, 404);
     assert_eq!(bridge.admin("/hooks/synq").status, 404);
     let post = sender::send(bridge.admin, &Request::post("/metrics", ""));
     assert_eq!(post.status, 405);

@@ -262,11 +262,11 @@ fn a_mistake_in_a_case_is_shown_with_its_place() {
         ),
         (
             &case("source = \"synq\"\nsample = \"ping\"\nexpect = { topc = \"x\" }"),
-            "`topic`",
+            "did you mean \"topic\"?",
         ),
         (
             &case("source = \"synq\"\nsample = \"ping\"\nexpect = { outcome = \"lost\" }"),
-            "is none of published",
+            "published, ignored, dead_lettered",
         ),
         (
             &case(

@@ -140,8 +140,14 @@ mod logging;
 // Sources that send nothing for longer than expected.
 mod silence;
 
+// The log of each request, and the fields of every line.
+mod access_log;
+
 // The admin listener.
 mod admin;
+
+// The live page on it, in a real browser.
+mod live_page;
 
 // Every metric.
 mod metrics;

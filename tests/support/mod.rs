@@ -30,6 +30,9 @@ pub(crate) mod daemon;
 // Certificates for TLS listeners, and a sender that speaks TLS.
 pub(crate) mod tls;
 
+// A headless browser for the live page.
+pub(crate) mod browser;
+
 // A real Kafka: start, kill, freeze, restart, topics, read back.
 pub(crate) mod kafka;
 

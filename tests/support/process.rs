@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock};
@@ -143,6 +143,12 @@ impl Process {
                 .expect("stdin was piped")
                 .write_all(input),
         );
+    }
+
+    /// Its standard input and output, which were piped, as they are.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let input = self.child.stdin.take().expect("stdin was piped");
+        (input, self.child.stdout.take().expect("stdout was piped"))
     }
 
     pub(crate) fn stdout(&mut self) -> Log {
@@ -317,6 +323,11 @@ pub(crate) fn promtool() -> Option<PathBuf> {
 /// The path of Prometheus.
 pub(crate) fn prometheus() -> Option<PathBuf> {
     installed("prometheus")
+}
+
+/// The same for Chromium.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    installed("chromium")
 }
 
 fn installed(name: &str) -> Option<PathBuf> {

@@ -30,7 +30,9 @@ pub(in crate::brokers) async fn check_destinations(
     let inspecting = tokio::task::spawn_blocking(move || {
         let mut admin = None;
         let states = if settings.uninspectable().is_some() {
-            let client = settings.asking_client().map_err(NotInspected::unanswered)?;
+            let client = settings
+                .asking_client()
+                .map_err(|error| NotInspected::unanswered(error.0))?;
             states(client.client(), &topics, deadline)?
         } else {
             let created: AdminClient<DefaultClientContext> = settings

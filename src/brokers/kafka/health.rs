@@ -465,7 +465,7 @@ impl Watch {
                 state.faults.extend(faults);
             }
             Err(_) if is_fresh => {}
-            Err(why) => state.connectivity = Connectivity::Lost(why),
+            Err(error) => state.connectivity = Connectivity::Lost(error.0),
         }
     }
 
@@ -641,6 +641,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::brokers::error::RequestError;
 
     /// Gives the configured answers, and counts the requests.
     #[derive(Default)]
@@ -651,16 +652,16 @@ mod tests {
     }
 
     impl Cluster for Fake {
-        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, String> {
+        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, RequestError> {
             self.asked.set(self.asked.get() + 1);
             if self.is_away.get() {
-                return Err("no answer".to_owned());
+                return Err(RequestError("no answer".to_owned()));
             }
             Ok(self.faults.borrow().get(name).cloned())
         }
 
-        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
-            Err("not asked here".to_owned())
+        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, RequestError> {
+            Err(RequestError("not asked here".to_owned()))
         }
     }
 

@@ -14,6 +14,7 @@ use super::health::Advice;
 use super::oidc::{self, Oidc};
 use super::tokens::{Login, Tokens};
 use super::{describe, options};
+use crate::brokers::error::RequestError;
 use crate::brokers::health::Limits;
 use crate::brokers::kind::Kind;
 use crate::secret::hide_user_info;
@@ -86,7 +87,7 @@ impl Settings {
         if let Some(servers) = &bootstrap_servers
             && let Err(what) = options::check_servers(servers)
         {
-            section.problem_at("bootstrap_servers", what);
+            section.problem_at("bootstrap_servers", what.to_string());
         }
         let options = section.secret_map("options");
         let mut is_refused = false;
@@ -126,7 +127,7 @@ impl Settings {
     }
 
     /// A client for metadata, with its token if it needs one. Blocks.
-    pub(super) fn asking_client(&self) -> Result<BaseConsumer<Login>, String> {
+    pub(super) fn asking_client(&self) -> Result<BaseConsumer<Login>, RequestError> {
         self.await_token()?;
         let client: BaseConsumer<Login> = self
             .consumer_config(false)
@@ -138,7 +139,10 @@ impl Settings {
     }
 
     /// A consumer, with its token if it needs one. Blocks.
-    pub(super) fn consumer(&self, config: &ClientConfig) -> Result<StreamConsumer<Login>, String> {
+    pub(super) fn consumer(
+        &self,
+        config: &ClientConfig,
+    ) -> Result<StreamConsumer<Login>, RequestError> {
         self.await_token()?;
         let consumer: StreamConsumer<Login> = config
             .create_with_context(self.login())
@@ -148,11 +152,11 @@ impl Settings {
         Ok(consumer)
     }
 
-    fn await_token(&self) -> Result<(), String> {
+    fn await_token(&self) -> Result<(), RequestError> {
         let token = self.tokens.as_ref().map(Tokens::token).transpose();
         token
             .map(drop)
-            .map_err(|why| format!("authentication failed: {why}"))
+            .map_err(|error| format!("authentication failed: {error}").into())
     }
 
     /// Creates the clients that `run` and `tail` would create, without servers to connect to, and drops them.

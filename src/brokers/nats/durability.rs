@@ -111,8 +111,9 @@ impl Inspector {
         timeout: Duration,
     ) -> Result<Self, NotInspected> {
         let connected = Session::connect(settings).await;
-        let mut session = connected.map_err(NotInspected::unanswered)?;
-        session.settle().await.map_err(NotInspected::refused)?;
+        let mut session = connected.map_err(|error| NotInspected::unanswered(error.0))?;
+        let settled = session.settle().await;
+        settled.map_err(|error| NotInspected::refused(error.0))?;
         let mut context = jetstream::new(session.client.clone());
         context.set_timeout(timeout);
         Ok(Self { context, session })

@@ -331,7 +331,6 @@ impl std::fmt::Display for Violation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::brokers::outcome::Receipt;
     use crate::brokers::waiters::Waiter;
 
     fn sent(waiters: &std::sync::Arc<Waiters>, subject: &str) -> Waiter {
@@ -350,7 +349,7 @@ mod tests {
     }
 
     fn stored() -> Outcome {
-        Outcome::Stored(Receipt::confirmed(false))
+        Outcome::stored(false, None)
     }
 
     fn is_waiting(waiter: &mut Waiter) -> bool {
