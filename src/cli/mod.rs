@@ -25,6 +25,7 @@ mod providers;
 mod replay;
 mod run;
 mod samples;
+mod schema;
 mod send;
 mod style;
 mod tail;
@@ -91,6 +92,8 @@ enum Command {
     Tail(tail::Options),
     /// Publish dead letters, and events that took a fallback, where they belong
     Replay(replay::Options),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema(schema::Options),
     /// Print a shell's completions
     Completions(completions::Options),
 }
@@ -271,6 +274,7 @@ impl Arguments {
             Command::Providers(options) => providers::run(&options),
             Command::Tail(options) => tail::run(&options),
             Command::Replay(options) => replay::run(&options),
+            Command::Schema(options) => schema::run(&options),
             Command::Completions(options) => completions::run(&options),
         }
     }

@@ -10,8 +10,10 @@ mod model;
 mod origin;
 mod reach;
 mod routes;
+mod schema;
 mod sources;
 mod strays;
+mod tables;
 mod template;
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub use model::{
     ReadyWhen, Route, RouteId, Routes, Source, TypedSchema,
 };
 pub use origin::{ConfigFile, Origin};
+pub use schema::json_schema;
+pub(crate) use schema::reference;
 pub use template::{Part, Template};
 pub use tls::Tls;
 pub(crate) use tls::{HTTP2, dns_names};

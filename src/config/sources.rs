@@ -9,7 +9,7 @@ use http::{HeaderName, Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, LEAST_PUBLISH_TIMEOUT, MIB, SECOND, read_file};
+use super::check::{Defaults, HOUR, read_file};
 use super::model::{Otherwise, Routes, Source, TypeGlob, TypedSchema};
 use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
@@ -43,6 +43,12 @@ const NEVER_FORWARDED: [&str; 10] = [
     "content-type",
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
+
+pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
+    ("id", DedupBy::Id),
+    ("id+body", DedupBy::IdAndBody),
+    ("never", DedupBy::Never),
+];
 
 /// The schemas of providers, which their sources share.
 type Presets = HashMap<&'static str, Arc<Schema>>;
@@ -136,19 +142,16 @@ fn read_source(
     }
     let path = read_path(&mut section, &name);
     let max_body = section
-        .size("max_body", 1, 256 * MIB)
+        .optional_size("max_body")
         .unwrap_or(defaults.max_body);
-    let publish_timeout = section.duration(
-        "publish_timeout",
-        defaults.publish_timeout,
-        LEAST_PUBLISH_TIMEOUT,
-        300 * SECOND,
-    );
+    let publish_timeout = section
+        .optional_duration("publish_timeout")
+        .unwrap_or(defaults.publish_timeout);
     let max_in_flight = section
-        .count("max_in_flight", 1, 1_000_000)
+        .optional_count("max_in_flight")
         .unwrap_or(defaults.max_in_flight)
         .min(defaults.max_in_flight);
-    let accept_gzip = section.flag("accept_gzip", false);
+    let accept_gzip = section.flag("accept_gzip");
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
     let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
@@ -183,16 +186,9 @@ fn read_source(
     let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
     let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
-    let dedup_window = section.optional_duration("dedup_window", Duration::ZERO, 7 * 24 * HOUR);
+    let dedup_window = section.optional_duration("dedup_window");
     let dedup_by = section
-        .word(
-            "dedup_by",
-            &[
-                ("id", DedupBy::Id),
-                ("id+body", DedupBy::IdAndBody),
-                ("never", DedupBy::Never),
-            ],
-        )
+        .word("dedup_by", &DEDUP_BY)
         .unwrap_or(DedupBy::IdAndBody);
     if dedup_by == DedupBy::Never && given.contains("dedup_by") && given.contains("dedup_window") {
         section.warn_at(
@@ -455,7 +451,7 @@ enum Provider {
     Generic,
 }
 
-const GENERIC: &str = "generic";
+pub(super) const GENERIC: &str = "generic";
 
 impl Provider {
     fn name(self) -> &'static str {
@@ -533,7 +529,7 @@ fn path_fault(path: &str) -> Option<&'static str> {
 }
 
 fn read_success_status(section: &mut Section<'_>) -> StatusCode {
-    let status = section.count("success_status", 200, 299);
+    let status = section.optional_count("success_status");
     status
         .and_then(|status| u16::try_from(status).ok())
         .and_then(|status| StatusCode::from_u16(status).ok())
@@ -609,7 +605,7 @@ fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Broker
 
 fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Otherwise> {
     let broker = brokers.named_or_only(&mut section);
-    let topic = section.required_text("topic", "\"hooks.invalid\"");
+    let topic = section.required_text("topic");
     let dead_letter = broker.zip(topic).and_then(|(broker, topic)| {
         let checked = brokers.kind(broker)?.check_destination(&topic);
         if let Err(rule) = checked {

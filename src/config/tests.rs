@@ -1368,7 +1368,7 @@ fn a_declared_source_says_what_is_wrong_with_it() {
             "body_digest = { query = \"digest\" }",
             "is not signed",
         ),
-        ("KEYS", "jwt = {}", "unknown key `jwt`"),
+        ("KEYS", "jwt = {}", "is there without `auth = \"jwt\"`"),
         (
             "VERIFY",
             "timestamp = { header = \"x\", pointer = \"/x\" }",

@@ -148,8 +148,8 @@ impl ResolvesServerCert for ByName {
 }
 
 fn read_identity(section: &mut Section<'_>, provider: &Arc<CryptoProvider>) -> Option<Identity> {
-    let cert = section.required_text("cert", "\"/etc/hookbridge/cert.pem\"");
-    let key = section.required_text("key", "\"/etc/hookbridge/key.pem\"");
+    let cert = section.required_text("cert");
+    let key = section.required_text("key");
     // Both are read before anything is given up, so that every problem is found.
     let certificates = cert
         .as_deref()

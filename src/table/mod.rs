@@ -1,6 +1,8 @@
 //! Reads a TOML table key by key, and locates problems in the files.
 
+mod describe;
 mod files;
+pub mod key;
 pub(crate) mod private;
 mod problem;
 mod section;

@@ -157,6 +157,7 @@ mod tail;
 
 // The documentation: its configurations, commands and links.
 mod docs;
+mod schema;
 
 // What is deployed beside the program: dashboard, rules, manifests.
 mod dashboards;
