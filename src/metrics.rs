@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::brokers::{Meter, Reason, Restart};
-use crate::config::{Action, BrokerId, Config, Otherwise, Source};
+use crate::config::{Action, BrokerId, Config, FailurePolicy, Source};
 use crate::event::{Code, Status};
 use crate::providers::outbound;
 use crate::telemetry;
@@ -504,13 +504,13 @@ impl Families {
                     let types = known_types(source).filter(|event_type| route.matches(event_type));
                     let known = types.flat_map(|event_type| {
                         destination
-                            .topics_for(Some(event_type), name)
+                            .possible_topics(Some(event_type), name)
                             .map(move |topic| (event_type, topic))
                     });
                     let pairs: Vec<_> = known
                         .chain(
                             destination
-                                .topics_for(None, name)
+                                .possible_topics(None, name)
                                 .map(|topic| (OTHER, topic)),
                         )
                         .collect();
@@ -527,8 +527,8 @@ impl Families {
             routes.push(events);
         }
         let mut dead_letters = Events::default();
-        for otherwise in [&source.on_invalid, &source.on_unrouted] {
-            if let Otherwise::DeadLetter { broker, topic } = otherwise {
+        for policy in [&source.on_invalid, &source.on_unrouted] {
+            if let FailurePolicy::DeadLetter { broker, topic } = policy {
                 let types = known_types(source).chain([OTHER]);
                 let pairs = types.map(|event_type| (event_type, Some(topic.clone())));
                 let broker = (*broker, config.broker(*broker).name.as_str());

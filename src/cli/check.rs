@@ -7,21 +7,21 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::problems::{self, Entry, Severity};
-use super::{ConfigFiles, Done, Outcome, counted, runtime, style};
+use super::{Completion, ConfigFiles, Outcome, counted, runtime, style};
 use crate::brokers::{self, Verdict, durability, merge_equal, reach};
-use crate::config::{Action, Config, Otherwise, Route, Source};
+use crate::config::{Action, Config, FailurePolicy, Route, Source};
 use crate::printable::printable;
 use crate::providers::find;
 use crate::table::{Problem, Problems};
 
-/// How long a broker has to answer.
+/// Timeout for a broker's answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
     files: ConfigFiles,
-    /// Also reach each broker, and each topic or stream that is known in advance
+    /// Also contact each broker, and check each topic or stream that is known in advance
     #[arg(long)]
     connect: bool,
     /// Exit with 1 for warnings too
@@ -45,19 +45,19 @@ pub(super) fn run(options: &Options) -> Outcome {
             return match error.downcast_ref::<Problems>() {
                 Some(problems) if options.format == Format::Json => {
                     print_json(&problems.0, Severity::Error, None, None)?;
-                    Ok(Done::Badly)
+                    Ok(Completion::Failure)
                 }
                 _ => Err(error),
             };
         }
     };
-    let became = Became::new(&config);
+    let effective = Effective::new(&config);
     if options.format == Format::Human {
-        style::print(became.to_text())?;
+        style::print(effective.to_text())?;
         for warning in &config.warnings {
             eprintln!("{}", problems::show(Severity::Warning, warning));
         }
-        for advice in &became.advice {
+        for advice in &effective.advice {
             eprintln!("note: {advice}");
         }
     }
@@ -68,11 +68,11 @@ pub(super) fn run(options: &Options) -> Outcome {
     let done = if options.connect {
         runtime()?.block_on(connect(&config, &mut report))?
     } else {
-        Done::Well
+        Completion::Success
     };
     if options.format == Format::Json {
         let lines = options.connect.then_some(report.lines.as_slice());
-        print_json(&config.warnings, Severity::Warning, lines, Some(&became))?;
+        print_json(&config.warnings, Severity::Warning, lines, Some(&effective))?;
     }
     let warnings = config.warnings.len() + report.warnings();
     if options.deny_warnings && warnings > 0 {
@@ -83,12 +83,12 @@ pub(super) fn run(options: &Options) -> Outcome {
                 style::error(&format!("{warnings}, and --deny-warnings was given"))
             );
         }
-        return Ok(Done::Badly);
+        return Ok(Completion::Failure);
     }
     Ok(done)
 }
 
-/// The findings of `--connect`: shown as it is found, or kept for the JSON object.
+/// The findings of `--connect`: printed immediately, or collected for the JSON object.
 struct Report {
     format: Format,
     lines: Vec<Line>,
@@ -101,8 +101,8 @@ struct Line {
 }
 
 impl Report {
-    /// Something that people want to see where nothing is wrong.
-    fn tell(&self, text: impl std::fmt::Display) -> std::io::Result<()> {
+    /// Prints a line that is of interest when nothing is wrong.
+    fn note(&self, text: impl std::fmt::Display) -> std::io::Result<()> {
         match self.format {
             Format::Human => style::println(text),
             Format::Json => Ok(()),
@@ -126,7 +126,7 @@ fn print_json(
     problems: &[Problem],
     severity: Severity,
     connections: Option<&[Line]>,
-    became: Option<&Became<'_>>,
+    effective: Option<&Effective<'_>>,
 ) -> Result<(), super::Error> {
     #[derive(Serialize)]
     struct Printed<'a> {
@@ -135,29 +135,29 @@ fn print_json(
         #[serde(skip_serializing_if = "Option::is_none")]
         connections: Option<&'a [Line]>,
         #[serde(flatten)]
-        became: Option<&'a Became<'a>>,
+        effective: Option<&'a Effective<'a>>,
     }
     let problems = problems.iter().map(|problem| Entry::new(severity, problem));
     let printed = Printed {
-        valid: became.is_some(),
+        valid: effective.is_some(),
         problems: problems.collect(),
         connections,
-        became,
+        effective,
     };
     Ok(style::println(serde_json::to_string(&printed)?)?)
 }
 
 /// The effective configuration.
 #[derive(Debug, Serialize)]
-struct Became<'c> {
+struct Effective<'c> {
     listen: String,
     tls: Option<&'static str>,
     admin_listen: String,
     brokers: Vec<BrokerRow<'c>>,
     sources: Vec<SourceRow<'c>>,
-    /// In the order in which they are tried.
+    /// In matching order.
     routes: Vec<RouteRow<'c>>,
-    /// Nothing that is wrong.
+    /// Advice on a valid configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     advice: Vec<String>,
 }
@@ -191,7 +191,7 @@ struct RouteRow<'c> {
     fallback: Option<&'c str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<&'c str>,
-    /// The provider's default where there is none.
+    /// `None` means the provider's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'c str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -204,7 +204,7 @@ struct CopyRow<'c> {
     topic: &'c str,
 }
 
-impl<'c> Became<'c> {
+impl<'c> Effective<'c> {
     fn new(config: &'c Config) -> Self {
         let brokers = config.brokers.iter().map(|broker| BrokerRow {
             name: &broker.name,
@@ -219,8 +219,8 @@ impl<'c> Became<'c> {
             provider: source.provider,
             path: &source.path,
             secrets: source.secret_count,
-            on_invalid: otherwise(config, &source.on_invalid),
-            on_unrouted: otherwise(config, &source.on_unrouted),
+            on_invalid: describe_policy(config, &source.on_invalid),
+            on_unrouted: describe_policy(config, &source.on_unrouted),
         });
         let mut routes: BTreeMap<usize, RouteRow<'_>> = BTreeMap::new();
         for source in &config.sources {
@@ -342,7 +342,7 @@ impl<'c> RouteRow<'c> {
         }
     }
 
-    /// Broker, topic and key as the table shows them.
+    /// Broker, topic and key as shown in the table.
     fn cells(&self) -> (String, String, &'c str) {
         let (Some(broker), Some(topic)) = (self.broker, self.topic) else {
             return ("-".to_owned(), "(ignored)".to_owned(), "");
@@ -353,12 +353,12 @@ impl<'c> RouteRow<'c> {
         (
             format!("{broker}{}", fallback.unwrap_or_default()),
             format!("{topic}{}", copies.collect::<String>()),
-            self.key.unwrap_or("(the provider's default)"),
+            self.key.unwrap_or("(provider's default)"),
         )
     }
 }
 
-/// A second broker takes what would be lost while the first is out of reach.
+/// A second broker accepts events that would be lost while the first is unreachable.
 fn advice_on(source: &Source) -> Option<String> {
     let about = find(source.provider)?.read().about;
     let lacks_fallback = |route: &Route| match &route.action {
@@ -373,19 +373,19 @@ fn advice_on(source: &Source) -> Option<String> {
     })
 }
 
-fn otherwise(config: &Config, otherwise: &Otherwise) -> String {
-    match otherwise {
-        Otherwise::Reject => "reject".to_owned(),
-        Otherwise::Ignore => "ignore".to_owned(),
-        Otherwise::DeadLetter { broker, topic } => {
+fn describe_policy(config: &Config, policy: &FailurePolicy) -> String {
+    match policy {
+        FailurePolicy::Reject => "reject".to_owned(),
+        FailurePolicy::Ignore => "ignore".to_owned(),
+        FailurePolicy::DeadLetter { broker, topic } => {
             format!("{}:{topic}", config.broker(*broker).name)
         }
     }
 }
 
 async fn connect(config: &Config, report: &mut Report) -> Outcome {
-    let mut done = Done::Well;
-    report.tell("")?;
+    let mut done = Completion::Success;
+    report.note("")?;
     for id in config.broker_ids() {
         let broker = config.broker(id);
         let (name, destinations) = (&broker.name, config.known_destinations(id));
@@ -396,11 +396,11 @@ async fn connect(config: &Config, report: &mut Report) -> Outcome {
                     "problem: broker {name} can't be reached: {}",
                     printable(&why)
                 );
-                done = Done::Badly;
+                done = Completion::Failure;
                 continue;
             }
         };
-        // What the user may not see does not look different from what does not exist.
+        // Kafka reports a topic that the user may not see like one that does not exist.
         let is_refused = |destination: &&String| {
             reached.iter().any(|found| {
                 found.destination == **destination && matches!(found.verdict, Verdict::Unusable(_))
@@ -416,29 +416,29 @@ async fn connect(config: &Config, report: &mut Report) -> Outcome {
             Ok(findings) => findings,
             Err(why) => {
                 report.add("error", format!("broker {name} can't be inspected: {why}"));
-                done = Done::Badly;
+                done = Completion::Failure;
                 continue;
             }
         };
-        report.tell(format_args!(
-            "broker {name} answers; {} looked at",
+        report.note(format_args!(
+            "broker {name} answers; {} checked",
             counted(destinations.len(), "destination")
         ))?;
         if broker.require_durable && config.has_unknown_destinations(id) {
             report.add(
                 "error",
                 format!(
-                    "{name}: require_durable, but a route's topic depends on the payload and can't be inspected; list what it may become with `topics = [...]`"
+                    "{name}: require_durable, but a route's topic depends on the payload and can't be inspected; list its possible values with `topics = [...]`"
                 ),
             );
-            done = Done::Badly;
+            done = Completion::Failure;
         }
         for finding in merge_equal(reached.iter().chain(&findings)) {
             let Some(why) = finding.verdict.why() else {
                 continue;
             };
             let severity = if finding.is_problem(broker.require_durable) {
-                done = Done::Badly;
+                done = Completion::Failure;
                 "error"
             } else {
                 match finding.verdict {

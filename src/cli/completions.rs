@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Arguments, Done, Outcome, style};
+use super::{Arguments, Completion, Outcome, style};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -20,5 +20,5 @@ pub(super) fn run(options: &Options) -> Outcome {
         &mut script,
     );
     style::print(String::from_utf8_lossy(&script))?;
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }

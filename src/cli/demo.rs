@@ -1,4 +1,4 @@
-//! `hookbridge demo`: the whole job in one process, with nothing installed.
+//! `hookbridge demo`: the whole path in one process, with nothing to install.
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use http::{Method, Uri};
 use tokio::time::Instant;
 
 use super::http_client::post;
-use super::{Done, Outcome, runtime, samples, send, style, tail};
+use super::{Completion, Outcome, runtime, samples, send, style, tail};
 use crate::brokers::{MockCluster, StartAt, Subscription};
 use crate::config::{Config, ConfigFile, Origin};
 use crate::printable::printable;
@@ -18,25 +18,25 @@ use crate::providers::sign::{Unsigned, example_secret, sign};
 use crate::secret::Secret;
 use crate::service::{Service, termination};
 
-/// The same file that `hookbridge check --config config/demo.toml` reads.
+/// The file that `hookbridge check --config config/demo.toml` reads.
 const CONFIG: &str = include_str!("../../config/demo.toml");
 const SYNQ: &str = "synq";
 
-/// Where the demo listens if it can.
+/// The preferred port.
 const USUAL_PORT: u16 = 8080;
 
-/// Between two sample events of an endless demo.
+/// Pause between two sample events of an endless demo.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How long `--events N` waits for the last of them.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long `--events N` waits for the last event.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The provider whose events are sent
+    /// Provider whose events are sent
     #[arg(long, value_name = "NAME", default_value = SYNQ)]
     provider: String,
-    /// Send so many samples, and exit when all of them were consumed
+    /// Send N samples, and exit when all of them were consumed
     #[arg(long, value_name = "N")]
     events: Option<usize>,
 }
@@ -89,14 +89,14 @@ async fn demo(options: &Options) -> Outcome {
     let mut terminated = std::pin::pin!(termination()?);
     let sending = tokio::spawn(send(provider, secret.signing, url, options.events));
     let mut consumed = HashSet::new();
-    let mut patience = std::pin::pin!(tokio::time::sleep_until(Instant::now() + PATIENCE));
+    let mut timeout = std::pin::pin!(tokio::time::sleep_until(Instant::now() + WAIT_TIMEOUT));
     let done = loop {
         if options
             .events
             .is_some_and(|events| consumed.len() >= events)
         {
             style::println(format_args!("all {} events were consumed", consumed.len()))?;
-            break Done::Well;
+            break Completion::Success;
         }
         tokio::select! {
             delivered = subscription.next() => {
@@ -104,8 +104,8 @@ async fn demo(options: &Options) -> Outcome {
                 style::print(tail::to_text("demo", &delivered))?;
                 consumed.extend(delivered.headers.into_iter().find(|(name, _)| name == "event_id").map(|(_, id)| id));
             }
-            () = patience.as_mut(), if options.events.is_some() => break Done::Badly,
-            _ = terminated.as_mut() => break Done::Well,
+            () = timeout.as_mut(), if options.events.is_some() => break Completion::Failure,
+            _ = terminated.as_mut() => break Completion::Success,
         }
     };
     let sent = if options.events.is_some() {
@@ -115,18 +115,18 @@ async fn demo(options: &Options) -> Outcome {
     };
     service.shut_down().await;
     sent?;
-    if done == Done::Badly {
+    if done == Completion::Failure {
         return Err(format!(
             "only {} events were consumed within {} s",
             consumed.len(),
-            PATIENCE.as_secs()
+            WAIT_TIMEOUT.as_secs()
         )
         .into());
     }
     Ok(done)
 }
 
-/// The demo's configuration, with another provider in SYNQ's place where one was named.
+/// The demo's configuration, with SYNQ replaced by another provider if one was named.
 fn config_for(provider: &Preset, port: u16) -> String {
     let name = provider.name;
     if name == SYNQ {
@@ -162,7 +162,8 @@ fn load(
     Origin { files, environment }.load()
 }
 
-/// The usual port, or any where that one is taken. Some providers sign it, so it must be known before the service starts.
+/// The usual port, or a free one if that is in use. Some providers sign it, so it must be known before the service
+/// starts.
 fn free_port() -> std::io::Result<u16> {
     let usual = TcpListener::bind(("127.0.0.1", USUAL_PORT));
     let listener = usual.or_else(|_taken| TcpListener::bind(("127.0.0.1", 0)))?;
@@ -180,15 +181,13 @@ fn introduce(
         "Hookbridge demo: signed webhooks in, Kafka messages out.",
     ))?;
     style::println(format_args!(
-        "An embedded Kafka listens at {bootstrap_servers}, the bridge at {url}, its metrics at http://{admin}/metrics."
+        "An embedded Kafka cluster listens at {bootstrap_servers}, the bridge at {url}, its metrics at http://{admin}/metrics."
     ))?;
     let name = provider.name;
     if name != SYNQ {
         let known = provider.samples();
         let sample = known.first().map_or("", |sample| &sample.event_type);
-        style::println(format_args!(
-            "Send an event of your own, and read the topic:\n"
-        ))?;
+        style::println(format_args!("Send your own event, and read the topic:\n"))?;
         style::println(format_args!(
             "  hookbridge send --provider {name} --secret {secret} --url {url} --sample {sample}"
         ))?;
@@ -196,9 +195,7 @@ fn introduce(
             "  kcat -b {bootstrap_servers} -C -e -t {name}.events -f '%t %k %h\\n%s\\n'\n"
         ));
     }
-    style::println(format_args!(
-        "Post an event of your own, and read a topic:\n"
-    ))?;
+    style::println(format_args!("Post your own event, and read a topic:\n"))?;
     style::println(format_args!(
         "  body='{{\"event_id\":\"mine-1\",\"ping\":{{\"message\":\"hello\"}}}}'; time=$(date +%s)"
     ))?;
@@ -213,7 +210,7 @@ fn introduce(
     ))
 }
 
-/// Posts samples of all types in turn; stops at the first that is not taken.
+/// Posts samples of all types in turn; stops at the first that is not accepted.
 async fn send(
     provider: &'static Preset,
     secret: String,

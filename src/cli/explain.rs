@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ConfigFiles, Done, Error, Outcome, style};
+use super::{Completion, ConfigFiles, Error, Outcome, style};
 use crate::config::{Config, Source};
 use crate::event::{EventId, Refusal, Violation};
 use crate::ingress::{
@@ -24,19 +24,19 @@ use crate::providers::authentication::Summary;
 pub(super) struct Options {
     #[command(flatten)]
     files: ConfigFiles,
-    /// The source that the event would come to
+    /// Source to which the event would be sent
     #[arg(long, value_name = "NAME")]
     source: String,
-    /// A header that the request would have, as `Name: value`
+    /// Header of the request, as `Name: value`
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
-    /// The request's method
+    /// Method of the request
     #[arg(long, value_name = "METHOD", default_value = "POST")]
     method: Method,
-    /// One JSON object instead of lines
+    /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
-    /// The event; standard input where there is none
+    /// File with the event; standard input if omitted
     file: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn run(options: &Options) -> Outcome {
             event_type: None,
             verdict: Verdict::Refuse(refusal),
         }),
-        // The signature can't be judged here: this is the one place that takes a request for genuine.
+        // The signature cannot be verified here: this is the only place that assumes a request to be authentic.
         Ok(_) => decide(&Verified::assumed(received)),
     };
     match &decided {
@@ -75,9 +75,9 @@ pub(super) fn run(options: &Options) -> Outcome {
                 &[Explanation::new(&config, decision)],
             )?;
             return Ok(if matches!(decision.verdict, Verdict::Refuse(_)) {
-                Done::Badly
+                Completion::Failure
             } else {
-                Done::Well
+                Completion::Success
             });
         }
         Decided::Batch(decisions) => {
@@ -94,26 +94,26 @@ pub(super) fn run(options: &Options) -> Outcome {
             show(options.json, &summary, &[told])?;
         }
     }
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }
 
-/// Prints one object, or lines for each event and for its authentication, which is not checked here.
+/// Prints one object, or lines for each event and for its authentication, which is not verified here.
 fn show(as_json: bool, signature: &Summary, explanations: &[Explanation<'_>]) -> Result<(), Error> {
     if as_json {
         #[derive(Serialize)]
-        struct One<'a> {
+        struct SingleOutput<'a> {
             #[serde(flatten)]
             event: &'a Explanation<'a>,
             signature: &'a Summary,
         }
         #[derive(Serialize)]
-        struct Several<'a> {
+        struct BatchOutput<'a> {
             events: &'a [Explanation<'a>],
             signature: &'a Summary,
         }
         let text = match explanations {
-            [event] => serde_json::to_string(&One { event, signature })?,
-            events => serde_json::to_string(&Several { events, signature })?,
+            [event] => serde_json::to_string(&SingleOutput { event, signature })?,
+            events => serde_json::to_string(&BatchOutput { events, signature })?,
         };
         return Ok(style::println(printable_json(&text))?);
     }
@@ -124,7 +124,7 @@ fn show(as_json: bool, signature: &Summary, explanations: &[Explanation<'_>]) ->
 
 fn summary_to_text(summary: &Summary) -> String {
     let covers = match summary.covers.as_str() {
-        "" => "nothing of the request",
+        "" => "no part of the request",
         covers => covers,
     };
     let unsigned = summary.unsigned_headers.join(", ");
@@ -141,7 +141,7 @@ fn summary_to_text(summary: &Summary) -> String {
     shown.map(line).collect()
 }
 
-/// The event, or as much of it as shows that it is too large.
+/// Reads the event, or enough of it to show that it is too large.
 fn read_body(options: &Options, max_body: usize) -> Result<Vec<u8>, Error> {
     let limit = u64::try_from(max_body)
         .unwrap_or(u64::MAX)
@@ -183,7 +183,7 @@ fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {
         })
 }
 
-/// Headers as they are written in arguments.
+/// Parses headers as written in arguments.
 pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for line in lines {
@@ -198,9 +198,9 @@ pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// Where else an event goes.
+/// An additional destination of an event.
 #[derive(Debug, Serialize)]
-struct Also<'a> {
+struct AlsoTo<'a> {
     broker: &'a str,
     topic: &'a str,
     key: &'a str,
@@ -228,9 +228,9 @@ struct Explanation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fallback: Option<Also<'a>>,
+    fallback: Option<AlsoTo<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    copies: Vec<Also<'a>>,
+    copies: Vec<AlsoTo<'a>>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     headers: Map<String, Value>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -271,7 +271,7 @@ impl<'a> Explanation<'a> {
     }
 
     fn with_delivery(self, config: &'a Config, delivery: &'a Delivery) -> Self {
-        let also = |addressed: &'a Addressed| Also {
+        let also = |addressed: &'a Addressed| AlsoTo {
             broker: &config.broker(addressed.broker).name,
             topic: &addressed.message.destination,
             key: &addressed.message.key,
@@ -288,7 +288,7 @@ impl<'a> Explanation<'a> {
         let broker = config.broker(*broker);
         let headers = message
             .headers_on(broker.settings.kind())
-            // The headers that were given are text.
+            // The headers come from the command line, so they are text.
             .map(|(name, value)| {
                 let value = String::from_utf8_lossy(value).into_owned();
                 (name.into_owned(), value.into())
@@ -351,7 +351,7 @@ impl<'a> Explanation<'a> {
             .iter()
             .map(|also| ("fallback", also))
             .chain(self.copies.iter().map(|also| ("copy", also)));
-        for (title, Also { broker, topic, key }) in also {
+        for (title, AlsoTo { broker, topic, key }) in also {
             line(title, &format!("{broker} {topic} {key}"));
         }
         for (name, value) in &self.headers {

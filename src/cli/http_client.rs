@@ -1,4 +1,4 @@
-//! One POST, as a sender makes it.
+//! One POST, as a webhook sender makes it.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use http::{HeaderMap, Uri};
 pub(super) use crate::http_post::Answer;
 use crate::http_post::{self, Error, Terms};
 
-/// Longer than the longest wait for a broker that makes sense.
+/// Longer than any reasonable `publish_timeout`.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The largest answer that is read.
+/// The maximum size of an answer in bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Posts a JSON body with these headers.

@@ -1,13 +1,13 @@
-//! The commands, one file each. What is shown goes to standard output, what went wrong to standard error.
+//! The commands, one file each. Results go to standard output, diagnostics to standard error.
 
-/// In place of the standard library's, which panics when nobody reads standard error any more.
+/// Replaces the standard library's macro, which panics when standard error is closed.
 macro_rules! eprint {
     ($($text:tt)*) => {
-        $crate::cli::style::complain(format_args!($($text)*))
+        $crate::cli::style::eprint(format_args!($($text)*))
     };
 }
 
-/// Likewise.
+/// Replaces the standard library's macro for the same reason.
 macro_rules! eprintln {
     ($($text:tt)*) => {
         eprint!("{}\n", format_args!($($text)*))
@@ -41,15 +41,15 @@ use crate::printable::printable_lines;
 use crate::table::{Problems, read_stream};
 use crate::telemetry::{self, Levels, LogFormat};
 
-/// What the last lines have to be written, should nobody read them: of a service that has flushed before, of one that ends with
-/// an error, and of a command that someone waits for.
-const ENDED_FLUSH: Duration = Duration::from_millis(100);
-const FAILED_FLUSH: Duration = Duration::from_secs(1);
+/// Time to write the last log lines when nobody reads them: for a service that has flushed before, after an error, and
+/// for a command that someone waits for.
+const SUCCESS_FLUSH: Duration = Duration::from_millis(100);
+const FAILURE_FLUSH: Duration = Duration::from_secs(1);
 const COMMAND_FLUSH: Duration = Duration::from_secs(30);
 
 use problems::Severity;
 
-/// The files of which the first that exists is read where none is named.
+/// If no file is named, the first of these that exists is read.
 const DEFAULT_CONFIGS: [&str; 2] = ["config/hookbridge.toml", "/etc/hookbridge/hookbridge.toml"];
 
 const VERSION: &str = crate::VERSION_AND_COMMIT;
@@ -65,7 +65,7 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct Logs {
-    /// How logs look; human on a terminal, json otherwise
+    /// Log format; by default human on a terminal, json otherwise
     #[arg(long, global = true, value_enum, env = "HOOKBRIDGE_LOG_FORMAT")]
     log_format: Option<LogFormat>,
     /// Levels to log: off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`
@@ -77,31 +77,31 @@ struct Logs {
 enum Command {
     /// Run the service
     Run(ConfigFiles),
-    /// Show the whole job on this machine: an embedded Kafka, the bridge, a subscriber and sample events
+    /// Demonstrate the whole path on this machine: embedded Kafka, the bridge, a subscriber and sample events
     #[cfg(feature = "kafka")]
     Demo(demo::Options),
     /// Validate the configuration and print the routing table
     Check(check::Options),
-    /// Say what would happen to an event; publish nothing
+    /// Explain what would happen to an event, without publishing it
     Explain(explain::Options),
     /// Sign an event as its provider does and post it
     Send(send::Options),
-    /// List the providers there are presets for, or explain one of them
+    /// List the providers with presets, or describe one of them
     Providers(providers::Options),
-    /// Subscribe to the configured topics and print messages as they come
+    /// Subscribe to the configured topics and print messages as they arrive
     Tail(tail::Options),
-    /// Publish dead letters, and events that took a fallback, where they belong
+    /// Publish dead letters and events that took a fallback to their intended destinations
     Replay(replay::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Options),
-    /// Print a shell's completions
+    /// Print a completion script for a shell
     Completions(completions::Options),
 }
 
 #[derive(Debug, Clone, Args)]
 struct ConfigFiles {
-    /// Configuration file, or `-` for standard input; later ones override earlier ones, then HOOKBRIDGE__SECTION__KEY
-    /// variables. Without one config/hookbridge.toml is read, or /etc/hookbridge/hookbridge.toml
+    /// Configuration file, or `-` for standard input; later files override earlier ones, and HOOKBRIDGE__SECTION__KEY
+    /// variables override all. By default config/hookbridge.toml or /etc/hookbridge/hookbridge.toml is read
     #[arg(long = "config", value_name = "FILE", env = "HOOKBRIDGE_CONFIG")]
     files: Vec<PathBuf>,
 }
@@ -117,7 +117,7 @@ impl ConfigFiles {
     }
 
     fn origin(&self) -> Result<Origin, Error> {
-        // A variable that is not UTF-8 can't be meant.
+        // A variable that is not UTF-8 cannot be a setting.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
@@ -175,26 +175,27 @@ impl ConfigFiles {
     }
 }
 
-/// How a command ended, short of an error.
+/// The result of a command that ran without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Done {
-    /// As asked.
-    Well,
-    /// It ran, and what it looked at is not as it should be.
-    Badly,
+enum Completion {
+    /// Succeeded.
+    Success,
+    /// Ran, and found something wrong.
+    Failure,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-type Outcome = Result<Done, Error>;
+type Outcome = Result<Completion, Error>;
 
-/// Runs the command that the arguments name. The exit code is 0 when it ended well, 1 when it did not, 2 for wrong usage.
+/// Runs the command named by the arguments. Exit status: 0 success, 1 failure, 2 usage error.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are "errors" of clap's, with exit code 0. If they can't be printed, nothing can.
+            // To clap, help and version are "errors" with exit status 0. If printing them fails, there is nowhere to
+            // report it.
             let _unprintable = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -202,14 +203,14 @@ pub fn main() -> ExitCode {
     let is_service = matches!(arguments.command, Command::Run(_));
     let outcome = arguments.run();
     let limit = match (&outcome, is_service) {
-        (Ok(_), true) => ENDED_FLUSH,
-        (Err(_), true) => FAILED_FLUSH,
+        (Ok(_), true) => SUCCESS_FLUSH,
+        (Err(_), true) => FAILURE_FLUSH,
         (_, false) => COMMAND_FLUSH,
     };
     let code = match outcome {
-        Ok(Done::Well) => ExitCode::SUCCESS,
-        Ok(Done::Badly) => ExitCode::FAILURE,
-        // Whoever read the output has seen enough.
+        Ok(Completion::Success) => ExitCode::SUCCESS,
+        Ok(Completion::Failure) => ExitCode::FAILURE,
+        // The reader has closed the pipe and wants no more.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             match error.downcast_ref::<Problems>() {
@@ -226,7 +227,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Shows what is wrong with a configuration.
+/// Prints the problems of a configuration.
 fn report(problems: &Problems) {
     for problem in &problems.0 {
         eprintln!("{}", problems::show(Severity::Error, problem));

@@ -1,8 +1,8 @@
-//! Problems of a configuration as rustc shows its own: what is wrong, where, the line with what it is about underlined, and
-//! what to write.
+//! Renders problems of a configuration in the style of rustc: the fault, its position, the line with the relevant part
+//! underlined, and a suggestion.
 //!
-//! No crate draws this, because the line that is shown is not the one in the file: values that may be secrets are masked,
-//! while line and column are those of the file.
+//! No existing crate fits, because the displayed line differs from the one in the file: values that may be secrets are
+//! masked, while line and column refer to the file.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::style;
 use crate::table::{Place, Problem};
 
-/// How serious a problem is.
+/// The severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
@@ -19,14 +19,14 @@ pub(super) enum Severity {
     Warning,
 }
 
-/// A problem with the fields that programs read.
+/// A problem with its fields for programs.
 #[derive(Debug, Serialize)]
 pub(super) struct Entry<'p> {
     severity: Severity,
     file: Option<&'p str>,
     line: Option<usize>,
     column: Option<usize>,
-    /// The environment variable that it is in, instead of a file.
+    /// The environment variable with the problem, instead of a file.
     variable: Option<&'p str>,
     key: Option<&'p str>,
     message: &'p str,
@@ -58,7 +58,7 @@ impl<'p> Entry<'p> {
     }
 }
 
-/// A problem for people, for standard error.
+/// Renders a problem for standard error.
 pub(super) fn show(severity: Severity, problem: &Problem) -> String {
     render(severity, problem, style::is_coloured(&std::io::stderr()))
 }
@@ -82,7 +82,7 @@ fn render(severity: Severity, problem: &Problem, is_coloured: bool) -> String {
         &format!(": {subject}{separator}{}", problem.what),
     ));
     text.push('\n');
-    // Writing to a text does not fail.
+    // Writing to a string cannot fail.
     let mut add = |line: std::fmt::Arguments<'_>| {
         let _written = text.write_fmt(line);
     };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_looks_like_rustcs() {
+    fn a_problem_is_rendered_like_rustcs() {
         let expected = "error: route 1: topic: it is wrong\n  --> a.toml:12:19\n   |\n12 | topic = \"y\"\n   |         ^^^\n   = help: write \"x\"\n";
         assert_eq!(render(Severity::Error, &problem(), false), expected);
         let coloured = render(Severity::Error, &problem(), true);

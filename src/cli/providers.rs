@@ -4,13 +4,13 @@ use clap::Args;
 use serde_json::Value;
 
 use super::send::find_preset;
-use super::{Done, Outcome, style};
+use super::{Completion, Outcome, style};
 use crate::providers::Preset;
 use crate::providers::preset::{PRESETS, PresetFile};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The provider that is explained
+    /// Provider to describe
     name: Option<String>,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn run(options: &Options) -> Outcome {
         None => list()?,
         Some(name) => explain(find_preset(name)?)?,
     }
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }
 
 fn list() -> std::io::Result<()> {
@@ -51,7 +51,7 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
             about
                 .secret
                 .clone()
-                .unwrap_or_else(|| "a text that both sides know".to_owned()),
+                .unwrap_or_else(|| "a secret that both sides know".to_owned()),
         ),
         ("retries", about.retries.clone()),
     ];
@@ -59,7 +59,7 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
         .authentication(None)
         .is_ok_and(|authentication| authentication.covers_body());
     if !covers_body {
-        let what = "not signed: whoever has seen one request can send another body while its signature or secret holds";
+        let what = "not signed: anyone who has seen a request can send another body while its signature or secret is valid";
         lines.insert(2, ("body", what.to_owned()));
     }
     lines.extend(about.timeout.clone().map(|timeout| ("waits", timeout)));
@@ -144,7 +144,7 @@ fn start(preset: &Preset, file: &PresetFile) -> String {
     )
 }
 
-/// The first of the schemes by which requests are verified.
+/// The first of the schemes that verify requests.
 fn first_scheme(file: &PresetFile) -> Option<&Value> {
     let verify = file.key("verify")?;
     verify.get(0).or(Some(verify))
@@ -157,7 +157,7 @@ fn needs_url(file: &PresetFile) -> bool {
     signed.any(|text| show(text).contains("{url"))
 }
 
-/// The signed content, as a template.
+/// The signed content as a template.
 fn signed(file: &PresetFile) -> String {
     let scheme = first_scheme(file);
     let content = scheme.map(|scheme| scheme.get("content").map_or("{body}".to_owned(), show));
@@ -198,7 +198,7 @@ fn word(file: &PresetFile, key: &str) -> Option<String> {
     file.key(key).map(show)
 }
 
-/// A value as a person writes it.
+/// A value in readable form.
 fn show(value: &Value) -> String {
     match value {
         Value::String(text) if text.is_empty() => "\"\"".to_owned(),

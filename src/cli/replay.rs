@@ -1,7 +1,9 @@
-//! `hookbridge replay`: events that took another way go where they belong, in order, each acknowledged before the next.
+//! `hookbridge replay`: publishes diverted events to their intended destinations, in order, waiting for each
+//! acknowledgement.
 //!
-//! Anyone who may write to the topic that is read may have written its headers. They choose a destination only among those
-//! that the routes can produce, unless the operator names one or allows any.
+//! Anyone who can write to the topic being read may have forged its headers. So they can choose only destinations that
+//! the
+//! routes can produce, unless the operator names one or allows any.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,7 +17,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use super::{ConfigFiles, Done, Outcome, runtime, style};
+use super::{Completion, ConfigFiles, Outcome, runtime, style};
 use crate::bridge::Bridge;
 use crate::brokers::{
     self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay, durability, id_part,
@@ -24,67 +26,68 @@ use crate::config::{BrokerId, Config};
 use crate::printable::printable;
 use crate::service::termination;
 
-/// How long a broker has to become reachable.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait until a broker is reachable.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Destinations that are remembered as durable.
+/// Maximum number of destinations remembered as durable.
 const MAX_INSPECTED: usize = 10_000;
 
-/// Says where a replayed message was read: broker, topic and position. One for each replay, the last one at the end.
+/// The origin of a replayed message: broker, topic and position. Each replay appends one.
 const REPLAYED_FROM: &str = "hookbridge_replayed_from";
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
     files: ConfigFiles,
-    /// The topic or subject to read: dead letters, or events that took a fallback
+    /// Topic or subject to read: dead letters, or events that took a fallback
     #[arg(long, value_name = "TOPIC")]
     from: String,
-    /// The broker that has it; needed where several have a topic of that name
+    /// Broker of the topic; needed if several brokers have a topic of that name
     #[arg(long, value_name = "NAME")]
     broker: Option<String>,
-    /// Where to publish; by default where each event was meant to go (its header hookbridge_intended_topic), if a route
-    /// can publish there
+    /// Where to publish; by default each event's intended topic (its header hookbridge_intended_topic), if a route can
+    /// publish there
     #[arg(long, value_name = "TOPIC")]
     to: Option<String>,
-    /// The broker to publish to; by default the one that each event was meant for
+    /// Broker to publish to; by default each event's intended broker
     #[arg(long, value_name = "NAME")]
     to_broker: Option<String>,
-    /// Publish also where no route can. Anyone who may write to the topic chooses the destination then
+    /// Publish even where no route can. Anyone who can write to the topic then chooses the destination
     #[arg(long)]
     any_destination: bool,
-    /// Pass over events that have no destination, or one where no route can publish, instead of stopping: they stay in the
-    /// topic, and later replays begin behind them
+    /// Skip events without a destination, or with one to which no route can publish, instead of stopping. They stay in
+    /// the
+    /// topic, and later replays start after them
     #[arg(long)]
     skip_unplaced: bool,
-    /// Pass over events that the destination refuses for good because they are too large, instead of stopping: likewise
+    /// Skip events that the destination permanently refuses because they are too large, instead of stopping. Likewise
     #[arg(long)]
     skip_refused: bool,
     /// Only events with this hookbridge_reason; may be repeated
     #[arg(long = "reason", value_name = "CODE")]
     reasons: Vec<String>,
-    /// Only events that were received at this time or later: RFC 3339, or a duration such as 2h before now
+    /// Only events received at or after this time: RFC 3339, or a duration before now such as 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<Moment>,
-    /// Only events that were received before this time
+    since: Option<Timestamp>,
+    /// Only events received before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<Moment>,
-    /// Stop after N events were replayed
+    until: Option<Timestamp>,
+    /// Stop after N replayed events
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// List each event with its id, its reason and where it would go, and move nothing
+    /// List each event with its id, reason and destination, without moving anything
     #[arg(long)]
     dry_run: bool,
 }
 
-/// A time as it was given, and what it is.
+/// A time, and how the user wrote it.
 #[derive(Debug, Clone)]
-struct Moment {
+struct Timestamp {
     given: String,
     at: OffsetDateTime,
 }
 
-fn parse_time(given: &str) -> Result<Moment, String> {
+fn parse_time(given: &str) -> Result<Timestamp, String> {
     let wrong = "write a time such as 2026-11-20T06:00:00Z, or a duration before now such as 2h";
     let at = match humantime::parse_duration(given) {
         Ok(ago) => time::Duration::try_from(ago)
@@ -92,24 +95,24 @@ fn parse_time(given: &str) -> Result<Moment, String> {
             .and_then(|ago| OffsetDateTime::now_utc().checked_sub(ago)),
         Err(_) => OffsetDateTime::parse(given, &Rfc3339).ok(),
     };
-    Ok(Moment {
+    Ok(Timestamp {
         given: given.to_owned(),
         at: at.ok_or(wrong)?,
     })
 }
 
 impl Options {
-    /// Whether these are all of the events.
+    /// Whether all events are selected.
     fn selects_all(&self) -> bool {
         self.reasons.is_empty() && self.since.is_none() && self.until.is_none()
     }
 
-    /// Names the selection. Each has a position of its own, so that what it leaves out is not behind anyone else's.
+    /// The name of the selection. Each selection has its own position, so that one does not skip what another left out.
     fn selection(&self) -> Option<String> {
         if self.selects_all() {
             return None;
         }
-        let given = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.given.clone());
+        let given = |moment: &Option<Timestamp>| moment.as_ref().map(|moment| moment.given.clone());
         let mut reasons = self.reasons.clone();
         reasons.sort();
         let all = format!(
@@ -182,12 +185,12 @@ fn source_broker(config: &Config, options: &Options) -> Result<BrokerId, String>
     }
 }
 
-/// A message of the topic that is read.
+/// A message of the topic being read.
 struct Read<'m> {
     delivered: &'m Delivered,
     /// Broker, topic and position.
     location: String,
-    /// As they were before the broker's encoding.
+    /// The headers before the broker's encoding.
     headers: Vec<(&'m str, Cow<'m, [u8]>)>,
 }
 
@@ -210,7 +213,7 @@ impl<'m> Read<'m> {
         }
     }
 
-    /// The first header of this name, where it is text.
+    /// The first header of this name, if it is text.
     fn text(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(found, _)| *found == name);
         header.and_then(|(_, value)| std::str::from_utf8(value).ok())
@@ -221,7 +224,7 @@ impl<'m> Read<'m> {
     }
 }
 
-/// For people: where it is, which event, and why it is there. Anyone may have written it.
+/// The position, the event and the reason, for display. The values may be forged.
 impl std::fmt::Display for Read<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shown = |text: Option<&str>| match text {
@@ -234,27 +237,27 @@ impl std::fmt::Display for Read<'_> {
     }
 }
 
-/// A message and where it goes.
+/// A message with its destination.
 struct Planned {
     broker: BrokerId,
     message: Message,
 }
 
-/// Why a message was not published.
+/// The reason why a message was not published.
 enum Failure {
-    /// It never will be, as the destination is.
+    /// Permanent, as long as the destination does not change.
     Refused(String),
-    /// It may be later.
+    /// Temporary.
     NotNow(String),
 }
 
-/// The outcome of a message.
+/// The result for one message.
 enum Step {
     Replayed,
-    PassedOver,
+    Skipped,
     NotSelected,
-    /// It would stop a replay that is not dry.
-    Stays,
+    /// It would stop a replay without `--dry-run`.
+    WouldStop,
 }
 
 async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
@@ -273,28 +276,28 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
     let mut progress = Progress::new(replay.remaining(), options.dry_run);
     let done = loop {
         if options.limit.is_some_and(|limit| progress.done >= limit) {
-            break Done::Well;
+            break Completion::Success;
         }
         let next = tokio::select! {
             next = replay.next() => next,
             signal = terminated.as_mut() => {
                 progress.end();
-                eprintln!("stopped by {signal}; {AGAIN}");
-                return Ok(Done::Badly);
+                eprintln!("stopped by {signal}; {CONTINUE_HINT}");
+                return Ok(Completion::Failure);
             }
         };
         let delivered = match next {
             Ok(Some(delivered)) => delivered,
-            Ok(None) => break Done::Well,
+            Ok(None) => break Completion::Success,
             Err(error) => {
                 progress.end();
-                return Err(format!("{}: {error}; {AGAIN}", options.from).into());
+                return Err(format!("{}: {error}; {CONTINUE_HINT}", options.from).into());
             }
         };
         let read = Read::new(bridge.config(), from, &replay, &delivered);
         let shown = read.to_string();
         let stepped = if options.dry_run {
-            look(&bridge, from, options, &read)?
+            preview(&bridge, from, options, &read)?
         } else {
             let planned = plan(bridge.config(), from, options, &read);
             let step = step(
@@ -319,25 +322,25 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
                 let left = left.map_or_else(|error| format!(" ({error})"), |()| String::new());
                 let why = printable(&why);
                 return Err(format!(
-                    "{shown}: {why}. It and what follows it stay where they are{left}; {AGAIN}"
+                    "{shown}: {why}. It and the following events are not moved{left}; {CONTINUE_HINT}"
                 )
                 .into());
             }
         }
     };
     progress.end();
-    bridge.drain(Instant::now() + PATIENCE).await;
-    Ok(if progress.stays > 0 {
-        Done::Badly
+    bridge.drain(Instant::now() + WAIT_TIMEOUT).await;
+    Ok(if progress.would_stop > 0 {
+        Completion::Failure
     } else {
         done
     })
 }
 
-const AGAIN: &str = "run the same command again to go on from there";
+const CONTINUE_HINT: &str = "run the same command again to continue from there";
 
-/// Says what would become of a message.
-fn look(
+/// Determines what would happen to a message.
+fn preview(
     bridge: &Bridge,
     from: BrokerId,
     options: &Options,
@@ -352,16 +355,14 @@ fn look(
             let line = format!("{read} -> {broker}:{}", planned.message.destination);
             (line, Step::Replayed)
         }
-        Err(why) if options.skip_unplaced => {
-            (format!("{read} passed over: {why}"), Step::PassedOver)
-        }
-        Err(why) => (format!("{read} stops the replay: {why}"), Step::Stays),
+        Err(why) if options.skip_unplaced => (format!("{read} skipped: {why}"), Step::Skipped),
+        Err(why) => (format!("{read} stops the replay: {why}"), Step::WouldStop),
     };
     style::println(printable(&line))?;
     Ok(Ok(step))
 }
 
-/// Publishes a message, or passes it over, and moves the position behind it.
+/// Publishes or skips a message, and moves the position past it.
 async fn step(
     bridge: &Bridge,
     options: &Options,
@@ -375,7 +376,7 @@ async fn step(
         Step::NotSelected
     } else {
         match planned {
-            Err(_) if options.skip_unplaced => Step::PassedOver,
+            Err(_) if options.skip_unplaced => Step::Skipped,
             Err(why) => return Err(why),
             Ok(planned) => {
                 inspected.require(bridge.config(), &planned).await?;
@@ -384,7 +385,7 @@ async fn step(
                         replay.done(read.delivered).await.map_err(text)?;
                         return Ok(Step::Replayed);
                     }
-                    Err(Failure::Refused(_)) if options.skip_refused => Step::PassedOver,
+                    Err(Failure::Refused(_)) if options.skip_refused => Step::Skipped,
                     Err(Failure::Refused(why) | Failure::NotNow(why)) => return Err(why),
                 }
             }
@@ -407,7 +408,7 @@ fn plan(
         .or_else(|| read.text("hookbridge_intended_topic"));
     let Some(topic) = topic else {
         return Err(
-            "it does not say where it was meant to go; say so with --to, or pass over such events with --skip-unplaced"
+            "it has no intended destination; name one with --to, or skip such events with --skip-unplaced"
                 .to_owned(),
         );
     };
@@ -417,13 +418,15 @@ fn plan(
         None => from,
     };
     if broker == from && topic == read.delivered.topic {
-        return Err("it would go back to where it is; say where to with --to".to_owned());
+        return Err(
+            "it would return to the topic it comes from; name another one with --to".to_owned(),
+        );
     }
     let settings = &config.broker(broker).settings;
     let kind = settings.kind();
     kind.check_destination(topic).map_err(|rule| {
         let noun = kind.destination_noun();
-        format!("the {noun} {topic:?} {rule}; publish it elsewhere with --to, or pass over such events with --skip-unplaced")
+        format!("the {noun} {topic:?} {rule}; publish it elsewhere with --to, or skip such events with --skip-unplaced")
     })?;
     let name = &config.broker(broker).name;
     let is_chosen = match (&options.to, &options.to_broker) {
@@ -441,7 +444,7 @@ fn plan(
     if !is_chosen && !config.routes_can_produce(broker, topic) {
         return Err(format!(
             "no route can publish to {name}:{topic}, and anyone who may write to {} may have asked for it; \
-             publish it elsewhere with --to, allow it with --any-destination, or pass over such events with --skip-unplaced",
+             publish it elsewhere with --to, allow it with --any-destination, or skip such events with --skip-unplaced",
             read.delivered.topic
         ));
     }
@@ -477,7 +480,7 @@ fn plan(
         key: key.to_owned(),
         headers,
         body: read.delivered.value.clone().into(),
-        // Of this message and no other: two that are replayed may have one event id and different bodies.
+        // Identifies this message only: two replayed messages may have the same event id and different bodies.
         deduplication_id: Some(format!(
             "replay:{}/{}/{}",
             id_part(&read.location),
@@ -488,12 +491,12 @@ fn plan(
     Ok(Planned { broker, message })
 }
 
-/// Destinations of brokers that must be durable, which were found so.
+/// Destinations found durable, on brokers that require it.
 #[derive(Default)]
 struct Inspected(HashSet<(BrokerId, String)>);
 
 impl Inspected {
-    /// Where a broker must be durable, an event moves to no destination that is not known to be.
+    /// On a broker that requires durability, an event moves only to a destination that is known to be durable.
     async fn require(&mut self, config: &Config, planned: &Planned) -> Result<(), String> {
         let broker = config.broker(planned.broker);
         let destination = &planned.message.destination;
@@ -502,7 +505,7 @@ impl Inspected {
             return Ok(());
         }
         let asked = std::slice::from_ref(destination);
-        let findings = durability(&broker.settings, asked, config.needs(), PATIENCE)
+        let findings = durability(&broker.settings, asked, config.needs(), WAIT_TIMEOUT)
             .await
             .map_err(|why| {
                 format!("require_durable, and {destination} could not be inspected: {why}")
@@ -519,10 +522,10 @@ impl Inspected {
     }
 }
 
-/// Publishes until the broker says that it has the message. What is not known to be stored is published again: every copy
-/// has the same id.
+/// Publishes until the broker acknowledges the message. After an unknown outcome it is published again, each time with
+/// the same deduplication id.
 async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), Failure> {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + WAIT_TIMEOUT;
     let destination = &planned.message.destination;
     loop {
         let broker = bridge.broker(planned.broker);
@@ -531,7 +534,7 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), Failure> {
             brokers::Outcome::Stored(_) => return Ok(()),
             brokers::Outcome::NotStored(not) if not.reason == Reason::TooLarge => {
                 return Err(Failure::Refused(format!(
-                    "it is larger than {destination} takes ({}); raise the limit, publish it elsewhere with --to, or pass over such events with --skip-refused",
+                    "it is larger than {destination} takes ({}); raise the limit, publish it elsewhere with --to, or skip such events with --skip-refused",
                     not.detail
                 )));
             }
@@ -553,13 +556,13 @@ async fn publish(bridge: &Bridge, planned: &Planned) -> Result<(), Failure> {
     }
 }
 
-/// The count of messages, for the line at the end.
+/// Counts messages for the summary.
 struct Progress {
     total: u64,
     done: u64,
-    passed_over: u64,
+    skipped: u64,
     not_selected: u64,
-    stays: u64,
+    would_stop: u64,
     is_dry: bool,
 }
 
@@ -568,9 +571,9 @@ impl Progress {
         Self {
             total,
             done: 0,
-            passed_over: 0,
+            skipped: 0,
             not_selected: 0,
-            stays: 0,
+            would_stop: 0,
             is_dry,
         }
     }
@@ -578,9 +581,9 @@ impl Progress {
     fn note(&mut self, step: &Step) {
         let count = match step {
             Step::Replayed => &mut self.done,
-            Step::PassedOver => &mut self.passed_over,
+            Step::Skipped => &mut self.skipped,
             Step::NotSelected => &mut self.not_selected,
-            Step::Stays => &mut self.stays,
+            Step::WouldStop => &mut self.would_stop,
         };
         *count += 1;
     }
@@ -593,9 +596,9 @@ impl Progress {
         };
         let mut text = format!("{} of {} {verb}", self.done, self.total);
         for (count, what) in [
-            (self.passed_over, "passed over"),
+            (self.skipped, "skipped"),
             (self.not_selected, "not selected"),
-            (self.stays, "would stop it"),
+            (self.would_stop, "would stop it"),
         ] {
             if count > 0 {
                 text.push_str(&format!(", {count} {what}"));

@@ -5,32 +5,32 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::{ConfigFiles, Done, ENDED_FLUSH, Error, Outcome, runtime};
+use super::{Completion, ConfigFiles, Error, Outcome, SUCCESS_FLUSH, runtime};
 use crate::config::{ConfigFile, Origin};
 use crate::service::{Ended, Service, Terminations, reload};
 use crate::table::Files;
 use crate::{task, telemetry};
 
-/// The longest time for the last log lines.
-const LONGEST_FLUSH: Duration = Duration::from_secs(5);
+/// Time allowed for the last log lines.
+const MAX_FLUSH: Duration = Duration::from_secs(5);
 
 pub(super) fn run(files: &ConfigFiles) -> Outcome {
     let runtime = runtime()?;
     let done = runtime.block_on(serve(files.clone()));
-    // What still blocks must not hold the process.
+    // Blocking tasks must not delay the exit.
     runtime.shutdown_background();
     done
 }
 
 async fn serve(files: ConfigFiles) -> Outcome {
-    // Before anything that takes time: until then each of these signals ends the process.
+    // Installed before anything that takes time: until then each of these signals ends the process.
     let mut terminations = Terminations::listen()?;
     let hangups = signal(SignalKind::hangup())?;
     let (service, origin, files) = tokio::select! {
         started = start(files) => started?,
         signal = terminations.next() => {
-            tracing::info!(signal, "asked to end before it had started");
-            return Ok(Done::Well);
+            tracing::info!(signal, "shutdown requested during startup");
+            return Ok(Completion::Success);
         }
     };
     service.reload_from(reload::Inputs {
@@ -40,7 +40,7 @@ async fn serve(files: ConfigFiles) -> Outcome {
     });
     let failed = tokio::select! {
         signal = terminations.next() => {
-            tracing::info!(signal, "asked to end");
+            tracing::info!(signal, "shutdown requested");
             None
         }
         failed = task::failed() => Some(failed),
@@ -49,16 +49,16 @@ async fn serve(files: ConfigFiles) -> Outcome {
     let ended = tokio::select! {
         ended = service.shut_down() => ended,
         signal = terminations.next() => {
-            return Err(format!("a second {signal} ended the service at once").into());
+            return Err(format!("a second {signal} ended the service immediately").into());
         }
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    // What is left then is for `main`.
-    telemetry::flush(left.saturating_sub(ENDED_FLUSH).min(LONGEST_FLUSH));
+    // The remaining cleanup happens in `main`.
+    telemetry::flush(left.saturating_sub(SUCCESS_FLUSH).min(MAX_FLUSH));
     match failed {
-        Some(task) => Err(format!("{task}, which the service needs, has panicked").into()),
-        None if ended == Ended::Clean => Ok(Done::Well),
-        None => Ok(Done::Badly),
+        Some(task) => Err(format!("{task}, which the service needs, panicked").into()),
+        None if ended == Ended::Clean => Ok(Completion::Success),
+        None => Ok(Completion::Failure),
     }
 }
 
@@ -75,7 +75,7 @@ async fn start(
         if let ConfigFile::Text { name, .. } = file {
             tracing::warn!(
                 file = name,
-                "the configuration comes from a pipe: a change of it needs a restart"
+                "the configuration comes from a pipe; changes need a restart"
             );
         }
     }

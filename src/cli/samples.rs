@@ -1,4 +1,4 @@
-//! Sample events with ids of their own, so that no broker takes a second one for the first.
+//! Sample events with fresh ids, so that no broker treats the second one as a duplicate of the first.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::providers::{Preset, Sample};
 
-/// The form in which a sample is sent.
+/// A sample ready to be sent.
 pub(super) struct Fresh {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -28,7 +28,7 @@ pub(super) fn fresh(sample: &Sample) -> Fresh {
 /// The sample of this type.
 ///
 /// # Errors
-/// There is none; the types that there are samples of.
+/// There is no such sample; the message lists the known types.
 pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, String> {
     let samples = preset.samples();
     let known: Vec<_> = samples
@@ -58,7 +58,7 @@ mod tests {
     use crate::providers::{self, synq};
 
     #[test]
-    fn every_sample_has_an_id_of_its_own_each_time() {
+    fn every_sample_gets_a_fresh_id_each_time() {
         for preset in PRESETS {
             for sample in preset.samples() {
                 let (one, other) = (fresh(&sample), fresh(&sample));

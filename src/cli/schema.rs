@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Done, Outcome, style};
+use super::{Completion, Outcome, style};
 use crate::config;
 
 #[derive(Debug, Args)]
@@ -30,5 +30,5 @@ pub(super) fn run(options: &Options) -> Outcome {
             }
         }
     }
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use http::{HeaderMap, Method, Uri};
 
 use super::http_client::{Answer, post};
-use super::{Done, Outcome, explain, runtime, samples, style};
+use super::{Completion, Outcome, explain, runtime, samples, style};
 use crate::printable::{printable, printable_lines};
 use crate::providers::preset::PRESETS;
 use crate::providers::sign::{Unsigned, sign};
@@ -17,10 +17,11 @@ use crate::secret::Secret;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The provider that signs
+    /// Provider whose signature is used
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// Its signing secret, or a private key (PKCS #8 in base64, the seed of an Ed25519 key, RSA in PEM); better in the variable, where no list of processes shows it
+    /// Signing secret, or private key (PKCS #8 in base64, seed of an Ed25519 key, RSA in PEM); prefer the variable,
+    /// which lists of processes do not show
     #[arg(
         long,
         value_name = "SECRET",
@@ -29,19 +30,19 @@ pub(super) struct Options {
         hide_env_values = true
     )]
     secret: String,
-    /// Which of the provider's schemes signs
+    /// Which of the provider's schemes to sign with
     #[arg(long, value_name = "NAME")]
     scheme: Option<String>,
-    /// A header of the request, as `Name: value`
+    /// Header of the request, as `Name: value`
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
-    /// Where to post to, as the provider knows it
+    /// URL to post to, as the provider knows it
     #[arg(long)]
     url: Uri,
-    /// Send a sample event of this type, with a fresh id
+    /// Send a sample event of this type with a fresh id
     #[arg(long, value_name = "TYPE", conflicts_with = "file")]
     sample: Option<String>,
-    /// The event; standard input where there is neither a file nor a sample
+    /// File with the event; standard input if neither a file nor a sample is given
     file: Option<PathBuf>,
 }
 
@@ -63,9 +64,9 @@ pub(super) fn run(options: &Options) -> Outcome {
     let answer = runtime()?.block_on(post(&signed.url, headers, signed.body.into()))?;
     print_answer(&answer)?;
     Ok(if answer.status.is_success() {
-        Done::Well
+        Completion::Success
     } else {
-        Done::Badly
+        Completion::Failure
     })
 }
 

@@ -10,7 +10,7 @@ pub(super) const BLUE: Style = AnsiColor::Blue.on_default();
 pub(super) const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// Whether colour is wanted: on a terminal, save where `NO_COLOR`, `CLICOLOR` or `TERM` say otherwise.
+/// Whether to use colour: on a terminal, unless `NO_COLOR`, `CLICOLOR` or `TERM` forbid it.
 pub(super) fn is_coloured(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
@@ -35,7 +35,7 @@ pub(super) fn paint(style: Style, text: &str, is_coloured: bool) -> String {
     }
 }
 
-/// Writes to standard output. Unlike `print!` it does not panic when nobody reads any more.
+/// Writes to standard output. Unlike `print!`, it returns an error when the reader has gone.
 pub(super) fn print(text: impl std::fmt::Display) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut output = std::io::stdout().lock();
@@ -43,18 +43,18 @@ pub(super) fn print(text: impl std::fmt::Display) -> std::io::Result<()> {
     output.flush()
 }
 
-/// The same, and ends the line.
+/// Like [`print`], with a line break.
 pub(super) fn println(text: impl std::fmt::Display) -> std::io::Result<()> {
     print(format_args!("{text}\n"))
 }
 
-/// Writes to standard error, if anyone reads it.
-pub(super) fn complain(text: std::fmt::Arguments<'_>) {
+/// Writes to standard error, ignoring a reader that has gone.
+pub(super) fn eprint(text: std::fmt::Arguments<'_>) {
     use std::io::Write as _;
     let _unread = std::io::stderr().write_fmt(text);
 }
 
-/// Rows as aligned columns, two spaces apart, the first row as their heading.
+/// Formats rows as aligned columns, two spaces apart; the first row is the heading.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

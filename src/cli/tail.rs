@@ -7,31 +7,31 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{ConfigFiles, Done, Outcome, runtime, style};
+use super::{Completion, ConfigFiles, Outcome, runtime, style};
 use crate::brokers::{Delivered, StartAt, SubscribeError, Subscription};
 use crate::config::{BrokerId, Config};
 use crate::printable::{printable, printable_json};
 
-/// Messages that wait to be printed.
+/// Messages waiting to be printed.
 const QUEUE: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
     files: ConfigFiles,
-    /// A topic or subject; all that the routes name where there is none
+    /// Topic or subject; by default all that the routes name
     #[arg(long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
-    /// The broker that has the topics; needed where several are configured and no route names the topic
+    /// Broker of the topics; needed if several are configured and no route names the topic
     #[arg(long, value_name = "NAME")]
     broker: Option<String>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Begin with what is kept instead of what comes
+    /// Start from the oldest retained message
     #[arg(long)]
     from_start: bool,
-    /// End after so many messages
+    /// Exit after N messages
     #[arg(long, value_name = "N")]
     count: Option<usize>,
 }
@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     runtime()?.block_on(follow(&config, wanted, options))
 }
 
-/// Which topics on which broker.
+/// The topics to follow, by broker.
 fn wanted(config: &Config, options: &Options) -> Result<Vec<(BrokerId, Vec<String>)>, String> {
     let is_chosen = |id: &BrokerId| {
         options
@@ -134,10 +134,10 @@ async fn follow(
         }
         printed += 1;
     }
-    Ok(Done::Well)
+    Ok(Completion::Success)
 }
 
-/// One message for a program.
+/// One message as JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     broker: &'a str,
@@ -151,7 +151,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
     headers: BTreeMap<&'a str, OneOrMany<&'a str>>,
-    /// Those with a value that is not UTF-8.
+    /// Headers whose value is not UTF-8.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     headers_base64: BTreeMap<&'a str, OneOrMany<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,7 +160,7 @@ struct Line<'a> {
     value_base64: Option<String>,
 }
 
-/// What headers of one name have: a text, or a list where there are several.
+/// All values of one header name: a string, or a list if there are several.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum OneOrMany<T> {
@@ -209,7 +209,7 @@ fn to_json(broker: &str, delivered: &Delivered) -> Result<String, serde_json::Er
     })
 }
 
-/// One message for a person.
+/// One message as readable text.
 pub(super) fn to_text(broker: &str, delivered: &Delivered) -> String {
     let mut text = style::bold(&printable(&delivered.topic));
     text.push_str(&style::dim(&format!("  {broker}")));
@@ -238,7 +238,7 @@ pub(super) fn to_text(broker: &str, delivered: &Delivered) -> String {
     text
 }
 
-/// The value without its line breaks and indentation, cut after some lines' worth.
+/// The value without line breaks and indentation, cut to some lines' worth.
 fn compact(value: &[u8]) -> String {
     const MAX: usize = 400;
     let text = String::from_utf8_lossy(value);
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_loses_no_byte_and_no_header() {
+    fn json_output_loses_no_byte_and_no_header() {
         let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
         let delivered = Delivered {
             topic: "t".to_owned(),

@@ -1,4 +1,4 @@
-//! `[brokers.NAME]`: each broker reads its own table; here its name is kept.
+//! `[brokers.NAME]`: each broker reads its own table; only the names are handled here.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::table::{Files, Section, did_you_mean};
 /// The brokers by name.
 pub(super) struct Brokers {
     pub(super) list: Vec<NamedBroker>,
-    /// Every name that was written, so that a broken broker is not also called an unknown one.
+    /// Every name written, so that a broken broker is not also reported as unknown.
     names: HashMap<String, Option<BrokerId>>,
 }
 
@@ -35,7 +35,7 @@ impl Brokers {
             {
                 section.problem_at(
                     "require_durable",
-                    format!("it can't be fulfilled: {why}; leave it out, and check the topics with Kafka's own tools"),
+                    format!("it can't be satisfied: {why}; leave it out, and check the topics with Kafka's own tools"),
                 );
             }
             let id = settings.map(|settings| {
@@ -64,10 +64,10 @@ impl Brokers {
         brokers
     }
 
-    /// The broker that `broker = "NAME"` names, or the only one there is.
+    /// The broker that `broker = "NAME"` names, or the only one defined.
     pub(super) fn named_or_only(&self, section: &mut Section<'_>) -> Option<BrokerId> {
         let is_named = section.has("broker");
-        // Asked for also where it is missing: what is unknown may be meant to be it.
+        // Queried even where `broker` is missing: an unknown key may be a misspelling of it.
         let name = section.text("broker");
         if is_named {
             return self.named(section, "broker", &name?);
@@ -88,7 +88,7 @@ impl Brokers {
         }
     }
 
-    /// The broker that a key names.
+    /// The broker named by a key.
     pub(super) fn named(&self, section: &Section<'_>, key: &str, name: &str) -> Option<BrokerId> {
         if let Some(known) = self.names.get(name) {
             return *known;
@@ -112,7 +112,7 @@ impl Brokers {
     }
 }
 
-/// Names become labels, header values and parts of ids.
+/// Names become metric labels, header values and parts of ids.
 pub(super) fn check_name(section: &Section<'_>, name: &str) {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
@@ -122,6 +122,6 @@ pub(super) fn check_name(section: &Section<'_>, name: &str) {
         ));
     }
     if name == "other" {
-        section.problem("the name \"other\" is taken: metrics call so what has no name");
+        section.problem("the name \"other\" is reserved: metrics use it for unnamed values");
     }
 }

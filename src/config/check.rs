@@ -1,4 +1,4 @@
-//! From what the user wrote to a [`Config`]. It goes on after a problem, so that every one is reported.
+//! From the user's TOML to a [`Config`]. Reading continues after a problem, so that every problem is reported.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -54,7 +54,7 @@ pub(super) fn load(
     (config, files)
 }
 
-/// A configuration from its values, for tests.
+/// Loads values, for tests.
 #[cfg(test)]
 pub(super) fn from_values(values: Map<String, Value>) -> Result<Config, Problems> {
     check(values, Reading::default(), &mut Files::default())
@@ -82,7 +82,7 @@ fn check(
     }
 }
 
-/// Options that are right one by one may be refused together, which only the client itself knows.
+/// Options that are each valid may be refused in combination, which only the client library knows.
 fn try_clients(config: &Config, reading: &Reading) {
     let limits = config.broker_limits();
     for broker in &config.brokers {
@@ -94,7 +94,7 @@ fn try_clients(config: &Config, reading: &Reading) {
     }
 }
 
-/// The files and the environment as one table, and where each of its values came from.
+/// The files and the environment as one table, with the origin of each value.
 fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Reading), Problems> {
     let mut spans = Spans::default();
     let mut problems = Vec::new();
@@ -158,7 +158,7 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
     ))
 }
 
-/// A file's values as a source of the `config` crate, which merges tables and replaces any other value.
+/// A file's values as a source for the `config` crate, which merges tables and replaces any other value.
 #[derive(Debug, Clone)]
 struct Layer(Map<String, Value>);
 
@@ -173,7 +173,7 @@ impl config::Source for Layer {
     }
 }
 
-/// Sets the value of one key, and makes the tables around it.
+/// Sets the value of one key, creating the tables around it.
 fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), String> {
     let Some((table, rest)) = path.split_once('.') else {
         values.insert(path.to_owned(), Value::from(value));
@@ -215,7 +215,7 @@ fn read(root: &mut Section<'_>) -> Option<Config> {
     Some(config)
 }
 
-/// What sources need to know of `[http]`: the values of keys that they leave out, and what their own keys rest on.
+/// Facts about `[http]` that sources need: defaults, and settings that their own keys depend on.
 pub(super) struct Defaults {
     pub(super) max_body: usize,
     pub(super) publish_timeout: Duration,
@@ -262,13 +262,13 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     if http.max_in_flight_bytes < defaults.max_body {
         section.problem_at(
             "max_in_flight_bytes",
-            "it is less than `max_body`: no event of that size could ever be taken",
+            "it is less than `max_body`: no event of that size could ever be accepted",
         );
     }
     if http.drain_delay >= http.shutdown_timeout {
         section.problem_at(
             "drain_delay",
-            "it leaves nothing of `shutdown_timeout` to finish requests in",
+            "it leaves no part of `shutdown_timeout` to finish requests",
         );
     }
     section.finish();
@@ -293,7 +293,7 @@ fn check_addresses(root: &Section<'_>, http: &Http, admin: &Admin) {
     if public.port() != private.port() || public.port() == 0 {
         return;
     }
-    // `[::]` takes IPv4 too.
+    // `[::]` accepts IPv4 too.
     let covers = |wide: IpAddr, ip: IpAddr| {
         wide.is_unspecified() && (wide.is_ipv6() || ip.to_canonical().is_ipv4())
     };
@@ -334,7 +334,7 @@ fn check_paths(root: &Section<'_>, sources: &[Source]) {
     }
 }
 
-/// Kafka's metrics can't tell `a.b` from `a_b`, and the broker refuses to create the second of them.
+/// Kafka's metrics cannot distinguish `a.b` from `a_b`, and the broker refuses to create the second of them.
 fn warn_of_colliding_topics(root: &Section<'_>, config: &Config) {
     for id in config.broker_ids() {
         let broker = config.broker(id);

@@ -2,7 +2,7 @@
 
 use super::{ConfigFile, Origin};
 
-/// A source that has nothing wrong with it, and the places where a case writes something else.
+/// A valid source; each case replaces one of its lines.
 const ACME: &str = r#"
 [brokers.main]
 kind = "nats"
@@ -26,7 +26,7 @@ id = "{/id}"
 type = "{/type}"
 "#;
 
-/// The problems of a configuration, or else its warnings.
+/// The problems of a configuration, or its warnings if it has none.
 fn findings(text: String) -> (bool, Vec<String>) {
     let files = vec![ConfigFile::Text {
         name: "test.toml".to_owned(),
@@ -41,7 +41,7 @@ fn findings(text: String) -> (bool, Vec<String>) {
     (is_valid, found.collect())
 }
 
-/// With other lines instead of the one that begins with this.
+/// Replaces the line that begins with `line`.
 fn with(line: &str, instead: &str) -> String {
     let begins = |known: &&str| known.starts_with(line);
     let old = ACME.lines().find(begins).expect("the line");
@@ -69,7 +69,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "content",
             "content = \"timestamp.body\"",
-            &["names nothing of the request", "{timestamp}.{body}"],
+            &["refers to no part of the request", "{timestamp}.{body}"],
         ),
         (
             "content",
@@ -226,7 +226,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
 }
 
 #[test]
-fn what_is_legal_and_weak_is_warned_of_where_a_user_has_declared_it() {
+fn legal_but_weak_schemes_that_a_user_declared_cause_warnings() {
     let untimed = with("timestamp", "")
         .replace("content = \"{timestamp}.{body}\"", "content = \"{body}\"")
         .replace("tolerance = \"5m\"", "");
@@ -276,7 +276,7 @@ fn what_is_legal_and_weak_is_warned_of_where_a_user_has_declared_it() {
         assert!(is_valid && found.len() == 1, "{words}: {found:?}");
         assert!(found[0].contains(words), "{words}: {found:?}");
     }
-    // A preset is as strong as its provider: nobody can do anything about a warning.
+    // A preset is as strong as its provider: a warning would not help anyone.
     for name in ["shopify", "stripe", "alertmanager", "docusign"] {
         let found = findings(preset(&format!("[sources.{name}]")));
         assert_eq!(found, (true, Vec::new()), "{name}");

@@ -1,5 +1,6 @@
-//! TOML in, a checked and immutable [`Config`] out: every name is resolved, every template parsed, every key prepared.
-//! It is data and starts nothing. No other folder knows a key's name, save that each broker reads its own table.
+//! Turns TOML into a checked and immutable [`Config`]: every name is resolved, every template parsed, every key
+//! prepared.
+//! It is data and starts nothing. No other folder knows the names of keys, except that each broker reads its own table.
 
 mod brokers;
 mod check;
@@ -25,7 +26,7 @@ use crate::table::{Files, Problems};
 
 pub(crate) use check::MAX_FILE;
 pub use model::{
-    Action, Admin, BrokerId, Config, Destination, Forwarding, Http, NamedBroker, Otherwise,
+    Action, Admin, BrokerId, Config, Destination, FailurePolicy, Forwarding, Http, NamedBroker,
     ReadyWhen, Route, RouteId, Routes, Source, TypedSchema,
 };
 pub use origin::{ConfigFile, Origin};
@@ -37,31 +38,31 @@ pub(crate) use tls::{HTTP2, dns_names};
 pub use transport::{FixedBody, RateLimit};
 
 impl Origin {
-    /// Reads, merges and checks it all.
+    /// Reads, merges and validates the files and the environment.
     ///
     /// # Errors
-    /// Every problem there is.
+    /// Every problem found.
     pub fn load(&self) -> Result<Config, Problems> {
         self.load_with_files().0
     }
 
-    /// Does the same without the sources' secrets, for commands that verify nothing: no request of such a configuration
-    /// is taken for genuine.
+    /// Like [`Self::load`], without the sources' secrets, for commands that verify nothing: such a configuration never
+    /// treats a request as authentic.
     ///
     /// # Errors
-    /// Every problem there is.
+    /// Every problem found.
     pub fn load_without_signing_secrets(&self) -> Result<Config, Problems> {
         check::load(self, true).0
     }
 
-    /// Does the same, and says which files had a part in it, whatever came of it.
+    /// Like [`Self::load`], and returns the files involved, whatever the result.
     pub fn load_with_files(&self) -> (Result<Config, Problems>, Files) {
         check::load(self, false)
     }
 }
 
 impl Config {
-    /// A configuration from its TOML, for tests.
+    /// Loads TOML, for tests.
     #[cfg(test)]
     pub(crate) fn from_text(text: &str) -> Self {
         let file = ConfigFile::Text {
@@ -77,7 +78,7 @@ impl Config {
             .unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// A configuration from its values, for tests.
+    /// Loads values, for tests.
     #[cfg(test)]
     pub(crate) fn from_values(
         values: serde_json::Map<String, serde_json::Value>,

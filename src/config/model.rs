@@ -1,4 +1,4 @@
-//! The configuration as the bridge uses it.
+//! The validated configuration.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::providers::mapping::Mapping;
 use crate::providers::text::Parsing;
 use crate::table::{Files, Problem};
 
-/// A configuration without a fault.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
     /// `[http]`
@@ -31,65 +31,63 @@ pub struct Config {
     pub brokers: Vec<NamedBroker>,
     /// `[sources.NAME]`, sorted by name.
     pub sources: Vec<Arc<Source>>,
-    /// Settings that are legal but questionable.
+    /// Legal but questionable settings.
     pub warnings: Vec<Problem>,
 }
 
 /// `[http]`: the public listener.
 #[derive(Debug, Clone)]
 pub struct Http {
-    /// Its address.
     pub listen: SocketAddr,
-    /// From a head's first byte to its last.
+    /// From the first byte of a head to its last.
     pub header_timeout: Duration,
-    /// Between requests on one connection.
+    /// Idle time between requests on one connection.
     pub idle_timeout: Duration,
-    /// For a body.
+    /// Time to receive a body.
     pub body_timeout: Duration,
-    /// Events being published.
+    /// Maximum events in flight.
     pub max_in_flight: usize,
-    /// Bytes of their bodies.
+    /// Maximum bytes of their bodies.
     pub max_in_flight_bytes: usize,
-    /// Open connections.
+    /// Maximum open connections.
     pub max_connections: usize,
-    /// After which a connection is closed with its next answer, ±10 %.
+    /// Age at which a connection is closed with its next answer, ±10 %.
     pub max_connection_age: Duration,
-    /// How long `/readyz` says no before the listener closes.
+    /// How long `/readyz` fails before the listener closes.
     pub drain_delay: Duration,
-    /// How long a shutdown may take.
+    /// Maximum duration of a shutdown.
     pub shutdown_timeout: Duration,
-    /// The proxies that may say whose request they pass on.
+    /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether HTTP/2 is spoken too.
+    /// Whether HTTP/2 is enabled.
     pub http2: bool,
-    /// TLS, where the listener speaks it.
+    /// TLS settings, if enabled.
     pub tls: Option<Tls>,
 }
 
 /// `[admin]`: the admin listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
-    /// Its address.
     pub listen: SocketAddr,
-    /// Which brokers must be reachable.
+    /// Which brokers must be reachable for readiness.
     pub ready_when: ReadyWhen,
 }
 
-/// Which of the brokers that routes need must be reachable for the service to be ready.
+/// Which brokers needed by routes must be reachable for the service to be ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyWhen {
-    /// One of them.
+    /// At least one.
     Any,
-    /// All of them.
+    /// All.
     All,
 }
 
-/// A broker of the configuration. Only this folder makes one, so looking it up can't fail.
+/// Identifies a broker of the configuration. Only this folder creates one, so a lookup cannot fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BrokerId(pub(super) usize);
 
 impl BrokerId {
-    /// Its place in the configuration's list.
+    /// Its position in the configuration's list.
     #[must_use]
     pub fn index(self) -> usize {
         self.0
@@ -99,79 +97,76 @@ impl BrokerId {
 /// `[brokers.NAME]`
 #[derive(Debug)]
 pub struct NamedBroker {
-    /// Its name.
     pub name: String,
-    /// How to reach it.
+    /// Its settings.
     pub settings: Settings,
-    /// Whether a destination whose acknowledgement would not mean "stored" must not be used.
+    /// Whether to refuse destinations whose acknowledgement would not mean "stored".
     pub require_durable: bool,
-    /// The files that its client reads, as they were.
+    /// Contents of the files that its client reads, at loading time.
     pub files: Files,
 }
 
-/// `[sources.NAME]` and the routes that take its events.
+/// `[sources.NAME]` and its routes.
 pub struct Source {
-    /// Its name.
     pub name: String,
-    /// Its place among the sources.
+    /// Its position among the sources.
     pub index: usize,
-    /// The path that its provider posts to.
+    /// The path to which its provider posts.
     pub path: String,
-    /// Its preset; `generic` where it has none.
+    /// Its preset, or `generic`.
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
     /// The parts of a body that verification needs parsed.
     pub body_needs: Parsing,
-    /// Where its events say who they are.
+    /// How to read the identity of its events.
     pub mapping: Mapping,
     /// Requests that are answered and never published.
     pub handshakes: Vec<Handshake>,
-    /// Whether one of them is only told from a body that its provider does not sign.
+    /// Whether a handshake can only be recognized by a body that its provider does not sign.
     pub has_open_handshake: bool,
-    /// The methods that its path takes, as `Allow` lists them.
+    /// The value of `Allow`.
     pub methods: String,
-    /// The media types of its requests, in lower case; `*/*` is any.
+    /// Accepted media types in lower case; `*/*` means any.
     pub media_types: Vec<String>,
     /// The URL that its provider calls, without the query, for schemes that sign it.
     pub public_url: Option<String>,
-    /// How many secrets it has.
+    /// The number of its secrets.
     pub secret_count: usize,
-    /// The schema of its events.
+    /// The schema for all its events.
     pub schema: Option<Arc<Schema>>,
-    /// And those of some types, besides.
+    /// Additional schemas by event type.
     pub schemas: Vec<TypedSchema>,
-    /// The policy for authentic events that are not valid.
-    pub on_invalid: Otherwise,
-    /// The policy for events that no route takes.
-    pub on_unrouted: Otherwise,
-    /// The routes.
+    /// The policy for authentic events that are invalid.
+    pub on_invalid: FailurePolicy,
+    /// The policy for events that match no route.
+    pub on_unrouted: FailurePolicy,
     pub routes: Routes,
-    /// The largest body, after it was unfolded.
+    /// Maximum body size after decompression.
     pub max_body: usize,
-    /// Whether bodies may come compressed by gzip.
+    /// Whether gzip bodies are accepted.
     pub accept_gzip: bool,
-    /// The longest that a request waits for the broker.
+    /// Maximum time that a request waits for the broker.
     pub publish_timeout: Duration,
-    /// How many of its events may be in flight.
+    /// Maximum number of its events in flight.
     pub max_in_flight: usize,
-    /// The only networks that its requests may come from; any where there is none.
+    /// The networks that may send requests; empty means any.
     pub allow_from: Vec<IpNet>,
-    /// The names of which a sender's certificate must have one, in lower case; none where the source asks for no names.
+    /// The names of which the client certificate must have one, in lower case; empty if none is required.
     pub client_names: Vec<String>,
-    /// How many of its verified requests are taken, where its operator limits them.
+    /// The limit on verified requests, if any.
     pub rate_limit: Option<RateLimit>,
-    /// The status of a success.
+    /// The status code of a success.
     pub success_status: StatusCode,
-    /// Its body, where it is not to say what became of the event.
+    /// A fixed success body instead of the event's status.
     pub success_body: Option<FixedBody>,
     /// The CloudEvents `source` of its events.
     pub ce_source: String,
-    /// The sender's headers that go on with the message.
+    /// Request headers that are copied to the message.
     pub forward_headers: Vec<HeaderName>,
-    /// How long a delivery that was stored is remembered, so that it is not published again.
+    /// How long a stored delivery is remembered, so that it is not published again.
     pub dedup_window: Option<Duration>,
-    /// The identity of a delivery.
+    /// What makes two deliveries the same.
     pub dedup_by: DedupBy,
 }
 
@@ -185,16 +180,15 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// `schemas`: what events of some types must look like.
+/// One entry of `schemas`.
 #[derive(Debug)]
 pub struct TypedSchema {
     pub(super) types: TypeGlob,
-    /// The schema.
     pub schema: Arc<Schema>,
 }
 
 impl TypedSchema {
-    /// Whether it is for events of this type.
+    /// Whether it applies to events of this type.
     #[must_use]
     pub fn is_for(&self, event_type: &str) -> bool {
         self.types.is_match(event_type)
@@ -203,32 +197,31 @@ impl TypedSchema {
 
 /// The policy for an event that cannot be published as intended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Otherwise {
-    /// It is refused.
+pub enum FailurePolicy {
+    /// Refuse it.
     Reject,
-    /// It is answered 200 and dropped.
+    /// Answer 200 and drop it.
     Ignore,
-    /// It is published elsewhere, with the reason.
+    /// Publish it elsewhere, with the reason.
     DeadLetter {
-        /// To this broker.
         broker: BrokerId,
-        /// And this topic or subject.
+        /// The topic or subject.
         topic: String,
     },
 }
 
-/// The routes of a source, in order; the first that takes a type wins.
+/// The routes of a source, in order; the first match wins.
 #[derive(Debug, Default)]
 pub struct Routes {
     all: Vec<Route>,
-    /// Every glob of every route, so that finding a route takes no longer where there are many.
+    /// Every glob of every route, so that the time to find a route does not grow with their number.
     globs: GlobSet,
-    /// Of each of them, its route's index.
+    /// The route index of each glob.
     owners: Vec<usize>,
 }
 
 impl Routes {
-    /// The first route that takes this type.
+    /// The first route that matches this type.
     #[must_use]
     pub fn first_for(&self, event_type: &str) -> Option<&Route> {
         let matching = self.globs.matches(event_type).into_iter();
@@ -236,7 +229,7 @@ impl Routes {
         self.all.get(*first)
     }
 
-    /// All of them, in order.
+    /// All routes in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Route> {
         self.all.iter()
     }
@@ -259,7 +252,7 @@ impl Routes {
         });
     }
 
-    /// Makes them ready to be asked.
+    /// Compiles the globs. Must be called before [`Self::first_for`].
     pub(super) fn index(&mut self) -> Result<(), globset::Error> {
         let mut globs = GlobSetBuilder::new();
         for (index, route) in self.all.iter().enumerate() {
@@ -285,9 +278,9 @@ impl<'r> IntoIterator for &'r Routes {
 /// Identifies a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteId {
-    /// Among all routes, from 1 as in messages.
+    /// The number among all routes, from 1 as in messages.
     pub ordinal: usize,
-    /// Among the routes of its source, from 0.
+    /// The index among the routes of its source, from 0.
     pub index: usize,
 }
 
@@ -297,14 +290,13 @@ pub struct Route {
     pub id: RouteId,
     /// Globs on the event type, as written.
     pub types: Vec<String>,
-    /// The same, compiled.
+    /// Compiled `types`.
     pub(super) matchers: Vec<TypeGlob>,
-    /// The action.
     pub action: Action,
 }
 
 impl Route {
-    /// Whether it takes this type.
+    /// Whether it matches this type.
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         self.matchers
@@ -313,7 +305,7 @@ impl Route {
     }
 }
 
-/// A compiled glob. Most need no regular expression, which takes a hundred times as long to make.
+/// A compiled glob. Most need no regular expression, which takes a hundred times as long to compile.
 #[derive(Debug, Clone)]
 pub(super) struct TypeGlob {
     pub(super) glob: Glob,
@@ -322,9 +314,9 @@ pub(super) struct TypeGlob {
 
 #[derive(Debug, Clone)]
 enum TypeTest {
-    /// It is a text that stands for itself.
+    /// Literal text.
     Is,
-    /// It is a text and a `*`.
+    /// Literal text and a `*`.
     BeginsWith(String),
     Matches(GlobMatcher),
 }
@@ -351,31 +343,31 @@ impl TypeGlob {
     }
 }
 
-/// What a glob has besides text that stands for itself.
+/// Characters with a special meaning in globs.
 pub(super) const GLOB_META: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
 /// The action of a route.
 #[derive(Debug)]
 pub enum Action {
-    /// It publishes.
+    /// Publish the event.
     Publish(Box<Forwarding>),
-    /// It answers 200 and drops the event.
+    /// Answer 200 and drop the event.
     Ignore,
 }
 
-/// Where a route's events go.
+/// The destinations of a route.
 #[derive(Debug, Clone)]
 pub struct Forwarding {
-    /// To here.
+    /// The primary destination.
     pub to: Destination,
-    /// To here, where that certainly did not store the event.
+    /// Used if `to` certainly did not store the event.
     pub fallback: Option<Destination>,
-    /// And to each of these.
+    /// Additional destinations.
     pub copies: Vec<Destination>,
 }
 
 impl Forwarding {
-    /// Everywhere that an event may go.
+    /// All destinations that an event may go to.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         std::iter::once(&self.to)
             .chain(&self.fallback)
@@ -386,24 +378,21 @@ impl Forwarding {
 /// A topic or subject of a broker.
 #[derive(Debug, Clone)]
 pub struct Destination {
-    /// The broker.
     pub broker: BrokerId,
-    /// Its name.
     pub broker_name: String,
-    /// Its kind, which says what names may look like.
+    /// Its kind, which determines the legal names.
     pub kind: Kind,
-    /// The topic or subject.
     pub topic: Template,
-    /// The only topics or subjects that it may become.
+    /// The allowed topics or subjects, if limited.
     pub topics: Option<Vec<String>>,
-    /// The key; the provider's default where there is none.
+    /// The key template; `None` means the provider's default.
     pub key: Option<Template>,
 }
 
 impl Destination {
-    /// What the topic can become for a type, or for a type that is not known in advance; `None` stands for more than can
-    /// be listed.
-    pub(crate) fn topics_for<'a>(
+    /// The topics that the template can become for a type, or for an unknown type (`None`). A `None` item represents
+    /// topics that cannot be listed.
+    pub(crate) fn possible_topics<'a>(
         &'a self,
         event_type: Option<&str>,
         source: &str,
@@ -423,29 +412,27 @@ impl Destination {
 }
 
 impl Config {
-    /// The broker with this id.
     #[must_use]
     pub fn broker(&self, id: BrokerId) -> &NamedBroker {
         #[expect(
             clippy::indexing_slicing,
-            reason = "a BrokerId is made by check.rs alone, from this list"
+            reason = "a BrokerId is made in this folder alone, from this list"
         )]
         &self.brokers[id.0]
     }
 
-    /// The ids of all brokers.
     pub fn broker_ids(&self) -> impl Iterator<Item = BrokerId> + use<> {
         (0..self.brokers.len()).map(BrokerId)
     }
 
-    /// The longest that a request can take from its head to its answer.
+    /// The maximum duration of a request from its head to its answer.
     #[must_use]
     pub fn longest_request(&self) -> Duration {
         let waits = self.sources.iter().map(|source| source.publish_timeout);
         self.http.body_timeout + waits.max().unwrap_or_default()
     }
 
-    /// The brokers that routes and dead letters need.
+    /// The brokers needed by routes and dead letters.
     #[must_use]
     pub fn needed_brokers(&self) -> Vec<BrokerId> {
         self.broker_ids()
@@ -453,7 +440,7 @@ impl Config {
             .collect()
     }
 
-    /// The topics or subjects on a broker that are known in advance.
+    /// A broker's topics or subjects that are known in advance.
     #[must_use]
     pub fn known_destinations(&self, broker: BrokerId) -> Vec<String> {
         let mut known: Vec<String> = self.destinations_by_use(broker).flatten().collect();
@@ -462,13 +449,13 @@ impl Config {
         known
     }
 
-    /// Whether events may go to topics or subjects on a broker that are not known in advance, because of what they contain.
+    /// Whether events may go to topics or subjects of a broker that depend on their content.
     #[must_use]
     pub fn has_unknown_destinations(&self, broker: BrokerId) -> bool {
         self.destinations_by_use(broker).any(|name| name.is_none())
     }
 
-    /// One item for each use of a broker; the name where it is known in advance.
+    /// One item per use of a broker; the name if it is known in advance.
     fn destinations_by_use(&self, broker: BrokerId) -> impl Iterator<Item = Option<String>> {
         self.sources.iter().flat_map(move |source| {
             let routes = source.routes.iter().flat_map(move |route| {
@@ -484,17 +471,19 @@ impl Config {
             let dead_letters = [&source.on_invalid, &source.on_unrouted]
                 .into_iter()
                 .filter_map(move |otherwise| match otherwise {
-                    Otherwise::DeadLetter {
+                    FailurePolicy::DeadLetter {
                         broker: other,
                         topic,
                     } if *other == broker => Some(Some(topic.clone())),
-                    Otherwise::DeadLetter { .. } | Otherwise::Reject | Otherwise::Ignore => None,
+                    FailurePolicy::DeadLetter { .. }
+                    | FailurePolicy::Reject
+                    | FailurePolicy::Ignore => None,
                 });
             routes.chain(dead_letters)
         })
     }
 
-    /// The share of a broker that routes need in what may be under way: one that stands still must not take the others'.
+    /// A broker's share of the events and bytes in flight, so that a stalled broker cannot starve the others.
     #[must_use]
     pub fn broker_share(&self) -> (usize, usize) {
         let brokers = self.needed_brokers().len().max(1);
@@ -525,7 +514,7 @@ impl Config {
         Needs { max_body_bytes }
     }
 
-    /// What a broker's client must be able to carry.
+    /// The limits that a broker's client must support.
     #[must_use]
     pub fn broker_limits(&self) -> Limits {
         Limits {
@@ -547,16 +536,16 @@ impl Config {
     }
 }
 
-/// One item for each of the types that the route takes of the source; the name where it is known in advance.
+/// One item per type that the route matches for the source; the topic if it is known in advance.
 fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Vec<Option<String>> {
     let types = source.mapping.types.iter();
     let types = types.filter(|event_type| route.matches(event_type));
     let known: Vec<_> = types
-        .flat_map(|event_type| destination.topics_for(Some(event_type), &source.name))
+        .flat_map(|event_type| destination.possible_topics(Some(event_type), &source.name))
         .collect();
     if known.is_empty() {
-        // Its types are not on the provider's list.
-        destination.topics_for(None, &source.name).collect()
+        // The provider's list does not have the types.
+        destination.possible_topics(None, &source.name).collect()
     } else {
         known
     }

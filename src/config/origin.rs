@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-/// A file of a configuration.
+/// A configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigFile {
-    /// One to be read.
+    /// A file to be read.
     Path(PathBuf),
-    /// One that is there already.
+    /// Given contents.
     Text {
-        /// Its name in problems.
+        /// The name shown in problems.
         name: String,
-        /// Its TOML.
+        /// The TOML text.
         text: String,
     },
 }
@@ -21,6 +21,6 @@ pub enum ConfigFile {
 pub struct Origin {
     /// The files; later ones override earlier ones.
     pub files: Vec<ConfigFile>,
-    /// The environment: `HOOKBRIDGE__SECTION__KEY` and what `${NAME}` and `{ env = "NAME" }` refer to.
+    /// The environment: `HOOKBRIDGE__SECTION__KEY`, and the variables that `${NAME}` and `{ env = "NAME" }` refer to.
     pub environment: Vec<(String, String)>,
 }

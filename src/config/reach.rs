@@ -1,4 +1,5 @@
-//! Routes that no event can reach, and types that no provider sends. Either is legal, and nearly always a mistake.
+//! Warnings about routes that no event can reach and types that no provider sends. Both are legal, and nearly always a
+//! mistake.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,8 +7,8 @@ use super::model::{GLOB_META, Route, Source};
 use crate::table::{Section, did_you_mean};
 
 pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
-    // Of each route, by its number: the routes that take all of its events, one for each source that it reads; and how
-    // many of its sources know no type that a glob of its takes.
+    // For each route, by number: the earlier routes that cover it, one per source that it reads, and the number of its
+    // sources that do not know any type matched by one of its globs.
     let mut routes: BTreeMap<usize, Reach<'_>> = BTreeMap::new();
     for source in sources {
         let mut earlier = Earlier::default();
@@ -30,7 +31,7 @@ pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
             root.warn_at(
                 &key,
                 format!(
-                    "never sees an event, because {by} {} before it take all of its types; move it up, or remove it",
+                    "never sees an event, because {by} {} before it match all of its types; move it up, or remove it",
                     names.join(", ")
                 ),
             );
@@ -47,16 +48,16 @@ struct Reach<'s> {
     covered: Vec<Vec<usize>>,
 }
 
-/// The globs of a source's routes so far, and the number of the first route that has each.
+/// The globs of a source's routes so far, and the number of the first route with each.
 #[derive(Default)]
 struct Earlier<'s> {
     globs: HashMap<&'s str, usize>,
-    /// What stands before the `*` of globs that are a text and a `*`.
+    /// The prefixes of globs that end in `*`.
     beginnings: HashMap<&'s str, usize>,
 }
 
 impl<'s> Earlier<'s> {
-    /// The routes that take everything that this one could take, if they do so for certain.
+    /// The earlier routes that certainly match everything that this one could match.
     fn cover(&self, source: &Source, route: &Route) -> Option<Vec<usize>> {
         route
             .types
@@ -69,7 +70,7 @@ impl<'s> Earlier<'s> {
         if let Some(number) = self.globs.get(glob) {
             return Some(*number);
         }
-        let literal = literal_beginning(glob);
+        let literal = literal_prefix(glob);
         let beginnings = (0..=literal.len()).filter_map(|end| literal.get(..end));
         let by_beginning = beginnings
             .filter_map(|beginning| self.beginnings.get(beginning))
@@ -94,12 +95,12 @@ impl<'s> Earlier<'s> {
     }
 }
 
-fn literal_beginning(glob: &str) -> &str {
+fn literal_prefix(glob: &str) -> &str {
     let end = glob.find(GLOB_META).unwrap_or(glob.len());
     glob.get(..end).unwrap_or_default()
 }
 
-/// Types that a provider adds later are carried too, so that these can only be warned of.
+/// Types that a provider adds later must pass too, so this is only a warning.
 fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: &[&Source]) {
     if sources.iter().any(|source| !source.mapping.types_are_all) {
         return;
@@ -114,7 +115,7 @@ fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: 
         names.dedup();
         let help = match glob.contains(".*") {
             true => format!(
-                "; types are globs, in which `*` alone stands for any text: write \"{}\"",
+                "; types are globs, in which `*` alone matches any text: write \"{}\"",
                 glob.replace(".*", "*").escape_debug()
             ),
             false => nearest(glob, &known),
@@ -128,10 +129,10 @@ fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: 
     }
 }
 
-/// The known type that was probably meant.
+/// A suggestion of the known type that was probably meant.
 pub(super) fn nearest(glob: &str, known: &[&str]) -> String {
     let word = glob.to_lowercase().replace(GLOB_META, "");
-    // The provider's own long form, as `EVENT_TYPE_ISSUE_CREATED`.
+    // The provider's own long form, such as `EVENT_TYPE_ISSUE_CREATED`.
     let ending = known
         .iter()
         .filter(|known| word.ends_with(*known))

@@ -23,7 +23,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &m
     for source in &mut *sources {
         if let Err(error) = source.routes.index() {
             root.problem(format!(
-                "the `types` of all routes that take events of {} are too much together: {error}",
+                "the `types` of all routes for events of {} are too large together: {error}",
                 source.name
             ));
         }
@@ -46,7 +46,7 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
     }
     let types = section.texts("types").unwrap_or_default();
     if types.is_empty() {
-        section.problem_at("types", "an empty list takes nothing; write `types = [\"*\"]`, or leave the line out, to take all");
+        section.problem_at("types", "an empty list matches nothing; write `types = [\"*\"]`, or leave the line out, to match all");
     }
     let matchers = compile_globs(&section, &types);
     let ignores = section.word("action", &ACTIONS).unwrap_or(false);
@@ -96,7 +96,7 @@ fn read_forwarding(
     if ignores {
         for key in ["broker", "topic", "topics", "key", "fallback", "copy_to"] {
             if section.has(key) {
-                let what = format!("`{key}` means nothing on a route that ignores its events");
+                let what = format!("`{key}` has no effect on a route that ignores its events");
                 section.problem_at(key, what);
             }
         }
@@ -115,7 +115,7 @@ fn read_forwarding(
     });
     let copies = copies.collect();
     let to = to?;
-    let fallback = fallback.and_then(|broker| fall_back(section, brokers, &to, broker));
+    let fallback = fallback.and_then(|broker| read_fallback(section, brokers, &to, broker));
     Some(Forwarding {
         to,
         fallback,
@@ -124,7 +124,7 @@ fn read_forwarding(
 }
 
 /// The same topic on another broker.
-fn fall_back(
+fn read_fallback(
     section: &Section<'_>,
     brokers: &Brokers,
     to: &Destination,
@@ -133,7 +133,7 @@ fn fall_back(
     if broker == to.broker {
         section.problem_at(
             "fallback",
-            "a broker can't stand in for itself; name another one",
+            "a broker can't be its own fallback; name another one",
         );
         return None;
     }
@@ -177,7 +177,8 @@ fn parse_template(section: &Section<'_>, key: &str, text: &str) -> Option<Templa
         .ok()
 }
 
-/// Whatever an event fills in, the topic must be able to be a legal one, and one that the operator meant.
+/// Whatever an event fills in, the template must be able to become a legal topic, and only topics the operator
+/// intended.
 fn check_topic(
     section: &Section<'_>,
     kind: brokers::Kind,
@@ -190,7 +191,7 @@ fn check_topic(
             section.problem_at(&key, format!("{} {rule}", section.quote(&key, name)));
         }
     }
-    // Any value that is legal by itself stands for the others.
+    // One value that is legal by itself represents all others.
     let probe: String = topic
         .parts()
         .iter()
@@ -220,7 +221,7 @@ fn check_topic(
 }
 
 impl Config {
-    /// Whether some event could be published to this topic or subject: by a route, as its fallback or as a copy.
+    /// Whether any event could be published to this topic or subject, through a route, its fallback or a copy.
     #[must_use]
     pub fn routes_can_produce(&self, broker: BrokerId, topic: &str) -> bool {
         self.sources.iter().any(|source| {
@@ -235,7 +236,7 @@ impl Config {
 }
 
 impl Destination {
-    /// Whether the template can become this topic for an event of the source that the route takes.
+    /// Whether the template can become this topic for an event of the source that the route matches.
     fn can_become(&self, topic: &str, source: &Source, route: &Route) -> bool {
         let is_listed = |topics: &Vec<String>| topics.iter().any(|listed| listed == topic);
         if self.kind.check_destination(topic).is_err()
@@ -248,7 +249,7 @@ impl Destination {
             first.is_some_and(|first| first.id == route.id)
         };
         let parts = self.topic.parts();
-        // How far the parts so far can reach into the topic.
+        // The positions in the topic that the parts so far can reach.
         let mut ends = BTreeSet::from([0]);
         for (index, part) in parts.iter().enumerate() {
             let is_last = index + 1 == parts.len();

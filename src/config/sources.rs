@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
 use super::check::{Defaults, HOUR, read_file};
-use super::model::{Otherwise, Routes, Source, TypeGlob, TypedSchema};
+use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
 use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
@@ -27,8 +27,9 @@ use crate::providers::{self, Authentication};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection, did_you_mean};
 
-/// Headers that are never forwarded: they would be taken for the bridge's own, mean something to the broker, or are
-/// secrets. The headers of the provider's signature are not forwarded either: whoever reads the topic could replay the
+/// Headers that are never forwarded: they could be mistaken for the bridge's own, have a meaning for the broker, or are
+/// secrets. The headers of the provider's signature are not forwarded either, since readers of the topic could replay
+/// the
 /// request.
 const NEVER_FORWARDED: [&str; 10] = [
     "event_id",
@@ -50,10 +51,10 @@ pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
     ("never", DedupBy::Never),
 ];
 
-/// The schemas of providers, which their sources share.
+/// The presets' schemas, shared by their sources.
 type Presets = HashMap<&'static str, Arc<Schema>>;
 
-/// The digest of each secret, and the source that has it.
+/// Digests of all secrets, each with the source that has it.
 type SeenSecrets = HashMap<[u8; 32], String>;
 
 pub(super) fn read_sources(
@@ -104,7 +105,7 @@ fn read_source(
     let keeps_timestamp = about.keeps_timestamp;
     let usual_dedup_by = file.key("dedup_by").cloned();
     if provider.preset().is_some() {
-        lay_under(&mut section, file);
+        apply_preset(&mut section, file);
     }
     let usual_tolerance = match given.contains("tolerance") {
         true if keeps_timestamp => provider.preset().and_then(tolerance_of),
@@ -180,11 +181,11 @@ fn read_source(
     if about.needs_fallback && rate_limit.is_some() {
         section.warn_at(
             "rate_limit",
-            format!("{} does not send again what is refused beyond the limit, so that it is lost; leave `rate_limit` out", about.title),
+            format!("{} does not resend what is refused beyond the limit, so events are lost; leave `rate_limit` out", about.title),
         );
     }
-    let on_invalid = read_otherwise(&mut section, "on_invalid", brokers);
-    let on_unrouted = read_otherwise(&mut section, "on_unrouted", brokers);
+    let on_invalid = read_failure_policy(&mut section, "on_invalid", brokers);
+    let on_unrouted = read_failure_policy(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
     let dedup_window = section.optional_duration("dedup_window");
     let dedup_by = section
@@ -202,7 +203,7 @@ fn read_source(
     if mapping.as_ref().is_some_and(is_raw) {
         for key in ["schema", "schemas"] {
             if given.contains(key) {
-                section.problem_at(key, "this source's bodies are bytes of any kind (`body = \"raw\"`), which no schema can be used on; remove it");
+                section.problem_at(key, "this source's bodies are arbitrary bytes (`body = \"raw\"`), to which no schema applies; remove it");
             }
         }
     }
@@ -313,7 +314,7 @@ fn warn_of_weakness(
     }
 }
 
-/// Warns of values that a provider does not go along with.
+/// Warns of values that a provider does not work with.
 fn warn_of_limits(
     section: &Section<'_>,
     about: &About,
@@ -328,7 +329,7 @@ fn warn_of_limits(
         let timeout = humantime::format_duration(timeout);
         section.warn_at(
             "publish_timeout",
-            format!("{title} waits {timeout} for an answer, and takes what is stored later for lost; write less than that"),
+            format!("{title} waits {timeout} for an answer, and treats events that are stored later as lost; write less than that"),
         );
     }
     if let (Some(largest), Some(shown)) = (about.largest_body(), &about.largest_body)
@@ -345,15 +346,15 @@ fn warn_of_limits(
         section.warn_at(
             "success_status",
             format!(
-                "{title} takes {status} for a failure and sends the event again; write {}",
+                "{title} treats {status} as a failure and sends the event again; write {}",
                 known.join(" or ")
             ),
         );
     }
 }
 
-/// Lays a preset under the user's keys.
-fn lay_under(section: &mut Section<'_>, file: PresetFile) {
+/// Adds a preset's values below the user's keys.
+fn apply_preset(section: &mut Section<'_>, file: PresetFile) {
     let scheme = match file.schemes.is_empty() {
         true => None,
         false => section.text("scheme"),
@@ -425,7 +426,7 @@ fn read_public_url(section: &mut Section<'_>, name: &str) -> Option<String> {
     Some(url)
 }
 
-/// What one provider signs would be taken for the other's, and a leak concerns both.
+/// With a shared secret, requests signed by one provider pass as the other's, and a leak affects both.
 fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &mut SeenSecrets) {
     for secret in secrets {
         let digest = Sha256::digest(secret.expose()).into();
@@ -442,12 +443,12 @@ fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &
     }
 }
 
-/// What a source is read as.
+/// The definition of a source.
 #[derive(Debug, Clone, Copy)]
 enum Provider {
     /// A preset.
     Preset(&'static Preset),
-    /// The user's declaration.
+    /// The user's own declaration.
     Generic,
 }
 
@@ -507,7 +508,7 @@ fn read_path(section: &mut Section<'_>, name: &str) -> String {
     path
 }
 
-/// Why no request could have this path, or some proxies and clients would send another in its place.
+/// The reason why a request cannot have this path, or why some proxies and clients would send another one instead.
 fn path_fault(path: &str) -> Option<&'static str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
     let fault = if !path.starts_with('/') {
@@ -554,7 +555,7 @@ fn read_forward_headers(
                 section.quote(&format!("forward_headers[{index}]"), name)
             ),
             Ok(_) if is_ours => format!(
-                "{lower} is never forwarded: it would be taken for the bridge's own, or it is a secret; remove it"
+                "{lower} is never forwarded: it could be mistaken for the bridge's own, or it is a secret; remove it"
             ),
             Ok(_) if authentication.is_some_and(|known| known.is_secret_header(&lower)) => format!(
                 "{lower} is never forwarded: whoever reads it could send the request again; remove it"
@@ -572,38 +573,42 @@ fn read_forward_headers(
     headers
 }
 
-fn read_otherwise(section: &mut Section<'_>, key: &'static str, brokers: &Brokers) -> Otherwise {
+fn read_failure_policy(
+    section: &mut Section<'_>,
+    key: &'static str,
+    brokers: &Brokers,
+) -> FailurePolicy {
     match section.word_or_section(key) {
-        None => Otherwise::Reject,
+        None => FailurePolicy::Reject,
         Some(WordOrSection::Word(word)) => match word.as_str() {
-            "reject" => Otherwise::Reject,
-            "ignore" => Otherwise::Ignore,
+            "reject" => FailurePolicy::Reject,
+            "ignore" => FailurePolicy::Ignore,
             other => {
                 let what = format!(
                     "{} is none of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
                     section.quote(key, other)
                 );
                 section.problem_at(key, what);
-                Otherwise::Reject
+                FailurePolicy::Reject
             }
         },
-        Some(WordOrSection::Section(mut otherwise)) => {
-            if !otherwise.has("dead_letter") {
-                otherwise
+        Some(WordOrSection::Section(mut policy)) => {
+            if !policy.has("dead_letter") {
+                policy
                     .problem("write \"reject\", \"ignore\" or { dead_letter = { topic = \"…\" } }");
-                otherwise.finish_quietly();
-                return Otherwise::Reject;
+                policy.finish_quietly();
+                return FailurePolicy::Reject;
             }
-            let read = otherwise
+            let read = policy
                 .section("dead_letter")
                 .and_then(|section| read_dead_letter(section, brokers));
-            otherwise.finish();
-            read.unwrap_or(Otherwise::Reject)
+            policy.finish();
+            read.unwrap_or(FailurePolicy::Reject)
         }
     }
 }
 
-fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Otherwise> {
+fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<FailurePolicy> {
     let broker = brokers.named_or_only(&mut section);
     let topic = section.required_text("topic");
     let dead_letter = broker.zip(topic).and_then(|(broker, topic)| {
@@ -612,7 +617,7 @@ fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Other
             let shown = section.quote("topic", &topic);
             section.problem_at("topic", format!("{shown} {rule}"));
         }
-        Some(Otherwise::DeadLetter { broker, topic })
+        Some(FailurePolicy::DeadLetter { broker, topic })
     });
     section.finish();
     dead_letter
@@ -650,7 +655,7 @@ fn read_schema(
     Some(schema)
 }
 
-/// The schemas by type. A file that several types have is read once.
+/// The schemas by type. A file used for several types is read once.
 fn read_schemas(source: &mut Section<'_>, mapping: Option<&Mapping>) -> Vec<TypedSchema> {
     let Some(mut table) = source.section("schemas") else {
         return Vec::new();

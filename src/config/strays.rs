@@ -1,4 +1,5 @@
-//! Environment variables that look like settings and that nothing reads: `HOOKBRIDGE_HTTP_LISTEN` with one underscore.
+//! Environment variables that look like settings but are not read, such as `HOOKBRIDGE_HTTP_LISTEN` with one
+//! underscore.
 
 use super::check::{PREFIX, SEPARATOR};
 use crate::table::Reading;
@@ -6,7 +7,7 @@ use crate::table::Reading;
 /// The prefix of the bridge's variables.
 const FAMILY: &str = "HOOKBRIDGE_";
 
-/// Those that the command line reads, and the one that Cargo sets for `cargo run` (`build.rs`).
+/// Variables that the command line reads, and the one that Cargo sets for `cargo run` (`build.rs`).
 const READ_ELSEWHERE: [&str; 5] = [
     "HOOKBRIDGE_COMMIT",
     "HOOKBRIDGE_CONFIG",
@@ -53,7 +54,7 @@ pub(super) fn warn_of_strays(reading: &Reading) {
     }
 }
 
-/// The known name that is no more than a slip away.
+/// The known name that differs by no more than a typo.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let own = |name: &str| {
         let own = name.strip_prefix(FAMILY).unwrap_or(name);
@@ -65,7 +66,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
     (distance <= (own_name.len() / 4).min(3)).then_some(nearest)
 }
 
-/// What Kubernetes and Docker set in every container for a service called `hookbridge` or `hookbridge-…`.
+/// Variables that Kubernetes and Docker set in every container for a service called `hookbridge` or `hookbridge-…`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"]
         .iter()

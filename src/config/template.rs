@@ -1,4 +1,4 @@
-//! Templates for topics, subjects and keys: `{type}`, `{source}` and `{/json/pointer}`, parsed once at start.
+//! Templates for topics, subjects and keys: `{type}`, `{source}` and `{/json/pointer}`, parsed once at startup.
 
 use crate::json::Pointer;
 
@@ -9,10 +9,10 @@ pub struct Template {
     parts: Vec<Part>,
 }
 
-/// A piece of a [`Template`].
+/// A part of a [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Text that stands for itself.
+    /// Literal text.
     Literal(String),
     /// `{type}`: the event type.
     Type,
@@ -59,19 +59,19 @@ impl Template {
         })
     }
 
-    /// The template as it was written.
+    /// The template as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its pieces, in order.
+    /// Its parts in order.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// Whether the payload has a say in what it becomes.
+    /// Whether the result depends on the payload.
     #[must_use]
     pub fn reads_payload(&self) -> bool {
         self.parts
@@ -79,7 +79,7 @@ impl Template {
             .any(|part| matches!(part, Part::Pointer(_)))
     }
 
-    /// What it becomes for a type and a source, unless it needs a payload.
+    /// The result for a type and a source, unless it depends on the payload.
     #[must_use]
     pub fn without_payload(&self, event_type: &str, source: &str) -> Option<String> {
         self.parts

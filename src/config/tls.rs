@@ -1,4 +1,4 @@
-//! `[http] tls`: PEM files in, what handshakes are made with out.
+//! `[http] tls`: from PEM files to the settings of TLS handshakes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,13 +32,13 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// The settings of a handshake.
+    /// The settings for handshakes.
     #[must_use]
     pub fn server(&self) -> &Arc<ServerConfig> {
         &self.server
     }
 
-    /// Whether senders must show a certificate too.
+    /// Whether senders must show a certificate.
     #[must_use]
     pub fn is_mutual(&self) -> bool {
         self.is_mutual
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Reads `tls`: a table, or a list of tables of which senders get the one whose certificate has the name that they ask for.
+/// Reads `tls`: a table, or a list of tables from which the certificate is chosen by the requested server name.
 pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -93,17 +93,17 @@ pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
     })
 }
 
-/// A certificate with its key, and the names that it is for.
+/// A certificate with its key and its names.
 #[derive(Debug)]
 struct Identity {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
 }
 
-/// Chooses a certificate by the name that a sender asks for (SNI, RFC 6066).
+/// Chooses a certificate by the requested server name (SNI, RFC 6066).
 #[derive(Debug)]
 struct ByName {
-    /// The first is for senders that ask for no name, or for one that no certificate has.
+    /// The first one is for senders that request no name, or one that no certificate has.
     all: Vec<Arc<CertifiedKey>>,
     names: HashMap<String, Vec<Arc<CertifiedKey>>>,
 }
@@ -123,7 +123,7 @@ impl ByName {
         }
     }
 
-    /// The certificates for a name, in order: those that have it, else those of a wildcard in place of its first label.
+    /// The certificates for a name, in order: exact matches, or else wildcards for its first label.
     fn of(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
         let name = name.to_ascii_lowercase();
         let wildcard = || Some(format!("*.{}", name.split_once('.')?.1));
@@ -137,7 +137,7 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.of(name));
         let candidates = named.unwrap_or(&self.all);
-        // One name may have certificates of several kinds, of which old senders know one.
+        // One name may have certificates of several algorithms, of which old senders know only one.
         let suits = |key: &&Arc<CertifiedKey>| {
             let scheme = key.key.choose_scheme(hello.signature_schemes());
             scheme.is_some()
@@ -150,7 +150,7 @@ impl ResolvesServerCert for ByName {
 fn read_identity(section: &mut Section<'_>, provider: &Arc<CryptoProvider>) -> Option<Identity> {
     let cert = section.required_text("cert");
     let key = section.required_text("key");
-    // Both are read before anything is given up, so that every problem is found.
+    // Both are read before returning, so that every problem is found.
     let certificates = cert
         .as_deref()
         .and_then(|file| read_certificates(section, "cert", file));
@@ -185,7 +185,7 @@ fn read_identity(section: &mut Section<'_>, provider: &Arc<CryptoProvider>) -> O
     }
 }
 
-/// What a sender's certificate is checked with, and whether it must show one.
+/// Reads the settings for client certificates, and whether one is required.
 fn read_verifier(
     section: &mut Section<'_>,
     provider: &Arc<CryptoProvider>,
@@ -203,7 +203,7 @@ fn read_verifier(
         .ok()
 }
 
-/// A certificate that is not the first must be one that a sender can get.
+/// Every certificate after the first must be reachable by a server name.
 fn check_names<'i>(
     section: &Section<'_>,
     identity: &Identity,
@@ -231,8 +231,8 @@ fn check_names<'i>(
     }
 }
 
-/// The DNS names in a certificate's `subjectAltName`, in lower case, wildcards as they are. Its subject's common name is not
-/// one of them (RFC 9525).
+/// The DNS names in a certificate's `subjectAltName`, in lower case, wildcards included. The subject's common name does
+/// not count (RFC 9525).
 pub(crate) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else {
         return Vec::new();
@@ -277,7 +277,7 @@ fn read_key(section: &Section<'_>, file: &str) -> Option<PrivateKeyDer<'static>>
         (Some(Ok(key)), None) => return Some(key),
         (None, _) => "has no private key; a PEM file is needed, with one key in it, not encrypted",
         (Some(Ok(_)), Some(Ok(_))) => "has several private keys; leave the one of the certificate",
-        // The reason might show a line of the file.
+        // The reason could reveal a line of the file.
         (Some(Err(_)), _) | (_, Some(Err(_))) => "is not a complete PEM file",
     };
     section.problem_at("key", format!("{file} {what}"));
@@ -298,8 +298,9 @@ fn read_authorities(section: &Section<'_>, file: &str) -> Option<RootCertStore> 
     Some(roots)
 }
 
-/// The validity is the first thing that a verifier looks at, before it looks for an issuer: so it tells that of a
-/// certificate whose issuer nobody here knows.
+/// Verification checks the validity before it looks for an issuer, so it reports the dates even of a certificate with
+/// an
+/// unknown issuer.
 fn warn_of_dates(
     section: &Section<'_>,
     file: &str,
@@ -348,14 +349,14 @@ mod tests {
 
     use crate::config::{Config, ConfigFile, Origin};
 
-    /// For localhost, with the next key.
+    /// For localhost; belongs to `KEY`.
     const CERTIFICATE: &str = include_str!("fixtures/certificate.pem");
     const KEY: &str = include_str!("fixtures/key.pem");
-    /// With the same key.
+    /// Has the same key.
     const EXPIRED: &str = include_str!("fixtures/expired.pem");
     const OTHER_KEY: &str = include_str!("fixtures/other-key.pem");
 
-    /// Files with these contents, named by the letters from `a`, in a folder of the test's own.
+    /// Files with these contents, named by letters from `a`, in a folder for one test.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -371,7 +372,7 @@ mod tests {
             Self(folder)
         }
 
-        /// Loads `tls = { … }` under `[http]`; `DIR/` stands for the folder.
+        /// Loads `tls = { … }` under `[http]`; `DIR/` is replaced by the folder.
         fn load(&self, tls: &str) -> Result<Config, String> {
             let tls = tls.replace("DIR/", &format!("{}/", self.0.display()));
             let text = format!(
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_and_its_key_are_ready_to_be_used_and_not_shown() {
+    fn a_certificate_and_its_key_are_loaded_and_not_shown() {
         let both = format!("{KEY}{CERTIFICATE}");
         let folder = Folder::new(
             "good",
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_with_its_place() {
+    fn every_problem_is_reported_with_its_position() {
         let cut = CERTIFICATE.replace("-----END CERTIFICATE-----\n", "");
         let no_certificate =
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
@@ -443,7 +444,7 @@ mod tests {
                 cut_key.as_bytes(),
             ],
         );
-        // What is written, where the problem is (the column of the value), and what it says.
+        // The setting, the expected column of the problem, and its text.
         for (tls, column, what) in [
             (
                 "{ key = \"DIR/b\" }",
@@ -537,14 +538,14 @@ mod tests {
                 "g has a certificate that can't be used: ",
             ),
         ] {
-            let told = folder.load(tls).unwrap_err();
+            let shown = folder.load(tls).unwrap_err();
             let what = what.replace("DIR/", &format!("{}/", folder.0.display()));
-            assert_eq!(told.lines().count(), 1, "{tls}: {told}");
+            assert_eq!(shown.lines().count(), 1, "{tls}: {shown}");
             assert!(
-                told.starts_with(&format!("a.toml:3:{column}")),
-                "{tls}: {told}"
+                shown.starts_with(&format!("a.toml:3:{column}")),
+                "{tls}: {shown}"
             );
-            assert!(told.contains(&what), "{tls}: {told}");
+            assert!(shown.contains(&what), "{tls}: {shown}");
         }
         let all = folder
             .load("{ cert = \"DIR/z\", key = \"DIR/z\", client_ca = \"DIR/z\", x = 1 }")
@@ -553,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_certificates_each_but_the_first_has_a_name_that_a_sender_can_ask_for() {
+    fn every_certificate_after_the_first_has_a_name_that_a_sender_can_request() {
         let nameless = include_str!("fixtures/nameless.pem");
         let folder = Folder::new(
             "names",
@@ -610,16 +611,16 @@ mod tests {
                 "http.tls: an empty list has no certificate",
             ),
         ] {
-            let told = folder.load(&tls).unwrap_err();
+            let shown = folder.load(&tls).unwrap_err();
             assert!(
-                told.lines().count() == 1 && told.contains(what),
-                "{tls}: {told}"
+                shown.lines().count() == 1 && shown.contains(what),
+                "{tls}: {shown}"
             );
         }
     }
 
     #[test]
-    fn what_will_fail_its_senders_or_leak_is_warned_of() {
+    fn certificates_that_senders_refuse_and_readable_keys_cause_warnings() {
         let chain = format!("{CERTIFICATE}{EXPIRED}");
         let folder = Folder::new(
             "warn",

@@ -1,5 +1,5 @@
-//! The keys of `[sources.NAME]` that are about requests and not about events: who may send them, how many, and how they
-//! are answered.
+//! The keys of `[sources.NAME]` that concern requests instead of events: who may send them, how many, and how they are
+//! answered.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -11,10 +11,10 @@ use rustls_pki_types::DnsName;
 
 use crate::table::Section;
 
-/// `rate_limit`: how many verified requests a source takes.
+/// `rate_limit`: the rate of verified requests that a source accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests a second, on average.
+    /// Requests per second, on average.
     pub per_second: NonZeroU32,
     /// Requests that may come at the same time after a pause.
     pub burst: NonZeroU32,
@@ -38,7 +38,8 @@ pub(super) fn read_rate_limit(source: &mut Section<'_>) -> Option<RateLimit> {
     })
 }
 
-/// Networks; a lone address is a network of one. `every` says what is wrong with a network that has every address.
+/// Reads networks; a single address is a network of one. `every` describes the effect of a network that has every
+/// address.
 pub(super) fn read_networks(
     section: &mut Section<'_>,
     key: &'static str,
@@ -76,7 +77,7 @@ pub(super) fn read_networks(
     networks
 }
 
-/// A network as addresses are compared: an IPv4 address that is written in IPv6 is one of IPv4.
+/// A network in the form used for comparisons: an IPv4 address written as IPv6 becomes IPv4.
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(wide) = network else {
         return network;
@@ -107,14 +108,14 @@ pub(super) fn read_allow_from(source: &mut Section<'_>, trusted_proxies: &[IpNet
         if let Some(proxies) = proxies {
             source.problem_at(
                 key,
-                format!("{network} is within {proxies} of `http.trusted_proxies`, and the address of a proxy is never taken for a sender's; list the addresses that the provider sends from"),
+                format!("{network} is within {proxies} of `http.trusted_proxies`, and a proxy's address never counts as a sender's; list the addresses that the provider sends from"),
             );
         }
     }
     networks
 }
 
-/// Names as they stand in certificates, in lower case.
+/// Reads names as they occur in certificates, in lower case.
 pub(super) fn read_client_names(source: &mut Section<'_>, has_client_ca: bool) -> Vec<String> {
     let key = "client_names";
     let is_empty = source.is_empty_list(key);
@@ -141,9 +142,8 @@ pub(super) fn read_client_names(source: &mut Section<'_>, has_client_ca: bool) -
 /// `success_body`: the body of every success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FixedBody {
-    /// Its bytes.
     pub bytes: Bytes,
-    /// Its media type, where it has bytes.
+    /// Its media type, unless it is empty.
     pub content_type: Option<HeaderValue>,
 }
 
@@ -168,7 +168,10 @@ pub(super) fn read_success_body(source: &mut Section<'_>, status: StatusCode) ->
     });
     let Some(text) = text else {
         if content_type.is_some() {
-            source.problem_at("success_content_type", "says what `success_body` is, which is not there; set `success_body` too, or remove it");
+            source.problem_at(
+                "success_content_type",
+                "describes `success_body`, which is missing; set `success_body` too, or remove it",
+            );
         }
         return None;
     };
@@ -205,7 +208,7 @@ mod tests {
     use crate::config::{Config, ConfigFile, Origin, Source};
     use crate::table::Problems;
 
-    /// Loads a source with these keys; `http` is the keys of `[http]`.
+    /// Loads a source with these keys, and these keys of `[http]`.
     fn load(http: &str, keys: &str) -> Result<Config, Problems> {
         let text = format!(
             "[http]\n{http}\n[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k:9092\"\n\
@@ -219,12 +222,12 @@ mod tests {
         Origin { files, environment }.load()
     }
 
-    fn with_source<T>(http: &str, keys: &str, look: impl FnOnce(&Source) -> T) -> T {
+    fn with_source<T>(http: &str, keys: &str, check: impl FnOnce(&Source) -> T) -> T {
         let config = load(http, keys).unwrap_or_else(|problems| panic!("{keys}: {problems}"));
-        look(&config.sources[0])
+        check(&config.sources[0])
     }
 
-    /// Each of these is refused with exactly one problem, which says this.
+    /// Each case must be refused with exactly one problem, which contains the given text.
     fn expect_refused(cases: &[(&str, &str, &str)]) {
         for (http, keys, what) in cases {
             let problems = load(http, keys).expect_err(keys).to_string();
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_compared_as_addresses_are() {
+    fn networks_are_compared_in_canonical_form() {
         let networks = |keys: &str| {
             with_source("", keys, |source| {
                 let networks: Vec<_> = source.allow_from.iter().map(ToString::to_string).collect();
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_certificates_need_a_listener_that_asks_for_certificates() {
+    fn client_names_need_a_listener_that_requires_certificates() {
         let tls = "tls = { cert = \"src/config/fixtures/certificate.pem\", key = \"src/config/fixtures/key.pem\", client_ca = \"src/config/fixtures/certificate.pem\" }";
         let plain = tls.replace(", client_ca = \"src/config/fixtures/certificate.pem\"", "");
         let keys = "client_names = [\"Hooks.Example.com\", \"*.example.net\"]";
@@ -358,7 +361,7 @@ mod tests {
             (
                 "",
                 "success_content_type = \"text/xml\"",
-                "which is not there",
+                "which is missing",
             ),
             (
                 "",
@@ -380,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_by_type_must_be_able_to_be_used() {
+    fn a_schema_by_type_must_be_usable() {
         let folder =
             std::env::temp_dir().join(format!("hookbridge-schemas-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -452,23 +455,23 @@ mod tests {
             (
                 "",
                 &generic("order.created", "raw", &order),
-                "which no schema can be used on",
+                "to which no schema applies",
             ),
         ]);
         let warnings = load("", &schemas(&format!("\"isue_*\" = \"{good}\"")))
             .unwrap()
             .warnings;
-        let told = warnings[0].to_string();
-        assert!(told.contains("is not known to send \"isue_*\""), "{told}");
+        let shown = warnings[0].to_string();
+        assert!(shown.contains("is not known to send \"isue_*\""), "{shown}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
-    fn values_that_a_provider_does_not_go_along_with_are_warned_of() {
+    fn values_that_a_provider_does_not_work_with_cause_warnings() {
         let warnings = |http: &str, keys: &str| {
             let config = load(http, keys).unwrap_or_else(|problems| panic!("{keys}: {problems}"));
-            let told = config.warnings.iter().map(ToString::to_string);
-            told.collect::<Vec<_>>().join("\n")
+            let shown = config.warnings.iter().map(ToString::to_string);
+            shown.collect::<Vec<_>>().join("\n")
         };
         for (http, keys, what) in [
             ("", "provider = \"github\"", ""),
@@ -490,7 +493,7 @@ mod tests {
             (
                 "",
                 "provider = \"github\"\nrate_limit = { per_second = 9 }",
-                "GitHub does not send again",
+                "GitHub does not resend",
             ),
             (
                 "max_body = \"64KiB\"",
@@ -500,15 +503,15 @@ mod tests {
             (
                 "",
                 "provider = \"linear\"\nsuccess_status = 202",
-                "Linear takes 202 for a failure and sends the event again; write 200",
+                "Linear treats 202 as a failure and sends the event again; write 200",
             ),
             ("", "provider = \"okta\"\nsuccess_status = 204", ""),
         ] {
-            let told = warnings(http, keys);
-            assert_eq!(told.is_empty(), what.is_empty(), "{keys}: {told}");
+            let shown = warnings(http, keys);
+            assert_eq!(shown.is_empty(), what.is_empty(), "{keys}: {shown}");
             assert!(
-                told.lines().count() <= 1 && told.contains(what),
-                "{keys}: {told}"
+                shown.lines().count() <= 1 && shown.contains(what),
+                "{keys}: {shown}"
             );
         }
         with_source("", "provider = \"sentry\"", |source| {
@@ -517,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_is_requests_a_second_and_a_burst() {
+    fn a_rate_limit_has_requests_per_second_and_a_burst() {
         let limit = |keys: &str| {
             with_source("", keys, |source| {
                 let limit = source.rate_limit?;

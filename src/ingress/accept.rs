@@ -1,4 +1,4 @@
-//! Step 1, the connection: a bounded number of them, each with its time limits and a longest age.
+//! Step 1, the connection: connections are bounded in number, and each has timeouts and a maximum age.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,34 +30,34 @@ use tokio_util::task::TaskTracker;
 
 use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
 use super::strangers::{Stranger, Strangers};
-use super::tls::{Stream, client_names, may_speak_http2, shake_hands, tcp};
+use super::tls::{Stream, client_names, may_speak_http2, tcp, tls_handshake};
 use crate::bridge::live::Live;
 use crate::config::Http;
 use crate::telemetry::LogThrottle;
 
-/// A head's longest, in bytes: request line and headers. hyper answers 431 to more.
+/// The maximum size of a head (request line and headers) in bytes. hyper answers 431 beyond it.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// The largest buffer of a connection, in bytes.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Requests at once on one HTTP/2 connection.
+/// Concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 200;
 
-/// How often an HTTP/2 connection is asked whether anyone is there, and how long that may take.
+/// Interval between HTTP/2 pings, and the timeout for each.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
-/// How long the reset of a sender that is gone may take to reach us.
+/// Time allowed for the reset of a disconnected sender to arrive.
 const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After the system had no socket or no memory for a connection.
+/// Pause after the system had no socket or no memory for a connection.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Descriptors that senders' connections leave to the admin listener, the brokers' clients and files; a quarter of all where
-/// there are few.
+/// File descriptors kept back from senders for the admin listener, the brokers' clients and files; at most a quarter of
+/// the limit.
 const RESERVED_DESCRIPTORS: u64 = 128;
 
-/// Accepts connections until it is told to stop; each is then asked to end with its current answer.
+/// Accepts connections until `stop` is cancelled; each connection then closes after its current answer.
 pub(crate) async fn serve(
     listener: Arc<TcpListener>,
     live: Arc<Live>,
@@ -81,7 +81,7 @@ pub(crate) async fn serve(
                 if error.kind() == ErrorKind::ConnectionAborted {
                     continue;
                 }
-                // Nothing tells when the system has room again.
+                // The system does not notify when it has room again.
                 tokio::time::sleep_until(Instant::now() + ACCEPT_PAUSE).await;
                 continue;
             }
@@ -96,13 +96,13 @@ pub(crate) async fn serve(
                     "a connection was closed because few file descriptors are left; raise their limit (LimitNOFILE), or lower max_connections"
                 );
             }
-            // The next one finds the room that this one did not.
+            // This makes room for the next connection.
             let _has_ended_one = strangers.end_oldest();
             continue;
         }
         if connections.len() >= bridge.config().http.max_connections {
             process.metrics().connections_rejected.inc();
-            // Whoever has brought a verified event stays, and the oldest of the others makes room.
+            // A connection that has brought a verified event stays; the oldest of the others makes room.
             if !strangers.end_oldest() {
                 continue;
             }
@@ -121,7 +121,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// A connection in `hookbridge_connections`, however it ends.
+/// Counts a connection in `hookbridge_connections` until it is dropped.
 struct Open(IntGauge);
 
 impl Open {
@@ -137,7 +137,8 @@ impl Drop for Open {
     }
 }
 
-/// Whether the connection has one of the last descriptors. The system gives out the lowest that is free, so all below are taken.
+/// Whether the connection has one of the last descriptors. The system hands out the lowest free one, so all below are
+/// taken.
 fn is_reserved(stream: &TcpStream) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return false;
@@ -146,8 +147,8 @@ fn is_reserved(stream: &TcpStream) -> bool {
     u64::try_from(stream.as_raw_fd()).is_ok_and(|descriptor| descriptor >= free_for_all)
 }
 
-/// ±10 %, so that connections that began together do not end together.
-fn spread(age: Duration, count: u64) -> Duration {
+/// Varies an age by ±10 %, so that connections that began together do not end together.
+fn jittered(age: Duration, count: u64) -> Duration {
     age.mul_f64(
         f64::from(u32::try_from(count.wrapping_mul(61) % 101).unwrap_or_default())
             .mul_add(0.002, 0.9),
@@ -164,7 +165,7 @@ async fn connection(
     stop: &CancellationToken,
     count: u64,
 ) -> Ended {
-    // Those of the time at which it began.
+    // The settings at the time when the connection began.
     let bridge = live.current();
     let Http {
         header_timeout,
@@ -176,13 +177,13 @@ async fn connection(
     } = bridge.config().http;
     let tls = bridge.config().http.tls.clone();
     drop(bridge);
-    // Answers are small, and each is waited for.
+    // Answers are small, and the sender waits for each of them.
     stream.set_nodelay(true)?;
     let stream = match tls {
         None => Stream::Left(stream),
         Some(tls) => tokio::select! {
-            // Large, and not for every connection.
-            shaken = Box::pin(shake_hands(stream, peer, &tls)) => match shaken {
+            // Boxed because it is large and not needed by every connection.
+            shaken = Box::pin(tls_handshake(stream, peer, &tls)) => match shaken {
                 Some(stream) => stream,
                 None => return Ok(()),
             },
@@ -190,7 +191,7 @@ async fn connection(
         },
     };
     let http2 = http2 && may_speak_http2(&stream);
-    let aged_at = Instant::now() + spread(max_connection_age, count);
+    let aged_at = Instant::now() + jittered(max_connection_age, count);
     let activity = Arc::new(Activity::new(
         peer.ip(),
         client_names(&stream),
@@ -212,49 +213,50 @@ async fn connection(
             () = stop.cancelled() => return Ok(()),
         };
     if is_http2 {
-        // Large, and rare.
-        Box::pin(live_http2(socket, live, &activity, stop, aged_at)).await
+        // Boxed because it is large and rare.
+        Box::pin(serve_http2(socket, live, &activity, stop, aged_at)).await
     } else {
-        live_http1(socket, live, &activity, stop).await
+        serve_http1(socket, live, &activity, stop).await
     }
 }
 
-async fn live_http1(
+async fn serve_http1(
     mut socket: Socket<Stream>,
     live: &Arc<Live>,
     activity: &Arc<Activity>,
     stop: &CancellationToken,
 ) -> Ended {
     let mut builder = http1::Builder::new();
-    // The socket's clocks stand in for hyper's own.
+    // The socket's timers replace hyper's.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        // The sender may end its side after its request. The socket notices one that is gone.
+        // A sender may close its side after its request. The socket notices one that has disconnected.
         .half_close(true)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES);
     loop {
-        // hyper keeps 16 KiB for a connection, also for one that sends nothing: it gets those that send something.
+        // hyper keeps 16 KiB per connection even for a silent one, so it is started only when there is something to
+        // read.
         let has_byte = tokio::select! {
             has_byte = socket.wait_for_byte() => has_byte,
             () = stop.cancelled() => Ok(false),
         };
         if !matches!(has_byte, Ok(true)) {
-            // With TLS the sender is told that this is the end (RFC 8446 section 6.1); one that is gone need not be.
+            // With TLS the sender is notified of the end (RFC 8446 section 6.1); a disconnected one need not be.
             drop(socket.shutdown().await);
             return Ok(has_byte.map(drop)?);
         }
         let service = service_fn(|request| respond(live, activity, request));
         let mut connection = builder.serve_connection(TokioIo::new(socket), service);
-        let until_rest = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+        let until_idle = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if activity.is_at_rest() => Poll::Ready(None),
+            Poll::Pending if activity.is_idle() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         tokio::select! {
             biased;
-            ended = until_rest => {
+            ended = until_idle => {
                 if let Some(ended) = ended {
                     let socket = connection.into_parts().io.into_inner();
                     if socket.is_half_closed() {
@@ -274,7 +276,7 @@ async fn live_http1(
     }
 }
 
-/// Waits for the last answers of a connection that takes no further request, for no longer than they may take.
+/// Waits for the last answers of a connection that accepts no further request, up to their maximum duration.
 async fn finish(connection: impl Future<Output = Result<(), hyper::Error>>, live: &Live) -> Ended {
     let longest = {
         let bridge = live.current();
@@ -284,8 +286,8 @@ async fn finish(connection: impl Future<Output = Result<(), hyper::Error>>, live
     Ok(tokio::time::timeout(longest, connection).await??)
 }
 
-/// A sender that ended its side with its request in flight either waited for the answer, or was gone: its system then resets
-/// the connection as soon as the answer reaches it.
+/// A sender that closed its side during its request either waited for the answer or had disconnected. In the latter
+/// case its system resets the connection as soon as the answer reaches it.
 async fn note_if_gone(stream: &Stream, has_failed: bool, live: &Live) {
     let stream = tcp(stream);
     let is_reset = async {
@@ -298,7 +300,7 @@ async fn note_if_gone(stream: &Stream, has_failed: bool, live: &Live) {
     }
 }
 
-async fn live_http2(
+async fn serve_http2(
     socket: Socket<Stream>,
     live: &Arc<Live>,
     activity: &Arc<Activity>,
@@ -335,16 +337,16 @@ fn respond(
     let has_body = !request.body().is_end_stream();
     let busy = activity.begin(has_body);
     let bridge = live.current();
-    // An idle connection must not be closed under its sender's next request: the answer closes an aged one.
+    // Closing an idle connection could race with the sender's next request, so an aged one is closed with an answer.
     let must_close = bridge.process().is_draining() || activity.is_aged();
     super::handle(bridge, request, activity).map(move |mut response| {
         let _until_here = busy;
-        // An answer that leaves a body unread asks to close.
+        // A `Connection` header at this point means that the answer leaves the body unread.
         let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;
         if leaves_body {
             activity.note_unread_body();
         }
-        // HTTP/2 has no such header (RFC 9113 section 8.2.2), and no need of it.
+        // HTTP/2 has no such header (RFC 9113 section 8.2.2) and does not need one.
         if (leaves_body || must_close) && !is_http2 {
             response
                 .headers_mut()
@@ -359,9 +361,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_differ_by_ten_percent_at_most() {
+    fn connection_ages_vary_by_at_most_ten_percent() {
         let ages: Vec<_> = (0..1000)
-            .map(|count| spread(Duration::from_secs(100), count).as_secs_f64())
+            .map(|count| jittered(Duration::from_secs(100), count).as_secs_f64())
             .collect();
         assert!(ages.iter().all(|age| (89.9..=110.1).contains(age)));
         assert!(ages.iter().any(|age| *age < 92.0) && ages.iter().any(|age| *age > 108.0));

@@ -1,4 +1,5 @@
-//! Step 8: the only maker of responses. A 2xx needs a [`Receipt`], save where the operator said "ignore".
+//! Step 8: the only place that makes responses. A 2xx needs a [`Receipt`], except where the operator configured
+//! "ignore".
 
 use bytes::Bytes;
 use http::header::{
@@ -19,17 +20,17 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Why an event is answered 2xx.
+/// The reason for answering an event with 2xx.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Accepted {
-    /// A broker has it.
+    /// A broker has stored it.
     Published(Receipt),
-    /// A broker has it from an earlier delivery.
-    #[expect(dead_code, reason = "the proof is in having one")]
+    /// A broker stored it from an earlier delivery.
+    #[expect(dead_code, reason = "holding the receipt is the proof")]
     Duplicate(Receipt),
-    /// A broker has it as a dead letter.
+    /// A broker has stored it as a dead letter.
     DeadLettered(Receipt),
-    /// The operator does not want it.
+    /// The operator configured that it be ignored.
     Ignored,
 }
 
@@ -54,13 +55,13 @@ struct Success<'a> {
     status: &'static str,
 }
 
-/// The body of a success of several events.
+/// The body of a success for several events.
 #[derive(Serialize)]
 struct Successes<'a> {
     events: Vec<Success<'a>>,
 }
 
-/// The body of a refusal: RFC 9457 section 3.1, with members of our own.
+/// The body of a refusal: RFC 9457 section 3.1, with extension members.
 #[derive(Serialize)]
 struct Problem<'a> {
     title: &'static str,
@@ -73,7 +74,7 @@ struct Problem<'a> {
     errors: &'a [Violation],
 }
 
-/// Texts and numbers alone: there is nothing in them that JSON could not say.
+/// Serializes a body. It holds only text and numbers, so this cannot fail.
 fn to_json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
@@ -100,7 +101,7 @@ pub(super) fn answer(
     response
 }
 
-/// The answer to a batch of which every event is accepted, in the order in which they were sent.
+/// The answer to a batch whose events were all accepted, in the order in which they were sent.
 pub(super) fn answer_batch<'e>(
     accepted: impl Iterator<Item = (Option<&'e EventId>, Status)>,
     source: &Source,
@@ -120,7 +121,7 @@ pub(super) fn answer_batch<'e>(
     response
 }
 
-/// The answer to a handshake: whatever it echoes, no browser may take it for a page.
+/// The answer to a handshake. It may echo the sender's text, so browsers must not interpret it as a page.
 pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(reply.body));
     *response.status_mut() = reply.status;
@@ -134,7 +135,7 @@ pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<
     response
 }
 
-/// Marks an answer that leaves the request's body unread: the connection cannot be used again.
+/// Marks an answer that leaves the request's body unread: the connection cannot be reused.
 pub(super) fn close_after(response: &mut Response<Full<Bytes>>) {
     response.headers_mut().insert(CONNECTION, CLOSE);
 }
@@ -148,7 +149,7 @@ fn success(source: Option<&Source>, body: &impl Serialize) -> Response<Full<Byte
             _ => (to_json(body).into(), Some(JSON)),
         },
     };
-    // A type without content would be taken for an answer that the provider cannot read.
+    // Some providers fail to read an answer that has a content type but no content.
     let has_content = !body.is_empty();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
@@ -184,7 +185,7 @@ fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes
         headers.insert(ALLOW, allow.unwrap_or(HeaderValue::from_static("POST")));
     }
     if let Refusal::UnsupportedCoding { accepted } = refusal {
-        // RFC 9110 section 12.5.3; for a media type it must not be there.
+        // RFC 9110 section 12.5.3: only sent for an unsupported content coding, not for a media type.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
     }
     if refusal.leaves_body_unread() {
@@ -201,7 +202,7 @@ mod tests {
 
     const ID: RequestId = RequestId::from_u128(0x00c0_ffee_0000_4000_8000_0000_0000_002a);
 
-    #[expect(clippy::disallowed_methods, reason = "an answer of ours is small")]
+    #[expect(clippy::disallowed_methods, reason = "our own answers are small")]
     async fn body(response: Response<Full<Bytes>>) -> serde_json::Value {
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Step 7 for a request that holds several events: a 2xx says that each of them is stored.
+//! Step 7 for a request that holds several events: a 2xx confirms that each of them is stored.
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
@@ -12,10 +12,10 @@ use crate::config::Source;
 use crate::event::{Refusal, Status};
 use crate::flow::Permit;
 
-/// How many events of one request are published at the same time.
-const MAX_AT_ONCE: usize = 64;
+/// How many events of one request are published concurrently.
+const MAX_CONCURRENT: usize = 64;
 
-/// Publishes all of them.
+/// Publishes all events of a batch.
 pub(super) async fn publish<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -23,7 +23,7 @@ pub(super) async fn publish<'d>(
     permit: Permit,
     deadline: Instant,
 ) -> (Result<Vec<Status>, Refusal>, Vec<Observed<'d>>) {
-    // The request's own permit holds its bytes and stands for one event.
+    // The request's own permit covers its bytes and one event.
     let mut permits = vec![permit];
     for _ in decisions.iter().skip(1) {
         let Some(permit) = bridge.permits().take(source.index, 0) else {
@@ -35,24 +35,24 @@ pub(super) async fn publish<'d>(
     for decision in decisions {
         publishing.push(publish::publish(bridge, source, decision, deadline));
     }
-    let at_once = at_once(bridge, decisions);
+    let concurrency = concurrency(bridge, decisions);
     let (results, observed): (Vec<_>, Vec<_>) =
-        stream::iter(publishing).buffered(at_once).unzip().await;
+        stream::iter(publishing).buffered(concurrency).unzip().await;
     (all_accepted(&results), observed)
 }
 
-/// As many events as have room in a broker's share, whichever of their messages go there: otherwise a batch could refuse
-/// itself.
-fn at_once(bridge: &Bridge, decisions: &[Decision]) -> usize {
+/// The number of events that fit into a broker's share, whichever broker their messages go to: otherwise a batch could
+/// exhaust the share and be refused because of itself.
+fn concurrency(bridge: &Bridge, decisions: &[Decision]) -> usize {
     let messages = decisions.iter().map(|decision| match &decision.verdict {
         Verdict::Publish { delivery, .. } => 1 + delivery.copies.len(),
         _ => 1,
     });
     let (share, _) = bridge.config().broker_share();
-    (share / messages.max().unwrap_or(1)).clamp(1, MAX_AT_ONCE)
+    (share / messages.max().unwrap_or(1)).clamp(1, MAX_CONCURRENT)
 }
 
-/// "Certainly not stored" is true only where no broker has any of them.
+/// "Certainly not stored" holds only if no broker has any of the events.
 fn all_accepted(results: &[Result<Accepted, Refusal>]) -> Result<Vec<Status>, Refusal> {
     let statuses = || results.iter().filter_map(|result| result.as_ref().ok());
     let Some(refusal) = results.iter().find_map(|result| result.as_ref().err()) else {
@@ -69,7 +69,7 @@ fn all_accepted(results: &[Result<Accepted, Refusal>]) -> Result<Vec<Status>, Re
     })
 }
 
-/// The status that the request counts as: the most that became of any of its events.
+/// The status that the request is counted under: the highest that any of its events reached.
 pub(super) fn status_of_all(statuses: &[Status]) -> Status {
     let order = [Status::Published, Status::DeadLettered, Status::Duplicate];
     let mut found = order.into_iter().filter(|status| statuses.contains(status));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_counts_as_the_most_that_became_of_its_events() {
+    fn a_batch_is_counted_under_the_highest_status_of_its_events() {
         assert_eq!(status_of_all(&[]), Status::Ignored);
         assert_eq!(
             status_of_all(&[Status::Duplicate, Status::Published]),

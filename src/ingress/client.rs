@@ -1,4 +1,4 @@
-//! Whose address a request came from: the peer's, or what a trusted proxy says of it.
+//! The client address of a request: the peer's, or the one that a trusted proxy reports.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,10 +8,12 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address nearest to us that no trusted proxy has: from the right, since everything further left may be invented.
+/// Returns the last address, read from the right, that does not belong to a trusted proxy. Everything further left may
+/// be forged.
 ///
-/// Where `X-Forwarded-For` and `Forwarded` (RFC 7239) disagree, or an entry is not an address, the last proxy that can be
-/// believed is the client: a sender that adds the header that its proxy does not write gains nothing.
+/// If `X-Forwarded-For` and `Forwarded` (RFC 7239) disagree, or an entry is not an address, the last trusted proxy
+/// counts
+/// as the client: a sender gains nothing by adding the header that its proxy does not write.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     if !is_trusted(peer, trusted) {
@@ -37,9 +39,10 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     }
 }
 
-/// The same where it is known: a proxy's own address is nobody's.
+/// Like [`client_address`], but `None` where the result would be a trusted proxy's own address.
 ///
-/// A proxy that says nothing, or whose sender makes it contradict itself, must not lend that sender its address.
+/// A proxy that reports nothing, or contradicts itself because of its sender, must not lend that sender its own
+/// address.
 pub(super) fn known_client_address(
     peer: IpAddr,
     headers: &HeaderMap,
@@ -56,7 +59,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// The entries of all lines, from the last to the first.
 fn entries<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).iter().rev();
-    // A line that is not text is an entry that is not an address.
+    // A line that is not text counts as an entry that is not an address.
     lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','))
 }
 
@@ -89,7 +92,7 @@ fn parse_forwarded(entry: &str) -> Option<IpAddr> {
     parse_node(node.trim().trim_matches('"'))
 }
 
-/// An address, with a port or without; IPv6 in brackets or without.
+/// An address with or without a port; IPv6 with or without brackets.
 fn parse_node(node: &str) -> Option<IpAddr> {
     let bracketed = |node: &str| node.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     node.parse()
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_does_not_say_whose_request_it_is_lends_nobody_its_address() {
+    fn a_proxy_that_reports_no_client_lends_nobody_its_address() {
         let known = |peer: &str, lines: &[(HeaderName, &str)]| {
             let trusted = ["10.0.0.0/8".parse().unwrap()];
             let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Dead letters: events that cannot go where their types would send them, and that their source keeps all the same.
+//! Dead letters: events that cannot go where their type would send them but that their source keeps nevertheless.
 
 use super::decision::{Addressed, Decision, Verdict};
 use super::encode::{
@@ -8,7 +8,7 @@ use super::encode::{
 use super::parse::Parsed;
 use super::verify::Verified;
 use crate::brokers::{Attribute, Headers, MAX_DETAIL_BYTES, MAX_POINTER_BYTES, Message, id_part};
-use crate::config::{Action, Destination, Otherwise, Source};
+use crate::config::{Action, Destination, FailurePolicy, Source};
 use crate::event::{EventId, IdOrigin, Refusal, Unidentified, Violation};
 use crate::flow::duplicates::{Fingerprint, Names};
 
@@ -29,7 +29,7 @@ pub(super) fn for_event(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
     })
 }
 
-/// The stream that takes an event may take its dead letter too: neither is the other's duplicate.
+/// The same stream may store an event and its dead letter, so neither may count as the other's duplicate.
 fn dead_letter(
     verified: &Verified,
     payload: &[u8],
@@ -47,14 +47,14 @@ fn letter_id(source: &Source, names: Names<'_>, body: &[u8]) -> Option<String> {
     deduplication_id(source, names, fingerprint).map(|id| id + "/dead_letter")
 }
 
-/// The dead letter of a message that its broker finds too large; none where the source has no dead letters.
+/// The dead letter for a message that exceeds its broker's size limit; `None` if the source has no dead letters.
 pub(super) fn for_too_large(
     source: &Source,
     intended_broker: &str,
     event_id: &EventId,
     refused: &Message,
 ) -> Option<(Addressed, Refusal)> {
-    let Otherwise::DeadLetter { broker, topic } = &source.on_invalid else {
+    let FailurePolicy::DeadLetter { broker, topic } = &source.on_invalid else {
         return None;
     };
     let refusal = Refusal::invalid_event("", "is larger than its broker takes");
@@ -71,7 +71,7 @@ pub(super) fn for_too_large(
         id: event_id,
         ce_source: ce_source.filter(|of_event| *of_event != source.ce_source),
     };
-    // An event and its copy may both be too large: each has a letter of its own.
+    // An event and its copy may both be too large: each gets its own dead letter.
     message.deduplication_id =
         letter_id(source, names, &message.body).map(|id| id + "/" + &id_part(&intended.topic));
     let letter = Addressed {
@@ -81,13 +81,13 @@ pub(super) fn for_too_large(
     Some((letter, refusal))
 }
 
-/// Where an event would have gone.
+/// The destination that an event was meant for.
 struct Intended {
     broker: String,
     topic: String,
 }
 
-/// The verdict on an event of which little is known: its bytes, and perhaps its id and type.
+/// The decision on an event of which only the bytes, and possibly id and type, are known.
 pub(super) fn for_unidentified(
     verified: &Verified,
     payload: &[u8],
@@ -126,7 +126,7 @@ pub(super) fn for_unidentified(
         };
         dead_letter(verified, payload, topic, key, headers, names)
     });
-    // A dead letter's id is told; one that was made for nothing is not.
+    // The sender is told the id of a dead letter, but not an id that was generated for nothing.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
     let event_id = event_id.or_else(|| is_dead_letter.then_some(generated));
     Decision {
@@ -145,17 +145,17 @@ fn apply_policy(
     let source = verified.source();
     let policy = match refusal {
         Refusal::NoRoute { .. } => &source.on_unrouted,
-        // What is signed inside of the body says that nobody may take it for the provider's.
+        // A bad signature inside the body means that the event must not count as the provider's.
         Refusal::MissingSignature
         | Refusal::InvalidSignature
         | Refusal::StaleTimestamp
-        | Refusal::Unauthorized => &Otherwise::Reject,
+        | Refusal::Unauthorized => &FailurePolicy::Reject,
         _ => &source.on_invalid,
     };
     match policy {
-        Otherwise::Reject => Verdict::Refuse(refusal),
-        Otherwise::Ignore => Verdict::Ignore,
-        Otherwise::DeadLetter { broker, topic } => {
+        FailurePolicy::Reject => Verdict::Refuse(refusal),
+        FailurePolicy::Ignore => Verdict::Ignore,
+        FailurePolicy::DeadLetter { broker, topic } => {
             let message = letter(&refusal, topic.clone());
             let letter = Addressed {
                 broker: *broker,
@@ -173,7 +173,7 @@ fn push_reason_headers(
     intended: Option<&Intended>,
 ) {
     headers.push(REASON, refusal.code());
-    headers.push_parts(DETAIL, &cut(&refusal.detail(), MAX_DETAIL_BYTES));
+    headers.push_parts(DETAIL, &truncate(&refusal.detail(), MAX_DETAIL_BYTES));
     if let Refusal::InvalidEvent(violations) = refusal
         && let Some(Violation { pointer, .. }) = violations.first()
         && pointer.len() <= MAX_POINTER_BYTES
@@ -187,13 +187,13 @@ fn push_reason_headers(
     }
 }
 
-/// A text of ours within a bound, with a mark where it was cut.
-fn cut(text: &str, most: usize) -> [&[u8]; 2] {
+/// Limits our own text to `max_bytes`, with a mark at the truncate.
+fn truncate(text: &str, max_bytes: usize) -> [&[u8]; 2] {
     const MARK: &str = "…";
-    if text.len() <= most {
+    if text.len() <= max_bytes {
         return [text.as_bytes(), b""];
     }
-    let mut end = most.saturating_sub(MARK.len());
+    let mut end = max_bytes.saturating_sub(MARK.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -201,7 +201,7 @@ fn cut(text: &str, most: usize) -> [&[u8]; 2] {
     [kept, MARK.as_bytes()]
 }
 
-/// Where an event would have gone, if it can be told, and with which key.
+/// The event's intended destination, if it can be determined, and the key.
 fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<Intended>, String) {
     let event = parsed.event();
     let fill = Fill {
@@ -228,7 +228,7 @@ fn intended(source: &Source, parsed: &Parsed<'_>) -> (Option<Intended>, String) 
     )
 }
 
-/// The same where no more than the type is known.
+/// Like [`intended`], for an event of which only the type is known.
 fn intended_for_type(source: &Source, event_type: &str) -> Option<Intended> {
     let destination = destination_of(source, event_type)?;
     let topic = destination

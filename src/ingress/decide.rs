@@ -1,10 +1,10 @@
-//! Steps 3 to 6 for all events of a request: what is to become of each, and whether it is a handshake instead.
+//! Steps 3 to 6 for all events of a request: the verdict on each, unless the request is a handshake.
 
 use super::decision::{Decided, Decision, Verdict};
 use super::parse::{self, Parsed};
 use super::route::{self, Routed};
 use super::validate::validate;
-use super::verify::{Verified, refuse};
+use super::verify::{Verified, to_refusal};
 use super::{dead_letter, encode};
 use crate::event::{Refusal, Unidentified};
 use crate::json::Document;
@@ -17,7 +17,7 @@ use crate::providers::request::Ambiguous;
 /// The largest number of events that one request may hold.
 const MAX_EVENTS: usize = 5_000;
 
-/// Decides on an authentic request. Pure, so that `hookbridge explain` says what `run` would do.
+/// Decides on an authentic request. Pure, so that `hookbridge explain` shows what `run` would do.
 #[must_use]
 pub fn decide(verified: &Verified) -> Decided {
     decide_or_refuse(verified).unwrap_or_else(|refusal| {
@@ -38,7 +38,7 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
         return decide_lines(verified, &Scope::raw(&request));
     }
     let content = parse::content(mapping, request.headers, request.body)?;
-    let text = content.json().map_err(repeated)?;
+    let text = content.json().map_err(duplicate_name)?;
     let document = text.map(parse::read).transpose()?;
     let document = document.as_ref();
     let mode = content.mode();
@@ -53,7 +53,7 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
     }
     if !verified.is_assumed() {
         let checked = source.authentication.check_content(&scope);
-        checked.map_err(refuse)?;
+        checked.map_err(to_refusal)?;
     }
     let elements = match (mode, document) {
         (Some(Mode::Batch), Some(document)) => Mapping::cloud_events(document),
@@ -66,22 +66,24 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
     decide_batch(verified, &scope, texts)
 }
 
-/// A handshake that is only told once it is verified.
+/// The answer to a handshake that can be recognized only once the request is verified.
 fn handshake(
     verified: &Verified,
     scope: &Scope<'_>,
     document: Option<&Document<'_>>,
 ) -> Result<Option<Reply>, Refusal> {
     for handshake in &verified.source().handshakes {
-        if !handshake.matches(scope).map_err(repeated)? {
+        if !handshake.matches(scope).map_err(duplicate_name)? {
             continue;
         }
         document.map_or(Ok(()), parse::refuse_if_ambiguous)?;
-        let reply = handshake.reply(scope, verified.key()).map_err(repeated)?;
+        let reply = handshake
+            .reply(scope, verified.key())
+            .map_err(duplicate_name)?;
         let errand = verified.source().authentication.errand(scope)?;
         return match reply {
             Some(reply) => Ok(Some(Reply { errand, ..reply })),
-            // Without secrets nothing can be signed.
+            // Without secrets the reply cannot be signed.
             None if verified.is_assumed() => Ok(Some(handshake.unsigned_reply())),
             None => Err(Refusal::invalid_event(
                 "",
@@ -92,7 +94,7 @@ fn handshake(
     Ok(None)
 }
 
-fn repeated(_: Ambiguous) -> Refusal {
+fn duplicate_name(_: Ambiguous) -> Refusal {
     Refusal::invalid_event("", "has a header or form field twice that the bridge reads")
 }
 
@@ -103,7 +105,7 @@ fn decide_lines(verified: &Verified, scope: &Scope<'_>) -> Result<Decided, Refus
     decide_batch(verified, scope, lines(scope.payload))
 }
 
-/// Each element is a document of its own: what is wrong with one says nothing of the others.
+/// Each element is a document of its own: a fault in one does not affect the others.
 fn decide_batch<'a>(
     verified: &Verified,
     scope: &Scope<'_>,
@@ -113,18 +115,18 @@ fn decide_batch<'a>(
     let max_in_flight = verified.source().max_in_flight;
     for (index, text) in texts.enumerate() {
         if index == MAX_EVENTS.min(max_in_flight) {
-            // Each takes a permit, so that there would never be enough for them.
+            // Each event takes a permit, and there would never be enough of them.
             let reason = match max_in_flight < MAX_EVENTS {
-                true => format!(
-                    "holds more than {max_in_flight} events, and no more may be in flight at once"
-                ),
+                true => {
+                    format!("holds more than {max_in_flight} events, and no more may be in flight")
+                }
                 false => format!("holds more than {MAX_EVENTS} events"),
             };
             return Err(Refusal::invalid_event("", reason));
         }
         let decision = decide_element(verified, scope, text);
         if let Verdict::Refuse(refusal) = decision.verdict {
-            // One that is refused refuses them all, before any of them is published.
+            // One refused event refuses the whole batch, before any of it is published.
             let pointer = verified.source().mapping.pointer_to(index);
             return Ok(Decided::Event(Decision {
                 verdict: Verdict::Refuse(refusal.within(&pointer)),
@@ -166,7 +168,7 @@ fn decide_event<'d>(
             return dead_letter::for_unidentified(verified, scope.payload, unidentified);
         }
     };
-    let verdict = judge(verified, &parsed)
+    let verdict = decide_verdict(verified, &parsed)
         .unwrap_or_else(|refusal| dead_letter::for_event(verified, &parsed, refusal));
     let event = parsed.into_event();
     Decision {
@@ -177,9 +179,9 @@ fn decide_event<'d>(
 }
 
 /// Steps 4 to 6.
-fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
+fn decide_verdict(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
     let source = verified.source();
-    let judged = validate(source, parsed).and_then(|()| {
+    let verdict = validate(source, parsed).and_then(|()| {
         Ok(match route::route(source, parsed.event())? {
             Routed::Ignore => Verdict::Ignore,
             Routed::To { route, forwarding } => Verdict::Publish {
@@ -188,6 +190,6 @@ fn judge(verified: &Verified, parsed: &Parsed<'_>) -> Result<Verdict, Refusal> {
             },
         })
     });
-    // Whatever the steps found, they must all have read the same event.
-    parsed.refuse_if_ambiguous().and(judged)
+    // Each step must have read the same event, so ambiguity takes precedence over their results.
+    parsed.refuse_if_ambiguous().and(verdict)
 }

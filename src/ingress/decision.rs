@@ -1,4 +1,4 @@
-//! The outcome of steps 3 to 6: what is to be published of a request, if anything.
+//! The result of steps 3 to 6: the messages to publish for a request, if any.
 
 use crate::brokers::Message;
 use crate::config::{BrokerId, RouteId};
@@ -10,59 +10,54 @@ use crate::providers::handshake::Reply;
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all of them are the large one"
+    reason = "nearly every value is the large variant"
 )]
 pub enum Decided {
-    /// It is one event, or is refused as a whole.
+    /// One event, or a refusal of the whole request.
     Event(Decision),
-    /// It is several events, none of which is refused.
+    /// Several events, none of them refused.
     Batch(Vec<Decision>),
-    /// It is no event, and is answered like this.
+    /// A handshake: no event, only this reply.
     Handshake(Box<Reply>),
 }
 
 /// The decision on an authentic event: steps 3 to 6, without any I/O.
 #[derive(Debug)]
 pub struct Decision {
-    /// Its id, where it has one.
     pub event_id: Option<EventId>,
-    /// Its type, where it has one.
     pub event_type: Option<String>,
-    /// The verdict.
     pub verdict: Verdict,
 }
 
 /// The verdict on an event.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is published.
+    /// Publish it.
     Publish {
-        /// The route that took it.
+        /// The route that matched.
         route: RouteId,
-        /// Like this.
         delivery: Box<Delivery>,
     },
-    /// It is published as a dead letter.
+    /// Publish it as a dead letter.
     DeadLetter {
-        /// Like this.
         letter: Addressed,
-        /// For this reason.
+        /// The reason.
         refusal: Refusal,
     },
-    /// It is answered 200 and dropped, as the configuration says.
+    /// Answer 200 and drop it, as configured.
     Ignore,
-    /// It is refused.
+    /// Refuse it.
     Refuse(Refusal),
 }
 
-/// Everything that is to be published of one event: stored means that `to` or `fallback` has it, and each copy's broker.
+/// All messages of one event. It is stored once `to` or `fallback` and each copy's broker have stored theirs.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Where the event goes.
+    /// The event's destination.
     pub to: Addressed,
-    /// Where it goes instead, when that certainly did not store it.
+    /// Used if `to` certainly did not store the event.
     pub fallback: Option<Addressed>,
-    /// Where it goes besides.
+    /// Additional destinations.
     pub copies: Vec<Addressed>,
     /// Its key in the duplicates window.
     pub(crate) fingerprint: Option<Fingerprint>,
@@ -71,8 +66,6 @@ pub struct Delivery {
 /// A message and its broker.
 #[derive(Debug)]
 pub struct Addressed {
-    /// The broker.
     pub broker: BrokerId,
-    /// The message.
     pub message: Message,
 }

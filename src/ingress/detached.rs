@@ -1,4 +1,4 @@
-//! Work that goes on when its sender has hung up, and whose panic is answered.
+//! Work that continues after its sender has hung up, and whose panics are answered.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::event::{Refusal, RequestId};
 
 pub(super) type Work = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
-/// Work whose panic, a defect of ours, is answered: it is no proof of anything, so the sender should try again.
+/// Work whose panic is answered. A panic is our defect and leaves the outcome unknown, so the sender should try again.
 pub(super) struct Caught {
     pub(super) bridge: Arc<Bridge>,
     /// The source's index.
@@ -45,8 +45,8 @@ impl Future for Caught {
     }
 }
 
-/// Work that is finished whether or not anyone waits for it: hyper drops a handler when its sender hangs up
-/// (hyperium/hyper#2728), and then the rest runs as a task of its own.
+/// Work that runs to its end even if nobody waits for it: hyper drops a handler when its sender hangs up
+/// (hyperium/hyper#2728), and the rest then runs as a separate task.
 pub(super) struct Detached(pub(super) Option<Caught>);
 
 impl Future for Detached {

@@ -1,4 +1,4 @@
-//! Step 6: topic, key and headers. A value that would make an illegal name is refused, never rewritten.
+//! Step 6: topic, key and headers. A value that would result in an illegal name is refused, never rewritten.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -20,11 +20,11 @@ use crate::flow::duplicates::{Fingerprint, Names};
 use crate::json::Node;
 use crate::providers::cloudevents::{BATCH, STRUCTURED};
 
-/// The usual size of a message's headers: more only costs another allocation.
+/// The usual size of a message's headers; exceeding it only costs another allocation.
 const HEADERS: usize = 12;
 const HEADER_BYTES: usize = 384;
 
-/// What an extension's header takes beside its name and value.
+/// Overhead of an extension's header beyond its name and value.
 const EXTENSION_FRAMING_BYTES: usize = 8;
 
 const EVENT_ID: Attribute = Attribute::plain("event_id");
@@ -35,15 +35,15 @@ pub(super) const SOURCE_NAME: Attribute = Attribute::plain("hookbridge_source");
 pub(super) const INTENDED_BROKER: Attribute = Attribute::plain("hookbridge_intended_broker");
 pub(super) const INTENDED_TOPIC: Attribute = Attribute::plain("hookbridge_intended_topic");
 
-/// Everything that is to be published of an event. One whose values exceed the bounds of headers and key is refused: no
-/// broker would ever take it.
+/// Builds all messages of an event. An event whose values exceed the limits for headers and key is refused, since no
+/// broker would ever accept it.
 pub(super) fn encode(
     verified: &Verified,
     parsed: &Parsed<'_>,
     forwarding: &Forwarding,
 ) -> Result<Box<Delivery>, Refusal> {
     check_bounds(verified, parsed.event())?;
-    // The window and each message on NATS go by the same hash of the body, which is taken once.
+    // The duplicates window and the messages to NATS use the same hash of the body, so it is computed once.
     let source = verified.source();
     let is_for_nats = |destination: &Destination| destination.kind == Kind::Nats;
     let is_needed = source.dedup_window.is_some()
@@ -68,7 +68,7 @@ pub(super) fn encode(
     });
     let copies = forwarding.copies.iter().map(|destination| {
         let mut message = encode_for(verified, parsed, destination, fingerprint)?;
-        // One stream may take both: the copy is not a duplicate of the event itself.
+        // One stream may take both: the copy must not count as a duplicate of the event itself.
         if let Some(id) = &mut message.deduplication_id {
             id.push_str("/copy/");
             id.push_str(&id_part(&message.destination));
@@ -140,7 +140,7 @@ fn check_bounds(verified: &Verified, event: &Event) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The names and values of what goes on from the sender beside the event's own attributes, in bytes.
+/// The total size of names and values carried over from the sender beyond the event's own attributes.
 fn carried_bytes(verified: &Verified, cloud_event: Option<&CloudEvent>) -> usize {
     let extensions = cloud_event.map_or(&[][..], |event| &event.extensions);
     let extensions = extensions
@@ -149,7 +149,7 @@ fn carried_bytes(verified: &Verified, cloud_event: Option<&CloudEvent>) -> usize
     extensions.sum::<usize>() + forwarded_bytes(verified)
 }
 
-/// The names and values of the sender's headers that are forwarded, in bytes.
+/// The total size of names and values of the forwarded headers.
 fn forwarded_bytes(verified: &Verified) -> usize {
     let headers = verified.request().headers();
     let names = verified.source().forward_headers.iter();
@@ -161,21 +161,21 @@ fn forwarded_bytes(verified: &Verified) -> usize {
         .sum()
 }
 
-/// `source/id` or `source/id/hash`: every delivery that counts as the same has the same, on every replica.
+/// `source/id` or `source/id/hash`: the same for every delivery that counts as the same event, on every replica.
 pub(super) fn deduplication_id(
     source: &Source,
     names: Names<'_>,
     fingerprint: Option<Fingerprint>,
 ) -> Option<String> {
     let id = id_part(names.id.as_str());
-    // The hash has the CloudEvent's source, which may be long.
+    // The hash covers the CloudEvent's source, which may be long.
     let is_hashed = source.dedup_by == DedupBy::IdAndBody || names.ce_source.is_some();
     match (source.dedup_by, fingerprint) {
         (DedupBy::Never, _) => None,
         (DedupBy::Id | DedupBy::IdAndBody, Some(fingerprint)) if is_hashed => {
             Some([&source.name, "/", &id, "/", &fingerprint.to_hex()].concat())
         }
-        // Without a fingerprint no NATS takes the message; its log line names it.
+        // Without a fingerprint the message does not go to NATS; the id is only logged.
         (DedupBy::Id | DedupBy::IdAndBody, _) => Some([&source.name, "/", &id].concat()),
     }
 }
@@ -197,8 +197,8 @@ pub(super) fn message(
     }
 }
 
-/// The provider's default: what the event is about, so that all about one thing stays in order; else the event's id.
-/// A subject that is too long for a key gets here for a dead letter only.
+/// The provider's default key: the subject, so that events about one thing stay in order, or else the event's id.
+/// A subject that is too long for a key can only occur in a dead letter.
 pub(super) fn default_key(event: &Event) -> &str {
     let named = event.key.as_deref().or(event.subject.as_deref());
     named
@@ -206,7 +206,7 @@ pub(super) fn default_key(event: &Event) -> &str {
         .unwrap_or(event.id.as_str())
 }
 
-/// The known attributes of an event.
+/// The attributes of an event, as far as they are known.
 pub(super) struct Known<'e> {
     pub(super) id: &'e EventId,
     pub(super) id_origin: IdOrigin,
@@ -233,9 +233,9 @@ impl<'e> Known<'e> {
     }
 }
 
-/// `event_id` and CloudEvents 1.0 in binary mode, as far as they are known, and the sender's headers that are forwarded.
-/// The attributes of what is a CloudEvent already are its own. What exceeds its bound is left out: it is here for a dead
-/// letter only.
+/// `event_id` and CloudEvents 1.0 attributes in binary mode, as far as they are known, and the forwarded headers.
+/// An event that already is a CloudEvent keeps its own attributes. Values beyond their limit are left out; only dead
+/// letters can have them.
 pub(super) fn event_headers(verified: &Verified, known: &Known<'_>, payload: &[u8]) -> Headers {
     let (source, request) = (verified.source(), verified.request());
     let mut headers = Headers::with_capacity(HEADERS, HEADER_BYTES);
@@ -283,15 +283,15 @@ pub(super) fn event_headers(verified: &Verified, known: &Known<'_>, payload: &[u
     headers
 }
 
-/// The key, where the event does not have the attribute already.
+/// The key, unless the event already has the attribute.
 pub(super) fn push_partition_key(headers: &mut Headers, known: &Known<'_>, key: &str) {
     if known.extension("partitionkey").is_none() {
         headers.push(Attribute::PARTITION_KEY, key);
     }
 }
 
-/// The media type as sent. No signature covers it, so that of its parameters only the one that says what is true of
-/// every body here is kept: whoever repeats a request can make no other message of it.
+/// The media type as sent. No signature covers it, so only the parameter that is known to be true of every body here is
+/// kept: an attacker who repeats a request cannot turn it into a different message.
 fn push_content_type(headers: &mut Headers, sent: &[u8], is_element: bool) {
     let mut parts = sent.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let media_type = match parts.next().unwrap_or_default() {
@@ -320,7 +320,7 @@ fn rfc_3339(time: SystemTime) -> String {
         .unwrap_or_default()
 }
 
-/// Fills templates in.
+/// Fills in templates.
 pub(super) struct Fill<'e, 'd> {
     pub(super) event: &'e Event,
     pub(super) source: &'e str,
@@ -379,7 +379,7 @@ where
         Ok(key)
     }
 
-    /// A part's text, and the pointer to where it was taken from.
+    /// A part's text, and the pointer to its origin.
     fn value<'t>(&self, part: &'t Part) -> Result<(Cow<'e, str>, &'t str), Refusal>
     where
         't: 'e,

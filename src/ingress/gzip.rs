@@ -1,4 +1,4 @@
-//! Step 1, a body that came compressed (RFC 1952): it is unfolded within the source's `max_body`, whatever it claims to be.
+//! Step 1, a compressed body (RFC 1952): decompressed within the source's `max_body`, whatever size it declares.
 
 use std::io::Read as _;
 
@@ -9,22 +9,20 @@ use http::header::CONTENT_ENCODING;
 
 use crate::event::Refusal;
 
-/// The largest number of members, compressed texts one after the other, that a body may have. Each costs work, also one of
-/// no bytes.
+/// The maximum number of gzip members in a body. Each costs work, even an empty one.
 const MAX_MEMBERS: usize = 1000;
 
-/// How a body is encoded.
+/// The content coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// As it is.
     Identity,
     Gzip,
-    /// Otherwise, or more than once.
+    /// Any other coding, or several.
     Other,
 }
 
 impl Coding {
-    /// Reads `Content-Encoding` (RFC 9110 section 8.4). An empty list is no coding.
+    /// Reads `Content-Encoding` (RFC 9110 section 8.4). An empty list means identity.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(CONTENT_ENCODING).iter();
         let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -33,7 +31,7 @@ impl Coding {
             .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
         match (codings.next(), codings.next()) {
             (None, _) => Self::Identity,
-            // Both names mean the same (section 8.4.1.3).
+            // Both names mean the same (RFC 9110 section 8.4.1.3).
             (Some(coding), None)
                 if coding.eq_ignore_ascii_case(b"gzip")
                     || coding.eq_ignore_ascii_case(b"x-gzip") =>
@@ -45,17 +43,17 @@ impl Coding {
     }
 }
 
-/// Unfolds a body of any number of members up to [`MAX_MEMBERS`]. Nothing may follow them: another reader would take it for
-/// something, or would not.
+/// Decompresses a body of up to [`MAX_MEMBERS`] members. Trailing bytes are refused, since readers differ in how they
+/// treat them.
 ///
 /// # Errors
 /// The body is larger than `limit_bytes`, or is not gzip.
-pub(super) fn unfold(folded: &[u8], limit_bytes: usize) -> Result<Bytes, Refusal> {
+pub(super) fn decompress(compressed: &[u8], limit_bytes: usize) -> Result<Bytes, Refusal> {
     let not_gzip = || {
         let detail = "the body is not gzip, or not only gzip, as Content-Encoding says";
         Refusal::InvalidEncoding(detail.to_owned())
     };
-    let mut rest = folded;
+    let mut rest = compressed;
     let mut body = Vec::new();
     let mut members = 0;
     while !rest.is_empty() || members == 0 {
@@ -84,25 +82,25 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write as _;
 
-    fn fold(text: &[u8]) -> Vec<u8> {
+    fn compress(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
 
-    fn code(folded: &[u8], limit_bytes: usize) -> Result<Vec<u8>, &'static str> {
-        let unfolded = unfold(folded, limit_bytes);
-        unfolded
+    fn code(compressed: &[u8], limit_bytes: usize) -> Result<Vec<u8>, &'static str> {
+        let decompressed = decompress(compressed, limit_bytes);
+        decompressed
             .map(|body| body.to_vec())
             .map_err(|refusal| refusal.code())
     }
 
     #[test]
     fn members_are_one_text_and_anything_else_is_refused() {
-        let (a, b) = (fold(b"{\"a\":"), fold(b"1}"));
+        let (a, b) = (compress(b"{\"a\":"), compress(b"1}"));
         let both = [a.clone(), b.clone()].concat();
         assert_eq!(code(&both, 100), Ok(b"{\"a\":1}".to_vec()));
-        assert_eq!(code(&fold(b""), 0), Ok(Vec::new()));
+        assert_eq!(code(&compress(b""), 0), Ok(Vec::new()));
         assert_eq!(code(&both, 7), Ok(b"{\"a\":1}".to_vec()));
         assert_eq!(code(&both, 6), Err("body_too_large"));
         let mut wrong_sum = b.clone();
@@ -125,20 +123,20 @@ mod tests {
         ] {
             assert_eq!(code(&bad, 100), Err("invalid_encoding"), "{bad:?}");
         }
-        let many = fold(b"").repeat(MAX_MEMBERS);
+        let many = compress(b"").repeat(MAX_MEMBERS);
         assert_eq!(code(&many, 0), Ok(Vec::new()));
         assert_eq!(
-            code(&[many, fold(b"")].concat(), 0),
+            code(&[many, compress(b"")].concat(), 0),
             Err("invalid_encoding")
         );
     }
 
     #[test]
-    fn a_body_that_unfolds_to_too_much_is_refused_within_its_limit() {
-        let bomb = fold(&vec![b' '; 64 * 1024 * 1024]);
+    fn a_body_that_decompresses_to_too_much_is_refused_within_its_limit() {
+        let bomb = compress(&vec![b' '; 64 * 1024 * 1024]);
         assert!(bomb.len() < 100_000);
         assert_eq!(code(&bomb, 1024), Err("body_too_large"));
-        let deep = fold(&bomb);
+        let deep = compress(&bomb);
         assert_eq!(code(&deep, bomb.len()), Ok(bomb));
     }
 
@@ -176,24 +174,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_folded_unfolds_to_the_same_bytes_within_its_size(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..5), less in 0_usize..3) {
+        fn compressed_bytes_decompress_to_the_same_within_their_size(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..5), less in 0_usize..3) {
             let whole = parts.concat();
-            let folded = parts.iter().flat_map(|part| fold(part)).collect::<Vec<_>>();
-            prop_assert_eq!(code(&folded, whole.len()), Ok(whole.clone()));
+            let compressed = parts.iter().flat_map(|part| compress(part)).collect::<Vec<_>>();
+            prop_assert_eq!(code(&compressed, whole.len()), Ok(whole.clone()));
             let limit = whole.len().saturating_sub(less);
             let expected = if limit < whole.len() { Err("body_too_large") } else { Ok(whole) };
-            prop_assert_eq!(code(&folded, limit), expected);
+            prop_assert_eq!(code(&compressed, limit), expected);
         }
 
         #[test]
-        fn no_bytes_unfold_to_more_than_the_limit_and_a_changed_one_never_passes_for_another_text(mut folded in proptest::collection::vec(any::<u8>(), 0..200), text in "[a-z]{1,200}", at in any::<prop::sample::Index>(), flip in 1_u8..) {
+        fn nothing_decompresses_beyond_the_limit_and_a_changed_byte_never_yields_another_text(mut compressed in proptest::collection::vec(any::<u8>(), 0..200), text in "[a-z]{1,200}", at in any::<prop::sample::Index>(), flip in 1_u8..) {
             for start in [false, true] {
                 if start {
-                    folded = fold(text.as_bytes());
-                    let at = at.index(folded.len());
-                    folded[at] ^= flip;
+                    compressed = compress(text.as_bytes());
+                    let at = at.index(compressed.len());
+                    compressed[at] ^= flip;
                 }
-                if let Ok(body) = unfold(&folded, 150) {
+                if let Ok(body) = decompress(&compressed, 150) {
                     prop_assert!(body.len() <= 150);
                     prop_assert!(!start || body == text.as_bytes());
                 }

@@ -1,6 +1,6 @@
-//! An event's path, one file a step, in this order. [`handle`] and [`finish`] are all of it on a page.
+//! An event's path, one file per step, in this order. [`handle`] and [`finish`] show all of it on one page.
 
-// 1: the connection and its clocks, and the request
+// 1: the connection with its timers, and the request
 pub(crate) mod accept;
 mod client;
 mod socket;
@@ -26,7 +26,7 @@ pub(crate) mod dead_letter;
 mod decide;
 mod decision;
 
-// 7: the broker's word, and the work that outlives its sender
+// 7: the broker's answer, and work that outlives its sender
 mod batch;
 mod detached;
 pub(crate) mod publish;
@@ -70,10 +70,12 @@ use detached::{Caught, Detached};
 use receive::{Arrived, Head};
 use socket::Activity;
 
-/// From a request to its answer. Until it is waited for it has looked at the head alone.
+/// Handles a request up to its answer. Nothing but the head has been checked before the returned future is first
+/// polled.
 ///
-/// Here and in [`finish`] nothing that is done with is carried over a wait: what a future keeps is copied when it is made,
-/// and takes room in the processor's caches for as long as the broker takes.
+/// Here and in [`finish`], nothing that is no longer needed is held across an await: a future's state is copied when
+/// the
+/// future is created, and occupies CPU cache for as long as the broker takes.
 fn handle(
     bridge: Arc<Bridge>,
     request: Request<Incoming>,
@@ -95,7 +97,7 @@ fn handle(
         let receiving = receive::receive(&bridge, admitted, head, body, connection);
         let received = AssertUnwindSafe(receiving).catch_unwind().await;
         match received.unwrap_or_else(|_panic| Err(panicked())) {
-            // From here on the work goes on when the sender hangs up.
+            // From here on, the work continues if the sender hangs up.
             Ok(Arrived::Whole(received)) => {
                 let source = received.source().index;
                 Detached(Some(Caught {
@@ -187,7 +189,7 @@ fn finish(
                 answer_received(&result, &source, event_id, request_id)
             }
             Ok((Decided::Batch(decisions), permit)) => {
-                // Large, and rare.
+                // Boxed because it is large and rare.
                 let publishing = batch::publish(&bridge, &source, &decisions, permit, deadline());
                 let (result, observed) = Box::pin(publishing).await;
                 bridge.observe(&Report {
@@ -203,7 +205,7 @@ fn finish(
             Ok((Decided::Handshake(mut reply), _permit)) => {
                 let done = match reply.errand.take() {
                     None => Ok(()),
-                    // Large, and rare.
+                    // Boxed because it is large and rare.
                     Some(errand) => Box::pin(errand.run()).await,
                 };
                 bridge.observe(&report(done.as_ref().map(|()| Status::Handshake)));
@@ -220,8 +222,8 @@ fn finish(
     }
 }
 
-/// Steps 2 to 6, and the secret that verified the request. Only a verified event takes a permit, which is all that is
-/// left of the request.
+/// Steps 2 to 6, and the secret that verified the request. Only a verified event takes a permit, which is all that
+/// remains of the request.
 fn verify_and_decide(
     bridge: &Bridge,
     received: Received,
@@ -232,7 +234,7 @@ fn verify_and_decide(
         Err(refusal) => return (None, Err(refusal)),
     };
     if let Some(stranger) = stranger {
-        stranger.become_known();
+        stranger.mark_known();
     }
     bridge.observe_secrets(verified.source(), verified.other_secrets());
     let bytes = verified.request().body().len();
@@ -248,7 +250,7 @@ fn verify_and_decide(
     (verified.secret_index(), decided)
 }
 
-/// Step 8 for a request whose whole body was read, whatever a refusal says of its kind.
+/// Step 8 for a request whose whole body was read, even if its refusal usually leaves the body unread.
 fn answer_received(
     result: &Result<Accepted, Refusal>,
     source: &Source,
@@ -262,7 +264,7 @@ fn answer_received(
     response
 }
 
-/// A defect of ours before anything was published. The sender should try again.
+/// Our own defect, before anything was published. The sender should try again.
 fn panicked() -> receive::Refused {
     receive::Refused {
         source: None,

@@ -1,4 +1,4 @@
-//! Step 3: the body is read, in place, and asked which events it holds and who they are. Its bytes stay as they are.
+//! Step 3: reads the body in place, and finds its events and their identities. The bytes are not changed.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -32,7 +32,7 @@ impl Event {
     }
 }
 
-/// An event, its bytes, and the JSON in them.
+/// An event with its bytes and their JSON.
 #[derive(Debug)]
 pub(super) struct Parsed<'d> {
     /// A part of the body, or all of it.
@@ -58,13 +58,15 @@ impl<'d> Parsed<'d> {
         self.document.map(Document::root)
     }
 
-    /// A name that was looked up so far and stands twice is a fault: another reader would see another event.
+    /// Refuses an event with a duplicate among the member names that were looked up so far: another reader would see
+    /// another
+    /// event.
     pub(super) fn refuse_if_ambiguous(&self) -> Result<(), Refusal> {
         self.document.map_or(Ok(()), refuse_if_ambiguous)
     }
 }
 
-/// Reads a body as far as its content type says.
+/// Reads a body as its content type says.
 pub(super) fn content<'b>(
     mapping: &'b Mapping,
     headers: &HeaderMap,
@@ -75,7 +77,7 @@ pub(super) fn content<'b>(
 
 /// The media type without its parameters.
 pub(super) fn media_type(headers: &HeaderMap) -> &str {
-    // What is not text was refused before.
+    // A value that is not text was refused earlier.
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -83,7 +85,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> &str {
     media_type.unwrap_or_default().trim()
 }
 
-/// Reads the JSON of a body, of a field of a form, or of an element.
+/// Parses the JSON of a body, a form field or an element.
 pub(super) fn read(text: &[u8]) -> Result<Document<'_>, Refusal> {
     Document::parse(text).map_err(|fault| match fault {
         Fault::Encoding { .. } => Refusal::InvalidEncoding(fault.to_string()),
@@ -93,7 +95,7 @@ pub(super) fn read(text: &[u8]) -> Result<Document<'_>, Refusal> {
     })
 }
 
-/// Asks an event who it is.
+/// Determines an event's identity.
 ///
 /// # Errors
 /// The fault, and the attributes of the event that are known nevertheless.
@@ -103,7 +105,7 @@ pub(super) fn identify<'d>(
     document: Option<&'d Document<'d>>,
 ) -> Result<Parsed<'d>, Unidentified> {
     let identity = mapping.identify(scope);
-    // What was read of an ambiguous event is not known.
+    // Attributes read from an ambiguous event are not known.
     document.map_or(Ok(()), refuse_if_ambiguous)?;
     let Identity {
         event_id,

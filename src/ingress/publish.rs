@@ -1,4 +1,4 @@
-//! Step 7: messages go to their brokers; what the brokers say becomes a receipt or a refusal.
+//! Step 7: publishes messages and turns the brokers' answers into a receipt or a refusal.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::config::{BrokerId, RouteId, Source};
 use crate::event::Refusal;
 use crate::flow::duplicates::{self, Claim};
 
-/// Publishes what is to be published of an event. A 2xx needs the proof that this returns.
+/// Publishes the messages of an event. A 2xx needs the receipt that this returns.
 pub(super) async fn publish<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -32,7 +32,7 @@ pub(super) async fn publish<'d>(
     let result = match &decision.verdict {
         Verdict::Ignore => Ok(Accepted::Ignored),
         Verdict::Refuse(refusal) => Err(refusal.clone()),
-        // Not remembered: after a fix, the same delivery must be able to take its right way.
+        // Not remembered: after a fix, the same delivery must be able to go to its real destination.
         Verdict::DeadLetter { letter, refusal } => {
             observed.dead_lettered.push(Cow::Borrowed(refusal));
             let attempt = attempt(bridge, letter, None, deadline).await;
@@ -70,9 +70,11 @@ pub(super) async fn publish<'d>(
 
 /// Publishes an event and its copies. It is stored only when all of them are.
 ///
-/// A message that its broker finds too large is refused for what it is: neither a fallback nor time would help it. It
-/// becomes a dead letter where the source has them. Without one the answer is 503, since the limit is an operator's to
-/// raise, and since Kafka refuses whole batches: a 4xx must not depend on who shared one.
+/// A message beyond its broker's size limit is refused permanently: neither a fallback nor time would help. It becomes
+/// a
+/// dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
+/// Kafka
+/// refuses whole batches: a 4xx must not depend on the other messages of a batch.
 async fn deliver<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -82,7 +84,7 @@ async fn deliver<'d>(
     deadline: Instant,
 ) -> Result<Accepted, Refusal> {
     if !delivery.copies.is_empty() {
-        // Large, and every request in flight would keep room for it.
+        // Boxed: it is large, and would enlarge the future of every request in flight.
         let delivering = deliver_with_copies(bridge, source, route, delivery, observed, deadline);
         return Box::pin(delivering).await;
     }
@@ -104,7 +106,7 @@ async fn deliver_with_copies<'d>(
     observed: &mut Observed<'d>,
     deadline: Instant,
 ) -> Result<Accepted, Refusal> {
-    // Otherwise each of the sender's retries would add a copy where the event is stored already.
+    // Otherwise each of the sender's retries would add a copy where the event is already stored.
     if let Some(Addressed { broker, message }) = out_of_reach(bridge, delivery) {
         let detail = "the broker is down, so none of the event's other copies is published either";
         let outcome = Outcome::not_stored(Reason::Disconnected, detail);
@@ -131,7 +133,7 @@ async fn deliver_with_copies<'d>(
     replace_too_large(bridge, source, ended, observed, deadline).await
 }
 
-/// Puts dead letters in the place of messages that are too large, where everything else is stored.
+/// Replaces messages that are too large by dead letters if everything else is stored.
 async fn replace_too_large(
     bridge: &Bridge,
     source: &Source,
@@ -142,7 +144,7 @@ async fn replace_too_large(
     let is_settled =
         |outcome: &Outcome| matches!(outcome, Outcome::Stored(_)) || is_too_large(outcome);
     let may_be_replaced = ended.iter().all(|(_, outcome)| is_settled(outcome))
-        // Past the deadline what is certain now would be in doubt.
+        // Past the deadline, a certain result would become an unknown one.
         && Instant::now() < deadline;
     let mut has_letter = false;
     let mut outcomes = Vec::with_capacity(ended.len());
@@ -180,7 +182,7 @@ fn is_too_large(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::NotStored(not) if not.reason == Reason::TooLarge)
 }
 
-/// A message whose broker is known to be down, and that has no other way.
+/// A message whose broker is known to be down and that has no alternative.
 fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addressed> {
     let is_down = |addressed: &Addressed| {
         let Addressed { broker, message } = addressed;
@@ -194,11 +196,13 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
         .find(|addressed| is_down(addressed))
 }
 
-/// Publishes an event to its broker, or to its fallback: the outcome, and the attempts that led to it.
+/// Publishes an event to its broker or its fallback. Returns the outcome and the attempts that led to it.
 ///
-/// The second broker gets the message only when the first certainly does not have it, and while there is time. A message
-/// that is too large for the first is not passed over to one that may have a higher limit: the fallback is for outages,
-/// and the event would have to come back.
+/// The fallback gets the message only when the first broker certainly does not have it, and while there is time. A
+/// message
+/// that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for outages,
+/// and
+/// the event would have to come back.
 async fn publish_with_fallback<'d>(
     bridge: &Bridge,
     route: RouteId,
@@ -206,7 +210,7 @@ async fn publish_with_fallback<'d>(
     deadline: Instant,
 ) -> (Outcome, Vec<Attempt<'d>>) {
     let mut attempts = Vec::with_capacity(1);
-    // A broker that is known to be down would take all of the time to say so. One that lacks the destination says so immediately.
+    // A broker that is known to be down would use up all the time. One that lacks the destination answers immediately.
     let is_skipped = delivery.fallback.is_some()
         && matches!(
             bridge.broker(delivery.to.broker).connection_health(),
@@ -216,7 +220,7 @@ async fn publish_with_fallback<'d>(
         let first = attempt(bridge, &delivery.to, Some(route), deadline).await;
         let outcome = first.outcome.clone();
         attempts.push(first);
-        // Past the deadline nobody would learn what the second one says: what is certain now would be in doubt.
+        // Past the deadline the fallback's answer would come too late: a certain result would become an unknown one.
         if delivery.fallback.is_none()
             || !matches!(outcome, Outcome::NotStored(_))
             || is_too_large(&outcome)
@@ -232,7 +236,7 @@ async fn publish_with_fallback<'d>(
     let mut outcome = second.outcome.clone();
     attempts.push(second);
     if is_too_large(&outcome) {
-        // The first one may take it when it is back.
+        // The first broker may take it once it is back.
         let detail = "the broker is not available, and the fallback takes no message this large";
         outcome = Outcome::not_stored(Reason::Disconnected, detail);
     }
@@ -291,7 +295,7 @@ fn stored_or_refused(outcome: &Outcome) -> Result<Receipt, Refusal> {
     }
 }
 
-/// "Certainly not stored" is true only where no broker has anything of the event.
+/// "Certainly not stored" holds only if no broker has any message of the event.
 fn all_stored(outcomes: &[Outcome]) -> Result<Receipt, Refusal> {
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut refusals = Vec::new();
@@ -314,7 +318,7 @@ fn all_stored(outcomes: &[Outcome]) -> Result<Receipt, Refusal> {
     }
 }
 
-/// A cause that only a person can remove takes longer.
+/// Causes that only a person can remove take longer.
 fn retry_after(reason: Reason) -> Duration {
     Duration::from_secs(match reason {
         Reason::Disconnected
@@ -330,7 +334,7 @@ fn retry_after(reason: Reason) -> Duration {
     })
 }
 
-/// What the sender may pass on to whoever runs the bridge. It names no topic and no broker.
+/// Text that the sender may pass on to the bridge's operator. It names no topic and no broker.
 fn cause(reason: Reason) -> &'static str {
     match reason {
         Reason::UnknownTopic => {

@@ -1,7 +1,7 @@
-//! Step 1, the request: what its head alone can refuse, and its body within bounds.
+//! Step 1, the request: checks on its head, and reading its body within limits.
 //!
-//! The order is that of cost, and no request takes a verified event's room: until it is verified, a body that must be waited
-//! for is accounted by the bytes that have arrived, and makes room when there is none ([`crate::flow`]).
+//! Checks are ordered by cost. Unverified requests never take the room of verified events: until it is verified, a body
+//! that must be waited for counts by the bytes that have arrived, and is dropped when room runs out ([`crate::flow`]).
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,9 +15,9 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::client::{client_address, known_client_address};
-use super::gzip::{Coding, unfold};
+use super::gzip::{Coding, decompress};
 use super::socket::Activity;
-use super::verify::{may_be_open_handshake, refuse, verify_head};
+use super::verify::{may_be_open_handshake, to_refusal, verify_head};
 use crate::bridge::Bridge;
 use crate::config::Source;
 use crate::event::Refusal;
@@ -25,7 +25,7 @@ use crate::providers::Scope;
 use crate::providers::handshake::Reply;
 use crate::providers::request::Request as Signed;
 
-/// A request that has arrived as a whole.
+/// A request that has arrived completely.
 #[derive(Debug)]
 pub struct Received {
     source: Arc<Source>,
@@ -37,7 +37,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// A request that did not come in over the network, for `explain` and tests. It is as unverified as any other.
+    /// A request that did not come over the network, for `explain` and tests. It is unverified like any other.
     #[must_use]
     pub fn from_parts(
         source: Arc<Source>,
@@ -55,7 +55,7 @@ impl Received {
         }
     }
 
-    /// The request as verification sees it.
+    /// The request in the form that verification reads.
     #[must_use]
     pub fn as_request(&self) -> Signed<'_> {
         Signed {
@@ -68,47 +68,46 @@ impl Received {
         }
     }
 
-    /// The source whose path it was sent to.
+    /// The source whose path the request was sent to.
     #[must_use]
     pub fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    /// Its headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Its body.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// When it was received.
+    /// The time of receipt.
     #[must_use]
     pub fn at(&self) -> SystemTime {
         self.at
     }
 }
 
-/// The largest body, in bytes, that is read although the request is refused, and how long that may take: to close the
-/// connection costs both sides more.
+/// The maximum size in bytes of a body that is read although the request is refused, and the timeout for it. Closing
+/// the
+/// connection would cost both sides more.
 const SMALL_BODY: u64 = 16 * 1024;
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// After this a body must have come at the least rate, in bytes a second, on average.
+/// After the grace period, a body must arrive at the minimum rate (bytes per second) on average.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-const LEAST_RATE: u32 = 1024;
+const MIN_RATE: u32 = 1024;
 
-/// A refusal, and the source that it concerns.
+/// A refusal and its source.
 pub(super) struct Refused {
     pub(super) source: Option<Arc<Source>>,
     pub(super) refusal: Refusal,
-    /// The whole body has been read, whatever the refusal says.
+    /// The whole body was read, even if the refusal usually leaves it unread.
     pub(super) is_read: bool,
-    /// The refusal is the head's: the body has not been read, whatever the refusal says.
+    /// The refusal concerns the head: the body was not read, even if the refusal usually follows a read body.
     pub(super) is_unread: bool,
 }
 
@@ -123,21 +122,21 @@ impl Refused {
     }
 }
 
-/// A request whose head was taken.
+/// A request whose head was accepted.
 pub(super) struct Admitted {
     source: Arc<Source>,
-    /// The answer, where the head says that it is a handshake.
+    /// The answer, if the head shows that the request is a handshake.
     handshake: Option<Box<Reply>>,
 }
 
-/// The outcome of an admitted request.
+/// The result of receiving an admitted request.
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all of them are the large one"
+    reason = "nearly every value is the large variant"
 )]
 pub(super) enum Arrived {
     Whole(Received),
-    /// Nothing of it is published.
+    /// Nothing is published for it.
     Handshake {
         source: Arc<Source>,
         reply: Box<Reply>,
@@ -145,14 +144,14 @@ pub(super) enum Arrived {
     },
 }
 
-/// The head of a request, without what only HTTP needs of it.
+/// The parts of a request's head that later steps use.
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) target: Uri,
     pub(super) headers: HeaderMap,
 }
 
-/// What the head alone can refuse.
+/// Checks that need only the head.
 pub(super) fn admit(
     bridge: &Bridge,
     request: &Request<Incoming>,
@@ -185,7 +184,7 @@ pub(super) fn admit(
     }
     let (method, length) = (request.method(), request.body().size_hint().exact());
     let declared = check_head(&source, method, request.headers(), length).map_err(refused)?;
-    // A place is taken once the event is verified. What could not get one then need not be read.
+    // A permit is taken once the event is verified. A body that could not get one then need not be read.
     if !bridge.permits().has_room_for(source.index, declared) {
         return Err(refused(Refusal::Overloaded));
     }
@@ -195,7 +194,7 @@ pub(super) fn admit(
     })
 }
 
-/// Refuses whoever may not send to this source at all, handshakes too.
+/// Refuses senders that may not use this source at all, not even for handshakes.
 fn check_sender(
     bridge: &Bridge,
     source: &Source,
@@ -224,7 +223,7 @@ fn check_sender(
     Err(Refusal::Unauthorized)
 }
 
-/// The answer to a handshake that the head alone gives away.
+/// The answer to a handshake that can be recognized by its head.
 fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Reply>, Refusal>> {
     let scope = Scope::raw(request);
     // A POST that must be verified needs its body.
@@ -241,14 +240,14 @@ fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Re
     {
         None => None,
         Some(Ok(secret)) => secret.and_then(|secret| source.authentication.key(secret)),
-        Some(Err(unverified)) => return Some(Err(refuse(unverified))),
+        Some(Err(unverified)) => return Some(Err(to_refusal(unverified))),
     };
     let reply = handshake.reply(&scope, key).ok().flatten();
     let missing = Refusal::BadRequest("the handshake lacks the value that is to be answered");
     Some(reply.map(Box::new).ok_or(missing))
 }
 
-/// The rest of the request.
+/// Receives the rest of the request.
 pub(super) async fn receive(
     bridge: &Bridge,
     admitted: Result<Admitted, Refused>,
@@ -268,25 +267,25 @@ pub(super) async fn receive(
             return Ok(Arrived::Handshake {
                 source,
                 reply,
-                is_read: read_away(body).await,
+                is_read: drain_body(body).await,
             });
         }
         Err(refused) if refused.refusal == Refusal::Overloaded => {
             return Err(Refused {
-                is_read: read_away(body).await,
+                is_read: drain_body(body).await,
                 ..refused
             });
         }
         Err(refused) => return Err(refused),
     };
     let mut reader = Reader::new(body, source.max_body);
-    // A sender that asks whether it may send the body must not be told to before its head is checked.
-    let asks_first = head.headers.contains_key(EXPECT);
-    // Most bodies come with their heads, and need neither a clock nor a place.
-    let at_hand = poll_at_hand(&mut reader, asks_first).await;
-    let read = match at_hand {
+    // A sender that asks permission to send the body must not get it before its head is checked.
+    let expects_continue = head.headers.contains_key(EXPECT);
+    // Most bodies arrive with their heads, and need neither a timer nor a place among the unverified.
+    let available = poll_available(&mut reader, expects_continue).await;
+    let read = match available {
         Poll::Ready(read) => read.map_err(|refusal| Refused::new(Some(&source), refusal)),
-        // Large, and rare.
+        // Boxed because it is large and rare.
         Poll::Pending => {
             Box::pin(wait_for_body(
                 bridge,
@@ -302,7 +301,7 @@ pub(super) async fn receive(
     connection.note_body_read();
     let body = reader.into_body();
     let body = if source.accept_gzip && Coding::of(&head.headers) == Coding::Gzip {
-        unfold_body(&source, &head, &body).map_err(|refusal| Refused {
+        decompress_body(&source, &head, &body).map_err(|refusal| Refused {
             is_read: true,
             ..Refused::new(Some(&source), refusal)
         })?
@@ -324,16 +323,16 @@ pub(super) async fn receive(
     }))
 }
 
-/// Reads what is there already.
-async fn poll_at_hand(reader: &mut Reader, asks_first: bool) -> Poll<Result<(), Refusal>> {
-    if asks_first {
+/// Reads the bytes that are already available.
+async fn poll_available(reader: &mut Reader, expects_continue: bool) -> Poll<Result<(), Refusal>> {
+    if expects_continue {
         return Poll::Pending;
     }
     let reading = std::pin::pin!(reader.read_to_end());
     futures_util::poll!(reading)
 }
 
-/// Waits for the rest of a body that nobody has vouched for.
+/// Waits for the rest of a body that is not verified yet.
 async fn wait_for_body(
     bridge: &Bridge,
     source: &Arc<Source>,
@@ -355,7 +354,7 @@ async fn wait_for_body(
         public_url: source.public_url.as_deref(),
         at: bridge.process().clock().now(),
     };
-    // What is too long for a handshake is not one.
+    // A body that is too long for a handshake is not one.
     let declared = reader.declared.unwrap_or_default();
     if !may_be_open_handshake(source, declared) {
         verify_head(source, &request).map_err(|refusal| Refused {
@@ -370,7 +369,7 @@ async fn wait_for_body(
     let started = Instant::now();
     loop {
         arriving.holds(reader.held());
-        let limit = http.body_timeout.min(time_for(reader.length));
+        let limit = http.body_timeout.min(time_allowed(reader.length));
         let read = tokio::select! {
             biased;
             () = arriving.ended() => Err(Refusal::Overloaded),
@@ -384,9 +383,9 @@ async fn wait_for_body(
     }
 }
 
-/// Unfolds a compressed body: what is signed, and published, is what it was before. A head that gives its sender away saves
-/// the work.
-fn unfold_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refusal> {
+/// Decompresses a body: signature and published message concern the uncompressed bytes. A head that already shows a
+/// forgery saves the work.
+fn decompress_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refusal> {
     let request = Signed {
         method: &head.method,
         target: &head.target,
@@ -396,16 +395,16 @@ fn unfold_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refu
         at: SystemTime::now(),
     };
     verify_head(source, &request)?;
-    unfold(body, source.max_body)
+    decompress(body, source.max_body)
 }
 
-/// How long a body may have taken when this much of it has come.
-fn time_for(bytes: usize) -> Duration {
-    let seconds = u32::try_from(bytes).unwrap_or(u32::MAX) / LEAST_RATE;
+/// The time allowed for a body of which `bytes` have arrived.
+fn time_allowed(bytes: usize) -> Duration {
+    let seconds = u32::try_from(bytes).unwrap_or(u32::MAX) / MIN_RATE;
     RATE_GRACE + Duration::from_secs(seconds.into())
 }
 
-/// Refuses requests that HTTP forbids (RFC 9112 section 3.2, RFC 9113 section 8.3.1) and hyper lets pass.
+/// Refuses requests that HTTP forbids (RFC 9112 section 3.2, RFC 9113 section 8.3.1) but hyper accepts.
 fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(), Refusal> {
     let bad = |detail| Err(Refusal::BadRequest(detail));
     let headers = request.headers();
@@ -435,7 +434,7 @@ fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(
     if connection.take_fragment() {
         return bad("the request target has a fragment");
     }
-    // A length that is known means that there is no transfer coding.
+    // A known length means that there is no transfer coding.
     if version != Version::HTTP_2 && request.body().size_hint().exact().is_none() {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let coding = codings.next();
@@ -452,14 +451,14 @@ fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(
     Ok(())
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), which may be empty.
+/// `uri-host [ ":" port ]` (RFC 9110 section 7.2); may be empty.
 fn is_host(value: &[u8]) -> bool {
     let (host, port) = split_port(value);
     let is_literal = |inner: &[u8]| {
         let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'v');
         !inner.is_empty() && inner.iter().all(is_part)
     };
-    // Unreserved characters, percent-encoded ones and sub-delimiters, but the comma: it joins what came twice.
+    // Unreserved characters, percent-encoded ones and sub-delimiters except the comma, which joins repeated headers.
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
     let bracketed = host.strip_prefix(b"[");
     port.iter().all(u8::is_ascii_digit)
@@ -484,7 +483,7 @@ fn is_same_host(host: &[u8], authority: &[u8], scheme: Option<&str>) -> bool {
     let default_port: &[u8] = match scheme {
         Some("http") => b"80",
         Some("https") => b"443",
-        // Not a web request.
+        // Not an HTTP scheme.
         Some(_) => return false,
         None => b"",
     };
@@ -494,11 +493,11 @@ fn is_same_host(host: &[u8], authority: &[u8], scheme: Option<&str>) -> bool {
     host.eq_ignore_ascii_case(other_host) && or_default(port) == or_default(other_port)
 }
 
-/// Paths are compared as they were sent: no decoding, no normalisation, no other case.
+/// Paths are compared as sent: no decoding, normalization or case folding.
 fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Source>, Refused> {
     let path = request.uri().path();
     bridge.source_at(path).ok_or_else(|| {
-        // `CONNECT host` and `OPTIONS *` name no path.
+        // `CONNECT host` and `OPTIONS *` have no path.
         let is_path = !matches!(path, "" | "*");
         let refusal = if is_path {
             Refusal::UnknownPath
@@ -511,8 +510,7 @@ fn find_source(bridge: &Bridge, request: &Request<Incoming>) -> Result<Arc<Sourc
     })
 }
 
-/// What the head alone can refuse, for `hookbridge explain` too. Returns the body's length as far as it
-/// is known.
+/// Checks on the head that `hookbridge explain` runs too. Returns the body's length as far as it is known.
 pub(crate) fn check_head(
     source: &Source,
     method: &Method,
@@ -538,13 +536,13 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
     let accepted = &source.media_types;
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let (first, second) = (lines.next(), lines.next());
-    // Case and parameters don't matter (RFC 9110 section 8.3.1).
+    // Case and parameters do not matter (RFC 9110 section 8.3.1).
     let media_type = first
         .and_then(|line| line.to_str().ok())
         .and_then(|line| line.split(';').next())
         .unwrap_or_default()
         .trim();
-    // Of two of them, each reader could go by another one.
+    // With two content types, readers could disagree on which one counts.
     let is_accepted = second.is_none()
         && accepted
             .iter()
@@ -567,8 +565,8 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
     Err(Refusal::UnsupportedCoding { accepted })
 }
 
-/// Reads a small body and keeps nothing of it. Says whether that was all of it.
-async fn read_away(mut body: Incoming) -> bool {
+/// Reads and drops a small body. Returns whether that was all of it.
+async fn drain_body(mut body: Incoming) -> bool {
     if body
         .size_hint()
         .exact()
@@ -588,14 +586,14 @@ async fn read_away(mut body: Incoming) -> bool {
     read.unwrap_or(false)
 }
 
-/// Reads a body of at most so many bytes, in one piece where it came in one.
+/// Reads a body of at most `limit_bytes`. A body that came in one piece is not copied.
 struct Reader {
     body: Incoming,
     limit_bytes: usize,
     declared: Option<usize>,
     first: Option<Bytes>,
     whole: Vec<u8>,
-    /// How many bytes have come.
+    /// Bytes received so far.
     length: usize,
 }
 
@@ -617,12 +615,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads one frame; true at the end. To drop the future loses nothing.
+    /// Reads one frame; true at the end. Cancellation-safe.
     async fn read_frame(&mut self) -> Result<bool, Refusal> {
         let Some(frame) = self.body.frame().await else {
             return Ok(true);
         };
-        // Trailers mean nothing here.
+        // Trailers have no meaning here.
         let Ok(data) = frame.map_err(|_| Refusal::BrokenOff)?.into_data() else {
             return Ok(false);
         };
@@ -648,7 +646,7 @@ impl Reader {
         Ok(false)
     }
 
-    /// How many bytes the body takes now.
+    /// Bytes allocated for the body at present.
     fn held(&self) -> usize {
         self.whole.capacity().max(self.length)
     }
@@ -659,8 +657,9 @@ impl Reader {
     }
 }
 
-/// What is kept for a body of which `length` bytes have come: never more than a small multiple of them, whatever its head
-/// declares. A declared length is trusted further, since the copying then ends where it says.
+/// The capacity to reserve once `length` bytes have arrived: never more than a small multiple of them, whatever the
+/// head
+/// declares. With a declared length the multiple is larger, since reallocation then ends at that length.
 fn capacity_for(length: usize, declared: Option<usize>, limit_bytes: usize) -> usize {
     let wanted = match declared {
         Some(declared) => length.saturating_mul(4).min(declared),
@@ -709,13 +708,16 @@ mod tests {
     }
 
     #[test]
-    fn a_body_has_at_least_a_kibibyte_a_second_after_the_grace() {
-        assert_eq!(time_for(0), RATE_GRACE);
-        assert_eq!(time_for(10 * 1024), RATE_GRACE + Duration::from_secs(10));
+    fn a_body_must_arrive_at_a_kibibyte_per_second_after_the_grace_period() {
+        assert_eq!(time_allowed(0), RATE_GRACE);
+        assert_eq!(
+            time_allowed(10 * 1024),
+            RATE_GRACE + Duration::from_secs(10)
+        );
     }
 
     #[test]
-    fn what_is_kept_for_a_body_follows_what_has_come() {
+    fn memory_reserved_for_a_body_follows_the_bytes_received() {
         let mib = 1024 * 1024;
         assert_eq!(capacity_for(100, Some(mib), mib), 400);
         assert_eq!(capacity_for(mib / 2, Some(mib), mib), mib);

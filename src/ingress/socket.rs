@@ -1,8 +1,10 @@
-//! A sender's socket with clocks: one between requests, one from a head's first byte to its last, one for a sender that
-//! does not take its answer.
+//! A sender's socket with timers: one between requests, one from the first byte of a head to its last, and one for
+//! senders
+//! that do not read their answers.
 //!
-//! hyper has one clock for the first two (`header_read_timeout` starts when it begins to wait), which would end the idle
-//! connections of load balancers as fast as slow heads.
+//! hyper has one timer for the first two (`header_read_timeout` starts when it begins to wait), which would close the
+//! idle
+//! connections of load balancers as soon as slow heads.
 
 use std::future::Future as _;
 use std::io;
@@ -19,34 +21,36 @@ use tokio::time::{Instant, Sleep};
 
 use super::strangers::Stranger;
 
-/// How long an answer may wait for its sender to take it.
+/// How long an answer may wait until its sender reads it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// After this long between requests a connection is at rest, and keeps no buffers.
-const REST: Duration = Duration::from_secs(1);
+/// After this time between requests, a connection is idle and keeps no buffers.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// After an answer that left a body unread, the rest of it is read and dropped for as long as a body may take, so that the
-/// sender sees the answer instead of a reset (RFC 9112 section 9.6): proxies that buffer write all of a body before they read.
-/// It ends earlier when the sender pauses this long, or has sent as much as the largest `max_body` that there can be.
+/// After an answer that left a body unread, the rest is read and dropped within the time allowed for a body, so that
+/// the
+/// sender sees the answer instead of a reset (RFC 9112 section 9.6): buffering proxies write the whole body before they
+/// read.
+/// It ends earlier when the sender pauses for `LINGER_PAUSE` or has sent the largest possible `max_body`.
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
-/// What the requests of one connection and its socket tell each other.
+/// State shared between a connection's socket and its requests.
 #[derive(Debug)]
 pub(super) struct Activity {
     peer: IpAddr,
-    /// The names of the certificate that it has shown.
+    /// The names in the client certificate.
     names: Box<[String]>,
     aged_at: Instant,
     stranger: Stranger,
     is_known: AtomicBool,
-    /// The body of the request in flight is still being read. Of no meaning to HTTP/2, which has many requests at a time.
+    /// The body of the request in flight is still being read. Unused for HTTP/2, which has concurrent requests.
     is_reading_body: AtomicBool,
     has_fragment: AtomicBool,
     in_flight: AtomicUsize,
     ended: AtomicUsize,
     left_body: AtomicBool,
-    is_at_rest: AtomicBool,
+    is_idle: AtomicBool,
 }
 
 impl Activity {
@@ -67,21 +71,21 @@ impl Activity {
             in_flight: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             left_body: AtomicBool::new(false),
-            is_at_rest: AtomicBool::new(false),
+            is_idle: AtomicBool::new(false),
         }
     }
 
-    /// The other side of the connection.
+    /// The remote address of the connection.
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// Whether the other side has shown a certificate with one of these names.
+    /// Whether the client certificate has one of these names.
     pub(super) fn has_name_of(&self, wanted: &[String]) -> bool {
         wanted.iter().any(|name| self.names.contains(name))
     }
 
-    /// Notes that a request is being handled, until the guard is dropped.
+    /// Marks a request as being handled until the guard is dropped.
     pub(super) fn begin(&self, has_body: bool) -> Busy<'_> {
         self.is_reading_body.store(has_body, Ordering::Release);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -93,43 +97,44 @@ impl Activity {
         self.is_reading_body.store(false, Ordering::Release);
     }
 
-    /// The connection, while it has not brought a verified event.
+    /// The connection, unless it has already brought a verified event.
     pub(super) fn if_stranger(self: &Arc<Self>) -> Option<Arc<Self>> {
         let is_known = self.is_known.load(Ordering::Relaxed);
         (!is_known).then(|| Arc::clone(self))
     }
 
-    /// The connection has brought a verified event.
-    pub(super) fn become_known(&self) {
+    /// Records that the connection has brought a verified event.
+    pub(super) fn mark_known(&self) {
         if !self.is_known.swap(true, Ordering::Relaxed) {
-            self.stranger.become_known();
+            self.stranger.mark_known();
         }
     }
 
-    /// Whether the request line that was read last has a fragment, which hyper drops without a word. A request that follows
-    /// another one in the same packet is not looked at.
+    /// Whether the last request line had a fragment, which hyper drops silently. Pipelined requests in the same packet
+    /// are
+    /// not checked.
     pub(super) fn take_fragment(&self) -> bool {
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the connection has grown so old that its next answer is to be the last.
+    /// Whether the connection is so old that its next answer should be the last.
     pub(super) fn is_aged(&self) -> bool {
         Instant::now() >= self.aged_at
     }
 
-    /// Whether nothing is under way, read or left to be written, and has not been for a while.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.is_at_rest.load(Ordering::Acquire)
+    /// Whether the connection has had nothing in flight, to read or to write for a while.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_idle.load(Ordering::Acquire)
     }
 
-    /// An answer was given before the request's body was read.
+    /// Records that an answer was given before the request's body was read.
     pub(super) fn note_unread_body(&self) {
         self.left_body.store(true, Ordering::Release);
     }
 }
 
-/// A request is being handled.
+/// A request in progress.
 #[derive(Debug)]
 pub(super) struct Busy<'a>(&'a Activity);
 
@@ -140,27 +145,25 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TimeLimits {
     pub(super) header: Duration,
     pub(super) idle: Duration,
-    /// How long an unread body is read on.
+    /// How long an unread body is drained.
     pub(super) linger: Duration,
 }
 
-/// The event that the connection waits for.
+/// What the connection waits for, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    /// The connection's first byte, since then.
+    /// The connection's first byte.
     Opening(Instant),
-    /// The first byte of another head, since then.
+    /// The first byte of another head.
     Idle(Instant),
-    /// The rest of it, since its first byte.
+    /// The rest of a head, since its first byte.
     Head(Instant),
 }
 
-/// The socket.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     inner: S,
@@ -170,7 +173,7 @@ pub(super) struct Socket<S> {
     limits: TimeLimits,
     is_http2: bool,
     waiting: Waiting,
-    /// A request line has begun and not ended.
+    /// Inside a request line.
     is_in_line: bool,
     ended_seen: usize,
     read_clock: Clock,
@@ -178,16 +181,16 @@ pub(super) struct Socket<S> {
     write_clock: Clock,
     lingered: usize,
     linger_since: Option<Instant>,
-    /// When a byte of the unread body came last.
+    /// The time of the last byte of the unread body.
     linger_last: Option<Instant>,
-    /// The sender ended its side while its request was in flight.
+    /// The sender closed its side while its request was in flight.
     is_half_closed: bool,
-    /// Something was read ahead that hyper must be woken for.
+    /// hyper must be woken for bytes that were read ahead.
     is_wake_due: bool,
 }
 
-/// A timer that is moved only when it is waited for, and only forward in time when it has run out: on a connection that
-/// is in use its deadline moves with each request, and is never reached.
+/// A timer that is reset only when polled, and moved later only after it has expired: on a busy connection the deadline
+/// moves with each request and is never reached.
 #[derive(Debug)]
 struct Clock(Pin<Box<Sleep>>);
 
@@ -196,7 +199,7 @@ impl Clock {
         Self(Box::pin(tokio::time::sleep_until(Instant::now())))
     }
 
-    /// Ready when the deadline has passed; otherwise the task is woken then, or earlier.
+    /// Ready once the deadline has passed; until then the task is woken at the deadline or earlier.
     fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
         if deadline < self.0.deadline() {
             self.0.as_mut().reset(deadline);
@@ -236,10 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Whether the sender begins with HTTP/2's preface (RFC 9113 section 3.4). Waits for no more bytes than tell it.
+    /// Whether the sender begins with HTTP/2's preface (RFC 9113 section 3.4). Reads no more bytes than necessary.
     ///
     /// # Errors
-    /// The socket's, or a time-out.
+    /// An I/O error or a timeout.
     pub(super) async fn sniff_http2(&mut self) -> io::Result<bool> {
         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let mut read = BytesMut::with_capacity(PREFACE.len());
@@ -255,10 +258,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(self.is_http2)
     }
 
-    /// Waits for a first byte, which is then read again. Says whether there is one; there is none at the sender's end.
+    /// Waits for the first byte, which stays readable. Returns false at the end of the stream.
     ///
     /// # Errors
-    /// The socket's, or a time-out.
+    /// An I/O error or a timeout.
     pub(super) async fn wait_for_byte(&mut self) -> io::Result<bool> {
         if self.read_ahead.is_empty() {
             let mut byte = [0; 1];
@@ -268,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(!self.read_ahead.is_empty())
     }
 
-    /// Whether the sender ended its side while its request was in flight: it may wait for the answer, or be gone.
+    /// Whether the sender closed its side during its request: it may be waiting for the answer, or have disconnected.
     pub(super) fn is_half_closed(&self) -> bool {
         self.is_half_closed
     }
@@ -277,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         &self.inner
     }
 
-    /// Bytes that were read and not used come before all others. They are the beginning of a head.
+    /// Puts unused bytes back in front of the stream. They are the beginning of a head.
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.read_ahead.extend_from_slice(bytes);
@@ -285,20 +288,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Ready when the sender has been silent, or its head under way, for too long.
+    /// Ready when the sender has been silent, or its head incomplete, for too long.
     fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         if self.activity.in_flight.load(Ordering::Acquire) > 0 {
-            // The request's own time limits hold now.
+            // The request's own timeouts apply.
             return Poll::Pending;
         }
-        self.see_ended();
+        self.note_request_end();
         let (deadline, what) = match self.waiting {
             Waiting::Opening(since) => (since + self.limits.header, "the sender did not begin"),
             Waiting::Idle(since) => {
-                let may_rest = self.write_since.is_none() && !self.is_http2;
-                if may_rest && !self.activity.is_at_rest() {
-                    ready!(self.read_clock.poll(since + REST, context));
-                    self.activity.is_at_rest.store(true, Ordering::Release);
+                let may_be_idle = self.write_since.is_none() && !self.is_http2;
+                if may_be_idle && !self.activity.is_idle() {
+                    ready!(self.read_clock.poll(since + IDLE_AFTER, context));
+                    self.activity.is_idle.store(true, Ordering::Release);
                 }
                 (since + self.limits.idle, "no request came")
             }
@@ -308,8 +311,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(timed_out(what))
     }
 
-    /// After a request's end another one is waited for.
-    fn see_ended(&mut self) {
+    /// After the end of a request, waits for the next one.
+    fn note_request_end(&mut self) {
         let ended = self.activity.ended.load(Ordering::Acquire);
         if ended != self.ended_seen {
             self.ended_seen = ended;
@@ -318,8 +321,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
-        self.activity.is_at_rest.store(false, Ordering::Release);
-        self.see_ended();
+        self.activity.is_idle.store(false, Ordering::Release);
+        self.note_request_end();
         if !matches!(self.waiting, Waiting::Head(_)) && !self.is_http2 {
             self.is_in_line = true;
         }
@@ -332,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.is_in_line = end.is_none();
         }
         self.waiting = match self.waiting {
-            // HTTP/2 has frames between requests: none of them is a request.
+            // HTTP/2 sends frames between requests, and they are not requests.
             Waiting::Idle(since) if self.is_http2 => Waiting::Idle(since),
             Waiting::Opening(_) | Waiting::Idle(_) => Waiting::Head(Instant::now()),
             Waiting::Head(since) => Waiting::Head(since),
@@ -353,20 +356,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(Err(timed_out("the answer was not taken")))
     }
 
-    /// hyper does not read while a request is in flight, since its sender may have ended its side (RFC 9112 section 9.6). One
-    /// that is gone with a reset is noticed here. Between a body's bytes hyper reads by itself.
-    fn look_after_sender(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    /// hyper does not read while a request is in flight, since its sender may have closed its side (RFC 9112 section
+    /// 9.6).
+    /// A sender that disconnected with a reset is noticed here. While it reads a body, hyper notices by itself.
+    fn check_for_disconnect(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.activity.in_flight.load(Ordering::Acquire) == 0 {
             if std::mem::take(&mut self.is_wake_due) {
                 context.waker().wake_by_ref();
             }
             return Ok(());
         }
-        let may_look = !self.is_http2
+        let may_peek = !self.is_http2
             && !self.is_half_closed
             && self.read_ahead.is_empty()
             && !self.activity.is_reading_body.load(Ordering::Acquire);
-        if !may_look {
+        if !may_peek {
             return Ok(());
         }
         let mut byte = [0; 1];
@@ -381,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    /// Reads on for a while after the last answer.
+    /// Drains the body for a while after the last answer.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let since = *self.linger_since.get_or_insert_with(Instant::now);
         let mut last = *self.linger_last.get_or_insert(since);
@@ -461,8 +465,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
         ready!(self.poll_progress(context, flushed))?;
-        self.look_after_sender(context)?;
-        // After an answer hyper need not read again before there is something to read: the clock is not to wait for that.
+        self.check_for_disconnect(context)?;
+        // After an answer, hyper need not read before there is something to read, so the idle timer must be polled
+        // here.
         match self.poll_overdue(context) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Ready(Ok(())),
@@ -471,7 +476,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger_since.is_none() {
-            // TLS has something to write here.
+            // TLS writes its closing alert here.
             let shut = Pin::new(&mut self.inner).poll_shutdown(context);
             ready!(self.poll_progress(context, shut))?;
         }
@@ -511,13 +516,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_slow_request_idleness_is_noticed_though_nobody_reads() {
+    async fn an_idle_connection_is_noticed_after_a_slow_request_though_nobody_reads() {
         let (mut socket, mut theirs, activity) = pair();
         theirs.write_all(b"x").await.unwrap();
         assert!(socket.wait_for_byte().await.unwrap());
         assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 1);
         let busy = activity.begin(false);
-        // hyper looks for the sender's end meanwhile, and the head's clock runs out.
+        // Meanwhile hyper polls for the sender's end, and the head's timer expires.
         let mut byte = [0; 1];
         let meanwhile = tokio::time::timeout(Duration::from_secs(9), socket.read(&mut byte));
         assert!(meanwhile.await.is_err());
@@ -554,7 +559,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sender_that_never_begins_has_the_time_of_a_head() {
+    async fn a_sender_that_never_begins_gets_the_header_timeout() {
         let (mut socket, _theirs, _) = pair();
         assert_eq!(
             read_until_error(&mut socket).await,
@@ -563,7 +568,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unread_body_is_read_on_until_it_pauses_or_its_time_is_up() {
+    async fn an_unread_body_is_drained_until_it_pauses_or_its_time_is_up() {
         let (mut socket, mut theirs, activity) = pair();
         activity.note_unread_body();
         let started = Instant::now();
@@ -590,7 +595,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sender_that_ends_its_side_is_still_answered_and_hyper_is_woken_to_see_the_end() {
+    async fn a_sender_that_closes_its_side_is_still_answered_and_hyper_is_woken_for_the_end() {
         let (mut socket, mut theirs, activity) = pair();
         theirs.write_all(b"request").await.unwrap();
         assert_eq!(socket.read(&mut [0; 16]).await.unwrap(), 7);
@@ -614,7 +619,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_follows_a_request_in_flight_is_read_again() {
+    async fn bytes_after_a_request_in_flight_are_not_lost() {
         let (mut socket, mut theirs, activity) = pair();
         let busy = activity.begin(false);
         theirs.write_all(b"POST").await.unwrap();
@@ -650,7 +655,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_ends_after_its_own_time_however_it_drips() {
+    async fn a_head_times_out_however_slowly_it_drips() {
         let (mut socket, mut theirs, _) = pair();
         let dripping = tokio::spawn(async move {
             loop {
@@ -669,7 +674,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_idle_time_begins_anew_when_a_request_ends() {
+    async fn the_idle_timer_restarts_when_a_request_ends() {
         let (mut socket, mut theirs, activity) = pair();
         theirs.write_all(b"head").await.unwrap();
         let mut buffer = [0; 16];
@@ -689,19 +694,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_rests_between_requests_until_a_byte_comes() {
+    async fn a_connection_is_idle_between_requests_until_a_byte_comes() {
         let (mut socket, mut theirs, activity) = pair();
         let busy = activity.begin(false);
         let mut buffer = [0; 16];
         let silent = |for_seconds| Duration::from_secs(for_seconds);
         let waited = tokio::time::timeout(silent(3600), socket.read(&mut buffer)).await;
-        assert!(waited.is_err() && !activity.is_at_rest(), "a request");
+        assert!(waited.is_err() && !activity.is_idle(), "a request");
         drop(busy);
         let waited = tokio::time::timeout(silent(60), socket.wait_for_byte()).await;
-        assert!(waited.is_err() && activity.is_at_rest(), "silence");
+        assert!(waited.is_err() && activity.is_idle(), "silence");
         theirs.write_all(b"POST").await.unwrap();
         assert!(socket.wait_for_byte().await.unwrap());
-        assert!(!activity.is_at_rest());
+        assert!(!activity.is_idle());
         let length = socket.read(&mut buffer).await.unwrap();
         let rest = socket.read(&mut buffer[length..]).await.unwrap();
         assert_eq!(&buffer[..length + rest], b"POST");
@@ -713,25 +718,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_does_not_rest_while_an_answer_is_not_taken() {
+    async fn a_connection_is_not_idle_while_an_answer_is_unread() {
         let (mut socket, _theirs, activity) = pair();
         drop(activity.begin(false));
         let for_seconds = |seconds| Duration::from_secs(seconds);
         let written = tokio::time::timeout(for_seconds(1), socket.write_all(&[0; 4096])).await;
         assert!(written.is_err(), "there is no room for it");
         let read = tokio::time::timeout(for_seconds(10), socket.wait_for_byte()).await;
-        assert!(read.is_err() && !activity.is_at_rest());
+        assert!(read.is_err() && !activity.is_idle());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_takes_ends_the_connection() {
+    async fn an_answer_that_nobody_reads_ends_the_connection() {
         let (mut socket, _theirs, _) = pair();
         let error = socket.write_all(&[0; 4096]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
-    async fn the_preface_is_told_from_a_head_and_neither_is_lost() {
+    async fn the_preface_is_distinguished_from_a_head_and_neither_is_lost() {
         for (sent, is_http2) in [
             (&b"POST /x HTTP/1.1\r\n\r\n"[..], false),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest", true),

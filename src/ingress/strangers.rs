@@ -1,12 +1,13 @@
-//! Connections that have not brought a verified event yet: where there are as many connections as there may be, the oldest of
-//! them makes room for a new one, so that silent ones never lock others out.
+//! Connections that have not brought a verified event yet. At the connection limit, the oldest of them makes room for a
+//! new
+//! one, so that silent connections never lock others out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{AbortHandle, AbortRegistration};
 
-/// All of them, by age.
+/// All such connections by age.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(Mutex<Waiting>);
 
@@ -21,7 +22,7 @@ impl Strangers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new connection. The registration is what ends it.
+    /// Registers a new connection. The returned registration ends it when aborted.
     pub(super) fn enter(self: &Arc<Self>) -> (Stranger, AbortRegistration) {
         let (handle, registration) = AbortHandle::new_pair();
         let mut waiting = self.waiting();
@@ -42,7 +43,7 @@ impl Strangers {
     }
 }
 
-/// A connection in the list, until it is known or dropped.
+/// A registered connection, until it is known or dropped.
 #[derive(Debug)]
 pub(super) struct Stranger {
     all: Arc<Strangers>,
@@ -50,15 +51,15 @@ pub(super) struct Stranger {
 }
 
 impl Stranger {
-    /// It has brought a verified event: it keeps its place from now on.
-    pub(super) fn become_known(&self) {
+    /// The connection has brought a verified event and keeps its place from now on.
+    pub(super) fn mark_known(&self) {
         self.all.waiting().connections.remove(&self.id);
     }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.become_known();
+        self.mark_known();
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
     async fn the_oldest_makes_room_and_a_known_one_never_does() {
         let all = Arc::<Strangers>::default();
         let [known, first, second] = [(); 3].map(|()| all.enter());
-        known.0.become_known();
+        known.0.mark_known();
         assert!(all.end_oldest());
         let ended = Abortable::new(pending::<()>(), first.1).await;
         assert!(ended.is_err(), "the first of those that are not known");

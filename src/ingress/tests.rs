@@ -1,4 +1,4 @@
-//! Steps 2 to 6 together, on configurations as users write them.
+//! Steps 2 to 6 together, on user-style configurations.
 
 use std::path::PathBuf;
 use std::task::Poll;
@@ -85,7 +85,7 @@ fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
         (1, "synq.issue_created", "i-1")
     );
     assert_eq!(message.body, ISSUE.as_bytes());
-    // Its hash is that of the body alone: each replica gives the same.
+    // The hash covers the body alone, so each replica computes the same.
     let id = "synq/e-1/cc9e6a6f034253f008202f083ed2be55";
     assert_eq!(message.deduplication_id.as_deref(), Some(id));
     let expected = [
@@ -109,7 +109,7 @@ fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
     );
 }
 
-/// The deduplication ids of everything that is published of an event: itself, its fallback and its copies.
+/// The deduplication ids of all messages of an event: itself, its fallback and its copies.
 fn ids_of(source: &str, body: &str) -> Vec<Option<String>> {
     let routes = format!(
         "{source}\n[brokers.edge]\nkind = \"nats\"\nservers = [\"n\"]\n[[routes]]\nbroker = \"edge\"\ntopic = \"synq.all\"\nfallback = \"main\"\ncopy_to = [{{ broker = \"edge\", topic = \"synq.copy\" }}]"
@@ -303,7 +303,7 @@ key = "{/workspace}"
             "{name}: {headers:?}"
         );
     }
-    // Of what can't be read, only the bytes are known.
+    // Of an unreadable event, only the bytes are known.
     let decision = decide_body(otherwise, "not JSON");
     let Verdict::DeadLetter {
         letter: Addressed { message, .. },
@@ -355,9 +355,9 @@ fn listed_headers_of_the_senders_go_on_and_no_others() {
     );
 }
 
-/// Every value at its longest, in a dead letter, which has the most headers.
+/// Every value at its maximum length, in a dead letter, which has the most headers.
 #[test]
-fn no_message_adds_more_to_its_body_than_brokers_are_asked_to_take() {
+fn no_message_exceeds_the_overhead_that_brokers_are_required_to_allow() {
     let long = |bytes: usize| "\u{e9}".repeat(bytes / 2);
     let name = "n".repeat(64);
     let text = format!(
@@ -471,7 +471,7 @@ fn long() -> String {
     "x".repeat(100_000)
 }
 
-/// SYNQ, were this of its values without a bound.
+/// SYNQ's identity, if this value had no limit.
 fn with_long_type(root: Node<'_>) -> Result<Identity, Unidentified> {
     let event_type = long();
     synq::identify(root).map(|identity| Identity {
@@ -494,7 +494,7 @@ fn with_long_subject(root: Node<'_>) -> Result<Identity, Unidentified> {
 }
 
 #[test]
-fn a_name_that_any_step_reads_may_not_stand_twice() {
+fn a_name_that_any_step_reads_must_not_be_repeated() {
     for body in [
         r#"{"event_id":"a","event_id":"b","ping":{}}"#,
         r#"{"event_id":"a","ping":{},"workspace":"x","workspace":"y"}"#,
@@ -519,8 +519,8 @@ fn a_name_that_any_step_reads_may_not_stand_twice() {
     ));
 }
 
-/// Facts that live beside the repository; what is essential of them is in the tests above and in the provider's.
-#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+/// Facts outside the repository; the tests above and the provider's cover the essentials.
+#[expect(clippy::print_stdout, reason = "reports that a test is skipped")]
 fn reference() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/reference");
     let folder = std::env::var_os("HOOKBRIDGE_REFERENCE").map_or(beside, PathBuf::from);
@@ -532,7 +532,7 @@ fn reference() -> Option<PathBuf> {
 }
 
 #[test]
-fn every_reference_sample_is_taken_for_what_it_is() {
+fn every_reference_sample_has_its_expected_identity() {
     let Some(folder) = reference().map(|folder| folder.join("synq-samples")) else {
         return;
     };
@@ -601,7 +601,7 @@ fn every_refused_reference_event_is_refused_for_its_reason() {
     }
 }
 
-/// Work that panics when it is polled for the second time.
+/// Work that panics on its second poll.
 fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached {
     let mut polls = 0;
     let work = std::future::poll_fn(move |context| {

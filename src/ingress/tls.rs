@@ -1,5 +1,5 @@
-//! Step 1, the handshake, where the listener speaks TLS. It is a part of its connection: it holds a place, and ends with
-//! the service.
+//! Step 1, the TLS handshake. It belongs to its connection: it takes one of the connection places, and ends on
+//! shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,26 +12,29 @@ use tokio_util::either::Either;
 
 use crate::config::{HTTP2, Tls, dns_names};
 
-/// How long it may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A sender's connection, plain or with TLS. A plain one must not be larger for the other's sake.
+/// A sender's connection, plain or with TLS. TLS is boxed so that plain connections stay small.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// The connection with TLS; nothing if the sender can't, does not want to or takes too long.
-pub(super) async fn shake_hands(stream: TcpStream, peer: SocketAddr, tls: &Tls) -> Option<Stream> {
+/// Completes the TLS handshake; `None` if the sender cannot, will not or takes too long.
+pub(super) async fn tls_handshake(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &Tls,
+) -> Option<Stream> {
     let acceptor = TlsAcceptor::from(Arc::clone(tls.server()));
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(Stream::Right(Box::new(stream))),
         _ => {
-            // Nothing of what a stranger says goes into the log.
+            // An unauthenticated sender's words do not belong in the log.
             tracing::debug!(%peer, "a TLS handshake failed");
             None
         }
     }
 }
 
-/// The socket below it.
+/// The underlying TCP socket.
 pub(super) fn tcp(stream: &Stream) -> &TcpStream {
     match stream {
         Stream::Left(stream) => stream,
@@ -39,7 +42,7 @@ pub(super) fn tcp(stream: &Stream) -> &TcpStream {
     }
 }
 
-/// The names of the certificate that the sender has shown, in lower case.
+/// The names in the client certificate, in lower case.
 pub(super) fn client_names(stream: &Stream) -> Box<[String]> {
     let certificates = match stream {
         Stream::Left(_) => None,
@@ -49,7 +52,7 @@ pub(super) fn client_names(stream: &Stream) -> Box<[String]> {
     first.map(dns_names).unwrap_or_default().into_boxed_slice()
 }
 
-/// With TLS, HTTP/2 is agreed on in the handshake (RFC 9113 section 3.2); without, only what is sent tells.
+/// With TLS, HTTP/2 is negotiated in the handshake (RFC 9113 section 3.2); without TLS, only the first bytes tell.
 pub(super) fn may_speak_http2(stream: &Stream) -> bool {
     match stream {
         Stream::Left(_) => true,

@@ -1,5 +1,6 @@
-//! Every vector of the provider reference, posted to a listening bridge whose clock is set to the vector's time, in front of
-//! an embedded Kafka. The reference is not a part of the repository.
+//! Every vector of the provider reference, posted to a listening bridge whose clock is set to the vector's time, in
+//! front of
+//! an embedded Kafka cluster. The reference is not part of the repository.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -28,7 +29,7 @@ use crate::secret::Secret;
 
 const NOT_A_TIME: &str = "a signed time that is not a time is too far away, as for every scheme";
 
-/// Vectors that are judged otherwise than the reference says, and why. Each provider's page names them too.
+/// Vectors whose verdict deliberately differs from the reference, and the reason. Each provider's page names them too.
 const DEVIATIONS: [(&str, &str, &str); 5] = [
     (
         "linear",
@@ -57,7 +58,7 @@ fn text<'v>(vector: &'v Value, key: &str) -> Option<&'v str> {
     vector.get(key).and_then(Value::as_str)
 }
 
-/// A configuration with these sources, whose broker is the embedded Kafka.
+/// A configuration with these sources, whose broker is the embedded Kafka cluster.
 fn config(bootstrap_servers: &str, sources: Map<String, Value>) -> Result<Config, String> {
     let values = json!({
         "brokers": { "main": { "kind": "kafka", "bootstrap_servers": bootstrap_servers } },
@@ -74,15 +75,15 @@ fn source(provider: &str, mut keys: Map<String, Value>) -> Result<Arc<Source>, S
     Ok(Arc::clone(&config("localhost:9092", sources)?.sources[0]))
 }
 
-// ---- A bridge that listens
+// ---- The listening bridge
 
 const EVENTS: &str = "events";
 const DEAD_LETTERS: &str = "dead";
 
-/// The header that names the source, which a CloudEvent's own `ce_source` does not. It is forwarded.
+/// The header that names the source, since a CloudEvent's own `ce_source` does not. It is forwarded.
 const MARK: &str = "x-vector";
 
-/// A bridge at a loopback address, and the Kafka behind it.
+/// A bridge at a loopback address, and the Kafka cluster behind it.
 struct Listening {
     live: Arc<Live>,
     address: std::net::SocketAddr,
@@ -96,7 +97,7 @@ struct Answer {
     body: Bytes,
 }
 
-/// A message as it was read back, by its header fields; `key` is its key.
+/// A consumed message by header name; `key` is its key.
 type Message = BTreeMap<String, String>;
 
 impl Listening {
@@ -128,7 +129,7 @@ impl Listening {
         self.live.current().process().clock().set(at);
     }
 
-    /// The answer to a request, over a connection of its own.
+    /// Sends a request over a connection of its own.
     async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -145,7 +146,7 @@ impl Listening {
         }
     }
 
-    /// Every message that was published to a topic, by source. Which ones there are is known from the metrics.
+    /// All messages published to a topic, by source. The expected number comes from the metrics.
     async fn messages(&self, topic: &str, count: usize) -> BTreeMap<String, Vec<Message>> {
         let bridge = self.live.current();
         let settings = &bridge.config().brokers[0].settings;
@@ -196,11 +197,11 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 
 // ---- The vectors
 
-/// The settings that a file has for all its vectors.
+/// Settings that a file has for all its vectors.
 struct OfFile {
-    /// Certificates become files in a folder.
+    /// Certificates are written to files in a folder.
     keys: Map<String, Value>,
-    /// The key of tokens' settings, and these, with the public key in a file.
+    /// Settings for tokens and the key under which they go, with the public key in a file.
     tokens: Option<(String, Value)>,
 }
 
@@ -253,13 +254,13 @@ impl Case {
         self.text("verdict") == Some("accept")
     }
 
-    /// Whether only the signature is judged: then whatever else is wrong makes it a dead letter.
+    /// Whether only the signature matters: then any other fault makes the event a dead letter.
     fn is_about_signature(&self) -> bool {
         let says = |key| self.vector.get(key).is_some();
         self.is_accepted() && !(says("event") || says("events") || says("handshake"))
     }
 
-    /// The keys of its source, as a user would write them.
+    /// The source's keys as a user would write them.
     fn keys(&self) -> Map<String, Value> {
         let vector = &self.vector;
         let mut keys = self.of_file.keys.clone();
@@ -300,7 +301,7 @@ impl Case {
         }
         keys.insert("provider".into(), self.provider.into());
         keys.insert("forward_headers".into(), json!([MARK]));
-        // A proxy in front of it has rewritten the path.
+        // A proxy in front has rewritten the path.
         keys.insert("path".into(), format!("/{}", self.source).into());
         if self.is_about_signature() {
             keys.insert("media_types".into(), "*/*".into());
@@ -350,7 +351,7 @@ impl Case {
         headers
     }
 
-    /// The events that must come out.
+    /// The events that must be published.
     fn events(&self) -> Vec<&Value> {
         match self.vector.get("events").and_then(Value::as_array) {
             Some(events) => events.iter().collect(),
@@ -358,10 +359,10 @@ impl Case {
         }
     }
 
-    /// The fault of the answer, or of the messages of the source.
+    /// The difference between the expected and the actual answer or messages.
     fn fault(&self, answer: &Answer, messages: &[Message]) -> Option<String> {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        // Both verdicts are right, as long as nothing is published.
+        // Both verdicts are right as long as nothing is published.
         if self.vector.get("either").is_some() && messages.is_empty() {
             return None;
         }
@@ -371,7 +372,7 @@ impl Case {
             let codes = [self.text("code"), self.text("alt_code")];
             let mut wanted: Vec<_> = codes.into_iter().chain(also).collect();
             if self.vector.get("handshake").is_some() {
-                // One that no handshake takes.
+                // A request that no handshake accepts.
                 wanted.push(Some("method_not_allowed"));
             }
             let code = text(&body, "code");
@@ -399,7 +400,7 @@ impl Case {
         if wanted.len() != messages.len() {
             return Some(format!("{} events: {messages:?}", messages.len()));
         }
-        // Messages of different keys come in any order, the answer's events in that of the request.
+        // Messages with different keys come in any order, the answer's events in that of the request.
         let answered = body.get("events").and_then(Value::as_array);
         let ids = answered.map(|events| {
             let ids = events.iter().filter_map(|event| text(event, "event_id"));
@@ -492,8 +493,8 @@ fn cases(folder: &std::path::Path) -> Vec<Case> {
     cases
 }
 
-/// Requests in flight, so that the test does not wait for one after the other.
-const AT_ONCE: usize = 32;
+/// Requests in flight; sending them one by one would take too long.
+const MAX_CONCURRENT: usize = 32;
 
 /// The fault of each case that has one.
 async fn faults(cases: &[Case]) -> BTreeMap<usize, String> {
@@ -515,7 +516,7 @@ async fn faults(cases: &[Case]) -> BTreeMap<usize, String> {
     }
     for (at, indices) in by_time {
         bridge.set_clock(at);
-        for some in indices.chunks(AT_ONCE) {
+        for some in indices.chunks(MAX_CONCURRENT) {
             let sent = some
                 .iter()
                 .map(|index| bridge.send(cases[*index].request()));
@@ -534,9 +535,9 @@ async fn faults(cases: &[Case]) -> BTreeMap<usize, String> {
 }
 
 #[test]
-fn every_vector_of_every_preset_is_judged_as_the_reference_says() {
+fn every_vector_of_every_preset_gets_the_verdict_of_the_reference() {
     let Some(folder) = folder() else {
-        // Past the capture of a passing test's output: nobody should take a skipped test for one that ran.
+        // Printed past the test harness's capture, so that nobody mistakes a skipped test for one that ran.
         let skipped = "skipped: the provider reference is not beside the repository";
         drop(writeln!(std::io::stderr(), "{skipped}"));
         return;
@@ -551,7 +552,7 @@ fn every_vector_of_every_preset_is_judged_as_the_reference_says() {
         let Case { provider, name, .. } = case;
         match (faults.get(&index), is_deviation(case)) {
             (Some(fault), false) => Some(format!("{provider}: {name}: {fault}")),
-            (None, true) => Some(format!("{provider}: {name} deviates no more")),
+            (None, true) => Some(format!("{provider}: {name} no longer deviates")),
             _ => None,
         }
     });
@@ -565,7 +566,7 @@ fn every_vector_of_every_preset_is_judged_as_the_reference_says() {
     );
 }
 
-/// The page of a preset says which vectors are judged otherwise, and why.
+/// Each preset's page lists the vectors whose verdict differs, and the reason.
 #[test]
 fn every_deviation_is_on_its_providers_page() {
     for (provider, vector, reason) in DEVIATIONS {
@@ -601,7 +602,7 @@ fn every_preset_can_be_read_and_names_its_scheme_its_media_types_and_its_types()
                 "public_url".to_owned(),
                 "https://hooks.example.com/x".into(),
             );
-            // Only for the schemes that no public key belongs to.
+            // Only for schemes without a public key.
             let authentication = preset.authentication(scheme).unwrap();
             if authentication.is_asymmetric() {
                 continue;
@@ -618,7 +619,7 @@ fn every_preset_can_be_read_and_names_its_scheme_its_media_types_and_its_types()
 #[test]
 fn a_signed_sample_is_verified_and_its_changed_body_is_not() {
     run(async {
-        // The certificate is made now.
+        // The certificate is generated now.
         let at = SystemTime::now();
         let sns = SnsTester::new("samples");
         let mut secrets = BTreeMap::new();
@@ -671,7 +672,7 @@ fn a_signed_sample_is_verified_and_its_changed_body_is_not() {
                     request.body(Full::new(Bytes::from(body))).unwrap()
                 };
                 if authentication.covers_body() {
-                    // SNS signs values and not bytes.
+                    // SNS signs values instead of bytes.
                     let tampered = match preset.name {
                         "aws-sns" => genuine.replace("paid", "open"),
                         _ => format!("{genuine} "),

@@ -1,5 +1,5 @@
-//! Step 2: only what its provider can have sent goes on. Nothing of the body is logged before, and nothing is parsed but by the
-//! schemes whose signature, or what it signs, is in there: then the values that it signs are found, and no others are read.
+//! Step 2: only authentic requests pass. Before that, nothing of the body is logged, and it is parsed only for schemes
+//! whose signature or signed values are inside it; then only those values are read.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::providers::keys::Key;
 use crate::providers::text::Parsing;
 use crate::providers::{Request, Scope, Unverified};
 
-/// A request whose signature was verified. [`verify`] makes it, and [`Verified::assumed`] for `explain`; nobody else can:
+/// A request whose signature was verified. Only [`verify`] and, for `explain`, [`Verified::assumed`] make one:
 ///
 /// ```compile_fail,E0451
 /// fn forge(received: hookbridge::ingress::Received) -> hookbridge::ingress::Verified {
@@ -24,13 +24,13 @@ use crate::providers::{Request, Scope, Unverified};
 pub struct Verified {
     received: Received,
     secret_index: Option<usize>,
-    /// Of further secrets, where each event carries one.
+    /// Further secrets, if each event carries one.
     other_secrets: Vec<usize>,
     is_assumed: bool,
 }
 
 impl Verified {
-    /// Takes a request for genuine, for `hookbridge explain`, which publishes nothing.
+    /// Treats a request as authentic, for `hookbridge explain`, which publishes nothing.
     pub(crate) fn assumed(received: Received) -> Self {
         Self {
             received,
@@ -40,35 +40,34 @@ impl Verified {
         }
     }
 
-    /// Which of the source's secrets vouches for it; none where the source takes requests from anyone.
+    /// The index of the secret that verified the request; `None` if the source accepts requests from anyone.
     #[must_use]
     pub fn secret_index(&self) -> Option<usize> {
         self.secret_index
     }
 
-    /// The secrets that vouch for it besides.
+    /// Further secrets that verified it.
     #[must_use]
     pub fn other_secrets(&self) -> &[usize] {
         &self.other_secrets
     }
 
-    /// Whether nobody has vouched for it.
+    /// Whether the request is only assumed to be authentic.
     pub(super) fn is_assumed(&self) -> bool {
         self.is_assumed
     }
 
-    /// The key that signed it.
+    /// The key that signed the request.
     pub(super) fn key(&self) -> Option<&Key> {
         self.source().authentication.key(self.secret_index?)
     }
 
-    /// The request.
     #[must_use]
     pub fn request(&self) -> &Received {
         &self.received
     }
 
-    /// The source it was sent to.
+    /// The source the request was sent to.
     #[must_use]
     pub fn source(&self) -> &Arc<Source> {
         self.received.source()
@@ -78,14 +77,16 @@ impl Verified {
 /// Verifies a request.
 ///
 /// # Errors
-/// Why it can't be taken for the provider's.
+/// The reason why the request does not count as the provider's.
 pub fn verify(received: Received) -> Result<Verified, Refusal> {
     let (secret_index, other_secrets) = {
         let request = received.as_request();
         let source = received.source();
         let authentication = &source.authentication;
         let verdict = if source.body_needs == Parsing::default() {
-            authentication.verify(&Scope::raw(&request)).map_err(refuse)
+            authentication
+                .verify(&Scope::raw(&request))
+                .map_err(to_refusal)
         } else {
             verify_content(source, &request)
         };
@@ -106,8 +107,8 @@ pub fn verify(received: Received) -> Result<Verified, Refusal> {
     })
 }
 
-/// Verifies a request whose events carry the secret. Its body has to be parsed for that, and is parsed again afterwards:
-/// what reads events takes a [`Verified`].
+/// Verifies a request whose events carry the secret. The body is parsed here, and again afterwards, since everything
+/// that reads events takes a [`Verified`].
 fn verify_events(source: &Source, request: &Request<'_>) -> Result<Vec<usize>, Refusal> {
     let mapping = &source.mapping;
     let content = parse::content(mapping, request.headers, request.body)?;
@@ -120,16 +121,18 @@ fn verify_events(source: &Source, request: &Request<'_>) -> Result<Vec<usize>, R
     let authentication = &source.authentication;
     let verdict = authentication.verify_events(document.root(), &events, request);
     parse::refuse_if_ambiguous(&document)?;
-    verdict.map_err(refuse)
+    verdict.map_err(to_refusal)
 }
 
-/// Verifies a request whose signature, or what it signs, is in the body.
+/// Verifies a request whose signature or signed values are in the body.
 fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize>, Refusal> {
     let authentication = &source.authentication;
-    // Costs less than parsing.
-    authentication.check_head(request).map_err(refuse)?;
+    // Cheaper than parsing.
+    authentication.check_head(request).map_err(to_refusal)?;
     let content = parse::content(&source.mapping, request.headers, request.body)?;
-    let text = content.json().map_err(|repeated| refuse(repeated.into()))?;
+    let text = content
+        .json()
+        .map_err(|repeated| to_refusal(repeated.into()))?;
     let document = text
         .filter(|_| source.body_needs.json)
         .map(parse::read)
@@ -139,15 +142,15 @@ fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize
         node: document.as_ref().map(Document::root),
         ..Scope::raw(request)
     };
-    let verdict = authentication.verify(&scope).map_err(refuse)?;
-    // A value that is there twice could be read as the other one.
+    let verdict = authentication.verify(&scope).map_err(to_refusal)?;
+    // Readers could disagree on which of two values counts.
     match document.and_then(|document| document.ambiguous_name().map(|_| ())) {
         Some(()) => Err(Refusal::InvalidSignature),
         None => Ok(verdict),
     }
 }
 
-/// The largest body, in bytes, that is asked whether it is a handshake which its provider does not sign.
+/// The maximum size in bytes of a body that is checked for a handshake its provider does not sign.
 const MAX_OPEN_HANDSHAKE_BYTES: usize = 8 * 1024;
 
 /// Whether a body of this length may hold a handshake that its provider does not sign.
@@ -155,7 +158,7 @@ pub(super) fn may_be_open_handshake(source: &Source, length: usize) -> bool {
     source.has_open_handshake && length <= MAX_OPEN_HANDSHAKE_BYTES
 }
 
-/// The answer to a handshake that its provider does not sign and that only the body gives away.
+/// The answer to a handshake that its provider does not sign and that can be recognized only by its body.
 pub(crate) fn open_handshake(received: &Received) -> Option<Box<Reply>> {
     let source = received.source();
     if !may_be_open_handshake(source, received.body().len()) {
@@ -177,12 +180,15 @@ pub(crate) fn open_handshake(received: &Received) -> Option<Box<Reply>> {
     (!is_ambiguous).then(|| Box::new(reply))
 }
 
-/// Refuses what its head alone gives away, before its body is waited for.
+/// Refuses requests whose head alone is sufficient evidence, before waiting for the body.
 pub(super) fn verify_head(source: &Source, request: &Request<'_>) -> Result<(), Refusal> {
-    source.authentication.check_head(request).map_err(refuse)
+    source
+        .authentication
+        .check_head(request)
+        .map_err(to_refusal)
 }
 
-pub(super) fn refuse(unverified: Unverified) -> Refusal {
+pub(super) fn to_refusal(unverified: Unverified) -> Refusal {
     match unverified {
         Unverified::MissingSignature => Refusal::MissingSignature,
         Unverified::InvalidSignature => Refusal::InvalidSignature,
@@ -279,7 +285,7 @@ tolerance = "5m"
     }
 
     #[test]
-    fn a_body_that_cannot_be_read_or_says_a_signed_value_twice_is_refused() {
+    fn a_body_that_cannot_be_read_or_repeats_a_signed_value_is_refused() {
         let at = NOW.to_string();
         let good = signature("1", &at);
         let (forms, jsons) = (of_form(), of_json());
@@ -306,7 +312,7 @@ tolerance = "5m"
             assert_ne!(twice, object);
             assert!(verdict(&jsons, twice.as_bytes()).is_err(), "{twice}");
         }
-        // What is not signed may be there twice as far as this step goes.
+        // A value that is not signed may be repeated as far as this step is concerned.
         let unsigned = object.replacen('{', "{\"b\":1,\"b\":2,", 1);
         assert_eq!(verdict(&jsons, unsigned.as_bytes()), Ok(Some(0)));
         for (body, code) in [

@@ -765,7 +765,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     if algorithm != Algorithm::Token && contents.iter().any(is_empty) {
         verify.problem_at(
             "content",
-            "names nothing of the request, so that one signature would be right for all; write for example \"{timestamp}.{body}\"",
+            "refers to no part of the request, so that one signature would be right for all; write for example \"{timestamp}.{body}\"",
         );
     }
     if contents.iter().any(Text::is_random) {

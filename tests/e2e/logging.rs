@@ -282,7 +282,7 @@ fn a_termination_before_it_listens_ends_it_well() {
         starting.process.signal(name);
         assert_eq!(starting.process.wait(PATIENCE).code(), Some(0), "SIG{name}");
         let log = starting.log.finished(PATIENCE).join("\n");
-        assert!(log.contains("asked to end before it had started"), "{log}");
+        assert!(log.contains("shutdown requested during startup"), "{log}");
     }
 }
 

@@ -73,9 +73,9 @@ fn an_event_without_a_destination_stops_a_replay_unless_it_may_be_passed_over() 
     replay(&[], 1, "--skip-unplaced");
     assert_eq!(bridge.read().len(), 1);
     let skip = "--skip-unplaced";
-    let looked = "1 of 2 would be replayed, 1 passed over";
+    let looked = "1 of 2 would be replayed, 1 skipped";
     replay(&[skip, "--dry-run"], 0, looked);
-    replay(&[skip], 0, "1 of 2 replayed, 1 passed over");
+    replay(&[skip], 0, "1 of 2 replayed, 1 skipped");
     let replayed = bridge.read();
     assert!(replayed.iter().map(|message| message.event_id()).eq(&ids));
     replay(&[skip], 0, "0 of 0 replayed");

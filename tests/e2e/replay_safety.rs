@@ -86,7 +86,7 @@ fn a_forged_dead_letter_is_not_published_where_no_route_publishes() {
     assert!(lines[1].ends_with(&there), "{looked:?}");
 
     let skipped = safety.replay(&["--skip-unplaced"]).expect_code(0);
-    skipped.expect_stderr(&["1 of 2 replayed, 1 passed over"]);
+    skipped.expect_stderr(&["1 of 2 replayed, 1 skipped"]);
     assert_eq!(only(safety.read()).event_id(), "genuine");
     assert_eq!(safety.kafka.read(&commands), []);
 }
@@ -185,7 +185,7 @@ fn an_event_too_large_for_the_destination_stops_a_replay_unless_it_may_be_passed
     stopped.expect_stderr(&[&large.id, "larger than", "--skip-refused"]);
     let skipped = bridge.replay(&[&from[..], &["--skip-refused"]].concat());
     let skipped = skipped.expect_code(0);
-    skipped.expect_stderr(&["1 of 2 replayed, 1 passed over"]);
+    skipped.expect_stderr(&["1 of 2 replayed, 1 skipped"]);
     assert_eq!(only(bridge.read()).event_id(), id);
     // Nothing is taken out of it.
     assert_eq!(bridge.read_dead_letters().len(), 2);

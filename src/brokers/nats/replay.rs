@@ -157,7 +157,7 @@ impl Replay {
         }
         self.leave().await?;
         Err(ReplayError(
-            "the stream's retention is not limits, so it would drop a message that is passed over; choose a destination with --to".to_owned(),
+            "the stream's retention is not limits, so it would drop a skipped message; choose a destination with --to".to_owned(),
         ))
     }
 
