@@ -55,7 +55,7 @@ const DEFAULT_CONFIGS: [&str; 2] = ["config/hookbridge.toml", "/etc/hookbridge/h
 const VERSION: &str = crate::VERSION_AND_COMMIT;
 
 #[derive(Debug, Parser)]
-#[command(name = "hookbridge", version = VERSION, about, max_term_width = 100)]
+#[command(name = "hookbridge", version = VERSION, about, max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

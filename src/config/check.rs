@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
+use super::changes::Fingerprint;
 use super::model::{Admin, Config, Http, ReadyWhen, Source};
 use super::origin::{ConfigFile, Origin};
 use super::routes::read_routes;
@@ -20,7 +21,7 @@ use super::tables;
 use super::tls::read_tls;
 use super::transport::read_networks;
 use crate::brokers;
-use crate::table::{Files, Place, Problem, Problems, Reading, Section, Spans, private};
+use crate::table::{Files, Place, Problem, Problems, Reading, Secrets, Section, Spans, private};
 
 /// The prefix of environment variables that override the files.
 pub(super) const PREFIX: &str = "HOOKBRIDGE__";
@@ -36,17 +37,11 @@ pub(super) const READY_WHEN: [(&str, ReadyWhen); 2] =
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn load(
-    origin: &Origin,
-    without_signing_secrets: bool,
-) -> (Result<Config, Problems>, Files) {
+pub(super) fn load(origin: &Origin, secrets: Secrets) -> (Result<Config, Problems>, Files) {
     let mut files = Files::default();
     let config = match merge(origin, &mut files) {
         Ok((values, reading)) => {
-            let reading = Reading {
-                without_signing_secrets,
-                ..reading
-            };
+            let reading = Reading { secrets, ..reading };
             check(values, reading, &mut files)
         }
         Err(problems) => Err(problems),
@@ -65,6 +60,7 @@ fn check(
     reading: Reading,
     files: &mut Files,
 ) -> Result<Config, Problems> {
+    let mut fingerprint = Fingerprint::of(&values);
     let mut root = Section::new(&reading, String::new(), values, &tables::ROOT);
     let config = read(&mut root);
     root.finish();
@@ -77,7 +73,16 @@ fn check(
     let (problems, warnings) = reading.take_findings();
     files.merge(reading.files.into_inner());
     match config {
-        Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
+        Some(config) if problems.is_empty() => {
+            for source in &config.sources {
+                fingerprint.set_secrets(&source.name, &source.secret_digests);
+            }
+            Ok(Config {
+                warnings,
+                fingerprint,
+                ..config
+            })
+        }
         _ => Err(Problems(problems)),
     }
 }
@@ -210,6 +215,7 @@ fn read(root: &mut Section<'_>) -> Option<Config> {
         brokers: brokers.list,
         sources: sources.into_iter().map(Arc::new).collect(),
         warnings: Vec::new(),
+        fingerprint: Fingerprint::default(),
     };
     warn_of_colliding_topics(root, &config);
     Some(config)

@@ -3,6 +3,7 @@
 //! It is data and starts nothing. No other folder knows the names of keys, except that each broker reads its own table.
 
 mod brokers;
+mod changes;
 mod check;
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
@@ -22,8 +23,9 @@ mod tests;
 mod tls;
 mod transport;
 
-use crate::table::{Files, Problems};
+use crate::table::{Files, Problems, Secrets};
 
+pub use changes::{Changes, Fingerprint};
 pub(crate) use check::MAX_FILE;
 pub use model::{
     Action, Admin, BrokerId, Config, Destination, FailurePolicy, Forwarding, Http, NamedBroker,
@@ -52,12 +54,21 @@ impl Origin {
     /// # Errors
     /// Every problem found.
     pub fn load_without_signing_secrets(&self) -> Result<Config, Problems> {
-        check::load(self, true).0
+        check::load(self, Secrets::WithoutSigning).0
+    }
+
+    /// Like [`Self::load`], and only warns of secrets whose variables or files are missing, for a check where they are
+    /// not. Such a configuration must not run.
+    ///
+    /// # Errors
+    /// Every other problem found.
+    pub fn load_with_missing_secrets(&self) -> Result<Config, Problems> {
+        check::load(self, Secrets::MayBeMissing).0
     }
 
     /// Like [`Self::load`], and returns the files involved, whatever the result.
     pub fn load_with_files(&self) -> (Result<Config, Problems>, Files) {
-        check::load(self, false)
+        check::load(self, Secrets::All)
     }
 }
 

@@ -13,8 +13,9 @@ use crate::table::{Section, did_you_mean};
 pub(super) const ACTIONS: [(&str, bool); 2] = [("publish", false), ("ignore", true)];
 
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
+    let is_there = root.has("routes") && !root.is_empty_list("routes");
     let sections = root.sections("routes");
-    if sections.is_empty() {
+    if sections.is_empty() && !is_there {
         root.problem("there is no route; write `[[routes]]` with `topic = \"hooks.{type}\"`");
     }
     for (index, section) in sections.into_iter().enumerate() {

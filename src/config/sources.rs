@@ -115,6 +115,8 @@ fn read_source(
     let secrets = section.secrets("secrets");
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
+    let digests = secrets.iter().map(digest);
+    let secret_digests: Vec<_> = digests.collect();
     let authentication = read_authentication(&mut section, secrets);
     let needs_secret = authentication
         .as_ref()
@@ -274,6 +276,7 @@ fn read_source(
         media_types,
         public_url,
         secret_count,
+        secret_digests,
         schema,
         schemas,
         on_invalid,
@@ -426,11 +429,14 @@ fn read_public_url(section: &mut Section<'_>, name: &str) -> Option<String> {
     Some(url)
 }
 
+fn digest(secret: &Secret) -> [u8; 32] {
+    Sha256::digest(secret.expose()).into()
+}
+
 /// With a shared secret, requests signed by one provider pass as the other's, and a leak affects both.
 fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &mut SeenSecrets) {
     for secret in secrets {
-        let digest = Sha256::digest(secret.expose()).into();
-        match seen.insert(digest, name.to_owned()) {
+        match seen.insert(digest(secret), name.to_owned()) {
             Some(other) if other == name => {
                 section.warn_at("secrets", "lists the same secret twice; leave one of them");
             }

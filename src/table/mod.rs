@@ -12,5 +12,5 @@ pub use files::Files;
 pub(crate) use private::read_stream;
 pub use problem::{Excerpt, Place, Problem, Problems};
 pub(crate) use section::{Reading, did_you_mean};
-pub use section::{Section, WordOrSection};
+pub use section::{Secrets, Section, WordOrSection};
 pub(crate) use spans::Spans;

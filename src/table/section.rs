@@ -35,8 +35,7 @@ pub(super) static SECRET: Table = Table::new(&[&[
 pub(crate) struct Reading {
     pub(crate) spans: Spans,
     pub(crate) environment: HashMap<String, String>,
-    /// Whether signing secrets are skipped, for commands that verify nothing.
-    pub(crate) without_signing_secrets: bool,
+    pub(crate) secrets: Secrets,
     pub(crate) files: RefCell<Files>,
     pub(crate) problems: RefCell<Vec<Noted>>,
     pub(crate) warnings: RefCell<Vec<Noted>>,
@@ -49,6 +48,21 @@ pub(crate) struct Reading {
     /// Collects the keys that were asked for, if set.
     pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
+
+/// What becomes of secrets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// Each must be there.
+    #[default]
+    All,
+    /// Variables and files that are not there are warned of, for a check where they are not.
+    MayBeMissing,
+    /// Signing secrets are not read, for commands that verify nothing.
+    WithoutSigning,
+}
+
+/// Stands in for a secret that may be missing.
+const PLACEHOLDER: &str = "a secret that is not there";
 
 /// A problem, recorded before it is known which parts of its line may be shown.
 #[derive(Debug)]
@@ -64,11 +78,32 @@ impl Reading {
     }
 
     fn problem_in(&self, location: Option<Location>, path: &str, message: impl Into<String>) {
+        let mut message = message.into();
+        // The line is right, and what is wrong is elsewhere.
+        if let Some(variables) = self.variables_in(path)
+            && !message.contains("environment variable")
+        {
+            let separator = if message.contains("; ") { ", and" } else { ";" };
+            message.push_str(&format!(
+                "{separator} look at the environment variable {variables}, which it is filled from"
+            ));
+        }
         self.problems.borrow_mut().push(Noted {
             location,
             key: path.to_owned(),
-            message: message.into(),
+            message,
         });
+    }
+
+    /// The names of the variables that a value has as `${NAME}`.
+    fn variables_in(&self, path: &str) -> Option<String> {
+        let written = self.written.borrow();
+        let names = written.get(path)?.split("${").skip(1).filter_map(|rest| {
+            let (name, _) = rest.split_once('}')?;
+            Some(name.split(":-").next().unwrap_or(name))
+        });
+        let names: Vec<_> = names.collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     pub(crate) fn warn(&self, path: &str, message: impl Into<String>) {
@@ -122,6 +157,11 @@ impl Reading {
                     filled.push_str(value)
                 }
                 (_, Some(default)) => filled.push_str(default),
+                _ if matches!(name, "type" | "source") || name.starts_with('/') => {
+                    return Err(format!(
+                        "`${{{name}}}` is the environment variable {name}, which is not set; templates have no `$`: write `{{{name}}}`"
+                    ));
+                }
                 _ => {
                     return Err(format!(
                         "the environment variable {name} is not set; set it, or write `${{{name}:-default}}`"
@@ -459,6 +499,14 @@ impl<'r> Section<'r> {
             .filter_map(|(name, value)| {
                 let path = join(&table.path, &name);
                 let text = match value {
+                    Value::Object(inner) if is_split_name(&inner) => {
+                        let whole = split_name(&name, &inner);
+                        self.reading.problem(
+                            &path,
+                            format!("a dot in a name makes a table of it; write the name in quotes: `\"{whole}\" = …`"),
+                        );
+                        return None;
+                    }
                     value @ Value::Object(_) => {
                         Zeroizing::new(self.to_secret(&path, value)?.expose().to_owned())
                     }
@@ -500,7 +548,7 @@ impl<'r> Section<'r> {
 
     pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
         let path = join(&self.path, key);
-        if self.reading.without_signing_secrets {
+        if self.reading.secrets == Secrets::WithoutSigning {
             self.take(key);
             return Vec::new();
         }
@@ -527,6 +575,10 @@ impl<'r> Section<'r> {
 
     fn signing_secret(&self, path: &str, value: Value) -> Option<Secret> {
         let secret = self.to_secret(path, value)?;
+        // It could not be decoded.
+        if self.reading.secrets == Secrets::MayBeMissing && secret.expose() == PLACEHOLDER {
+            return None;
+        }
         if secret.expose().len() < LEAST_SECRET {
             let what = format!(
                 "the secret has fewer than {LEAST_SECRET} bytes and could be guessed; let the provider make a longer one"
@@ -875,13 +927,19 @@ impl<'r> Section<'r> {
     fn secret_variable(&self, path: &str, name: &str) -> Option<String> {
         self.reading.variables.borrow_mut().insert(name.to_owned());
         let text = self.reading.environment.get(name).cloned();
-        if text.is_none() {
-            self.reading.problem(
-                path,
-                format!("the environment variable {name} is not set; set it to the secret"),
-            );
+        text.or_else(|| {
+            let what = format!("the environment variable {name} is not set; set it to the secret");
+            self.missing_secret(path, what)
+        })
+    }
+
+    fn missing_secret(&self, path: &str, what: String) -> Option<String> {
+        if self.reading.secrets == Secrets::MayBeMissing {
+            self.reading.warn(path, what);
+            return Some(PLACEHOLDER.to_owned());
         }
-        text
+        self.reading.problem(path, what);
+        None
     }
 
     fn secret_file(&self, path: &str, file: &Path) -> Option<String> {
@@ -894,11 +952,14 @@ impl<'r> Section<'r> {
                 Some(opened.text.to_string())
             }
             Err(error) => {
-                self.reading.problem(
-                    path,
-                    format!("the secret file {} can't be read: {error}", file.display()),
-                );
-                None
+                let what = format!("the secret file {} can't be read: {error}", file.display());
+                match error.kind() {
+                    std::io::ErrorKind::NotFound => self.missing_secret(path, what),
+                    _ => {
+                        self.reading.problem(path, what);
+                        None
+                    }
+                }
             }
         }
     }
@@ -908,6 +969,21 @@ impl<'r> Section<'r> {
 pub enum WordOrSection<'r> {
     Word(String),
     Section(Section<'r>),
+}
+
+/// Whether a table is what a dot in an unquoted name made, and not a secret.
+fn is_split_name(table: &Map<String, Value>) -> bool {
+    !table.is_empty() && !table.keys().any(|key| key == "env" || key == "file")
+}
+
+/// The name that was written without its quotes.
+fn split_name(name: &str, inner: &Map<String, Value>) -> String {
+    let (mut whole, mut inner) = (name.to_owned(), Some(inner));
+    while let Some((key, value)) = inner.and_then(|table| table.iter().next()) {
+        whole = join(&whole, key);
+        inner = value.as_object().filter(|table| is_split_name(table));
+    }
+    whole
 }
 
 /// Removes one line break at the end of a secret, which comes from its file or variable.

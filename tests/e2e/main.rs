@@ -159,5 +159,8 @@ mod tail;
 mod docs;
 mod schema;
 
+// The habits of those who use commands daily.
+mod habits;
+
 // What is deployed beside the program: dashboard, rules, manifests.
 mod dashboards;
