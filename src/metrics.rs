@@ -714,7 +714,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reload_keeps_goes_on_counting_and_what_it_drops_disappears() {
+    fn series_that_a_reload_keeps_go_on_counting_and_dropped_ones_disappear() {
         let metrics = Metrics::new().unwrap();
         let first = metrics.handles(&config(&["gone", "kept"])).unwrap();
         for source in &first.sources {

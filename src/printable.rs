@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped_and_nothing_else() {
+    fn terminal_control_characters_are_escaped_and_nothing_else() {
         assert_eq!(
             printable("a\u{1b}[31m\r\n\u{7f}\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}z"),
             "a\\u{1b}[31m\\u{d}\\u{a}\\u{7f}\\u{9b}2J\\u{202e}\\u{2066}\\u{200f}\\u{2028}z"

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_an_essential_task_is_told_only_if_it_panicked() {
+    async fn the_end_of_an_essential_task_is_reported_only_if_it_panicked() {
         spawn_essential("well", async {}).await.unwrap();
         assert!(failed().now_or_never().is_none());
         spawn_essential("badly", async { panic!("a defect") })

@@ -1,4 +1,4 @@
-//! A body: our reader against serde_json, then who the event says it is, then the schema.
+//! A body: our parser against serde_json, then the event's identity, then the schema.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -36,7 +36,7 @@ fuzz_target!(|body: &[u8]| {
     );
     let violations = SCHEMA.validate(document.root()).is_err();
     let identity = synq::identify(document.root());
-    // Asked last: looking a name up is what finds it ambiguous.
+    // Last, since only a lookup detects that a name is ambiguous.
     let ambiguous = document.ambiguous_name().is_some();
     if let (Ok(identity), Ok(value), false, false) = (identity, value, ambiguous, violations) {
         let id = value

@@ -1,5 +1,6 @@
-//! CloudEvents: lines `NAME: VALUE`, an empty line, a body. What is to be published in structured, batched and binary mode must be
-//! what an independent reading says.
+//! CloudEvents: lines `NAME: VALUE`, an empty line, a body. Published events in structured, batched and binary mode
+//! must
+//! agree with an independent implementation.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -45,7 +46,7 @@ fn attributes(message: &Message) -> Map<String, Value> {
     attributes.collect()
 }
 
-/// What an event in JSON says, with the values as texts.
+/// The attributes of an event in JSON, as strings.
 fn of_json(event: &Value) -> Map<String, Value> {
     let members = event.as_object().expect("an event is an object");
     let attributes = members.iter().filter_map(|(name, value)| {
@@ -60,7 +61,7 @@ fn of_json(event: &Value) -> Map<String, Value> {
     attributes.collect()
 }
 
-/// What headers say, decoded by hand.
+/// The attributes in headers, decoded independently.
 fn of_headers(headers: &HeaderMap) -> Map<String, Value> {
     let attributes = headers.iter().filter_map(|(name, value)| {
         let name = name.as_str().strip_prefix("ce-")?;
@@ -154,7 +155,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(!is_batch || media_type == "application/cloudevents-batch+json");
     let value = serde_json::from_slice::<Value>(body);
     if is_batch {
-        // Numbers of any size go on as they are.
+        // Numbers of any size are passed on unchanged.
         let count = value
             .as_ref()
             .ok()

@@ -8,7 +8,7 @@ fuzz_target!(|text: &str| {
     if let Ok(template) = Template::parse(text) {
         assert_eq!(template.as_str(), text);
     }
-    // Devices would be read without end; the operator may name them, the fuzzer need not.
+    // Devices would be read endlessly; only the operator may name them.
     if text.contains("/dev") || text.contains("/proc") {
         return;
     }

@@ -1,5 +1,7 @@
-//! A form whose every field is signed (Twilio's rule), and one that has its signature among its fields (Mailgun's): a body, an
-//! empty line, another body. What an independent reading signs is accepted, and the other body only where it says the same.
+//! A form whose every field is signed (Twilio's rule), and one with its signature among its fields (Mailgun's): a body,
+//! an
+//! empty line, another body. Bodies with an independently made signature are accepted, others only if they are
+//! equivalent.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +54,7 @@ fn hmac(content: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// The fields, byte for byte, by nothing but a loop.
+/// The fields, byte for byte, with a simple loop.
 fn fields(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut fields = Vec::new();
@@ -114,7 +116,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether a form is accepted. What is, is decided on without a panic.
+/// Whether a form is accepted. Accepted ones are processed without a panic.
 fn is_accepted(source: &Arc<Source>, signature: Option<&str>, body: &[u8]) -> bool {
     let mut headers = HeaderMap::new();
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -162,7 +164,7 @@ fuzz_target!(|input: &[u8]| {
         let all = fields(&with_fields);
         all.iter().filter(|(known, _)| known == name).count() == 1
     };
-    // A token that is not text has no bytes that could be signed twice alike.
+    // A token that is not text has no bytes that could result in the same signature.
     let is_good =
         std::str::from_utf8(&token).is_ok() && ours.iter().all(is_once) && fits(&with_fields);
     assert_eq!(is_accepted(source("mailgun"), None, &with_fields), is_good);

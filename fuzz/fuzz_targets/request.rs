@@ -1,5 +1,6 @@
-//! A whole request, through everything between the socket and the broker: lines `NAME: VALUE`, an empty line, a body. Where
-//! the first line is `signed`, the request is. Whatever is to be published must be what an independent reading says.
+//! A whole request, through everything between the socket and the broker: lines `NAME: VALUE`, an empty line, a body.
+//! It is
+//! signed if the first line is `signed`. Published messages must agree with an independent implementation.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -39,7 +40,7 @@ fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
         .map(|(_, value)| std::str::from_utf8(value).expect("a header of ours is text"))
 }
 
-/// Whatever the sender wrote, its broker has been asked to take as much.
+/// Brokers are required to accept this much, whatever the sender wrote.
 fn assert_bounded(message: &Message) {
     for kind in [Kind::Kafka, Kind::Nats] {
         let headers = message.headers_on(kind);
@@ -95,7 +96,7 @@ fuzz_target!(|input: &[u8]| {
                 delivery.to.message.destination,
                 format!("synq.{event_type}")
             );
-            // Larger numbers than serde_json reads go on as they are.
+            // Numbers too large for serde_json are passed on unchanged.
             if let Ok(value) = serde_json::from_slice::<Value>(body) {
                 let said = value.get("event_id").or_else(|| value.get("eventId"));
                 assert_eq!(said.and_then(Value::as_str), Some(id));

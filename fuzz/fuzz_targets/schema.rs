@@ -1,12 +1,12 @@
-//! A schema on the first line, a document behind it: validation ends within bounds of time and memory (fuzz/run sets them),
-//! tells at least one fault and at most ten, and says the same again.
+//! A schema on the first line, a document after it: validation ends within limits of time and memory (set by fuzz/run),
+//! reports one to ten faults, and always the same ones.
 #![no_main]
 
 use hookbridge::json::{Document, Schema};
 use hookbridge_fuzz::first_line;
 use libfuzzer_sys::fuzz_target;
 
-/// Schemas are the operator's own, and large ones only slow the search down.
+/// Schemas come from the operator, and large ones only slow the search down.
 const MAX_SCHEMA: usize = 2048;
 
 fuzz_target!(|input: &[u8]| {

@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
     if verify(&headers, body) {
         assert_signed(&headers, body);
     }
-    // A genuine one is accepted, and no other body with it.
+    // An authentic request is accepted, and with no other body.
     let genuine = signed(authentication(), body);
     assert!(verify(&genuine, body));
     let mut other = body.to_vec();

@@ -1,5 +1,4 @@
-//! A template on the first line, a body behind it: the key that the template makes of the body, against a reading of both
-//! that knows nothing of ours.
+//! A template on the first line, a body after it: compares the key with that of an independent implementation.
 #![no_main]
 
 use hookbridge::config::{Config, Template};
@@ -10,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 fn config(template: &str) -> Option<Config> {
-    // A text in JSON is one in TOML, but for this character.
+    // JSON strings are TOML strings, except for this character.
     let key = serde_json::to_string(template)
         .ok()
         .filter(|text| !text.contains('\x7f'))?;
@@ -52,7 +51,7 @@ fn read(template: &str) -> Option<Vec<Part<'_>>> {
     (open.is_none() && !template.is_empty() && parts.iter().all(is_known)).then_some(parts)
 }
 
-/// None where there is no key; an inner none where serde_json has lost how a number was written.
+/// `None` if there is no key; an inner `None` if serde_json has lost the spelling of a number.
 fn expected(parts: &[Part<'_>], event_type: &str, body: &Value) -> Option<Option<String>> {
     let mut key = Some(String::new());
     for part in parts {
@@ -83,7 +82,7 @@ fuzz_target!(|input: &[u8]| {
         parts.is_some(),
         "{template:?}"
     );
-    // The configuration replaces `${NAME}` before a template is one.
+    // The configuration replaces `${NAME}` before the template is parsed.
     let Some(parts) = parts.filter(|_| !template.contains('$')) else {
         return;
     };
@@ -97,7 +96,7 @@ fuzz_target!(|input: &[u8]| {
         panic!("SYNQ has neither batches nor handshakes");
     };
     if let Verdict::Publish { delivery, .. } = &decision.verdict {
-        // Larger numbers than serde_json reads go on as they are.
+        // Numbers too large for serde_json are passed on unchanged.
         let Ok(value) = serde_json::from_slice::<Value>(body) else {
             return;
         };

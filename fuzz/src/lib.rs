@@ -1,5 +1,5 @@
-//! What the targets have in common: a configuration with one SYNQ source, its clock, the sender's side of a signature, and
-//! an independent reading of who has signed a request.
+//! Shared by the targets: a configuration with one SYNQ source, its clock, the sender's part of a signature, and an
+//! independent check of signatures.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,16 +17,16 @@ use sha2::Sha256;
 /// The secret of the source.
 pub const SECRET: &str = "whs_fuzz";
 
-/// When every request comes.
+/// The time of every request.
 #[must_use]
 pub fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_795_000_000)
 }
 
-/// A configuration with more keys for the source, and routes and brokers behind it.
+/// A configuration with these keys for the source, and these routes and brokers.
 ///
 /// # Errors
-/// Every problem there is.
+/// Every problem found.
 pub fn load(source: &str, rest: &str) -> Result<Config, Problems> {
     let text = format!(
         "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
@@ -38,10 +38,10 @@ pub fn load(source: &str, rest: &str) -> Result<Config, Problems> {
     Origin { files, environment }.load()
 }
 
-/// [`load`] of what is known to be legal.
+/// [`load`] for a configuration that must be valid.
 ///
 /// # Panics
-/// Where it is not.
+/// If it is not.
 #[must_use]
 pub fn config(source: &str, rest: &str) -> Config {
     load(source, rest).unwrap_or_else(|problems| panic!("{problems}"))
@@ -50,7 +50,7 @@ pub fn config(source: &str, rest: &str) -> Config {
 /// The headers that SYNQ would send with a body.
 ///
 /// # Panics
-/// Where a body cannot be signed.
+/// If a body cannot be signed.
 #[must_use]
 pub fn signed(authentication: &Authentication, body: &[u8]) -> HeaderMap {
     let unsigned = Unsigned {
@@ -66,7 +66,7 @@ pub fn signed(authentication: &Authentication, body: &[u8]) -> HeaderMap {
         .headers
 }
 
-/// The request of these headers and this body to the source, if it is genuine.
+/// The request with these headers and this body, if it is authentic.
 #[must_use]
 pub fn verified(config: &Config, headers: HeaderMap, body: &[u8]) -> Option<Verified> {
     let source = config.sources.first()?.clone();
@@ -74,10 +74,10 @@ pub fn verified(config: &Config, headers: HeaderMap, body: &[u8]) -> Option<Veri
     verify(Received::from_parts(source, headers, body, now())).ok()
 }
 
-/// Fails where one of the headers' signatures is not that of one of their timestamps and the body.
+/// Fails unless one of the signatures in the headers matches one of their timestamps and the body.
 ///
 /// # Panics
-/// Where nobody has signed the body.
+/// If the body was not signed.
 pub fn assert_signed(headers: &HeaderMap, body: &[u8]) {
     let texts = headers.get_all("x-coalesce-signature").iter();
     let signatures: Vec<String> = texts
@@ -98,7 +98,7 @@ pub fn assert_signed(headers: &HeaderMap, body: &[u8]) {
     assert!(is_signed, "accepted though nobody signed it: {headers:?}");
 }
 
-/// The first line of an input, and what is behind it.
+/// The first line of an input, and the rest.
 #[must_use]
 pub fn first_line(input: &[u8]) -> (&[u8], &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n');

@@ -300,6 +300,11 @@ impl Bridge {
         }
     }
 
+    /// The findings of the last inspection.
+    pub(crate) fn findings(&self, id: BrokerId) -> Vec<Finding> {
+        self.inspection(id).state().findings.clone()
+    }
+
     /// Sets the metrics of this configuration's destinations, and removes those of the previous one.
     pub(crate) fn show_inspections(&self) {
         let metrics = self.process().metrics();
@@ -456,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_asked_for_again_soon() {
+    fn missing_and_unknown_destinations_are_inspected_again_soon() {
         let finding = |verdict| Finding {
             destination: "a".to_owned(),
             check: "x",

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_whose_settings_are_the_same_is_kept_and_the_change_is_told() {
+    async fn a_client_with_unchanged_settings_is_kept_and_the_change_is_logged() {
         let live = start().await;
         let before = client(&live.current());
         let told = tokio::spawn({

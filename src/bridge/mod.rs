@@ -1,11 +1,15 @@
 //! One configuration in operation: its brokers' clients and its metric handles. A request holds one [`Bridge`] from its
 //! first step to its last, so a reload changes nothing under it.
 
+mod entries;
+pub(crate) mod feed;
 mod inspection;
 pub mod live;
 pub(crate) mod observe;
+mod overview;
 mod process;
 mod readiness;
+mod throttles;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +19,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::bridge::inspection::Inspection;
 use crate::bridge::process::Process;
-use crate::brokers::{Broker, Health, Meter, StartError};
+use crate::bridge::throttles::{SourceThrottles, Throttles};
+use crate::brokers::{Broker, Health, Meter, Reason, StartError};
 use crate::config::{BrokerId, Config, NamedBroker, RateLimit, Source};
 use crate::event::DedupBy;
 use crate::flow::duplicates::Window;
 use crate::flow::rate_limit::Limiter;
 use crate::flow::{Permits, Share};
 use crate::metrics::Handles;
+use strum::VariantArray as _;
 
 /// One configuration in operation.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub struct Bridge {
     windows: Vec<Option<Arc<Window>>>,
     /// By source; none without a `rate_limit`.
     limiters: Vec<Option<Arc<Limiter>>>,
+    /// By source.
+    throttles: Vec<Arc<SourceThrottles>>,
     paths: HashMap<String, Arc<Source>>,
     needed_brokers: Vec<BrokerId>,
     /// Cancels its token when the last request drops the bridge.
@@ -48,6 +56,8 @@ pub(crate) struct Client {
     pub(crate) broker: Arc<Broker>,
     share: Arc<Share>,
     inspection: Arc<Inspection>,
+    /// Limits the log lines about publishes without an acknowledgement.
+    failures: Arc<Throttles<Reason>>,
 }
 
 impl Bridge {
@@ -95,6 +105,7 @@ impl Bridge {
                 broker: Arc::new(started?),
                 share: Arc::new(Share::new(share_events, share_bytes)),
                 inspection: Arc::default(),
+                failures: Arc::new(Throttles::new(Reason::VARIANTS.iter().copied())),
             });
         }
         let (max_events, max_bytes) = (config.http.max_in_flight, config.http.max_in_flight_bytes);
@@ -124,6 +135,13 @@ impl Bridge {
             });
             Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(per_second, burst))))
         });
+        let throttles = config.sources.iter().map(|source| {
+            let earlier = earlier.and_then(|earlier| {
+                let index = earlier.source_named(&source.name)?.index;
+                earlier.throttles.get(index).map(Arc::clone)
+            });
+            earlier.unwrap_or_else(|| Arc::new(SourceThrottles::new()))
+        });
         let paths = config
             .sources
             .iter()
@@ -132,6 +150,7 @@ impl Bridge {
         Ok(Self {
             windows: windows.collect(),
             limiters: limiters.collect(),
+            throttles: throttles.collect(),
             needed_brokers: config.needed_brokers(),
             process,
             config,

@@ -1,16 +1,15 @@
 //! State that outlives a configuration: a reload replaces the [`Bridge`](crate::bridge::Bridge) and keeps this.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::brokers::Reason;
-use crate::event::Code;
+use super::feed::Feed;
+use super::throttles::{Throttles, by_code};
 use crate::metrics::Metrics;
-use crate::telemetry::LogThrottle;
-use strum::VariantArray as _;
 
 /// Shared by every request and every configuration.
 #[derive(Debug)]
@@ -18,7 +17,9 @@ pub struct Process {
     metrics: Metrics,
     /// Requests whose senders have hung up.
     tasks: TaskTracker,
-    throttles: Throttles,
+    /// Limits the log lines about requests without a source.
+    unmatched: Throttles<&'static str>,
+    feed: Arc<Feed>,
     is_draining: AtomicBool,
     is_closing: AtomicBool,
     /// Cancelled when requests stop waiting for brokers.
@@ -53,25 +54,13 @@ impl Clock {
     }
 }
 
-/// Limits how often the same thing is logged.
-#[derive(Debug)]
-struct Throttles {
-    refusals: Vec<(&'static str, LogThrottle)>,
-    dead_letters: Vec<(&'static str, LogThrottle)>,
-    failures: Vec<(Reason, LogThrottle)>,
-}
-
 impl Process {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let throttles = Throttles {
-            refusals: throttles(Code::VARIANTS.iter().map(|code| code.into_str())),
-            dead_letters: throttles(Code::VARIANTS.iter().map(|code| code.into_str())),
-            failures: throttles(Reason::VARIANTS.iter().copied()),
-        };
         Ok(Self {
             metrics: Metrics::new()?,
             tasks: TaskTracker::new(),
-            throttles,
+            unmatched: by_code(),
+            feed: Arc::default(),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
@@ -116,25 +105,12 @@ impl Process {
         &self.given_up
     }
 
-    /// If a refusal with this code may be logged: the number suppressed since the last one.
-    pub(crate) fn allow_refusal(&self, code: &str) -> Option<u64> {
-        allow(&self.throttles.refusals, &code)
+    /// What the live page is fed with.
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
-    pub(crate) fn allow_dead_letter(&self, code: &str) -> Option<u64> {
-        allow(&self.throttles.dead_letters, &code)
+    pub(super) fn unmatched(&self) -> &Throttles<&'static str> {
+        &self.unmatched
     }
-
-    pub(crate) fn allow_failure(&self, reason: Reason) -> Option<u64> {
-        allow(&self.throttles.failures, &reason)
-    }
-}
-
-fn throttles<K>(keys: impl Iterator<Item = K>) -> Vec<(K, LogThrottle)> {
-    keys.map(|key| (key, LogThrottle::default())).collect()
-}
-
-fn allow<K: PartialEq>(throttles: &[(K, LogThrottle)], key: &K) -> Option<u64> {
-    let (_, throttle) = throttles.iter().find(|(known, _)| known == key)?;
-    throttle.allow()
 }

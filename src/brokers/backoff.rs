@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_broken_for_good_is_replaced_at_once_and_then_every_30_s_at_last() {
+    fn a_permanently_broken_client_is_replaced_immediately_and_then_with_delays_up_to_30_s() {
         assert_eq!(
             replaced(|_| true, 160),
             [0, 1, 3, 7, 15, 31, 61, 91, 121, 151]
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_lasted_is_replaced_at_once() {
+    fn a_client_that_lasted_is_replaced_immediately() {
         let broken = |second| !(10..60).contains(&second);
         assert_eq!(replaced(broken, 65), [0, 1, 3, 7, 60, 61, 63]);
     }

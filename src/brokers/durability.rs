@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_several_destinations_is_said_once() {
+    fn equal_findings_of_several_destinations_are_reported_once() {
         let bad = |destination, why: &str| {
             Finding::new(destination, "replicas", false, || why.to_owned())
         };
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_not_durable() {
+    fn unknown_durability_is_not_durable() {
         let with = |check: &'static str, verdict: fn(String) -> Verdict| Finding {
             destination: "a".to_owned(),
             check,

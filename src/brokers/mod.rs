@@ -27,6 +27,7 @@ mod names;
 #[cfg(feature = "nats")]
 mod nats;
 mod outcome;
+mod provision;
 mod waiters;
 
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ use tokio::time::Instant;
 
 pub use delivered::{Delivered, StartAt};
 pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, merge_equal};
-pub use error::{ReplayError, StartError, SubscribeError};
+pub use error::{ReplayError, RequestError, StartError, SubscribeError};
 pub use health::{Health, Limits};
 pub use kind::Kind;
 pub use message::{
@@ -48,7 +49,8 @@ pub use message::{
 pub use meter::Meter;
 #[cfg(feature = "kafka")]
 pub use mock::MockCluster;
-pub use outcome::{NotStored, Outcome, Reason, Receipt, Restart, Unknown};
+pub use outcome::{NotStored, Outcome, Position, Reason, Receipt, Restart, Stored, Unknown};
+pub use provision::{Contradiction, Created, Creation, Item, Needed, Open, Plan, Provision, State};
 
 #[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
@@ -394,13 +396,72 @@ pub async fn reach(
     settings: &Settings,
     destinations: &[String],
     limits: Limits,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, RequestError> {
     match settings {
         #[cfg(feature = "kafka")]
         Settings::Kafka(settings) => kafka::reach(settings, destinations, limits).await,
         // The inspection of its streams already reports each step.
         #[cfg(feature = "nats")]
         Settings::Nats(_) => Ok(Vec::new()),
+    }
+}
+
+/// A plan to create what a configuration needs, and the connection that can carry it out.
+pub enum Provisioning {
+    #[cfg(feature = "kafka")]
+    Kafka(Box<kafka::Provisioning>),
+    #[cfg(feature = "nats")]
+    Nats(Box<nats::Provisioning>),
+}
+
+impl Provisioning {
+    /// Compares what the broker has with what is needed. Takes no longer than `timeout`.
+    ///
+    /// # Errors
+    /// The broker could not be asked. In words for the operator.
+    pub async fn plan(
+        settings: &Settings,
+        wishes: &Provision,
+        needed: &[Needed],
+        needs: Needs,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        match settings {
+            #[cfg(feature = "kafka")]
+            Settings::Kafka(settings) => {
+                let planned = kafka::Provisioning::plan(settings, wishes, needed, needs, timeout);
+                planned.await.map(|planned| Self::Kafka(Box::new(planned)))
+            }
+            #[cfg(feature = "nats")]
+            Settings::Nats(settings) => {
+                let planned = nats::Provisioning::plan(settings, wishes, needed, timeout);
+                planned.await.map(|planned| Self::Nats(Box::new(planned)))
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn as_plan(&self) -> &Plan {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(provisioning) => &provisioning.plan,
+            #[cfg(feature = "nats")]
+            Self::Nats(provisioning) => &provisioning.plan,
+        }
+    }
+
+    /// Creates what is missing, or with `dry_run` only asks whether the broker would, where it can be asked. Takes no longer
+    /// than `timeout`.
+    ///
+    /// # Errors
+    /// The broker did not answer. In words for the operator.
+    pub async fn apply(self, dry_run: bool, timeout: Duration) -> Result<Vec<Created>, String> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(provisioning) => provisioning.apply(dry_run, timeout).await,
+            #[cfg(feature = "nats")]
+            Self::Nats(provisioning) => provisioning.apply(dry_run, timeout).await,
+        }
     }
 }
 
@@ -561,4 +622,10 @@ impl Replay {
 #[cfg(test)]
 pub(crate) fn test_receipt(duplicate: bool) -> Receipt {
     Receipt::confirmed(duplicate)
+}
+
+/// An outcome for other modules' tests.
+#[cfg(test)]
+pub(crate) fn test_stored(duplicate: bool, position: Option<Position>) -> Outcome {
+    Outcome::stored(duplicate, position)
 }

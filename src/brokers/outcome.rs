@@ -1,5 +1,7 @@
 //! The three outcomes of a publish.
 
+use std::sync::Arc;
+
 use strum::{IntoStaticStr, VariantArray};
 
 /// The outcome of a publish. There is no fourth one, and none may be taken for another.
@@ -7,7 +9,7 @@ use strum::{IntoStaticStr, VariantArray};
 #[must_use]
 pub enum Outcome {
     /// The broker confirmed it.
-    Stored(Receipt),
+    Stored(Stored),
     /// Certainly not stored: never sent, or refused by the broker.
     NotStored(NotStored),
     /// Sent, or possibly sent, without the broker's answer.
@@ -36,6 +38,39 @@ impl Receipt {
     }
 }
 
+/// A receipt, and where the message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    receipt: Receipt,
+    position: Option<Position>,
+}
+
+impl Stored {
+    #[must_use]
+    pub const fn receipt(&self) -> Receipt {
+        self.receipt
+    }
+
+    /// Whether the broker already had the message.
+    #[must_use]
+    pub const fn is_duplicate(&self) -> bool {
+        self.receipt.is_duplicate()
+    }
+
+    /// None where the broker did not say: core NATS has none, and Kafka's may be missing after a retry.
+    #[must_use]
+    pub const fn position(&self) -> Option<&Position> {
+        self.position.as_ref()
+    }
+}
+
+/// Where a broker stored a message, as its acknowledgement says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    Kafka { partition: i32, offset: i64 },
+    JetStream { stream: Arc<str>, sequence: u64 },
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotStored {
     pub reason: Reason,
@@ -51,6 +86,13 @@ pub struct Unknown {
 }
 
 impl Outcome {
+    pub(super) fn stored(duplicate: bool, position: Option<Position>) -> Self {
+        Self::Stored(Stored {
+            receipt: Receipt::confirmed(duplicate),
+            position,
+        })
+    }
+
     pub(crate) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
         Self::NotStored(NotStored {
             reason,
@@ -69,7 +111,7 @@ impl Outcome {
     /// duplicate is our own earlier copy.
     pub(super) fn after_uncertain_attempt(self, in_doubt: bool) -> Self {
         match self {
-            Self::Stored(_) if in_doubt => Self::Stored(Receipt::confirmed(false)),
+            Self::Stored(stored) if in_doubt => Self::stored(false, stored.position),
             Self::NotStored(NotStored { reason, detail }) if in_doubt => {
                 Self::unknown(reason, detail)
             }
@@ -149,9 +191,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_doubtful_try_a_refusal_is_no_certainty_and_a_duplicate_is_the_message_itself() {
+    fn after_an_uncertain_attempt_a_refusal_stays_unknown_and_a_duplicate_is_the_message_itself() {
         let refused = || Outcome::not_stored(Reason::StreamFull, "full");
-        let found = || Outcome::Stored(Receipt::confirmed(true));
+        let found = || Outcome::stored(true, None);
         assert!(matches!(
             refused().after_uncertain_attempt(true),
             Outcome::Unknown(unknown) if unknown.reason == Reason::StreamFull
@@ -162,11 +204,11 @@ mod tests {
         ));
         assert!(matches!(
             found().after_uncertain_attempt(true),
-            Outcome::Stored(receipt) if !receipt.is_duplicate()
+            Outcome::Stored(stored) if !stored.is_duplicate()
         ));
         assert!(matches!(
             found().after_uncertain_attempt(false),
-            Outcome::Stored(receipt) if receipt.is_duplicate()
+            Outcome::Stored(stored) if stored.is_duplicate()
         ));
     }
 }

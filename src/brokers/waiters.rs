@@ -328,11 +328,11 @@ impl Drop for Waiter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::{Reason, Receipt};
+    use super::super::outcome::Reason;
     use super::*;
 
     fn stored() -> Outcome {
-        Outcome::Stored(Receipt::confirmed(false))
+        Outcome::stored(false, None)
     }
 
     fn later() -> Instant {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_taken_back_is_not_handed_over_and_the_other_way_round() {
+    async fn messages_taken_back_are_not_handed_over_and_vice_versa() {
         let waiters = Waiters::new(3);
         let mut queued = waiters.register(later()).unwrap();
         assert!(queued.take_back());
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_outcome_reaches_the_one_who_waits_before_or_after() {
+    async fn an_outcome_reaches_its_waiter_before_or_after_it_waits() {
         let waiters = Waiters::new(2);
         let early = waiters.register(later()).unwrap();
         assert!(waiters.resolve(early.ticket(), stored()));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_to_the_deadline() {
+    async fn nobody_waits_beyond_the_deadline() {
         let waiters = Waiters::new(2);
         let started = Instant::now();
         let short = waiters.register(started + Duration::from_secs(1)).unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_waited_in_vain_may_go_on_and_misses_nothing_meanwhile() {
+    async fn a_waiter_may_continue_after_a_timeout_and_misses_nothing_meanwhile() {
         let waiters = Waiters::new(2);
         let soon = || Instant::now() + Duration::from_secs(1);
         let mut waiter = waiters.register(soon()).unwrap();
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_word_reaches_nobody_even_when_the_slot_is_used_again() {
+    async fn a_late_acknowledgement_reaches_nobody_even_when_its_slot_is_reused() {
         let waiters = Waiters::new(1);
         let first = waiters.register(later()).unwrap();
         let ticket = first.ticket();
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_can_be_resolved_at_once() {
+    async fn all_can_be_resolved_together() {
         let waiters = Waiters::new(10);
         let waiting: Vec<_> = (0..3).map(|_| waiters.register(later()).unwrap()).collect();
         assert!(waiters.resolve(waiting[0].ticket(), stored()));
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_are_told_apart_by_whether_they_were_handed_over() {
+    async fn all_are_distinguished_by_whether_they_were_handed_over() {
         let waiters = Waiters::new(2);
         let sent = waiters.register(later()).unwrap();
         let queued = waiters.register(later()).unwrap();

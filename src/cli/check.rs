@@ -404,7 +404,7 @@ async fn connect(config: &Config, report: &mut Report) -> Outcome {
             Err(why) => {
                 eprintln!(
                     "problem: broker {name} can't be reached: {}",
-                    printable(&why)
+                    printable(&why.to_string())
                 );
                 done = Completion::Failure;
                 continue;

@@ -70,11 +70,13 @@ impl Names {
     }
 }
 
+/// The commands with these names, for completion only: an unknown name gets a better message than clap's.
 fn with_names(mut command: Command, names: &Names) -> Command {
     for (subcommand, argument, values) in [
         ("send", "provider", &names.providers),
         ("send", "sample", &names.samples),
         ("demo", "provider", &names.providers),
+        ("init", "provider", &names.providers),
         ("providers", "name", &names.providers),
         ("explain", "source", &names.sources),
         ("tail", "topics", &names.topics),

@@ -9,7 +9,7 @@ use http::{Method, Uri};
 use tokio::time::Instant;
 
 use super::http_client::post;
-use super::{Completion, Outcome, runtime, samples, send, style, tail};
+use super::{Completion, Error, Outcome, runtime, samples, send, style, tail};
 use crate::brokers::{MockCluster, StartAt, Subscription};
 use crate::config::{Config, ConfigFile, Origin};
 use crate::printable::printable;
@@ -217,7 +217,7 @@ async fn send(
     secret: String,
     url: Uri,
     events: Option<usize>,
-) -> Result<(), String> {
+) -> Result<(), Error> {
     let secret = Secret::new(secret).ok_or("the demo's secret is empty")?;
     let authentication = provider.authentication(None)?;
     let samples = provider.samples();
@@ -230,19 +230,17 @@ async fn send(
             body: &body,
             at: SystemTime::now(),
         };
-        let signed = sign(&authentication, &secret, unsigned);
-        let signed = signed.map_err(|error| error.to_string())?;
+        let signed = sign(&authentication, &secret, unsigned)?;
         headers.extend(signed.headers);
-        let answer = post(&signed.url, headers, signed.body.into())
-            .await
-            .map_err(|error| error.to_string())?;
+        let answer = post(&signed.url, headers, signed.body.into()).await?;
         if !answer.status.is_success() {
             return Err(format!(
                 "a sample {} was answered {}: {}",
                 sample.event_type,
                 answer.status,
                 printable(&String::from_utf8_lossy(&answer.body))
-            ));
+            )
+            .into());
         }
         if events.is_none() {
             tokio::time::sleep_until(Instant::now() + PAUSE).await;

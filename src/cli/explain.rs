@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use clap::Args;
 use http::header::CONTENT_TYPE;
@@ -14,9 +13,7 @@ use serde_json::{Map, Value};
 use super::{Completion, ConfigFiles, Error, Outcome, style};
 use crate::config::{Config, Source};
 use crate::event::{EventId, Refusal, Violation};
-use crate::ingress::{
-    Addressed, Decided, Decision, Delivery, Received, Verdict, Verified, check_head, decide,
-};
+use crate::ingress::{Addressed, Decided, Decision, Delivery, Rehearsal, Verdict};
 use crate::printable::{printable, printable_json};
 use crate::providers::authentication::Summary;
 
@@ -33,6 +30,9 @@ pub(super) struct Options {
     /// Method of the request
     #[arg(long, value_name = "METHOD", default_value = "POST")]
     method: Method,
+    /// Query of the request's URL, without `?`
+    #[arg(long, value_name = "QUERY")]
+    query: Option<String>,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -48,25 +48,8 @@ pub(super) fn run(options: &Options) -> Outcome {
     headers
         .entry(CONTENT_TYPE)
         .or_insert(HeaderValue::from_static("application/json"));
-    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    let received = Received::from_parts(
-        Arc::clone(&source),
-        headers.clone(),
-        body.into(),
-        SystemTime::now(),
-    );
-    let summary = source
-        .authentication
-        .summarize(&received.as_request(), &source.mapping);
-    let decided = match check_head(&source, &options.method, &headers, Some(length)) {
-        Err(refusal) => Decided::Event(Decision {
-            event_id: None,
-            event_type: None,
-            verdict: Verdict::Refuse(refusal),
-        }),
-        // The signature cannot be verified here: this is the only place that assumes a request to be authentic.
-        Ok(_) => decide(&Verified::assumed(received)),
-    };
+    let (method, query) = (options.method.clone(), options.query.as_deref());
+    let (decided, summary) = Rehearsal::new(&source, method, query, headers, body.into())?.decide();
     match &decided {
         Decided::Event(decision) => {
             show(
@@ -164,7 +147,7 @@ fn read_body(options: &Options, max_body: usize) -> Result<Vec<u8>, Error> {
     Ok(body)
 }
 
-fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {
+pub(super) fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {
     config
         .sources
         .iter()
@@ -200,45 +183,45 @@ pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, String> {
 
 /// An additional destination of an event.
 #[derive(Debug, Serialize)]
-struct AlsoTo<'a> {
-    broker: &'a str,
-    topic: &'a str,
+pub(super) struct AlsoTo<'a> {
+    pub(super) broker: &'a str,
+    pub(super) topic: &'a str,
     key: &'a str,
 }
 
 /// The fields of the output, in this order.
 #[derive(Debug, Default, Serialize)]
-struct Explanation<'a> {
-    verdict: &'static str,
+pub(super) struct Explanation<'a> {
+    pub(super) verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
+    pub(super) status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    pub(super) code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-    event_id: Option<&'a str>,
+    pub(super) detail: Option<String>,
+    pub(super) event_id: Option<&'a str>,
     #[serde(rename = "type")]
-    event_type: Option<&'a str>,
+    pub(super) event_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<usize>,
+    pub(super) route: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    broker: Option<&'a str>,
+    pub(super) broker: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
+    pub(super) topic: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
+    pub(super) key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fallback: Option<AlsoTo<'a>>,
+    pub(super) fallback: Option<AlsoTo<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    copies: Vec<AlsoTo<'a>>,
+    pub(super) copies: Vec<AlsoTo<'a>>,
     #[serde(skip_serializing_if = "Map::is_empty")]
-    headers: Map<String, Value>,
+    pub(super) headers: Map<String, Value>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [Violation],
+    pub(super) errors: &'a [Violation],
 }
 
 impl<'a> Explanation<'a> {
-    fn new(config: &'a Config, decision: &'a Decision) -> Self {
+    pub(super) fn new(config: &'a Config, decision: &'a Decision) -> Self {
         let told = Self {
             event_id: decision.event_id.as_ref().map(EventId::as_str),
             event_type: decision.event_type.as_deref(),

@@ -14,14 +14,18 @@ macro_rules! eprintln {
     };
 }
 
+mod cases;
 mod check;
 mod completions;
 #[cfg(feature = "kafka")]
 mod demo;
 mod explain;
 mod http_client;
+mod init;
+mod manual;
 mod problems;
 mod providers;
+mod provision;
 mod replay;
 mod run;
 mod samples;
@@ -29,6 +33,7 @@ mod schema;
 mod send;
 mod style;
 mod tail;
+mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,6 +82,8 @@ struct Logs {
 enum Command {
     /// Run the service
     Run(ConfigFiles),
+    /// Write a commented configuration for a provider and a broker, with a first test
+    Init(init::Options),
     /// Demonstrate the whole path on this machine: embedded Kafka, the bridge, a subscriber and sample events
     #[cfg(feature = "kafka")]
     Demo(demo::Options),
@@ -84,18 +91,25 @@ enum Command {
     Check(check::Options),
     /// Explain what would happen to an event, without publishing it
     Explain(explain::Options),
+    /// Run routing cases kept beside the configuration, without a broker or a secret
+    Test(test::Options),
     /// Sign an event as its provider does and post it
     Send(send::Options),
     /// List the providers with presets, or describe one of them
     Providers(providers::Options),
     /// Subscribe to the configured topics and print messages as they arrive
     Tail(tail::Options),
+    /// Create the topics and streams that the configuration needs and that do not exist
+    Provision(provision::Options),
     /// Publish dead letters and events that took a fallback to their intended destinations
     Replay(replay::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Options),
     /// Print a completion script for a shell
     Completions(completions::Options),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Manual(manual::Options),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -210,6 +224,10 @@ pub fn main() -> ExitCode {
     let code = match outcome {
         Ok(Completion::Success) => ExitCode::SUCCESS,
         Ok(Completion::Failure) => ExitCode::FAILURE,
+        Err(error) if error.is::<clap::Error>() => {
+            telemetry::say(&error.to_string());
+            ExitCode::from(2)
+        }
         // The reader has closed the pipe and wants no more.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -257,6 +275,9 @@ impl Arguments {
             | Command::Check(_)
             | Command::Explain(_)
             | Command::Send(_)
+            | Command::Provision(_)
+            | Command::Test(_)
+            | Command::Init(_)
             | Command::Providers(_) => true,
             _ => false,
         };
@@ -267,16 +288,20 @@ impl Arguments {
         telemetry::start(self.logs.log_format, levels)?;
         match self.command {
             Command::Run(files) => run::run(&files),
+            Command::Init(options) => init::run(&options),
             #[cfg(feature = "kafka")]
             Command::Demo(options) => demo::run(&options),
             Command::Check(options) => check::run(&options),
             Command::Explain(options) => explain::run(&options),
+            Command::Test(options) => test::run(&options),
             Command::Send(options) => send::run(&options),
             Command::Providers(options) => providers::run(&options),
             Command::Tail(options) => tail::run(&options),
+            Command::Provision(options) => provision::run(&options),
             Command::Replay(options) => replay::run(&options),
             Command::Schema(options) => schema::run(&options),
             Command::Completions(options) => completions::run(&options),
+            Command::Manual(options) => manual::run(&options),
         }
     }
 }

@@ -121,6 +121,25 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
 /// A configuration to start from.
 fn start(preset: &Preset, file: &PresetFile) -> String {
     let name = preset.name;
+    let (spare, broker, fallback) = match file.about.needs_fallback {
+        true => (
+            "[brokers.spare]\nkind = \"nats\"\nservers = [\"nats://localhost:4222\"]\n\n",
+            "broker = \"main\"\n",
+            "fallback = \"spare\"\n",
+        ),
+        false => ("", "", ""),
+    };
+    format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\n{spare}\
+         [sources.{name}]\n{}\n\
+         [[routes]]\nsource = \"{name}\"\n{broker}topic = \"{name}.events\"\n{fallback}",
+        source_keys(preset, file)
+    )
+}
+
+/// The keys that a source of the preset cannot do without.
+pub(super) fn source_keys(preset: &Preset, file: &PresetFile) -> String {
+    let name = preset.name;
     let kind = match preset.authentication(None) {
         Ok(authentication) if authentication.is_asymmetric() => "PUBLIC_KEY",
         _ => "SECRET",
@@ -130,21 +149,9 @@ fn start(preset: &Preset, file: &PresetFile) -> String {
         true => format!("public_url = \"https://hooks.example.com/hooks/{name}\"\n"),
         false => String::new(),
     };
-    let (spare, broker, fallback) = match file.about.needs_fallback {
-        true => (
-            "[brokers.spare]\nkind = \"nats\"\nservers = [\"nats://localhost:4222\"]\n\n",
-            "broker = \"main\"\n",
-            "fallback = \"spare\"\n",
-        ),
-        false => ("", "", ""),
-    };
     let secrets = format!("secrets = [{{ env = \"{variable}_{kind}\" }}]\n");
     let keys = file.about.example.as_deref().unwrap_or(&secrets);
-    format!(
-        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\n{spare}\
-         [sources.{name}]\n{keys}{url}\n\
-         [[routes]]\nsource = \"{name}\"\n{broker}topic = \"{name}.events\"\n{fallback}"
-    )
+    format!("{keys}{url}")
 }
 
 /// The first of the schemes that verify requests.
@@ -173,7 +180,7 @@ fn verified_by(file: &PresetFile) -> String {
     }
     match word(file, "auth").as_deref() {
         Some("jwt") => return "a JSON Web Token in authorization (HS256)".to_owned(),
-        Some(auth) => return format!("a secret that is sent along ({auth})"),
+        Some(auth) => return format!("a secret sent with each request ({auth})"),
         None => {}
     }
     let scheme = first_scheme(file);

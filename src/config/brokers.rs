@@ -38,6 +38,13 @@ impl Brokers {
                     format!("it can't be satisfied: {why}; leave it out, and check the topics with Kafka's own tools"),
                 );
             }
+            let provision = match &settings {
+                Some(settings) => brokers::Provision::read(&mut section, settings.kind()),
+                None => {
+                    section.discard("provision");
+                    brokers::Provision::default()
+                }
+            };
             let id = settings.map(|settings| {
                 let mut files = Files::default();
                 for (key, file) in settings.private_files() {
@@ -51,6 +58,7 @@ impl Brokers {
                     name: name.clone(),
                     settings,
                     require_durable,
+                    provision,
                     files,
                 });
                 BrokerId(brokers.list.len() - 1)

@@ -35,6 +35,9 @@ pub(crate) const MAX_FILE: u64 = 16 * MIB as u64;
 pub(super) const READY_WHEN: [(&str, ReadyWhen); 2] =
     [("any", ReadyWhen::Any), ("all", ReadyWhen::All)];
 
+/// The least length of `admin.token`, in bytes.
+const LEAST_TOKEN: usize = 16;
+
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn load(origin: &Origin, secrets: Secrets) -> (Result<Config, Problems>, Files) {
@@ -142,7 +145,11 @@ fn merge(origin: &Origin, files: &mut Files) -> Result<(Map<String, Value>, Read
         match set(&mut merged, &path, value) {
             Ok(()) => spans.add_variable(&path, &name),
             Err(what) => {
-                problems.push(Problem::new(Some(Place::Environment(name)), path, &what));
+                problems.push(Problem::new(
+                    Some(Place::Environment(name)),
+                    path,
+                    &what.to_string(),
+                ));
             }
         }
     }
@@ -178,8 +185,19 @@ impl config::Source for Layer {
     }
 }
 
+/// A variable for a key of something that is not a table.
+#[derive(Debug, thiserror::Error)]
+enum NotATable {
+    #[error(
+        "`{0}` is a list, which a variable sets as a whole; write a TOML array, for example {PREFIX}ROUTES='[{{ topic = \"hooks\" }}]'"
+    )]
+    List(String),
+    #[error("`{0}` is not a table")]
+    Value(String),
+}
+
 /// Sets the value of one key, creating the tables around it.
-fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), String> {
+fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), NotATable> {
     let Some((table, rest)) = path.split_once('.') else {
         values.insert(path.to_owned(), Value::from(value));
         return Ok(());
@@ -189,10 +207,8 @@ fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), S
         .or_insert_with(|| Value::Object(Map::new()));
     match inner {
         Value::Object(inner) => set(inner, rest, value),
-        Value::Array(_) => Err(format!(
-            "`{table}` is a list, which a variable sets as a whole; write a TOML array, for example {PREFIX}ROUTES='[{{ topic = \"hooks\" }}]'"
-        )),
-        _ => Err(format!("`{table}` is not a table")),
+        Value::Array(_) => Err(NotATable::List(table.to_owned())),
+        _ => Err(NotATable::Value(table.to_owned())),
     }
 }
 
@@ -262,6 +278,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         drain_delay: section.duration("drain_delay"),
         shutdown_timeout: section.duration("shutdown_timeout"),
         trusted_proxies,
+        access_log: section.flag("access_log"),
         http2,
         tls: read_tls(tls, http2),
     };
@@ -284,13 +301,26 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
 fn read_admin(mut section: Section<'_>) -> Admin {
     let listen = read_address(&mut section);
     if !listen.ip().is_loopback() {
-        section.warn_at("listen", format!("the admin listener at {listen} can be reached from other machines, and needs no password; write \"127.0.0.1:9090\", or keep it in a private network"));
+        section.warn_at("listen", format!("the admin listener at {listen} can be reached from other machines, and needs no password for /metrics, /healthz and /readyz; write \"127.0.0.1:9090\", or keep it in a private network"));
     }
     let ready_when = section
         .word("ready_when", &READY_WHEN)
         .unwrap_or(ReadyWhen::Any);
+    let token = section.own_secret("token");
+    if token
+        .as_ref()
+        .is_some_and(|token| token.expose().len() < LEAST_TOKEN)
+    {
+        section.problem_at("token", format!("has fewer than {LEAST_TOKEN} bytes and could be guessed; make one with `openssl rand -hex 32`"));
+    }
+    let show_bodies = section.flag("show_bodies");
     section.finish();
-    Admin { listen, ready_when }
+    Admin {
+        listen,
+        ready_when,
+        token,
+        show_bodies,
+    }
 }
 
 /// The second of two listeners at one address could not start.

@@ -74,7 +74,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "content",
             "content = \"{uuid}{body}\"",
-            &["another one each time"],
+            &["differs each time"],
         ),
         (
             "content",
@@ -84,15 +84,12 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "timestamp",
             "",
-            &[
-                "acme.verify.content",
-                "`timestamp` does not say where it is",
-            ],
+            &["acme.verify.content", "`timestamp` does not locate it"],
         ),
         (
             "timestamp",
             "timestamp = { unit = \"s\" }",
-            &["names no place", "`header`"],
+            &["names no location", "`header`"],
         ),
         (
             "timestamp",
@@ -108,7 +105,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "signature",
             "signature = { prefix = \"sha256=\" }",
-            &["names no place; write `header`"],
+            &["names no location; write `header`"],
         ),
         (
             "signature",
@@ -163,7 +160,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "secrets",
             "secrets = [\"s3cr3t-of-16-bytes\"]\nauth = \"bearer\"",
-            &["is there beside `verify`"],
+            &["conflicts with `verify`"],
         ),
         ("public_url", "", &[]),
         ("content", "content = \"{url}{timestamp}{body}\"", &[]),
@@ -184,7 +181,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
             &["acme.event.type", "write \"{/type}\""],
         ),
         ("id", "id = \"event\"", &["the same for every event"]),
-        ("id", "id = \"{timestamp}\"", &["known in `content` alone"]),
+        ("id", "id = \"{timestamp}\"", &["known only in `content`"]),
         (
             "id",
             "id = \"{form:id}\"",
@@ -193,7 +190,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "type",
             "body = \"raw\"\ntype = \"{header:x-type}\"",
-            &["nothing of the body is read"],
+            &["the body is not read"],
         ),
         (
             "id",
@@ -210,7 +207,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
     let (is_valid, found) = findings(field.replace("separator = \",\", ", ""));
     assert!(!is_valid && found.len() == 1, "{found:?}");
     assert!(
-        found[0].contains("which `separator` has to take apart"),
+        found[0].contains("which `separator` must split"),
         "{found:?}"
     );
     for (line, instead, words) in cases {
@@ -256,19 +253,19 @@ fn legal_but_weak_schemes_that_a_user_declared_cause_warnings() {
         (with("content", "algorithm = \"token\""), "signs nothing"),
         (
             preset(&format!("[sources.acme]\nauth = \"bearer\"\n{declared}")),
-            "acme.auth: is a secret that is sent along",
+            "acme.auth: is a secret sent with each request",
         ),
         (
             preset(&format!("[sources.acme]\nauth = \"none\"\n{declared}")),
-            "whoever can reach the path",
+            "anyone who can reach the path",
         ),
         (
             preset("[sources.stripe]\nauth = \"bearer\""),
-            "stripe.auth: is a secret that is sent along",
+            "stripe.auth: is a secret sent with each request",
         ),
         (
             preset("[sources.postmark]\nauth = \"none\""),
-            "whoever can reach the path",
+            "anyone who can reach the path",
         ),
     ];
     for (text, words) in cases {

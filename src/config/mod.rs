@@ -9,6 +9,7 @@ mod check;
 #[cfg(test)]
 mod mistakes;
 mod model;
+mod needs;
 mod origin;
 mod reach;
 mod routes;

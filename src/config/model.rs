@@ -12,13 +12,14 @@ use super::changes::Fingerprint;
 use super::template::{Part, Template};
 use super::tls::Tls;
 use super::transport::{FixedBody, RateLimit};
-use crate::brokers::{Kind, Limits, Needs, Settings};
+use crate::brokers::{Kind, Limits, Needs, Provision, Settings};
 use crate::event::DedupBy;
 use crate::json::Schema;
 use crate::providers::Authentication;
 use crate::providers::handshake::Handshake;
 use crate::providers::mapping::Mapping;
 use crate::providers::text::Parsing;
+use crate::secret::Secret;
 use crate::table::{Files, Problem};
 
 /// A valid configuration.
@@ -62,6 +63,8 @@ pub struct Http {
     pub shutdown_timeout: Duration,
     /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
     /// Whether HTTP/2 is enabled.
     pub http2: bool,
     /// TLS settings, if enabled.
@@ -69,11 +72,15 @@ pub struct Http {
 }
 
 /// `[admin]`: the admin listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
     /// Which brokers must be reachable for readiness.
     pub ready_when: ReadyWhen,
+    /// Opens the live page to whoever knows it.
+    pub token: Option<Secret>,
+    /// Whether the live page shows bodies and headers, with secrets masked.
+    pub show_bodies: bool,
 }
 
 /// Which brokers needed by routes must be reachable for the service to be ready.
@@ -105,6 +112,8 @@ pub struct NamedBroker {
     pub settings: Settings,
     /// Whether to refuse destinations whose acknowledgement would not mean "stored".
     pub require_durable: bool,
+    /// Settings with which `provision` creates topics or a stream.
+    pub provision: Provision,
     /// Contents of the files that its client reads, at loading time.
     pub files: Files,
 }
@@ -137,6 +146,8 @@ pub struct Source {
     /// The number of its secrets.
     pub secret_count: usize,
     pub(super) secret_digests: Vec<[u8; 32]>,
+    /// The same secrets, to mask what equals one. Verification has its own.
+    pub masked: Vec<Secret>,
     /// The schema for all its events.
     pub schema: Option<Arc<Schema>>,
     /// Additional schemas by event type.
@@ -540,11 +551,22 @@ impl Config {
     }
 }
 
-/// One item per type that the route matches for the source; the topic if it is known in advance.
-fn known_topics(source: &Source, route: &Route, destination: &Destination) -> Vec<Option<String>> {
-    let types = source.mapping.types.iter();
-    let types = types.filter(|event_type| route.matches(event_type));
-    let known: Vec<_> = types
+/// One item per type that the route takes from the source; the topic if it is known in advance. Types that an earlier route
+/// takes are not among them.
+pub(super) fn known_topics(
+    source: &Source,
+    route: &Route,
+    destination: &Destination,
+) -> Vec<Option<String>> {
+    let listed = source.mapping.types.iter();
+    let literal = route.types.iter().filter(|glob| !glob.contains(GLOB_META));
+    let is_taken = |event_type: &&String| {
+        let first = source.routes.first_for(event_type);
+        first.is_some_and(|first| first.id == route.id)
+    };
+    let known: Vec<_> = listed
+        .chain(literal)
+        .filter(is_taken)
         .flat_map(|event_type| destination.possible_topics(Some(event_type), &source.name))
         .collect();
     if known.is_empty() {

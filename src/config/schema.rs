@@ -22,8 +22,10 @@ pub(crate) fn reference() -> Vec<(String, &'static Table)> {
     for variant in brokers::TABLE.variants {
         let name = format!("[brokers.NAME] with kind = \"{}\"", variant.word);
         tables.push((name.clone(), variant.table));
-        let inner = variant.table.at("tls").and_then(Type::table);
-        tables.extend(inner.map(|table| (format!("tls of {name}"), table)));
+        for inner in ["tls", "provision"] {
+            let table = variant.table.at(inner).and_then(Type::table);
+            tables.extend(table.map(|table| (format!("{inner} of {name}"), table)));
+        }
     }
     let others: [(&str, &'static Table); 10] = [
         ("[sources.NAME]", &SOURCE),

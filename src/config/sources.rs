@@ -117,6 +117,7 @@ fn read_source(
     let secret_count = secrets.len();
     let digests = secrets.iter().map(digest);
     let secret_digests: Vec<_> = digests.collect();
+    let masked = secrets.clone();
     let authentication = read_authentication(&mut section, secrets);
     let needs_secret = authentication
         .as_ref()
@@ -233,7 +234,7 @@ fn read_source(
         section.warn_at(
             "tolerance",
             format!(
-                "{} signs its retries with the first time: less than {usual} refuses late ones",
+                "{} signs its retries with the original time: less than {usual} refuses late ones",
                 provider.name()
             ),
         );
@@ -242,7 +243,7 @@ fn read_source(
     if dedup_by == DedupBy::Id && !is_usual && !authentication.signs_headers_of(&mapping.id) {
         section.warn_at(
             "dedup_by",
-            "the event's id is in a header that is not signed: whoever repeats an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
+            "the event's id is in a header that is not signed: anyone who replays an id with another signed body keeps a genuine event from being stored; use \"id+body\"",
         );
     }
     let is_binary = |media_type: &String| Mode::of(media_type) == Some(Mode::Binary);
@@ -252,7 +253,7 @@ fn read_source(
     {
         section.warn_at(
             "verify",
-            "in binary mode the attributes are headers that it does not sign: whoever repeats a request can change them; sign ce-id, ce-source and ce-type, or write `media_types = [\"application/cloudevents+json\"]`",
+            "in binary mode the attributes are headers that it does not sign: anyone who replays a request can change them; sign ce-id, ce-source and ce-type, or write `media_types = [\"application/cloudevents+json\"]`",
         );
     }
     if authentication.is_in_events() && mapping.body != BodyKind::Json {
@@ -277,6 +278,7 @@ fn read_source(
         public_url,
         secret_count,
         secret_digests,
+        masked,
         schema,
         schemas,
         on_invalid,
@@ -369,7 +371,7 @@ fn apply_preset(section: &mut Section<'_>, file: PresetFile) {
     match file.under(scheme.as_deref(), user) {
         Ok(values) => section.put_back(values),
         Err(UnknownWord { key, known }) => {
-            section.problem_at(&key, format!("is none of {}", known.join(", ")));
+            section.problem_at(&key, format!("is not one of {}", known.join(", ")));
             section.put_back(kept);
         }
     }
@@ -564,7 +566,7 @@ fn read_forward_headers(
                 "{lower} is never forwarded: it could be mistaken for the bridge's own, or it is a secret; remove it"
             ),
             Ok(_) if authentication.is_some_and(|known| known.is_secret_header(&lower)) => format!(
-                "{lower} is never forwarded: whoever reads it could send the request again; remove it"
+                "{lower} is never forwarded: anyone who reads it could replay the request; remove it"
             ),
             Ok(header) if headers.contains(&header) => {
                 format!("{lower} is listed twice; remove one")
@@ -591,7 +593,7 @@ fn read_failure_policy(
             "ignore" => FailurePolicy::Ignore,
             other => {
                 let what = format!(
-                    "{} is none of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
+                    "{} is not one of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
                     section.quote(key, other)
                 );
                 section.problem_at(key, what);

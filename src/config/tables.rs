@@ -88,6 +88,9 @@ pub(crate) static HTTP: Table = Table::new(&[&[
     Key::new("trusted_proxies", Type::List(&Type::Text(&NETWORK))).about(
         "who may say `X-Forwarded-For` or `Forwarded`; every address (`0.0.0.0/0`, `::/0`) is refused",
     ),
+    Key::new("access_log", Type::Flag)
+        .default("false")
+        .about("a line for each event and request in the [log](operations.md#logs)"),
     Key::new(
         "drain_delay",
         Type::Duration {
@@ -129,6 +132,11 @@ pub(crate) static ADMIN: Table = Table::new(&[&[
     Key::new("ready_when", Type::Words(&words(&READY_WHEN)))
         .default("any")
         .about("how many of the brokers that routes need must be up"),
+    Key::new("token", Type::Secret)
+        .about("opens the live page; at least 16 bytes; without it the page is at loopback addresses alone"),
+    Key::new("show_bodies", Type::Flag)
+        .default("false")
+        .about("the live page shows bodies and message headers, with secrets masked"),
 ]]);
 
 pub(crate) static SOURCE: Table = Table::new(&[

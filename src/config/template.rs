@@ -22,36 +22,53 @@ pub enum Part {
     Pointer(Pointer),
 }
 
+/// A mistake in a template.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// An opening brace alone.
+    #[error("`{{` has no `}}`")]
+    NotClosed,
+    /// A closing brace alone.
+    #[error("`}}` has no `{{`")]
+    NotOpened,
+    /// No text at all.
+    #[error("it is empty")]
+    Empty,
+    /// An invalid JSON Pointer, and the rule that it violates.
+    #[error("`{{{0}}}`: {1}")]
+    Pointer(String, &'static str),
+    /// An unknown placeholder.
+    #[error("`{{{0}}}` is not one of `{{type}}`, `{{source}}` and `{{/json/pointer}}`")]
+    Unknown(String),
+}
+
 impl Template {
     /// Parses a template.
     ///
     /// # Errors
-    /// The mistake, and what to write instead.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// The first mistake.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
             let Some((name, behind)) = after.split_once('}') else {
-                return Err("`{` has no `}`".to_owned());
+                return Err(TemplateError::NotClosed);
             };
             push_literal(&mut parts, literal)?;
             parts.push(match name {
                 "type" => Part::Type,
                 "source" => Part::Source,
                 pointer if pointer.starts_with('/') => Part::Pointer(
-                    Pointer::parse(pointer).map_err(|error| format!("`{{{pointer}}}`: {error}"))?,
+                    Pointer::parse(pointer)
+                        .map_err(|rule| TemplateError::Pointer(pointer.to_owned(), rule))?,
                 ),
-                other => {
-                    return Err(format!(
-                        "`{{{other}}}` is none of `{{type}}`, `{{source}}` and `{{/json/pointer}}`"
-                    ));
-                }
+                other => return Err(TemplateError::Unknown(other.to_owned())),
             });
             rest = behind;
         }
         push_literal(&mut parts, rest)?;
         if parts.is_empty() {
-            return Err("it is empty".to_owned());
+            return Err(TemplateError::Empty);
         }
         Ok(Self {
             text: text.to_owned(),
@@ -100,9 +117,9 @@ impl std::fmt::Display for Template {
     }
 }
 
-fn push_literal(parts: &mut Vec<Part>, text: &str) -> Result<(), String> {
+fn push_literal(parts: &mut Vec<Part>, text: &str) -> Result<(), TemplateError> {
     if text.contains('}') {
-        return Err("`}` has no `{`".to_owned());
+        return Err(TemplateError::NotOpened);
     }
     if !text.is_empty() {
         parts.push(Part::Literal(text.to_owned()));

@@ -1347,7 +1347,7 @@ fn faults_of_a_declared_source_are_reported() {
     };
     assert_eq!(with("KEYS", ""), [""; 0]);
     for (place, text, words) in [
-        ("KEYS", "auth = \"bearer\"", "beside `verify`"),
+        ("KEYS", "auth = \"bearer\"", "conflicts with `verify`"),
         (
             "KEYS",
             "forward_headers = [\"X-Acme-Signature\"]",
@@ -1360,7 +1360,7 @@ fn faults_of_a_declared_source_are_reported() {
         (
             "VERIFY",
             "content = \"{timestamp}.{body}\"",
-            "`timestamp` does not say where it is",
+            "`timestamp` does not locate it",
         ),
         ("VERIFY", "content = \"{url}{body}\"", "lacks `public_url`"),
         (
@@ -1383,9 +1383,9 @@ fn faults_of_a_declared_source_are_reported() {
         (
             "VERIFY",
             "timestamp = { header = \"x\", pointer = \"/x\" }",
-            "names several places",
+            "names several locations",
         ),
-        ("VERIFY", "algorithm = \"md5\"", "is none of"),
+        ("VERIFY", "algorithm = \"md5\"", "is not one of"),
         ("VERIFY", "sekret = 1", "unknown key `sekret`"),
         ("EVENT", "time = \"{now}\"", "is not a placeholder"),
         ("EVENT", "typ = \"x\"", "unknown key `typ`"),
@@ -1402,12 +1402,12 @@ fn faults_of_a_declared_source_are_reported() {
         (
             "EVENT",
             "[[sources.acme.handshakes]]\nstatus = 204",
-            "would be every event",
+            "would match every event",
         ),
         (
             "EVENT",
             "[[sources.acme.handshakes]]\nmethod = \"PUT\"",
-            "is none of",
+            "is not one of",
         ),
     ] {
         let problems = with(place, text);
@@ -1462,8 +1462,8 @@ fn a_presets_keys_are_defaults_and_its_parameters_apply_to_it_alone() {
             "id_header = \"x\"",
             "keys of this preset: signature_header, timestamp_header",
         ),
-        ("gitlab", "scheme = \"v9\"", "is none of signing, token"),
-        ("auth0", "format = \"XML\"", "is none of JSONARRAY"),
+        ("gitlab", "scheme = \"v9\"", "is not one of signing, token"),
+        ("auth0", "format = \"XML\"", "is not one of JSONARRAY"),
         ("hubspot", "", "lacks `public_url`"),
         ("okta", "auth = \"bearr\"", "is not a way to authenticate"),
         (
@@ -1474,7 +1474,7 @@ fn a_presets_keys_are_defaults_and_its_parameters_apply_to_it_alone() {
         (
             "cloudevents",
             "event = { id = \"{/id}\" }",
-            "a CloudEvent says this itself",
+            "a CloudEvent has this attribute itself",
         ),
         (
             "cloudevents",
@@ -1505,12 +1505,12 @@ fn a_presets_keys_are_defaults_and_its_parameters_apply_to_it_alone() {
         (
             "okta",
             "auth = \"jwt\"\njwt = { audience = \"{body}\" }",
-            "is known before the body",
+            "is checked before the body",
         ),
         (
             "mailgun",
             "parent_signature = \"yes\"",
-            "is none of false, true",
+            "is not one of false, true",
         ),
     ] {
         let problems = load(&text(name, keys)).unwrap_err().to_string();
@@ -1615,7 +1615,7 @@ fn a_source_of_sns_must_name_its_topics_and_certificates() {
         ),
         (
             serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true, "scheme": "v1" }),
-            "is none of v2",
+            "is not one of v2",
         ),
         (
             serde_json::json!({ "topic_arns": TOPIC, "fetch_certificates": true, "confirm": true }),

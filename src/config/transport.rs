@@ -290,12 +290,12 @@ mod tests {
             "provider = \"generic\"\nauth = \"none\"\nevent = { id = \"{uuid}\", type = \"x\" }\n";
         let event = "provider = \"generic\"\nauth = \"none\"\nallow_from = [\"192.0.2.0/24\"]\nevent = { id = \"{uuid}\", type = \"x\" }\n";
         assert!(
-            warnings(auth).contains("whoever can reach the path"),
+            warnings(auth).contains("anyone who can reach the path"),
             "{}",
             warnings(auth)
         );
         assert!(
-            warnings(event).contains("only the address says who the sender is"),
+            warnings(event).contains("only the address identifies the sender"),
             "{}",
             warnings(event)
         );

@@ -159,6 +159,15 @@ impl Refusal {
         self
     }
 
+    /// JSON Pointer to the first fault, if there is one within the event.
+    #[must_use]
+    pub fn pointer(&self) -> Option<&str> {
+        match self {
+            Self::InvalidEvent(violations) => violations.first().map(|first| &*first.pointer),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.row().status
@@ -364,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_time_can_cure_is_503_or_the_rate_limits_429_with_retry_after_and_nothing_else_is() {
+    fn temporary_conditions_are_503_or_a_rate_limits_429_with_retry_after_and_nothing_else_is() {
         for refusal in all() {
             let is_limited = matches!(refusal, Refusal::RateLimited { .. });
             let may_be_retried = refusal.status() == StatusCode::SERVICE_UNAVAILABLE || is_limited;

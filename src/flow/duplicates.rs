@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_stored_is_remembered_for_the_window_and_with_its_body_alone() {
+    async fn stored_events_are_remembered_for_the_window_and_only_with_their_body() {
         let window = Window::new(HOUR);
         first(&window, "a").await.settle(&stored());
         assert!(matches!(
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_two_deliveries_the_same_is_the_sources_choice_and_the_same_on_every_replica() {
+    fn dedup_by_decides_which_deliveries_are_the_same_on_every_replica() {
         let of =
             |by, event_id: &str, body: &[u8]| Fingerprint::of(by, named(&id(event_id), None), body);
         assert_eq!(of(DedupBy::Id, "a", b"x"), of(DedupBy::Id, "a", b"y"));

@@ -80,9 +80,9 @@ fn handshake(
         let reply = handshake
             .reply(scope, verified.key())
             .map_err(duplicate_name)?;
-        let errand = verified.source().authentication.errand(scope)?;
+        let follow_up = verified.source().authentication.follow_up(scope)?;
         return match reply {
-            Some(reply) => Ok(Some(Reply { errand, ..reply })),
+            Some(reply) => Ok(Some(Reply { follow_up, ..reply })),
             // Without secrets the reply cannot be signed.
             None if verified.is_assumed() => Ok(Some(handshake.unsigned_reply())),
             None => Err(Refusal::invalid_event(

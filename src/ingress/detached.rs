@@ -12,8 +12,8 @@ use http_body_util::Full;
 
 use super::answer::answer;
 use crate::bridge::Bridge;
-use crate::bridge::observe::Report;
-use crate::event::{Refusal, RequestId};
+use crate::bridge::observe::{Arrival, Report};
+use crate::event::Refusal;
 
 pub(super) type Work = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
@@ -22,7 +22,7 @@ pub(super) struct Caught {
     pub(super) bridge: Arc<Bridge>,
     /// The source's index.
     pub(super) source: usize,
-    pub(super) request_id: RequestId,
+    pub(super) arrival: Arrival,
     pub(super) work: Work,
 }
 
@@ -38,9 +38,9 @@ impl Future for Caught {
             let source = source.map(Arc::as_ref);
             self.bridge.observe(&Report {
                 source,
-                ..Report::refused(self.request_id, &refusal)
+                ..Report::refused(self.arrival, &refusal)
             });
-            Poll::Ready(answer(&Err(refusal), source, None, self.request_id))
+            Poll::Ready(answer(&Err(refusal), source, None, self.arrival.request_id))
         })
     }
 }

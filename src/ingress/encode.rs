@@ -358,7 +358,7 @@ where
             return Err(illegal(
                 destination.kind,
                 "",
-                "is none of those that the route may send to",
+                "is not one of those that the route may send to",
             ));
         }
         Ok(topic)

@@ -34,6 +34,9 @@ pub(crate) mod publish;
 // 8
 pub(crate) mod answer;
 
+// 2 to 6 for commands, without a signature
+mod rehearse;
+
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests;
@@ -54,7 +57,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::bridge::Bridge;
-use crate::bridge::observe::Report;
+use crate::bridge::observe::{Arrival, Report};
 use crate::config::Source;
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::flow::Permit;
@@ -62,7 +65,7 @@ use crate::flow::Permit;
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
 pub use receive::Received;
-pub(crate) use receive::check_head;
+pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};
@@ -81,8 +84,14 @@ fn handle(
     request: Request<Incoming>,
     connection: &Arc<Activity>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
-    let started = Instant::now();
     let request_id = RequestId::random();
+    let arrival = Arrival {
+        request_id,
+        started: Instant::now(),
+        client: bridge
+            .wants_clients()
+            .then(|| receive::client(&bridge, request.headers(), connection)),
+    };
     let admitted = catch_unwind(AssertUnwindSafe(|| {
         receive::admit(&bridge, &request, connection)
     }))
@@ -103,14 +112,8 @@ fn handle(
                 Detached(Some(Caught {
                     bridge: Arc::clone(&bridge),
                     source,
-                    request_id,
-                    work: Box::pin(finish(
-                        bridge,
-                        received,
-                        connection.if_stranger(),
-                        request_id,
-                        started,
-                    )),
+                    arrival,
+                    work: Box::pin(finish(bridge, received, connection.if_stranger(), arrival)),
                 }))
                 .await
             }
@@ -120,8 +123,8 @@ fn handle(
                 is_read,
             }) => {
                 bridge.observe(&Report {
-                    duration: Some(started.elapsed()),
-                    ..Report::new(&source, request_id, Ok(Status::Handshake))
+                    duration: Some(arrival.started.elapsed()),
+                    ..Report::new(&source, arrival, Ok(Status::Handshake))
                 });
                 let mut response = answer_handshake(*reply, request_id);
                 if !is_read {
@@ -133,7 +136,7 @@ fn handle(
                 let source = refused.source.as_deref();
                 bridge.observe(&Report {
                     source,
-                    ..Report::refused(request_id, &refused.refusal)
+                    ..Report::refused(arrival, &refused.refusal)
                 });
                 let mut response = answer(&Err(refused.refusal), source, None, request_id);
                 if refused.is_read {
@@ -152,15 +155,15 @@ fn finish(
     bridge: Arc<Bridge>,
     received: Received,
     stranger: Option<Arc<Activity>>,
-    request_id: RequestId,
-    started: Instant,
+    arrival: Arrival,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
+    let request_id = arrival.request_id;
     async move {
         if let Some(reply) = verify::open_handshake(&received) {
             bridge.observe(&Report {
-                duration: Some(started.elapsed()),
-                ..Report::new(&source, request_id, Ok(Status::Handshake))
+                duration: Some(arrival.started.elapsed()),
+                ..Report::new(&source, arrival, Ok(Status::Handshake))
             });
             return answer_handshake(*reply, request_id);
         }
@@ -168,13 +171,18 @@ fn finish(
         if let Some(preparation) = preparation {
             preparation.await;
         }
-        let (secret_index, decided) = verify_and_decide(&bridge, received, stranger.as_deref());
+        let Examined {
+            secret_index,
+            body,
+            decided,
+        } = verify_and_decide(&bridge, received, stranger.as_deref());
         drop(stranger);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
             secret_index,
-            duration: Some(started.elapsed()),
-            ..Report::new(&source, request_id, result)
+            body: body.as_deref().map(|body| &**body),
+            duration: Some(arrival.started.elapsed()),
+            ..Report::new(&source, arrival, result)
         };
         match decided {
             Ok((Decided::Event(decision), _permit)) => {
@@ -203,10 +211,10 @@ fn finish(
                 }
             }
             Ok((Decided::Handshake(mut reply), _permit)) => {
-                let done = match reply.errand.take() {
+                let done = match reply.follow_up.take() {
                     None => Ok(()),
                     // Boxed because it is large and rare.
-                    Some(errand) => Box::pin(errand.run()).await,
+                    Some(follow_up) => Box::pin(follow_up.run()).await,
                 };
                 bridge.observe(&report(done.as_ref().map(|()| Status::Handshake)));
                 match done {
@@ -222,16 +230,27 @@ fn finish(
     }
 }
 
-/// Steps 2 to 6, and the secret that verified the request. Only a verified event takes a permit, which is all that
-/// remains of the request.
-fn verify_and_decide(
-    bridge: &Bridge,
-    received: Received,
-    stranger: Option<&Activity>,
-) -> (Option<usize>, Result<(Decided, Permit), Refusal>) {
+/// A request after steps 2 to 6.
+struct Examined {
+    /// Index of the secret that verified it.
+    secret_index: Option<usize>,
+    /// For the live page. Boxed: hardly any future keeps one.
+    body: Option<Box<Bytes>>,
+    /// Only a verified event takes a permit.
+    decided: Result<(Decided, Permit), Refusal>,
+}
+
+/// Steps 2 to 6.
+fn verify_and_decide(bridge: &Bridge, received: Received, stranger: Option<&Activity>) -> Examined {
     let verified = match verify(received) {
         Ok(verified) => verified,
-        Err(refusal) => return (None, Err(refusal)),
+        Err(refusal) => {
+            return Examined {
+                secret_index: None,
+                body: None,
+                decided: Err(refusal),
+            };
+        }
     };
     if let Some(stranger) = stranger {
         stranger.mark_known();
@@ -246,8 +265,12 @@ fn verify_and_decide(
             permit.ok_or(Refusal::Overloaded)
         }
     };
-    let decided = admitted.map(|permit| (decide(&verified), permit));
-    (verified.secret_index(), decided)
+    let wants_body = bridge.wants_bodies();
+    Examined {
+        secret_index: verified.secret_index(),
+        body: wants_body.then(|| Box::new(verified.request().body().clone())),
+        decided: admitted.map(|permit| (decide(&verified), permit)),
+    }
 }
 
 /// Step 8 for a request whose whole body was read, even if its refusal usually leaves the body unread.

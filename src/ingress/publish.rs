@@ -26,44 +26,52 @@ pub(super) async fn publish<'d>(
     let mut observed = Observed {
         event_id: decision.event_id.as_ref(),
         event_type: decision.event_type.as_deref().unwrap_or_default(),
+        outcome: "",
         attempts: Vec::new(),
         dead_lettered: Vec::new(),
     };
-    let result = match &decision.verdict {
-        Verdict::Ignore => Ok(Accepted::Ignored),
-        Verdict::Refuse(refusal) => Err(refusal.clone()),
-        // Not remembered: after a fix, the same delivery must be able to go to its real destination.
-        Verdict::DeadLetter { letter, refusal } => {
-            observed.dead_lettered.push(Cow::Borrowed(refusal));
-            let attempt = attempt(bridge, letter, None, deadline).await;
-            let stored = stored_or_refused(&attempt.outcome);
-            observed.attempts.push(attempt);
-            stored.map(Accepted::DeadLettered)
-        }
-        Verdict::Publish { route, delivery } => {
-            let claim = match (bridge.window(source), delivery.fingerprint) {
-                (Some(window), Some(fingerprint)) => {
-                    match duplicates::claim(window, fingerprint, deadline).await {
-                        Ok(Claim::Stored(receipt)) => {
-                            return (Ok(Accepted::Duplicate(receipt)), observed);
+    let result = 'result: {
+        match &decision.verdict {
+            Verdict::Ignore => Ok(Accepted::Ignored),
+            Verdict::Refuse(refusal) => Err(refusal.clone()),
+            // Not remembered: after a fix, the same delivery must be able to go to its real destination.
+            Verdict::DeadLetter { letter, refusal } => {
+                observed.dead_lettered.push(Cow::Borrowed(refusal));
+                let attempt = attempt(bridge, letter, None, deadline).await;
+                let stored = stored_or_refused(&attempt.outcome);
+                observed.attempts.push(attempt);
+                stored.map(Accepted::DeadLettered)
+            }
+            Verdict::Publish { route, delivery } => {
+                let claim = match (bridge.window(source), delivery.fingerprint) {
+                    (Some(window), Some(fingerprint)) => {
+                        match duplicates::claim(window, fingerprint, deadline).await {
+                            Ok(Claim::Stored(receipt)) => {
+                                break 'result Ok(Accepted::Duplicate(receipt));
+                            }
+                            Ok(Claim::Acquired(guard)) => Some(guard),
+                            Err(refusal) => break 'result Err(refusal),
                         }
-                        Ok(Claim::Acquired(guard)) => Some(guard),
-                        Err(refusal) => return (Err(refusal), observed),
+                    }
+                    _ => None,
+                };
+                let result =
+                    deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
+                if let Some(guard) = claim {
+                    match &result {
+                        Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
+                        Err(refusal) => guard.settle(&Err(refusal.clone())),
+                        // Dead letters are not remembered.
+                        Ok(_) => drop(guard),
                     }
                 }
-                _ => None,
-            };
-            let result = deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
-            if let Some(guard) = claim {
-                match &result {
-                    Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
-                    Err(refusal) => guard.settle(&Err(refusal.clone())),
-                    // Dead letters are not remembered.
-                    Ok(_) => drop(guard),
-                }
+                result
             }
-            result
         }
+    };
+    observed.outcome = match &result {
+        Ok(accepted) => accepted.status().as_str(),
+        Err(refusal) => refusal.code(),
     };
     (result, observed)
 }
@@ -282,7 +290,7 @@ async fn attempt_message<'d>(
 
 fn stored_or_refused(outcome: &Outcome) -> Result<Receipt, Refusal> {
     match outcome {
-        Outcome::Stored(receipt) => Ok(*receipt),
+        Outcome::Stored(stored) => Ok(stored.receipt()),
         Outcome::NotStored(NotStored {
             reason: Reason::QueueFull,
             ..
@@ -351,7 +359,7 @@ mod tests {
     use super::*;
 
     fn stored(duplicate: bool) -> Outcome {
-        Outcome::Stored(crate::brokers::test_receipt(duplicate))
+        crate::brokers::test_stored(duplicate, None)
     }
 
     fn not_stored() -> Outcome {

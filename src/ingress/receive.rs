@@ -3,6 +3,7 @@
 //! Checks are ordered by cost. Unverified requests never take the room of verified events: until it is verified, a body
 //! that must be waited for counts by the bytes that have arrived, and is dropped when room runs out ([`crate::flow`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -52,6 +53,16 @@ impl Received {
             headers,
             body,
             at,
+        }
+    }
+
+    /// With another method, and a target with a query.
+    #[must_use]
+    pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
+        Self {
+            method,
+            target,
+            ..self
         }
     }
 
@@ -192,6 +203,12 @@ pub(super) fn admit(
         source,
         handshake: None,
     })
+}
+
+/// The address that a request came from, as far as proxies are trusted.
+pub(super) fn client(bridge: &Bridge, headers: &HeaderMap, connection: &Activity) -> IpAddr {
+    let proxies = &bridge.config().http.trusted_proxies;
+    client_address(connection.peer(), headers, proxies)
 }
 
 /// Refuses senders that may not use this source at all, not even for handshakes.

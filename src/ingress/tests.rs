@@ -262,7 +262,7 @@ fn a_closed_list_of_topics_is_closed() {
 }
 
 #[test]
-fn dead_letters_say_what_they_know_and_why() {
+fn dead_letters_carry_known_attributes_and_the_reason() {
     let otherwise = r#"
 on_invalid = { dead_letter = { topic = "hooks.invalid" } }
 on_unrouted = "ignore"
@@ -431,7 +431,7 @@ topic = "{}"
 }
 
 #[test]
-fn what_a_provider_does_not_bound_is_refused_and_left_out_of_its_dead_letter() {
+fn unbounded_values_are_refused_and_left_out_of_the_dead_letter() {
     let dead = "on_invalid = { dead_letter = { topic = \"dead\" } }\nforward_headers = [\"x-a\"]\n[[routes]]\ntopic = \"t\"";
     let mut config = config(dead);
     let letter = |config: &Config, headers: HeaderMap| {
@@ -613,7 +613,11 @@ fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached {
     Detached(Some(Caught {
         bridge: Arc::clone(bridge),
         source: 0,
-        request_id,
+        arrival: Arrival {
+            request_id,
+            started: std::time::Instant::now(),
+            client: None,
+        },
         work: Box::pin(work),
     }))
 }

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use super::document::{Document, Node, NodeKind};
+use super::error::SchemaError;
 use super::number::Exact;
 use super::pointer::escape_token;
 
@@ -179,7 +180,7 @@ impl<'s> Graph<'s> {
     }
 
     /// Refuses schemas that apply too many subschemas to one value.
-    pub(super) fn check_size(&self) -> Result<(), String> {
+    pub(super) fn check_size(&self) -> Result<(), SchemaError> {
         let in_place = |edge: &&Edge| {
             AGAIN.contains(&edge.keyword)
                 || REFERENCES.contains(&edge.keyword)
@@ -199,10 +200,10 @@ impl<'s> Graph<'s> {
                 .fold(1_u64, |sum, count| sum.saturating_add(*count));
             if sum > MAX_APPLIED {
                 let pointer = self.pointers.get(node).map_or("", String::as_str);
-                return Err(format!(
+                return Err(SchemaError::new(format!(
                     "at {}: with its references followed, it applies more than {MAX_APPLIED} subschemas to one value",
                     shown(pointer)
-                ));
+                )));
             }
             if let Some(count) = applied.get_mut(node) {
                 *count = sum;
@@ -368,24 +369,23 @@ fn exact_constants(value: &Value, is_named: bool) -> Value {
 
 /// Refuses what parsing a schema's text would lose: duplicate members, and constants that neither a 64-bit integer nor a
 /// double represents exactly.
-pub(super) fn check_text(text: &str) -> Result<(), String> {
+pub(super) fn check_text(text: &str) -> Result<(), SchemaError> {
     let document = Document::parse(text.as_bytes()).map_err(|fault| {
         let fault = fault.to_string();
-        fault
-            .strip_prefix("the body")
-            .map_or(fault.clone(), |rest| format!("it{rest}"))
+        let rest = fault.strip_prefix("the body");
+        SchemaError::new(rest.map_or(fault.clone(), |rest| format!("it{rest}")))
     })?;
     check_node(document.root(), false)?;
     match document.ambiguous_name() {
-        Some(name) => Err(format!(
+        Some(name) => Err(SchemaError::new(format!(
             "an object has the member \"{}\" twice",
             escape_token(&name)
-        )),
+        ))),
         None => Ok(()),
     }
 }
 
-fn check_node(node: Node<'_>, is_compared: bool) -> Result<(), String> {
+fn check_node(node: Node<'_>, is_compared: bool) -> Result<(), SchemaError> {
     node.note_repeated_name(|_| true);
     match node.kind() {
         NodeKind::Number if is_compared => {
@@ -393,11 +393,11 @@ fn check_node(node: Node<'_>, is_compared: bool) -> Result<(), String> {
             if kept.is_ok_and(|kept| Exact::of(&kept) == Exact::of(node.raw())) {
                 return Ok(());
             }
-            Err(format!(
+            Err(SchemaError::new(format!(
                 "the constant {} cannot be compared exactly: only integers of up to 64 bits and numbers that a double \
                  holds can; send it as a string instead",
                 super::shorten(node.raw().to_owned())
-            ))
+            )))
         }
         NodeKind::Array => node
             .elements()
@@ -495,13 +495,13 @@ mod tests {
         };
         assert!(Graph::of(&doubled(10)).check_size().is_ok());
         let refused = Graph::of(&doubled(40)).check_size().unwrap_err();
-        assert!(refused.contains("#/$defs/s"), "{refused}");
+        assert!(refused.to_string().contains("#/$defs/s"), "{refused}");
         let cycle = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]});
         assert!(Graph::of(&cycle).check_size().is_ok());
     }
 
     #[test]
-    fn unsupported_patterns_are_told_from_wrong_ones() {
+    fn unsupported_patterns_are_distinguished_from_invalid_ones() {
         assert_eq!(unsupported_in("^(?=.*a)b"), Some("look-ahead"));
         assert_eq!(unsupported_in("a(?!b)"), Some("look-ahead"));
         assert_eq!(unsupported_in("(?<=a)b"), Some("look-behind"));

@@ -8,7 +8,7 @@ use std::str::Chars;
 use super::pointer::{Pointer, escape_token};
 use super::scan::{Fault, scan};
 
-/// The kind of an [`Entry`].
+/// The kind of a value, or a member's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeKind {
     /// `null`
@@ -25,20 +25,61 @@ pub enum NodeKind {
     Name,
 }
 
+/// The content of an [`Entry`]. Escapes are variants of their own, so that a lookup of a name tests one discriminant.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content {
+    Null,
+    False,
+    True,
+    Number,
+    String,
+    EscapedString,
+    Array {
+        children: u32,
+    },
+    Object {
+        children: u32,
+        /// The [`bit`]s of its names; all bits if a name is escaped, which could be any name.
+        name_bits: u32,
+        /// Whether it has duplicate names.
+        repeats: bool,
+    },
+    Name {
+        /// The name's [`tag`].
+        tag: u32,
+    },
+    EscapedName,
+}
+
+impl Content {
+    #[inline]
+    const fn kind(self) -> NodeKind {
+        match self {
+            Self::Null => NodeKind::Null,
+            Self::False => NodeKind::False,
+            Self::True => NodeKind::True,
+            Self::Number => NodeKind::Number,
+            Self::String | Self::EscapedString => NodeKind::String,
+            Self::Array { .. } => NodeKind::Array,
+            Self::Object { .. } => NodeKind::Object,
+            Self::Name { .. } | Self::EscapedName => NodeKind::Name,
+        }
+    }
+
+    #[inline]
+    const fn is_escaped(self) -> bool {
+        matches!(self, Self::EscapedString | Self::EscapedName)
+    }
+}
+
 /// One value or name. Offsets fit into 32 bits because longer bodies are refused.
 #[derive(Debug)]
 pub(super) struct Entry {
-    kind: NodeKind,
-    /// For a string or name: it has escapes. For an object: it has duplicate names.
-    flag: bool,
+    content: Content,
     start: u32,
     end: u32,
     /// The index of the first entry that is not part of this value.
     next: u32,
-    /// For a container: the number of children. For a name: its [`tag`].
-    number: u32,
-    /// For an object: the [`bit`]s of its names.
-    bits: u32,
 }
 
 /// One of 32 bits, derived from a name's tag: most names that an object lacks are ruled out by their bit.
@@ -66,61 +107,41 @@ pub(super) const fn tag(name: &[u8]) -> u32 {
     reason = "scan() refuses bodies whose offsets would not fit"
 )]
 impl Entry {
-    pub(super) fn new(kind: NodeKind, start: usize, end: usize, next: usize, flag: bool) -> Self {
+    pub(super) fn new(content: Content, start: usize, end: usize, next: usize) -> Self {
         Self {
-            kind,
-            flag,
+            content,
             start: start as u32,
             end: end as u32,
             next: next as u32,
-            number: 0,
-            bits: 0,
         }
-    }
-
-    pub(super) fn name(start: usize, end: usize, next: usize, flag: bool, tag: u32) -> Self {
-        Self {
-            number: tag,
-            ..Self::new(NodeKind::Name, start, end, next, flag)
-        }
-    }
-
-    pub(super) fn tag(&self) -> u32 {
-        self.number
     }
 
     /// Completes a container's entry.
-    pub(super) fn close(&mut self, end: usize, next: usize, found: Found) {
+    pub(super) fn close(&mut self, content: Content, end: usize, next: usize) {
+        self.content = content;
         self.end = end as u32;
         self.next = next as u32;
-        self.number = found.children;
-        self.bits = found.bits;
-        self.flag = found.repeats;
     }
 
     /// A name's or string's bytes as sent, and whether they contain escapes.
     pub(super) fn raw_text<'b>(&self, body: &'b [u8]) -> (&'b [u8], bool) {
-        (
-            body.get(self.start as usize..self.end as usize)
-                .unwrap_or_default(),
-            self.flag,
-        )
+        (self.raw(body), self.content.is_escaped())
+    }
+
+    /// Whether it is a name without escapes that has this tag and these bytes.
+    pub(super) fn is_plain_name(&self, tag: u32, name: &[u8], body: &[u8]) -> bool {
+        matches!(self.content, Content::Name { tag: own } if own == tag) && self.raw(body) == name
+    }
+
+    fn raw<'b>(&self, body: &'b [u8]) -> &'b [u8] {
+        body.get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
     }
 
     /// The index of the first entry after the value.
     pub(super) fn next(&self) -> usize {
         self.next as usize
     }
-}
-
-/// Facts about a container's children.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) children: u32,
-    /// The [`bit`]s of an object's names; all bits if a name is escaped, which could be any name.
-    pub(super) bits: u32,
-    /// Whether it has duplicate names.
-    pub(super) repeats: bool,
 }
 
 /// A parsed JSON body.
@@ -179,21 +200,21 @@ impl<'b> Document<'b> {
 
     fn text_of(&self, at: u32) -> Cow<'_, str> {
         let raw = self.raw(at);
-        if self.entry(at).is_some_and(|entry| entry.flag) {
+        if self
+            .entry(at)
+            .is_some_and(|entry| entry.content.is_escaped())
+        {
             Cow::Owned(unescape(raw))
         } else {
             Cow::Borrowed(raw)
         }
     }
 
-    /// Whether this entry is the given name. The tag of an escaped name is meaningless.
+    /// Whether this entry is the given name.
     fn is_named(&self, at: u32, name: &str, tag: u32) -> bool {
-        self.entry(at).is_some_and(|entry| {
-            if entry.flag {
-                is_unescaped(self.raw(at), name)
-            } else {
-                entry.number == tag && entry.raw_text(self.text.as_bytes()).0 == name.as_bytes()
-            }
+        self.entry(at).is_some_and(|entry| match entry.content {
+            Content::EscapedName => is_unescaped(self.raw(at), name),
+            _ => entry.is_plain_name(tag, name.as_bytes(), self.text.as_bytes()),
         })
     }
 }
@@ -224,9 +245,12 @@ pub struct Node<'d> {
 impl<'d> Node<'d> {
     #[must_use]
     pub fn kind(&self) -> NodeKind {
-        self.document
-            .entry(self.at)
-            .map_or(NodeKind::Null, |entry| entry.kind)
+        self.content().map_or(NodeKind::Null, Content::kind)
+    }
+
+    #[inline]
+    fn content(&self) -> Option<Content> {
+        self.document.entry(self.at).map(|entry| entry.content)
     }
 
     /// The index among the document's entries.
@@ -258,9 +282,12 @@ impl<'d> Node<'d> {
     /// The number of elements or members; 0 for a scalar.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.document
-            .entry(self.at)
-            .map_or(0, |entry| entry.number as usize)
+        match self.content() {
+            Some(Content::Array { children } | Content::Object { children, .. }) => {
+                children as usize
+            }
+            _ => 0,
+        }
     }
 
     #[must_use]
@@ -307,14 +334,22 @@ impl<'d> Node<'d> {
     #[inline]
     fn get_tagged(&self, name: &str, tag: u32) -> Option<Self> {
         let document = self.document;
-        if document.entry(self.at)?.bits & bit(tag) == 0 {
+        let Content::Object {
+            children,
+            name_bits,
+            repeats,
+        } = self.content()?
+        else {
+            return None;
+        };
+        if name_bits & bit(tag) == 0 {
             return None;
         }
         let mut named = self
-            .children(NodeKind::Object, 1)
+            .first_children(children as usize, 1)
             .filter(|name_at| document.is_named(*name_at, name, tag));
         let found = named.next()?;
-        if self.repeats_names() && named.next().is_some() {
+        if repeats && named.next().is_some() {
             document.ambiguous.set(Some(found));
         }
         Some(Node {
@@ -326,9 +361,7 @@ impl<'d> Node<'d> {
     /// Whether it is an object with duplicate names.
     #[must_use]
     pub fn repeats_names(&self) -> bool {
-        self.document
-            .entry(self.at)
-            .is_some_and(|entry| entry.kind == NodeKind::Object && entry.flag)
+        matches!(self.content(), Some(Content::Object { repeats: true, .. }))
     }
 
     /// Records a duplicate name that `is_read` accepts as [ambiguous](Document::ambiguous_name).
@@ -407,6 +440,10 @@ impl<'d> Node<'d> {
         } else {
             0
         };
+        self.first_children(left, value_offset)
+    }
+
+    fn first_children(&self, left: usize, value_offset: u32) -> Children<'d> {
         Children {
             document: self.document,
             at: self.at + 1,
@@ -542,6 +579,12 @@ mod tests {
 
     fn is_json(body: &[u8]) -> bool {
         Document::parse(body).is_ok()
+    }
+
+    /// `FREE_VALUES` and `BYTES_PER_VALUE` bound the memory of an index by this size.
+    #[test]
+    fn an_entry_takes_24_bytes() {
+        assert_eq!(size_of::<Entry>(), 24);
     }
 
     #[test]
@@ -726,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_other_than_utf_8_are_told_from_bad_syntax() {
+    fn encodings_other_than_utf_8_are_distinguished_from_bad_syntax() {
         for body in [
             &b"\xef\xbb\xbf{}"[..],
             b"\xff\xfe{\0}\0",

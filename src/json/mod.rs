@@ -6,6 +6,7 @@
 mod analysis;
 mod document;
 mod equality;
+mod error;
 mod marks;
 mod number;
 mod pointer;
@@ -14,9 +15,10 @@ mod scan;
 mod schema;
 
 pub use document::{Document, Node, NodeKind};
+pub use error::SchemaError;
 pub use pointer::{Pointer, escape_token};
 pub use scan::{Fault, MAX_DEPTH, max_values};
-pub use schema::{Schema, SchemaError, Violation, is_date_time};
+pub use schema::{Schema, Violation, is_date_time};
 
 /// Maximum length of a reported pointer or reason, in characters.
 const MAX_REPORTED: usize = 128;

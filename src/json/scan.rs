@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::document::{Document, Entry, Found, NodeKind, bit, tag, unescape};
+use super::document::{Content, Document, Entry, bit, tag, unescape};
 use super::marks::Marks;
 
 /// Maximum nesting of arrays and objects. Deeper bodies are refused, whether or not anything reads them.
@@ -21,6 +21,14 @@ const MANY_MEMBERS: u32 = 32;
 
 /// The [`bit`]s of an object with an escaped name, which could be any name.
 const ANY_NAME: u32 = u32::MAX;
+
+/// A container before its children are read.
+const EMPTY_ARRAY: Content = Content::Array { children: 0 };
+const EMPTY_OBJECT: Content = Content::Object {
+    children: 0,
+    name_bits: 0,
+    repeats: false,
+};
 
 /// Typical size of a value or name in bytes. A body with smaller ones only costs another allocation.
 const BYTES_AN_ENTRY: usize = 12;
@@ -141,6 +149,16 @@ struct Container {
     found: Found,
 }
 
+/// The children of a container so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Found {
+    children: u32,
+    /// The [`bit`]s of an object's names; [`ANY_NAME`] if one is escaped.
+    name_bits: u32,
+    /// Whether a duplicate name was found.
+    repeats: bool,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Inside {
     Nothing,
@@ -158,27 +176,30 @@ impl Scanner<'_> {
             match self.next_byte() {
                 Some(b'"') => {
                     let start = self.at + 1;
-                    let is_escaped = self.string()?;
-                    self.push(NodeKind::String, start, self.at - 1, is_escaped)?;
+                    let content = match self.string()? {
+                        true => Content::EscapedString,
+                        false => Content::String,
+                    };
+                    self.push(content, start, self.at - 1)?;
                 }
                 Some(b'{') => {
-                    self.open(NodeKind::Object, Inside::Object)?;
+                    self.open(EMPTY_OBJECT, Inside::Object)?;
                     if self.next_byte() != Some(b'}') {
                         continue;
                     }
                     self.close();
                 }
                 Some(b'[') => {
-                    self.open(NodeKind::Array, Inside::Array)?;
+                    self.open(EMPTY_ARRAY, Inside::Array)?;
                     if self.next_byte() != Some(b']') {
                         continue;
                     }
                     self.close();
                 }
                 Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(b't') => self.literal(b"true", NodeKind::True)?,
-                Some(b'f') => self.literal(b"false", NodeKind::False)?,
-                Some(b'n') => self.literal(b"null", NodeKind::Null)?,
+                Some(b't') => self.literal(b"true", Content::True)?,
+                Some(b'f') => self.literal(b"false", Content::False)?,
+                Some(b'n') => self.literal(b"null", Content::Null)?,
                 _ => return Err(self.expected("a value")),
             }
             // After a value: close the containers that end here, until another value must follow.
@@ -201,7 +222,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn open(&mut self, kind: NodeKind, inside: Inside) -> Result<(), Failed> {
+    fn open(&mut self, content: Content, inside: Inside) -> Result<(), Failed> {
         if self.around.len() == MAX_DEPTH {
             self.fault = Fault::Depth { offset: self.at };
             return Err(Failed);
@@ -213,7 +234,7 @@ impl Scanner<'_> {
         };
         self.around
             .push(std::mem::replace(&mut self.inside, container));
-        self.push(kind, self.at, self.at, false)?;
+        self.push(content, self.at, self.at)?;
         self.at += 1;
         Ok(())
     }
@@ -221,13 +242,23 @@ impl Scanner<'_> {
     fn close(&mut self) {
         self.at += 1;
         if let Some(around) = self.around.pop() {
-            let mut container = std::mem::replace(&mut self.inside, around);
-            let is_unsure = matches!(container.kind, Inside::Object)
-                && (container.found.children > MANY_MEMBERS || container.found.bits == ANY_NAME);
-            container.found.repeats |= is_unsure && self.repeats_among_many(container.entry);
+            let Container { kind, entry, found } = std::mem::replace(&mut self.inside, around);
+            let content = match kind {
+                Inside::Object => {
+                    let is_unsure = found.children > MANY_MEMBERS || found.name_bits == ANY_NAME;
+                    Content::Object {
+                        children: found.children,
+                        name_bits: found.name_bits,
+                        repeats: found.repeats || is_unsure && self.repeats_among_many(entry),
+                    }
+                }
+                Inside::Array | Inside::Nothing => Content::Array {
+                    children: found.children,
+                },
+            };
             let (end, next) = (self.at, self.entries.len());
-            if let Some(entry) = self.entries.get_mut(container.entry) {
-                entry.close(end, next, container.found);
+            if let Some(entry) = self.entries.get_mut(entry) {
+                entry.close(content, end, next);
             }
         }
     }
@@ -241,21 +272,19 @@ impl Scanner<'_> {
         let start = self.at + 1;
         let is_escaped = self.string()?;
         let end = self.at - 1;
-        let name = Entry::name(
-            start,
-            end,
-            self.entries.len() + 1,
-            is_escaped,
-            tag(self.bytes.get(start..end).unwrap_or_default()),
-        );
-        let bit = bit(name.tag());
-        if is_escaped {
-            self.inside.found.bits = ANY_NAME;
-        } else if self.inside.found.bits & bit != 0 {
-            self.note_repeat(&name);
-        }
-        self.inside.found.bits |= bit;
-        self.push_entry(name)?;
+        let content = if is_escaped {
+            self.inside.found.name_bits = ANY_NAME;
+            Content::EscapedName
+        } else {
+            let tag = tag(self.bytes.get(start..end).unwrap_or_default());
+            let bit = bit(tag);
+            if self.inside.found.name_bits & bit != 0 {
+                self.note_repeat(start, end, tag);
+            }
+            self.inside.found.name_bits |= bit;
+            Content::Name { tag }
+        };
+        self.push(content, start, end)?;
         if self.next_byte() != Some(b':') {
             return Err(self.expected("`:`"));
         }
@@ -265,13 +294,13 @@ impl Scanner<'_> {
 
     /// Records whether this name is a duplicate, after its bit was already set.
     #[inline(never)]
-    fn note_repeat(&mut self, name: &Entry) {
+    fn note_repeat(&mut self, start: usize, end: usize, tag: u32) {
         let found = &self.inside.found;
-        if found.children < MANY_MEMBERS && found.bits != ANY_NAME {
+        if found.children < MANY_MEMBERS && found.name_bits != ANY_NAME {
+            let name = self.bytes.get(start..end).unwrap_or_default();
             let mut earlier = names(&self.entries, self.inside.entry + 1, self.entries.len());
-            self.inside.found.repeats |= earlier.any(|other| {
-                other.tag() == name.tag() && other.raw_text(self.bytes) == name.raw_text(self.bytes)
-            });
+            let repeats = earlier.any(|other| other.is_plain_name(tag, name, self.bytes));
+            self.inside.found.repeats |= repeats;
         }
     }
 
@@ -371,7 +400,7 @@ impl Scanner<'_> {
             }
             self.digits()?;
         }
-        self.push(NodeKind::Number, start, self.at, false)
+        self.push(Content::Number, start, self.at)
     }
 
     fn digits(&mut self) -> Result<(), Failed> {
@@ -387,7 +416,7 @@ impl Scanner<'_> {
     }
 
     #[inline(never)]
-    fn literal(&mut self, word: &'static [u8], kind: NodeKind) -> Result<(), Failed> {
+    fn literal(&mut self, word: &'static [u8], content: Content) -> Result<(), Failed> {
         if !self
             .bytes
             .get(self.at..)
@@ -395,7 +424,7 @@ impl Scanner<'_> {
         {
             return Err(self.expected("a value"));
         }
-        self.push(kind, self.at, self.at + word.len(), false)?;
+        self.push(content, self.at, self.at + word.len())?;
         self.at += word.len();
         Ok(())
     }
@@ -424,15 +453,9 @@ impl Scanner<'_> {
     }
 
     #[inline]
-    fn push(
-        &mut self,
-        kind: NodeKind,
-        start: usize,
-        end: usize,
-        escaped: bool,
-    ) -> Result<(), Failed> {
+    fn push(&mut self, content: Content, start: usize, end: usize) -> Result<(), Failed> {
         let next = self.entries.len() + 1;
-        self.push_entry(Entry::new(kind, start, end, next, escaped))
+        self.push_entry(Entry::new(content, start, end, next))
     }
 
     #[inline]

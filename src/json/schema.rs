@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use super::analysis::{Graph, check_text, unsupported_in, with_exact_constants};
 use super::document::{Elements, Key, Members, Node, NodeKind};
 use super::equality::{are_distinct, equals};
+use super::error::SchemaError;
 use super::pointer::escape_token;
 use super::run::{Exhausted, Run, steps_for};
 use super::shorten;
@@ -34,18 +35,6 @@ pub struct Schema {
     warnings: Vec<String>,
 }
 
-/// The reason why a schema cannot be used.
-#[derive(Debug)]
-pub struct SchemaError(String);
-
-impl std::fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for SchemaError {}
-
 /// One fault of an event, without the sender's data.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
@@ -61,8 +50,9 @@ impl Schema {
     /// # Errors
     /// The fault of the text or the schema.
     pub fn read(text: &str) -> Result<Self, SchemaError> {
-        check_text(text).map_err(SchemaError)?;
-        let schema = serde_json::from_str(text).map_err(|error| SchemaError(error.to_string()))?;
+        check_text(text)?;
+        let schema =
+            serde_json::from_str(text).map_err(|error| SchemaError::new(error.to_string()))?;
         Self::compile(&schema)
     }
 
@@ -74,7 +64,7 @@ impl Schema {
     /// The fault of the schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         let graph = Graph::of(schema);
-        graph.check_size().map_err(SchemaError)?;
+        graph.check_size()?;
         let mut options = jsonschema::options_for::<Body>()
             .offline()
             .should_validate_formats(true)
@@ -85,7 +75,7 @@ impl Schema {
         }
         let validator = options
             .build(&with_exact_constants(schema))
-            .map_err(|error| SchemaError(fault_of_schema(&error)))?;
+            .map_err(|error| SchemaError::new(fault_of_schema(&error)))?;
         let mut names = HashSet::new();
         collect_names(schema, &mut names);
         Ok(Self {
@@ -698,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_fault_is_told_by_its_place_where_the_list_is_too_long() {
+    fn the_first_fault_is_reported_by_position_if_the_list_is_too_long() {
         let schema = json!({"properties": {"list": {"items": recursive("anyOf")["$defs"]["node"]}},
                             "$defs": recursive("anyOf")["$defs"]});
         let body = format!("{{\"list\":[{{\"id\":1}},{}]}}", nested(40, "7"));
@@ -734,7 +724,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_judged_within_the_bounds_too() {
+    fn names_are_validated_within_the_limits_too() {
         let schema = json!({
             "propertyNames": {"$ref": "#/$defs/a"},
             "$defs": {"a": {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/b"}]},
@@ -880,7 +870,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reading_a_schema_would_lose_is_refused() {
+    fn schemas_that_parsing_would_change_are_refused() {
         for (text, expected) in [
             (r#"{"const": 18446744073709551616}"#, "18446744073709551616"),
             (
@@ -902,7 +892,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_not_supported_is_told_from_a_wrong_one() {
+    fn an_unsupported_pattern_is_distinguished_from_an_invalid_one() {
         let told = |schema: &Value| Schema::compile(schema).unwrap_err().to_string();
         let ahead = told(&json!({"properties": {"a": {"pattern": "^(?=.*a)b"}}}));
         assert!(

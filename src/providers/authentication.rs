@@ -1,4 +1,5 @@
-//! How a source's requests are verified: by a signature of one of several schemes, or by a secret that is sent along.
+//! How a source's requests are verified: by a signature, with one or more schemes, or by a secret sent with the
+//! request.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use http::HeaderName;
 use serde::Serialize;
 
 use super::credentials::{self, Credential, Member};
-use super::handshake::Errand;
+use super::handshake::FollowUp;
 use super::hooks;
 use super::jwt::{Jwt, read_jwt};
 use super::keys::{ALGORITHMS, Algorithm, Encoding, Key};
@@ -45,42 +46,43 @@ pub(super) const UNITS: [(&str, Unit); 3] = [
 /// How a source's requests are verified.
 #[derive(Debug)]
 pub enum Authentication {
-    /// By a signature of any of these schemes.
+    /// A signature in any of these schemes.
     Signature(Vec<Scheme>),
-    /// By a secret that is sent along; any of these ways.
+    /// A secret sent with the request, in any of these ways.
     Credentials {
-        /// The ways.
+        /// Where the secret may be.
         ways: Vec<Credential>,
-        /// The secrets.
         secrets: Vec<Secret>,
     },
-    /// As only code can describe it.
+    /// A verifier in code.
     Hook(Box<dyn Verifier>),
 }
 
-/// A summary of how a request is authenticated, for people.
+/// A readable summary of how a request is authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// The algorithm or the kind of credential, and its place.
     pub by: String,
-    /// The signed text: the body as `{body}`, the rest filled in as far as the request has it. Empty if nothing is signed.
+    /// The signed text: `{body}` for the body, other placeholders filled in as far as the request has them. Empty if
+    /// nothing is
+    /// signed.
     pub covers: String,
-    /// Header fields that the event is read from and the signature does not cover.
+    /// Headers that the event is read from but that the signature does not cover.
     pub unsigned_headers: Vec<String>,
 }
 
-/// What must end before a request is verified. How it ended shows in the verification.
+/// Work that must complete before a request is verified. Its result shows in the verification.
 pub type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Verification that no data describes: a file in `hooks/`.
+/// Verification that data cannot describe: a file in `hooks/`.
 pub trait Verifier: std::fmt::Debug + Send + Sync {
-    /// As [`Authentication::verify`]. Without I/O.
+    /// See [`Authentication::verify`]. Does no I/O.
     ///
     /// # Errors
     /// As [`Authentication::verify`].
     fn verify(&self, scope: &Scope<'_>) -> Result<Option<usize>, Unverified>;
 
-    /// As [`Authentication::check_head`].
+    /// See [`Authentication::check_head`].
     ///
     /// # Errors
     /// As [`Authentication::verify`].
@@ -88,16 +90,16 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// As [`Authentication::prepare`].
+    /// See [`Authentication::prepare`].
     fn prepare(&self, _request: &Request<'_>) -> Option<Preparation> {
         None
     }
 
-    /// As [`Authentication::errand`].
+    /// See [`Authentication::follow_up`].
     ///
     /// # Errors
-    /// As [`Authentication::errand`].
-    fn errand(&self, _scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+    /// As [`Authentication::follow_up`].
+    fn follow_up(&self, _scope: &Scope<'_>) -> Result<Option<FollowUp>, Refusal> {
         Ok(None)
     }
 
@@ -106,27 +108,27 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
         true
     }
 
-    /// As [`Authentication::is_asymmetric`].
+    /// See [`Authentication::is_asymmetric`].
     fn is_asymmetric(&self) -> bool {
         false
     }
 
-    /// As [`Authentication::covers_body`].
+    /// See [`Authentication::covers_body`].
     fn covers_body(&self) -> bool {
         false
     }
 
-    /// As [`Authentication::signs_url`].
+    /// See [`Authentication::signs_url`].
     fn signs_url(&self) -> bool {
         false
     }
 
-    /// As [`Authentication::is_secret_header`].
+    /// See [`Authentication::is_secret_header`].
     fn is_secret_header(&self, _name: &str) -> bool {
         false
     }
 
-    /// As [`Authentication::tolerance`].
+    /// See [`Authentication::tolerance`].
     fn tolerance(&self) -> Option<Duration> {
         None
     }
@@ -134,12 +136,13 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
     /// Signs a request as the provider does.
     ///
     /// # Errors
-    /// The secret cannot be used, or the request lacks what is signed.
+    /// The secret is unusable, or the request lacks a signed part.
     fn sign(&self, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError>;
 }
 
-/// What a hook's verifier is made of: the source's table, where it reads the keys that only its preset has; the table
-/// `verify`; the secrets; and `tolerance`.
+/// Creates a hook's verifier from the source's table (for keys that only its preset has), the table `verify`, the
+/// secrets
+/// and `tolerance`.
 pub type ReadVerifier = fn(
     &mut Section<'_>,
     &mut Section<'_>,
@@ -169,7 +172,7 @@ pub fn read_authentication(
     }
     match (auth, tables.is_empty()) {
         (Some(_), false) => {
-            source.problem_at("auth", "is there beside `verify`; leave one of the two");
+            source.problem_at("auth", "conflicts with `verify`; leave one of the two");
             None
         }
         (Some(words), true) => {
@@ -183,7 +186,7 @@ pub fn read_authentication(
         }
         (None, true) => {
             source.problem(
-                "says neither how requests are signed nor how else senders are authenticated; write `[…verify]`, or for example `auth = \"bearer\"`",
+                "defines neither how requests are signed nor how senders are authenticated; write `[…verify]`, or for example `auth = \"bearer\"`",
             );
             None
         }
@@ -206,7 +209,7 @@ fn read_hook(
     verifier.map(Authentication::Hook)
 }
 
-/// Reads which tokens must vouch for events with encrypted contents.
+/// Reads the settings for tokens that must accompany events with encrypted contents.
 fn read_tokens(source: &mut Section<'_>) -> Option<Jwt> {
     let section = source.section("validation_tokens")?;
     for (key, what) in [
@@ -246,7 +249,9 @@ fn read_credentials(
                 ..member
             })),
             Ok(way) => ways.push(way),
-            Err(mistake) => source.problem_at(&format!("auth[{index}]"), mistake),
+            Err(mistake) => {
+                source.problem_at(&format!("auth[{index}]"), mistake.to_string());
+            }
         }
     }
     if let Some(mut unused) = jwt {
@@ -254,21 +259,21 @@ fn read_credentials(
         unused.finish_quietly();
     }
     if !secrets.is_empty() && !ways.iter().any(Credential::needs_secret) {
-        source.warn_at("secrets", "nothing is compared with them; remove them");
+        source.warn_at("secrets", "they are not used; remove them");
     }
     if ways.iter().any(Credential::is_none) {
         if ways.len() > 1 {
             source.problem_at(
                 "auth",
-                "has \"none\" beside other ways, which then mean nothing; leave one of them",
+                "has \"none\" along with other ways, which then have no effect; leave one of them",
             );
         } else if !source.has("client_names") {
             source.warn_at(
                 "auth",
                 if source.has("allow_from") {
-                    "only the address says who the sender is: whoever can send from one of `allow_from` can publish events"
+                    "only the address identifies the sender: anyone who can send from `allow_from` can publish events"
                 } else {
-                    "whoever can reach the path can publish events; keep it in a private network"
+                    "anyone who can reach the path can publish events; keep it in a private network"
                 },
             );
         }
@@ -296,7 +301,9 @@ fn read_schemes(
         );
     }
     for (index, secret) in secrets.iter().enumerate() {
-        // A prefix tells which of several schemes a secret is for. Without one it is for those that are like the first.
+        // With several schemes, a prefix determines the scheme of a secret. A secret without a prefix belongs to the
+        // schemes that
+        // are like the first.
         let is_for = |settings: &KeySettings| {
             !settings.prefix.is_empty() && secret.expose().starts_with(&settings.prefix)
         };
@@ -328,10 +335,10 @@ fn read_schemes(
 }
 
 impl Authentication {
-    /// Which secret verifies the request; none where the source takes requests without any.
+    /// Returns the index of the secret that verifies the request; `None` if the source accepts requests without one.
     ///
     /// # Errors
-    /// The reason, of several schemes the one that got furthest.
+    /// The reason; with several schemes, that of the one that got furthest.
     pub fn verify(&self, scope: &Scope<'_>) -> Result<Option<usize>, Unverified> {
         match self {
             Self::Signature(schemes) => {
@@ -345,7 +352,7 @@ impl Authentication {
         }
     }
 
-    /// What has to be fetched before the request can be verified, where something is missing. Verification itself does no I/O.
+    /// Work to fetch something that is missing for verification, which itself does no I/O.
     #[must_use]
     pub fn prepare(&self, request: &Request<'_>) -> Option<Preparation> {
         match self {
@@ -354,18 +361,18 @@ impl Authentication {
         }
     }
 
-    /// A task that the provider demands before a handshake is answered.
+    /// An action that the provider demands before a handshake is answered.
     ///
     /// # Errors
-    /// The handshake asks for something that is not the provider's to ask.
-    pub fn errand(&self, scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+    /// The provider has no right to demand the action.
+    pub fn follow_up(&self, scope: &Scope<'_>) -> Result<Option<FollowUp>, Refusal> {
         match self {
-            Self::Hook(verifier) => verifier.errand(scope),
+            Self::Hook(verifier) => verifier.follow_up(scope),
             Self::Signature(_) | Self::Credentials { .. } => Ok(None),
         }
     }
 
-    /// What the head alone can refuse. Passing it proves nothing.
+    /// Checks that need only the head. Passing them proves nothing.
     ///
     /// # Errors
     /// As [`Authentication::verify`].
@@ -375,7 +382,7 @@ impl Authentication {
                 let verdicts = schemes.iter().filter(|scheme| !scheme.keys.is_empty());
                 furthest(verdicts.map(|scheme| scheme.check_head(request)))
             }
-            // The events are not there yet.
+            // The events have not arrived yet.
             Self::Credentials { .. } if self.is_in_events() => Ok(()),
             Self::Credentials { ways, secrets } => furthest(
                 ways.iter()
@@ -385,18 +392,17 @@ impl Authentication {
         }
     }
 
-    /// Whether what authenticates a request may be in its events, whose bodies are then parsed before anyone has vouched
-    /// for them.
+    /// Whether the credentials may be in the events, so that the body must be parsed before it is authenticated.
     #[must_use]
     pub fn is_in_events(&self) -> bool {
         let is_in_events = |way: &Credential| matches!(way, Credential::Event(_));
         matches!(self, Self::Credentials { ways, .. } if ways.iter().any(is_in_events))
     }
 
-    /// Which secrets the events of a body carry. Each event must carry one.
+    /// Returns the secrets carried by the events of a body. Each event must carry one.
     ///
     /// # Errors
-    /// [`Unverified::Unauthorized`] where one carries none, there is no event, or a token that the body has does not hold.
+    /// [`Unverified::Unauthorized`] if an event carries none, there is no event, or a token in the body is invalid.
     pub fn verify_events(
         &self,
         body: Node<'_>,
@@ -422,14 +428,14 @@ impl Authentication {
             }
         }
         let mut tokens = members.filter_map(|member| member.tokens.as_ref());
-        let have_tokens = tokens.all(|tokens| hold(tokens, body, events, request));
+        let have_tokens = tokens.all(|tokens| tokens_are_valid(tokens, body, events, request));
         match have_tokens && !found.is_empty() {
             true => Ok(found),
             false => Err(Unverified::Unauthorized),
         }
     }
 
-    /// Checks what is signed inside the body.
+    /// Verifies signed values inside the body.
     ///
     /// # Errors
     /// As [`Authentication::verify`].
@@ -442,7 +448,7 @@ impl Authentication {
         }
     }
 
-    /// The parts of the body that verification needs parsed.
+    /// The parts of the body that must be parsed for verification.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         match self {
@@ -454,7 +460,7 @@ impl Authentication {
         }
     }
 
-    /// Whether every request is signed with another key than it is verified with.
+    /// Whether every request is signed with a different key from the one that verifies it.
     #[must_use]
     pub fn is_asymmetric(&self) -> bool {
         match self {
@@ -467,7 +473,7 @@ impl Authentication {
         }
     }
 
-    /// Whether every byte of a body that means something is signed.
+    /// Whether every meaningful byte of a body is signed.
     #[must_use]
     pub fn covers_body(&self) -> bool {
         match self {
@@ -487,7 +493,7 @@ impl Authentication {
         }
     }
 
-    /// Whether the signed content has the URL that the provider calls.
+    /// Whether the signed content contains the URL that the provider calls.
     #[must_use]
     pub fn signs_url(&self) -> bool {
         match self {
@@ -499,7 +505,7 @@ impl Authentication {
         }
     }
 
-    /// Whether a header field carries what authenticates a request.
+    /// Whether this header carries credentials or a signature.
     #[must_use]
     pub fn is_secret_header(&self, name: &str) -> bool {
         match self {
@@ -514,7 +520,7 @@ impl Authentication {
         }
     }
 
-    /// The shortest time that a request may be old.
+    /// The shortest of the configured tolerances.
     #[must_use]
     pub fn tolerance(&self) -> Option<Duration> {
         match self {
@@ -531,7 +537,7 @@ impl Authentication {
         }
     }
 
-    /// Whether every header field that an id is made of is signed.
+    /// Whether every header used for the id is signed.
     #[must_use]
     pub fn signs_headers_of(&self, id: &Choice) -> bool {
         let mut headers = id.texts().flat_map(Text::headers);
@@ -542,12 +548,12 @@ impl Authentication {
                     .all(|scheme| scheme.content.headers().any(|signed| signed == header))
             }),
             Self::Credentials { .. } => true,
-            // The hooks' providers sign no header.
+            // The hooks' providers sign no headers.
             Self::Hook(_) => headers.next().is_none(),
         }
     }
 
-    /// Whether the attributes of a CloudEvent are signed where they are headers.
+    /// Whether the attributes of a CloudEvent are signed when they are headers.
     #[must_use]
     pub fn signs_attributes(&self) -> bool {
         match self {
@@ -559,7 +565,7 @@ impl Authentication {
         }
     }
 
-    /// Describes how this request would be authenticated, and which part of it is covered.
+    /// Describes how this request would be authenticated, and which parts are covered.
     #[must_use]
     pub fn summarize(&self, request: &Request<'_>, mapping: &Mapping) -> Summary {
         let (by, covers, signed) = match self {
@@ -612,11 +618,11 @@ impl Authentication {
         }
     }
 
-    /// Weaknesses of this authentication, each with what to do about it.
+    /// Weaknesses of this authentication, each with advice.
     #[must_use]
     pub fn weaknesses(&self) -> Vec<&'static str> {
         let schemes = match self {
-            // Reported where it is read.
+            // Reported where the setting is read.
             Self::Credentials { ways, .. }
                 if ways.iter().any(|way| matches!(way, Credential::None)) =>
             {
@@ -632,27 +638,26 @@ impl Authentication {
         let mut found = Vec::new();
         if !schemes.iter().all(Scheme::covers_body) {
             found.push(
-                "does not cover the body: whoever sees one request can send any other with its signature; put {body} into `content` if the provider signs it",
+                "does not cover the body: anyone who sees one request can send any other with its signature; put {body} into `content` if the provider signs it",
             );
         }
         let times = schemes.iter().map(|scheme| scheme.timestamp.as_ref());
         let times: Option<Vec<&Timestamp>> = times.collect();
         match times {
             None => found.push(
-                "has no signed time: whoever sees a request can send it again, also when `dedup_window` is over; add `timestamp` and `tolerance` if the provider signs a time",
+                "has no signed time: anyone who sees a request can replay it, even after `dedup_window`; add `timestamp` and `tolerance` if the provider signs a time",
             ),
             Some(times) if times.iter().any(|time| time.tolerance.is_none()) => found.push(
-                "has `timestamp` without `tolerance`: a request of any age is taken; write for example `tolerance = \"5m\"`",
+                "has `timestamp` without `tolerance`: a request of any age is accepted; write for example `tolerance = \"5m\"`",
             ),
             Some(_) if !schemes.iter().all(Scheme::signs_time) => found.push(
-                "does not cover the time: whoever sends a request again can write another one; put {timestamp} into `content` if the provider signs it",
+                "does not cover the time: anyone who replays a request can change it; put {timestamp} into `content` if the provider signs it",
             ),
             Some(_) => {}
         }
         found
     }
 
-    /// The key of a secret.
     #[must_use]
     pub fn key(&self, secret: usize) -> Option<&Key> {
         match self {
@@ -665,13 +670,18 @@ impl Authentication {
     }
 }
 
-const JWT_WITHOUT_AUTH: &str = "is there without `auth = \"jwt\"`; write that, or remove it";
-const TOKEN_ONLY: &str = "is a secret that is sent along and signs nothing: whoever sees one request can send any other; take it over TLS only, and prefer a signature if the provider has one";
-/// The largest number of tokens in a body: one for each application and tenant.
+const JWT_WITHOUT_AUTH: &str = "has no effect without `auth = \"jwt\"`; write that, or remove it";
+const TOKEN_ONLY: &str = "is a secret sent with each request and signs nothing: anyone who sees one request can send any other; accept it over TLS only, and prefer a signature if the provider has one";
+/// The maximum number of tokens in a body: one per application and tenant.
 const MAX_TOKENS: usize = 32;
 
-/// Whether every token of a body holds; there must be one where an event has encrypted contents.
-fn hold(tokens: &Jwt, body: Node<'_>, events: &[Node<'_>], request: &Request<'_>) -> bool {
+/// Whether every token of a body is valid. Events with encrypted contents need at least one.
+fn tokens_are_valid(
+    tokens: &Jwt,
+    body: Node<'_>,
+    events: &[Node<'_>],
+    request: &Request<'_>,
+) -> bool {
     let is_rich = events
         .iter()
         .any(|event| event.get("encryptedContent").is_some());
@@ -682,10 +692,10 @@ fn hold(tokens: &Jwt, body: Node<'_>, events: &[Node<'_>], request: &Request<'_>
     let mut all = list.elements().map(|token| token.as_str());
     is_list
         && !(is_rich && list.is_empty())
-        && all.all(|token| token.is_some_and(|token| tokens.holds(token.as_bytes(), request)))
+        && all.all(|token| token.is_some_and(|token| tokens.is_valid(token.as_bytes(), request)))
 }
 
-/// The first success, or else the failure of the check that got furthest.
+/// The first success, or the failure of the check that got furthest.
 fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<T, Unverified> {
     let mut failure = None;
     for verdict in verdicts {
@@ -697,8 +707,8 @@ fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<
     Err(failure.unwrap_or(Unverified::MissingSignature))
 }
 
-/// Keys of `signature` that are easily written beside it.
-const OF_SIGNATURE: [&str; 7] = [
+/// Keys of `signature` that are easily written next to it by mistake.
+const SIGNATURE_KEYS: [&str; 7] = [
     "header",
     "query",
     "form",
@@ -708,7 +718,7 @@ const OF_SIGNATURE: [&str; 7] = [
     "encoding",
 ];
 
-/// Reads a table of `verify`: a scheme for each content that may be signed.
+/// Reads a table of `verify`: one scheme for each content that may be signed.
 fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<Vec<Scheme>> {
     let algorithm = verify
         .word("algorithm", &ALGORITHMS)
@@ -724,14 +734,14 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         past,
         future: future.unwrap_or(past),
     });
-    // Every key is read before a mistake in one of them ends the reading: one that nobody has asked for is reported as unknown.
+    // Every key is read before a mistake in one of them ends the reading; an unread key would be reported as unknown.
     let contents = read_contents(verify);
     let (has_signature, has_timestamp) = (verify.has("signature"), verify.has("timestamp"));
     let signature = verify.section("signature");
     let timestamp = verify.section("timestamp");
     let body_digest = verify.section("body_digest");
     let mut is_misplaced = false;
-    for key in OF_SIGNATURE {
+    for key in SIGNATURE_KEYS {
         if verify.discard(key) {
             is_misplaced = true;
             verify.problem_at(
@@ -757,7 +767,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     if contents.iter().any(Text::has_timestamp) && timestamp.is_none() {
         verify.problem_at(
             "content",
-            "contains {timestamp}, but `timestamp` does not say where it is",
+            "contains {timestamp}, but `timestamp` does not locate it",
         );
         return None;
     }
@@ -765,13 +775,13 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     if algorithm != Algorithm::Token && contents.iter().any(is_empty) {
         verify.problem_at(
             "content",
-            "refers to no part of the request, so that one signature would be right for all; write for example \"{timestamp}.{body}\"",
+            "refers to no part of the request, so that one signature would be valid for all; write for example \"{timestamp}.{body}\"",
         );
     }
     if contents.iter().any(Text::is_random) {
         verify.problem_at(
             "content",
-            "contains {uuid}, which is another one each time: no signature would ever be right; remove it",
+            "contains {uuid}, which differs each time: no signature would ever be valid; remove it",
         );
     }
     let is_field = |timestamp: &Timestamp| matches!(timestamp.location, Location::Field(_));
@@ -782,7 +792,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     {
         verify.problem_at(
             "timestamp",
-            "is a field of the signature's header, which `separator` has to take apart; write for example `signature = { header = \"x-signature\", separator = \",\", field = \"v1\" }`",
+            "is a field of the signature's header, which `separator` must split; write for example `signature = { header = \"x-signature\", separator = \",\", field = \"v1\" }`",
         );
     }
     let body_digest = match body_digest {
@@ -805,7 +815,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     Some(contents.into_iter().map(scheme).collect())
 }
 
-/// Reads what may be signed; `{body}` where it is not written.
+/// Reads the alternatives for the signed content; `{body}` by default.
 fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
     if !verify.is_list("content") {
         let content = match read_text(verify, "content") {
@@ -823,16 +833,17 @@ fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
                 return None;
             };
             let read = Text::parse(&word);
-            read.map_err(|mistake| verify.problem_at(&at, mistake)).ok()
+            read.map_err(|mistake| verify.problem_at(&at, mistake.to_string()))
+                .ok()
         })
         .collect();
     if contents.is_empty() {
-        verify.problem_at("content", "is an empty list; write what is signed");
+        verify.problem_at("content", "is an empty list; write the signed content");
     }
     Some(contents)
 }
 
-/// Reads where the body's digest is, which must be signed itself.
+/// Reads the location of the body's digest, which must be signed itself.
 fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Location> {
     let location = read_location(&mut section, false);
     let Some(location) = location else {
@@ -846,7 +857,7 @@ fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Locat
     };
     if !contents.iter().all(is_signed) {
         section.problem(
-            "names a place that is not signed; write a `query` or `header` that `content` contains",
+            "names a location that is not signed; write a `query` or `header` that `content` contains",
         );
     }
     section.finish();
@@ -888,7 +899,7 @@ fn read_timestamp(mut section: Section<'_>, tolerance: Option<Tolerance>) -> Opt
     })
 }
 
-/// Reads the one key that names a place.
+/// Reads the one key that names a location.
 fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Location> {
     let (mut found, mut is_wrong) = (Vec::new(), false);
     if let Some(names) = section.texts("header") {
@@ -931,11 +942,11 @@ fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Locati
         _ if is_wrong => None,
         (Some(location), true) => Some(location),
         (None, _) => {
-            section.problem(format!("names no place; write {keys}"));
+            section.problem(format!("names no location; write {keys}"));
             None
         }
         (Some(_), false) => {
-            section.problem(format!("names several places; write one of {keys}"));
+            section.problem(format!("names several locations; write one of {keys}"));
             None
         }
     }

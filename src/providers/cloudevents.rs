@@ -1,5 +1,6 @@
-//! CloudEvents 1.0 over HTTP (`cloudevents/spec`, `bindings/http-protocol-binding.md` and `formats/json-format.md`): the mode
-//! of a request, and what an event's attributes say.
+//! CloudEvents 1.0 over HTTP (`cloudevents/spec`, `bindings/http-protocol-binding.md` and `formats/json-format.md`):
+//! the mode
+//! of a request, and the attributes of an event.
 
 use http::HeaderMap;
 use percent_encoding::percent_decode;
@@ -10,7 +11,7 @@ use crate::event::{
 use crate::json::{Node, NodeKind, is_date_time};
 use crate::printable::printable;
 
-/// Where a request has its event: its `Content-Type` says so, whatever `ce-` headers there are beside it.
+/// Where a request has its event. Only `Content-Type` determines it, regardless of `ce-` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The body is the event.
@@ -28,14 +29,14 @@ pub const BATCH: &str = "application/cloudevents-batch+json";
 /// The prefix of the media types of all event formats.
 const FAMILY: &str = "application/cloudevents";
 
-/// The header fields with attributes begin with this.
+/// The prefix of headers with attributes.
 const PREFIX: &str = "ce-";
 const VERSION: &str = "1.0";
-/// The extension that says which events stay in order.
+/// The extension that determines which events stay in order.
 const PARTITION_KEY: &str = "partitionkey";
 
 impl Mode {
-    /// The mode of a media type without parameters; none where the event's format is not JSON.
+    /// The mode of a media type without parameters; `None` if its event format is not JSON.
     #[must_use]
     pub fn of(media_type: &str) -> Option<Self> {
         if media_type.eq_ignore_ascii_case(STRUCTURED) {
@@ -58,7 +59,7 @@ pub fn structured(event: Node<'_>) -> Result<Identity, Unidentified> {
     if event.kind() != NodeKind::Object {
         return Err(Refusal::invalid_event("", "must be an object").into());
     }
-    // All of its members are read.
+    // Every member is read.
     event.note_repeated_name(|_| true);
     let mut attributes = Attributes::new(Place::Members);
     let mut has_data = false;
@@ -69,14 +70,14 @@ pub fn structured(event: Node<'_>) -> Result<Identity, Unidentified> {
         match &*name {
             "data" | "data_base64" => {
                 if has_data {
-                    attributes.fail("data_base64", "must not be there beside data");
+                    attributes.fail("data_base64", "conflicts with data");
                 }
                 has_data = true;
                 if name == "data_base64" && value.kind() != NodeKind::String {
                     attributes.fail(&name, "must be a string");
                 }
             }
-            // The message's media type is that of the event.
+            // The media type of the message is that of the event.
             "datacontenttype" => {
                 if value.kind() != NodeKind::String {
                     attributes.fail(&name, "must be a string");
@@ -112,7 +113,7 @@ fn text_of(name: &str, value: Node<'_>) -> Result<String, &'static str> {
     }
 }
 
-/// Whether a number is an integer of 32 bits in its one form.
+/// Whether a number is a 32-bit integer in canonical form.
 fn is_integer(text: &str) -> bool {
     let number = text.parse::<i32>();
     number.is_ok_and(|number| number.to_string() == text)
@@ -131,9 +132,9 @@ pub fn binary(headers: &HeaderMap) -> Result<Identity, Unidentified> {
         let mut lines = headers.get_all(header).iter();
         match (lines.next(), lines.next()) {
             _ if name == "datacontenttype" => {
-                attributes.fail(name, "must not be there: Content-Type says it");
+                attributes.fail(name, "must not be present: Content-Type replaces it");
             }
-            (_, Some(_)) => attributes.fail(name, "must not be there twice"),
+            (_, Some(_)) => attributes.fail(name, "must not be repeated"),
             (Some(value), None) => match decode(value.as_bytes()) {
                 Some(text) => attributes.set(name, text),
                 None => attributes.fail(name, "must be UTF-8, percent-encoded"),
@@ -144,7 +145,7 @@ pub fn binary(headers: &HeaderMap) -> Result<Identity, Unidentified> {
     attributes.identify()
 }
 
-/// A header's value as an attribute's: without the double quotes of older senders, and percent-decoded once.
+/// Decodes a header as an attribute: without the double quotes of older senders, and percent-decoded once.
 fn decode(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
     let quoted = value
@@ -166,7 +167,7 @@ fn decode(value: &[u8]) -> Option<String> {
     decoded.ok().map(std::borrow::Cow::into_owned)
 }
 
-/// Where attributes are, for error messages.
+/// Where the attributes are, for error messages.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Members,
@@ -191,7 +192,7 @@ impl Place {
     }
 }
 
-/// The attributes that were read so far, and the first that was not as it must be.
+/// The attributes read so far, and the first fault.
 #[derive(Debug)]
 struct Attributes {
     place: Place,
@@ -236,7 +237,7 @@ impl Attributes {
             _ => return self.set_extension(name, text),
         };
         let rule = match name {
-            // Their own refusals say what is wrong with them.
+            // Their own checks report a fault.
             "specversion" | "id" => None,
             "type" if text.is_empty() => None,
             "time" if !is_date_time(&text) => Some("must be an RFC 3339 time".to_owned()),
@@ -289,7 +290,7 @@ impl Attributes {
             (None, Ok(id), Some(event_type), Some(source)) => (id, event_type, source),
             (refusal, id, event_type, source) => {
                 let missing = || match source {
-                    None => place.refuse("source", "must be there"),
+                    None => place.refuse("source", "must be present"),
                     Some(_) => Refusal::MissingEventType,
                 };
                 return Err(Unidentified {
@@ -321,13 +322,13 @@ impl Attributes {
         })
     }
 
-    /// What is wrong. An event of another version may have other rules, so its version is asked first.
+    /// The fault of the event. Another version may have other rules, so the version is checked first.
     fn refusal(&mut self, of_id: Option<&Refusal>, is_typeless: bool) -> Option<Refusal> {
         let version = match self.version.as_deref() {
             Some(VERSION) => None,
             Some(_) => Some(self.place.refuse("specversion", "must be 1.0")),
             None => Some(match self.place {
-                Place::Members => self.place.refuse("specversion", "must be there"),
+                Place::Members => self.place.refuse("specversion", "must be present"),
                 Place::Headers => Refusal::invalid_event(
                     "",
                     "is not a CloudEvent: it has neither the header ce-specversion nor the content type application/cloudevents+json",
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_in_json_is_taken_as_the_specification_says_and_no_other_way() {
+    fn only_events_in_json_that_conform_to_the_specification_are_accepted() {
         let with = |more: &str| {
             read(&format!(
                 r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t"{more}}}"#
@@ -419,13 +420,13 @@ mod tests {
         ] {
             assert_eq!(code_of(read(event)), code, "{event}");
         }
-        // A dead letter says what is known.
+        // A dead letter has the known attributes.
         let known = with(r#","x":[]"#).unwrap_err();
         assert!(known.event_id.is_some() && known.event_type.is_some());
     }
 
     #[test]
-    fn a_name_that_is_there_twice_is_ambiguous() {
+    fn a_repeated_name_is_ambiguous() {
         let document = Document::parse(br#"{"specversion":"1.0","x":"a","x":"b"}"#).unwrap();
         drop(structured(document.root()));
         assert_eq!(document.ambiguous_name().as_deref(), Some("x"));
@@ -483,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_media_type_alone_says_the_mode() {
+    fn the_media_type_alone_determines_the_mode() {
         for (media_type, mode) in [
             ("Application/CloudEvents+JSON", Some(Mode::Structured)),
             ("application/cloudevents-batch+json", Some(Mode::Batch)),

@@ -1,5 +1,6 @@
-//! What stands in for a signature where a provider signs no body: a secret in a header, in the query or in each event, or a
-//! token.
+//! Alternatives to a signature for providers that do not sign bodies: a secret in a header, in the query or in each
+//! event,
+//! or a token.
 
 use data_encoding::BASE64;
 use http::HeaderName;
@@ -27,7 +28,7 @@ pub enum Credential {
     Event(Member),
     /// A JSON Web Token (RFC 7519) in `Authorization`.
     Jwt(Jwt),
-    /// Nothing is checked.
+    /// No check.
     None,
 }
 
@@ -42,7 +43,7 @@ impl std::fmt::Display for Credential {
                 write!(f, "a secret in each event, at {}", member.pointer.as_str())
             }
             Self::Jwt(_) => f.write_str("a JSON Web Token in the header authorization"),
-            Self::None => f.write_str("nothing: whoever reaches the path is let in"),
+            Self::None => f.write_str("nothing: anyone who can reach the path may send"),
         }
     }
 }
@@ -50,27 +51,44 @@ impl std::fmt::Display for Credential {
 /// A string in each event.
 #[derive(Debug)]
 pub struct Member {
-    /// Where it is in an event.
+    /// Its location in an event.
     pub pointer: Pointer,
-    /// Where the array of the events is in the body, as the configuration has it.
+    /// The location of the array of events in the body, as configured.
     pub split: Option<String>,
-    /// Which tokens the body must have beside, where events have encrypted contents.
+    /// The tokens that the body must contain as well if events have encrypted contents.
     pub tokens: Option<Jwt>,
 }
 
+/// A mistake in `auth`, with the correction.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// An invalid header name.
+    #[error("\"{}\" is not a valid header name", .0.escape_debug())]
+    Header(String),
+    /// An invalid JSON Pointer, and the rule that it violates.
+    #[error("\"{}\": {}", .0.escape_debug(), .1)]
+    Pointer(String, &'static str),
+    /// Neither of the ways.
+    #[error(
+        "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
+        .0.escape_debug()
+    )]
+    Unknown(String),
+}
+
 impl Credential {
-    /// Reads the configuration's word, but for `jwt`, which has settings of its own.
+    /// Parses the configured value, except for `jwt`, which has its own settings.
     ///
     /// # Errors
-    /// The mistake, and what to write instead.
-    pub fn parse(word: &str) -> Result<Self, String> {
+    /// The mistake.
+    pub fn parse(word: &str) -> Result<Self, CredentialError> {
         match word.split_once(':') {
             None if word == "bearer" => Ok(Self::Bearer),
             None if word == "basic" => Ok(Self::Basic),
             None if word == "none" => Ok(Self::None),
             Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
                 .map(Self::Header)
-                .map_err(|_| format!("\"{}\" is not a valid header name", name.escape_debug())),
+                .map_err(|_| CredentialError::Header(name.to_owned())),
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
             Some(("event", pointer)) if !pointer.is_empty() => Pointer::parse(pointer)
                 .map(|pointer| {
@@ -80,11 +98,8 @@ impl Credential {
                         tokens: None,
                     })
                 })
-                .map_err(|rule| format!("\"{}\": {rule}", pointer.escape_debug())),
-            _ => Err(format!(
-                "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
-                word.escape_debug()
-            )),
+                .map_err(|rule| CredentialError::Pointer(pointer.to_owned(), rule)),
+            _ => Err(CredentialError::Unknown(word.to_owned())),
         }
     }
 
@@ -104,7 +119,7 @@ impl Credential {
         }
     }
 
-    /// The header field that carries the secret.
+    /// The header that carries the secret.
     #[must_use]
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
@@ -114,11 +129,11 @@ impl Credential {
         }
     }
 
-    /// Which of the secrets a request carries. What is in its events, it does not look for: see
+    /// Returns the index of the secret that a request carries. Secrets inside events are not covered: see
     /// [`Authentication::verify_events`](super::Authentication::verify_events).
     ///
     /// # Errors
-    /// [`Unverified::Unauthorized`] where it carries none of them; of a token also why it does not hold.
+    /// [`Unverified::Unauthorized`] if it carries none; for a token, the reason why it is invalid.
     pub fn verify(
         &self,
         request: &Request<'_>,
@@ -157,9 +172,9 @@ impl Credential {
     }
 }
 
-/// The secret that a request presents.
+/// The index of the secret that equals the presented one.
 pub(super) fn matching(secrets: &[Secret], presented: &[u8]) -> Option<usize> {
-    // Every secret is compared, so that the time does not tell which.
+    // Every secret is compared, so that timing does not reveal which one matches.
     let secrets = secrets.iter().enumerate();
     secrets.fold(None, |found, (index, secret)| {
         let is_equal = bool::from(secret.expose().as_bytes().ct_eq(presented));

@@ -1,4 +1,4 @@
-//! Requests that are answered and never published: a provider's check that the address belongs to whoever configured it.
+//! Requests that are answered and never published: a provider's check that the address belongs to its customer.
 
 use std::time::Duration;
 
@@ -14,24 +14,22 @@ use crate::json::Pointer;
 /// The conditions of a handshake, and its answer.
 #[derive(Debug)]
 pub struct Handshake {
-    /// Its method.
     pub method: Method,
-    /// All of these must hold.
+    /// Conditions that must all hold.
     pub conditions: Vec<Condition>,
-    /// There must not be anything at these pointers.
+    /// Pointers that must be absent.
     pub absent: Vec<Pointer>,
-    /// Whether it must be signed as an event is.
+    /// Whether it must be verified like an event.
     pub verified: bool,
-    /// The answer.
     pub answer: Answer,
 }
 
 /// A condition on a request.
 #[derive(Debug)]
 pub struct Condition {
-    /// This must be there.
+    /// The location of the value.
     pub text: Text,
-    /// And have this value.
+    /// The allowed values.
     pub wanted: Wanted,
 }
 
@@ -40,9 +38,9 @@ pub struct Condition {
 pub enum Wanted {
     /// Any.
     Any,
-    /// This one.
+    /// This value.
     Equal(String),
-    /// One of these host names, whose case does not matter; `*` is any.
+    /// One of these host names, compared without case; `*` matches any.
     Host(Vec<String>),
 }
 
@@ -61,20 +59,18 @@ impl Wanted {
 /// The answer to a handshake.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
     pub status: StatusCode,
     /// The media type of the body.
     pub content_type: Option<HeaderValue>,
-    /// Further headers.
+    /// Additional headers.
     pub headers: Vec<(HeaderName, Text)>,
-    /// The body.
     pub body: Body,
 }
 
 /// The body of an answer.
 #[derive(Debug)]
 pub enum Body {
-    /// Nothing.
+    /// Empty.
     Empty,
     /// A filled template.
     Text(Text),
@@ -89,51 +85,49 @@ pub enum JsonValue {
     Text(Text),
     /// A number.
     Number(u64),
-    /// The lower-case hexadecimal HMAC of the value at a pointer, by the key that verified the request. A value that could
-    /// be the signed content of an event is refused: otherwise the answer would sign events for whoever asks.
+    /// The lower-case hexadecimal HMAC of the value at a pointer, with the key that verified the request. A value that
+    /// could
+    /// be the signed content of an event is refused; otherwise anyone could have events signed.
     Hmac(Pointer),
 }
 
-/// The longest value that is echoed, in bytes.
+/// The maximum size of an echoed value in bytes.
 const MAX_ECHO_BYTES: usize = 4096;
 
 /// A handshake's answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The status.
     pub status: StatusCode,
-    /// The media type.
     pub content_type: Option<HeaderValue>,
-    /// Further headers.
+    /// Additional headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
     pub body: Vec<u8>,
-    /// A task that comes first.
-    pub errand: Option<Errand>,
+    /// An action to perform before answering.
+    pub follow_up: Option<FollowUp>,
 }
 
-/// A task that a provider demands before its handshake is answered.
+/// An action that a provider demands before its handshake is answered.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Errand {
-    /// The log message on completion.
+pub struct FollowUp {
+    /// The log message on success.
     pub report: String,
-    /// A URL that is fetched. Whoever asks for it has checked whose it is, and that the operator allows it.
+    /// The URL to fetch. The caller has checked its owner and that the operator allows it.
     pub get: Option<String>,
 }
 
-/// How often errands are done: their requests are verified, but whoever has seen one can repeat it.
-static ERRANDS: Budget = Budget::new(60, Duration::from_secs(1));
+/// Limits the rate of follow-ups: their requests are verified, but can be replayed.
+static FOLLOW_UPS: Budget = Budget::new(60, Duration::from_secs(1));
 
-impl Errand {
-    /// Does it.
+impl FollowUp {
+    /// Performs the action.
     ///
     /// # Errors
-    /// It could not be done. The provider should ask again.
+    /// It failed. The provider should try again.
     pub async fn run(self) -> Result<(), Refusal> {
         let failed = Refusal::ProviderUnavailable {
-            cause: "what the handshake asks for could not be done",
+            cause: "the action that the handshake asks for failed",
         };
-        let is_allowed = ERRANDS.take();
+        let is_allowed = FOLLOW_UPS.take();
         let Some(url) = self.get else {
             if is_allowed {
                 tracing::warn!("{}", self.report);
@@ -145,7 +139,7 @@ impl Errand {
             return Err(failed);
         }
         if let Err(error) = outbound::get(&url).await {
-            tracing::warn!(%error, "a handshake's URL can't be fetched; the provider is asked to send it again");
+            tracing::warn!(%error, "a handshake's URL can't be fetched; the provider is asked to resend the handshake");
             return Err(failed);
         }
         tracing::info!("{}", self.report);
@@ -172,20 +166,20 @@ impl Handshake {
         Ok(!self.absent.iter().any(is_there))
     }
 
-    /// Whether telling it apart needs the body to be parsed.
+    /// Whether the body must be parsed to recognize it.
     #[must_use]
     pub fn needs_content(&self) -> bool {
         let mut conditions = self.conditions.iter();
         !self.absent.is_empty() || conditions.any(|condition| condition.text.needs_content())
     }
 
-    /// Whether only the body gives it away, although its provider does not sign it.
+    /// Whether it is recognized only by its body, although the provider does not sign it.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.verified && self.method == Method::POST && self.needs_content()
     }
 
-    /// Tells senders of CloudEvents how many requests a minute are taken, where the answer says it.
+    /// Tells senders of CloudEvents the accepted requests per minute, if the answer has that header.
     pub fn allow_rate(&mut self, per_minute: u64) {
         for (name, value) in &mut self.answer.headers {
             if name == "webhook-allowed-rate" {
@@ -194,7 +188,7 @@ impl Handshake {
         }
     }
 
-    /// The answer without its body, where no secret is at hand.
+    /// The answer without its body, for use without a secret.
     #[must_use]
     pub fn unsigned_reply(&self) -> Reply {
         Reply {
@@ -202,11 +196,11 @@ impl Handshake {
             content_type: self.answer.content_type.clone(),
             headers: Vec::new(),
             body: Vec::new(),
-            errand: None,
+            follow_up: None,
         }
     }
 
-    /// The answer. None where a value that it needs is missing, too long or unsafe to sign.
+    /// The answer; `None` if a required value is missing, too long or unsafe to sign.
     ///
     /// # Errors
     /// [`Ambiguous`] where a field that it reads occurs twice.
@@ -263,7 +257,7 @@ impl Handshake {
             content_type: content_type.clone(),
             headers: filled,
             body,
-            errand: None,
+            follow_up: None,
         }))
     }
 }

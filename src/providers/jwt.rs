@@ -1,7 +1,8 @@
-//! JSON Web Tokens (RFC 7519) in `Authorization`. They vouch for whoever sends a request, and not for its body.
+//! JSON Web Tokens (RFC 7519) in `Authorization`. They authenticate the sender of a request, not its body.
 //!
-//! Verified here and not by a crate: those for tokens read the system's clock, and bring cryptography of their own. The key
-//! decides on the algorithm, never the token.
+//! Verified without a crate: the available ones read the system clock and bring their own cryptography. The key
+//! determines
+//! the algorithm, never the token.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,20 +21,20 @@ use super::text::Text;
 use crate::secret::Secret;
 use crate::table::{Section, private};
 
-/// The longest token, in bytes.
+/// The maximum size of a token in bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// The largest file of keys, in bytes, and the largest number of keys: each may be tried.
+/// The maximum size of a key file in bytes, and the maximum number of keys, since each may be tried.
 const MAX_KEY_FILE_BYTES: u64 = 1024 * 1024;
 const MAX_KEYS: usize = 64;
 
-/// How far ahead of the bridge's clock an issuer's may be.
+/// The maximum time that an issuer's clock may be ahead of the bridge's.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// How long a token holds that is made here.
+/// The lifetime of tokens made here.
 const LIFETIME: Duration = Duration::from_secs(300);
 
-/// Which tokens are taken.
+/// The conditions for a token.
 #[derive(Debug)]
 pub struct Jwt {
     keys: Vec<TokenKey>,
@@ -43,7 +44,7 @@ pub struct Jwt {
     appid: Option<String>,
 }
 
-/// A key, and the index of the secret that it was made of.
+/// A key, and the index of the secret that it was made from.
 #[derive(Debug)]
 struct TokenKey {
     id: Option<String>,
@@ -54,7 +55,7 @@ struct TokenKey {
 enum Key {
     Hmac(hmac::Key),
     Rsa(signature::RsaPublicKeyComponents<Vec<u8>>),
-    /// A public key in the form of its algorithm, and the name that tokens have for it.
+    /// A public key in its algorithm's form, and its name in tokens.
     Public(&'static str, signature::UnparsedPublicKey<Vec<u8>>),
 }
 
@@ -105,7 +106,7 @@ impl Key {
         if let Some(bytes) = der.strip_prefix(&ED25519_PREFIX) {
             return Self::ed25519(bytes);
         }
-        // Lengths of keys from 2048 bits on take two bytes.
+        // The length of keys from 2048 bits on takes two bytes.
         let [0x30, 0x82, _, _, rest @ ..] = der else {
             return None;
         };
@@ -156,12 +157,12 @@ const RSA_ALGORITHM: [u8; 15] = [
     0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
 ];
 
-/// Whether a name stands for the algorithm of a key. RFC 9864 gives that of Ed25519 a second one.
+/// Whether a name denotes a key's algorithm. RFC 9864 gives Ed25519 a second name.
 fn is_algorithm(name: &str, algorithm: &str) -> bool {
     name == algorithm || (name, algorithm) == ("Ed25519", "EdDSA")
 }
 
-/// A key of a JWKS (RFC 7517), as far as it is used here.
+/// The used members of a JWKS key (RFC 7517).
 #[derive(Deserialize)]
 struct Jwk {
     #[serde(rename = "kty")]
@@ -191,7 +192,7 @@ struct Header {
     algorithm: String,
     #[serde(rename = "kid", skip_serializing_if = "Option::is_none")]
     key_id: Option<String>,
-    /// Extensions that must be understood (RFC 7515 section 4.1.11). None is.
+    /// Extensions that must be understood (RFC 7515 section 4.1.11). None are supported.
     #[serde(rename = "crit", skip_serializing_if = "Option::is_none")]
     critical: Option<serde_json::Value>,
 }
@@ -210,7 +211,7 @@ struct Claims {
     issued: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     appid: Option<String>,
-    /// What newer tokens of Microsoft Entra ID have instead of `appid`.
+    /// Newer tokens of Microsoft Entra ID have this instead of `appid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     azp: Option<String>,
 }
@@ -232,22 +233,23 @@ impl Audience {
 }
 
 impl Jwt {
-    /// Whether its keys are public ones of a file, and not the source's secrets.
+    /// Whether its keys are public keys from a file instead of the source's secrets.
     #[must_use]
     pub fn has_key_file(&self) -> bool {
         self.has_key_file
     }
 
-    /// Whether a token must name the URL that the provider calls.
+    /// Whether a token must contain the URL that the provider calls.
     #[must_use]
     pub fn signs_url(&self) -> bool {
         self.audience.as_ref().is_some_and(Text::has_url)
     }
 
-    /// Which of the secrets signed a request's token; none where a key of the file did.
+    /// Returns the index of the secret that signed a request's token; `None` for a key from a file.
     ///
     /// # Errors
-    /// Why the token does not hold. One of a file of keys is a credential like any other: then it is only said that it is wrong.
+    /// The reason why the token is invalid. For keys from a file it is always [`Unverified::Unauthorized`], as for any
+    /// credential.
     pub fn verify(&self, request: &Request<'_>) -> Result<Option<usize>, Unverified> {
         let verified = self.check(request);
         if self.has_key_file {
@@ -265,9 +267,9 @@ impl Jwt {
         self.check_token(after_scheme(value, "bearer").unwrap_or(value), request)
     }
 
-    /// Whether a token that is in the body holds.
+    /// Whether a token from the body is valid.
     #[must_use]
-    pub fn holds(&self, token: &[u8], request: &Request<'_>) -> bool {
+    pub fn is_valid(&self, token: &[u8], request: &Request<'_>) -> bool {
         self.check_token(token, request).is_ok()
     }
 
@@ -283,7 +285,7 @@ impl Jwt {
         Ok(signer)
     }
 
-    /// The secret that signed a token, and its claims.
+    /// Verifies a token's signature. Returns the secret and the claims.
     fn open(&self, token: &[u8]) -> Option<(Option<usize>, Vec<u8>)> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
@@ -306,7 +308,7 @@ impl Jwt {
             };
             is_named && is_algorithm(&header.algorithm, key.key.algorithm())
         };
-        // Every key is tried, so that the time does not tell which.
+        // Every key is tried, so that timing does not reveal which one matches.
         let keys = self.keys.iter().filter(could_be);
         let signer = keys.fold(None, |found, key| {
             let verifies = key.key.verifies(signed, &signature);
@@ -326,7 +328,7 @@ impl Jwt {
         }
         let audience = match &self.audience {
             None => None,
-            // A URL that cannot be filled in is no audience that any token has.
+            // A URL that cannot be filled in matches no audience.
             Some(text) => Some(text.fill(&Scope::raw(request))?.unwrap_or_default()),
         };
         let is =
@@ -336,11 +338,11 @@ impl Jwt {
             found.is_some_and(|found| !wanted.is_empty() && found.has(&wanted))
         });
         let appid = claims.appid.as_ref().or(claims.azp.as_ref()).cloned();
-        let holds = has_audience && is(&self.issuer, &claims.issuer) && is(&self.appid, &appid);
-        holds.then_some(()).ok_or(Unverified::Unauthorized)
+        let is_valid = has_audience && is(&self.issuer, &claims.issuer) && is(&self.appid, &appid);
+        is_valid.then_some(()).ok_or(Unverified::Unauthorized)
     }
 
-    /// A token as the provider makes it for a request, where its key is a secret.
+    /// Makes a token for a request as the provider does, if its key is a secret.
     pub(super) fn sign(&self, secret: &Secret, request: &Request<'_>) -> Option<String> {
         if self.has_key_file {
             return None;
@@ -372,7 +374,7 @@ impl Jwt {
     }
 }
 
-/// Reads `jwt`. Without a file of keys, the source's secrets are those of HS256.
+/// Reads `jwt`. Without a key file, the source's secrets are keys for HS256.
 pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Option<Jwt> {
     let of_secrets = || {
         let keys = secrets.iter().enumerate().map(|(index, secret)| TokenKey {
@@ -410,7 +412,7 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
     };
     let audience = section.text("audience").and_then(|text| {
         let read = Text::parse(&text);
-        read.map_err(|mistake| section.problem_at("audience", mistake))
+        read.map_err(|mistake| section.problem_at("audience", mistake.to_string()))
             .ok()
     });
     if let Some(audience) = &audience
@@ -418,13 +420,13 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
     {
         section.problem_at(
             "audience",
-            "is known before the body; write a text, or \"{url}\"",
+            "is checked before the body; write a text, or \"{url}\"",
         );
     }
     if file.is_some() && audience.is_none() {
         section.warn_at(
             "keys",
-            "without `audience` a token that was issued for another receiver passes; write the one that yours is issued for",
+            "without `audience` a token issued for another receiver passes; write the one that yours are issued for",
         );
     }
     let jwt = Jwt {
@@ -438,7 +440,7 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
     Some(jwt)
 }
 
-/// Public keys in PEM, or a JWKS. What a JWKS has beside keys that can be used is passed over.
+/// Reads public keys in PEM or a JWKS. Unusable keys in a JWKS are skipped.
 fn read_keys(text: &str) -> Result<Vec<TokenKey>, String> {
     let keys: Vec<TokenKey> = if text.trim_start().starts_with('{') {
         let jwks: Jwks = serde_json::from_str(text)
@@ -464,12 +466,10 @@ fn read_keys(text: &str) -> Result<Vec<TokenKey>, String> {
             })
         });
         let keys: Option<Vec<_>> = keys.collect();
-        keys.ok_or(
-            "has a PEM `PUBLIC KEY` that is none of RSA (from 2048 bits on), P-256 and Ed25519",
-        )?
+        keys.ok_or("has a PEM `PUBLIC KEY` that is not RSA (from 2048 bits on), P-256 and Ed25519")?
     };
     match keys.len() {
-        0 => Err("has no key that can be used: a PEM `PUBLIC KEY`, or a JWKS, with RSA (from 2048 bits on), P-256 or Ed25519".to_owned()),
+        0 => Err("has no usable key: a PEM `PUBLIC KEY`, or a JWKS, with RSA (from 2048 bits on), P-256 or Ed25519".to_owned()),
         1..=MAX_KEYS => Ok(keys),
         _ => Err(format!("has more than {MAX_KEYS} keys")),
     }
@@ -558,7 +558,7 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
         jwt.verify(&request)
     }
 
-    /// Made without any code of the module's.
+    /// Made without any of this module's code.
     fn token(header: &Value, claims: &Value, secret: &[u8]) -> String {
         let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
         let signed = format!("{}.{}", encode(header), encode(claims));
@@ -595,7 +595,7 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
                 }
             }
         }
-        // Each key alone takes its own token and no other, whatever the token's header says.
+        // Each key accepts only its own token, whatever the token's header says.
         for (pem, own) in [(RSA_PEM, RS256), (EC_PEM, ES256), (ED_PEM, EDDSA)] {
             let jwt = jwt(read_keys(pem).unwrap(), &settings);
             for token in [RS256, ES256, EDDSA] {
@@ -636,7 +636,7 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
     }
 
     #[test]
-    fn a_token_by_a_secret_says_which_and_why_not() {
+    fn a_token_reports_its_secret_or_the_reason_for_its_refusal() {
         let (secret, header) = ("a secret of ours", json!({ "alg": "HS256", "typ": "JWT" }));
         let jwt = of_secrets(&["another", secret], json!({ "audience": "{url}" }));
         let good =
@@ -721,17 +721,17 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
     }
 
     #[test]
-    fn files_without_a_key_that_can_be_used_are_refused() {
+    fn files_without_a_usable_key_are_refused() {
         for (text, words) in [
-            ("", "has no key"),
+            ("", "has no usable key"),
             ("{}", "is not a JWKS"),
             (
                 r#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#,
-                "has no key",
+                "has no usable key",
             ),
             (
                 "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----",
-                "none of RSA",
+                "not RSA",
             ),
         ] {
             let problem = read_keys(text).unwrap_err();
@@ -743,7 +743,7 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
 
     proptest! {
         #[test]
-        fn no_text_passes_for_a_token(value in "[ -~]{0,200}", claims in "[ -~]{0,60}") {
+        fn no_forged_text_is_a_valid_token(value in "[ -~]{0,200}", claims in "[ -~]{0,60}") {
             let jwt = of_secrets(&["a secret of ours"], json!({}));
             prop_assert!(verify_at(&jwt, &[&value], NOW).is_err());
             let other = token(&json!({ "alg": "HS256" }), &json!({ "x": claims, "exp": NOW + 1 }), b"another");

@@ -1,4 +1,4 @@
-//! Keys of signature schemes, prepared once. All cryptography is `ring`'s and `webpki`'s.
+//! Keys of signature schemes, prepared once. All cryptography comes from `ring` and `webpki`.
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ pub enum Algorithm {
     RsaSha512,
 }
 
-/// The words of the configuration.
+/// Their names in the configuration.
 pub const ALGORITHMS: [(&str, Algorithm); 10] = [
     ("hmac-sha256", Algorithm::HmacSha256),
     ("hmac-sha1", Algorithm::HmacSha1),
@@ -53,7 +53,7 @@ pub const ALGORITHMS: [(&str, Algorithm); 10] = [
 ];
 
 impl Algorithm {
-    /// Its word in the configuration.
+    /// Its name in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         let found = ALGORITHMS.iter().find(|(_, known)| *known == self);
@@ -66,7 +66,7 @@ impl Algorithm {
         self.webpki().is_some()
     }
 
-    /// The length of its signatures in bytes, where all have the same.
+    /// The length of its signatures in bytes, if fixed.
     #[must_use]
     pub const fn signature_bytes(self) -> Option<usize> {
         match self {
@@ -103,13 +103,13 @@ impl Algorithm {
     }
 }
 
-/// A decoded signature. Those of most schemes fit without the heap.
+/// A decoded signature. Most fit without heap allocation.
 pub type Candidate = SmallVec<[u8; 64]>;
 
-/// How a secret's text becomes a key, and a signature's text becomes bytes.
+/// The encoding of a secret or a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// The UTF-8 bytes as they are.
+    /// UTF-8 bytes, unchanged.
     Text,
     /// RFC 4648 section 4, padded.
     Base64,
@@ -120,7 +120,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Decodes a text. None where it is not in this encoding.
+    /// Decodes a text; `None` if it is not in this encoding.
     #[must_use]
     pub fn decode(self, text: &[u8]) -> Option<Candidate> {
         let (encoding, text) = match self {
@@ -135,7 +135,7 @@ impl Encoding {
         Some(decoded)
     }
 
-    /// Encodes bytes as a provider does. Text that is not UTF-8 cannot be represented.
+    /// Encodes bytes as a provider does; `None` if the result cannot be text.
     #[must_use]
     pub fn encode(self, bytes: &[u8]) -> Option<String> {
         match self {
@@ -153,14 +153,14 @@ fn without_padding(text: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// A key that signatures are compared with.
+/// A key that verifies signatures.
 #[derive(Clone)]
 pub enum Key {
-    /// A keyed hash, with its inner and outer state prepared.
+    /// An HMAC key with its inner and outer state precomputed.
     Hmac(hmac::Key),
     /// A secret that is hashed together with the content.
     Prefix(Zeroizing<Vec<u8>>),
-    /// A secret that is sent along.
+    /// A secret sent with the request.
     Token(Zeroizing<Vec<u8>>),
     /// A public key as `SubjectPublicKeyInfo` (RFC 5280 section 4.1).
     Public(
@@ -196,13 +196,13 @@ impl Key {
         let text = text.strip_prefix(prefix).unwrap_or(text);
         if let Some(verification) = algorithm.webpki() {
             let spki = public_key(text, algorithm)?;
-            // An empty signature never verifies: only a key that cannot be read is an error here.
+            // An empty signature never verifies: the only possible error here is an unreadable key.
             RawPublicKeyEntity::try_from(&spki)
                 .map_err(|_| "the public key is not a SubjectPublicKeyInfo")?;
             return Ok(Self::Public(spki, verification));
         }
         let decoded = encoding.decode(text.as_bytes()).map(SmallVec::into_vec);
-        // People lose padding when they copy a secret.
+        // Padding is often lost when a secret is copied.
         let unpadded = || BASE64_NOPAD.decode(text.as_bytes()).ok();
         let decoded = decoded.or_else(|| (encoding == Encoding::Base64).then(unpadded).flatten());
         let bytes = Zeroizing::new(decoded.ok_or(match encoding {
@@ -219,7 +219,7 @@ impl Key {
         })
     }
 
-    /// Whether one of the candidates signs the content, which comes in parts. Each candidate is compared in constant time.
+    /// Whether one of the candidates is a signature of the content, which is given in parts. Compares in constant time.
     pub fn verifies(&self, content: &[Cow<'_, [u8]>], candidates: &[Candidate]) -> bool {
         match self {
             Self::Hmac(_) | Self::Prefix(_) => {
@@ -238,7 +238,7 @@ impl Key {
         }
     }
 
-    /// The digest with which a secret key signs the content. Empty where the key signs nothing.
+    /// The digest with which a secret key signs the content; empty for keys that do not sign.
     #[must_use]
     pub fn digest(&self, content: &[Cow<'_, [u8]>]) -> Digest {
         match self {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_loses_its_prefix_and_may_lack_padding() {
+    fn a_secrets_prefix_is_dropped_and_its_padding_is_optional() {
         for text in [
             "whsec_c2VjcmV0",
             "c2VjcmV0",
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_that_is_none_is_refused() {
+    fn an_invalid_public_key_is_refused() {
         for text in [
             "no key",
             "00",
@@ -365,7 +365,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn signatures_go_there_and_back(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
+        fn encoded_signatures_decode_to_the_same_bytes(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
             for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64Url] {
                 let text = encoding.encode(&bytes).unwrap();
                 let decoded = encoding.decode(text.as_bytes());
@@ -374,7 +374,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_but_digits_is_hexadecimal(text in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn only_digits_are_hexadecimal(text in proptest::collection::vec(any::<u8>(), 0..80)) {
             let is_hex = text.len() % 2 == 0 && text.iter().all(u8::is_ascii_hexdigit);
             prop_assert_eq!(Encoding::Hex.decode(&text).is_some(), is_hex);
         }

@@ -1,4 +1,4 @@
-//! Where an authentic request says which events it holds: their ids, types, times, subjects and keys.
+//! Where an authentic request has its events, and their ids, types, times, subjects and keys.
 
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, PrimitiveDateTime};
@@ -14,11 +14,11 @@ use crate::json::{Document, Node, NodeKind, Pointer, is_date_time};
 pub enum BodyKind {
     /// One JSON value.
     Json,
-    /// A form, or JSON, as the content type says.
+    /// A form or JSON, depending on the content type.
     Form,
-    /// One JSON value a line.
+    /// One JSON value per line.
     Lines,
-    /// Bytes of any kind.
+    /// Arbitrary bytes.
     Raw,
     /// A CloudEvent in any mode.
     CloudEvent,
@@ -29,47 +29,45 @@ pub enum BodyKind {
 pub enum TimeUnit {
     /// RFC 3339, or the same without an offset, which then is UTC.
     Text,
-    /// Unix seconds, perhaps with a fraction.
+    /// Unix seconds, possibly with a fraction.
     Seconds,
     /// Unix milliseconds.
     Milliseconds,
 }
 
-/// Reads an event where no data can describe how.
+/// Reads an event that data cannot describe.
 pub type Hook = fn(Node<'_>) -> Result<Identity, Unidentified>;
 
 /// The event mapping of a source.
 #[derive(Debug, Clone)]
 pub struct Mapping {
-    /// The format of the body.
     pub body: BodyKind,
-    /// Whether CloudEvents in JSON, and batches of them, are read as such beside it.
+    /// Whether structured and batched CloudEvents are recognized in addition.
     pub takes_cloud_events: bool,
     /// The form field that holds JSON.
     pub form_field: Option<String>,
-    /// The array whose elements are events; the outermost value where the pointer is empty.
+    /// The array whose elements are events.
     pub split: Option<Split>,
     /// The event's id.
     pub id: Choice,
-    /// Its type.
+    /// The event's type.
     pub event_type: Choice,
-    /// Its time.
+    /// The event's time.
     pub time: Choice,
-    /// The unit of that time.
     pub time_unit: TimeUnit,
-    /// Its subject.
+    /// The event's subject.
     pub subject: Choice,
-    /// The key where a route has none.
+    /// The key, unless the route has one.
     pub key: Choice,
     /// The types that bound the metrics' label.
     pub types: Vec<String>,
-    /// Whether these are all that there are, so that a route for another one is probably a mistake.
+    /// Whether the list of types is complete, so that a route for any other is probably a mistake.
     pub types_are_all: bool,
-    /// Takes the place of the templates.
+    /// Replaces the templates.
     pub hook: Option<Hook>,
 }
 
-/// Where a batch's elements are.
+/// The location of a batch's elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Split {
     /// The body is the array.
@@ -78,23 +76,23 @@ pub enum Split {
     At(Pointer),
 }
 
-/// A body, decoded as far as its content type says.
+/// A body, decoded according to its content type.
 #[derive(Debug)]
 pub enum Content<'b> {
     /// One JSON text.
     Json(&'b [u8]),
-    /// A JSON text a line.
+    /// One JSON text per line.
     Lines(&'b [u8]),
     /// A form, and the field that may hold JSON.
     Form(Form<'b>, Option<&'b str>),
     /// A CloudEvent, and the JSON in the body.
     CloudEvent(Mode, Option<&'b [u8]>),
-    /// Bytes of any kind.
+    /// Arbitrary bytes.
     Raw,
 }
 
 impl<'b> Content<'b> {
-    /// The body as a form, where it is one.
+    /// The body as a form, if it is one.
     #[must_use]
     pub fn form(&self) -> Option<&Form<'b>> {
         match self {
@@ -130,17 +128,17 @@ fn is_json(media_type: &str) -> bool {
     media_type.ends_with("/json") || media_type.ends_with("+json")
 }
 
-/// The JSON texts of a body that has one a line.
+/// The JSON texts of a body with one per line.
 pub fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     lines.filter(|line| !line.is_empty())
 }
 
 impl Mapping {
-    /// Decodes a body as far as its content type says. Nothing of it is JSON yet.
+    /// Decodes a body according to its content type. No JSON is parsed yet.
     ///
     /// # Errors
-    /// A form that has more fields than any provider sends, or a CloudEvent in a format that is not JSON.
+    /// A form with too many fields, or a CloudEvent in a format other than JSON.
     pub fn content<'b>(&'b self, media_type: &str, body: &'b [u8]) -> Result<Content<'b>, Refusal> {
         if let Some(mode) = self.mode(media_type)? {
             let has_json = mode != Mode::Binary || is_json(media_type) && !body.is_empty();
@@ -159,10 +157,10 @@ impl Mapping {
         })
     }
 
-    /// The mode in which a request with this media type has a CloudEvent; none where it has none.
+    /// The mode of the CloudEvent in a request with this media type; `None` if it is not a CloudEvent.
     ///
     /// # Errors
-    /// It is one whose format is not JSON.
+    /// A CloudEvent in a format other than JSON.
     pub fn mode(&self, media_type: &str) -> Result<Option<Mode>, Refusal> {
         let is_any = self.body == BodyKind::CloudEvent;
         if !is_any && !self.takes_cloud_events {
@@ -183,7 +181,7 @@ impl Mapping {
         self.split.is_some() || self.body == BodyKind::Lines
     }
 
-    /// The events of a batch of CloudEvents, which may have none.
+    /// The events of a CloudEvents batch, which may be empty.
     ///
     /// # Errors
     /// It is not an array.
@@ -198,7 +196,7 @@ impl Mapping {
     /// The elements of a batch.
     ///
     /// # Errors
-    /// There is no array of objects where it should be.
+    /// There is no array of objects at the configured place.
     pub fn elements<'d>(&self, document: &'d Document<'_>) -> Result<Vec<Node<'d>>, Refusal> {
         let root = document.root();
         let (array, pointer) = match &self.split {
@@ -250,7 +248,7 @@ impl Mapping {
             (Some(_), Some(node)) => return cloudevents::structured(node),
             (Some(_), None) => return Err(Refusal::invalid_event("", "must be an object").into()),
         }
-        let id = self.id.fill(scope).map_err(repeated)?;
+        let id = self.id.fill(scope).map_err(duplicate_name)?;
         let Some((id, template)) = id else {
             return Err(Refusal::MissingEventId.into());
         };
@@ -265,18 +263,18 @@ impl Mapping {
         let event_type = self
             .event_type
             .fill(scope)
-            .map_err(repeated)
+            .map_err(duplicate_name)
             .and_then(|found| found.ok_or(Refusal::MissingEventType))
             .and_then(|(text, template)| bounded(text, template, "type", Identity::MAX_TYPE_BYTES))
             .map_err(|refusal| unidentified(refusal, None))?;
         let read = || {
             let optional = |choice: &Choice, what, max_bytes| match choice.fill(scope) {
-                Err(ambiguous) => Err(repeated(ambiguous)),
+                Err(ambiguous) => Err(duplicate_name(ambiguous)),
                 Ok(None) => Ok(None),
                 Ok(Some((text, template))) => bounded(text, template, what, max_bytes).map(Some),
             };
             Ok((
-                self.time(scope).map_err(repeated)?,
+                self.time(scope).map_err(duplicate_name)?,
                 optional(&self.subject, "subject", Identity::MAX_SUBJECT_BYTES)?,
                 optional(&self.key, "key", Identity::MAX_KEY_BYTES)?,
             ))
@@ -295,7 +293,7 @@ impl Mapping {
         }
     }
 
-    /// The event's time in RFC 3339. A text that is no time is left out: it is copied into a header and means nothing else.
+    /// The event's time in RFC 3339. An invalid time is omitted: it would only be copied into a header.
     fn time(&self, scope: &Scope<'_>) -> Result<Option<String>, Ambiguous> {
         let found = self.time.fill(scope)?;
         Ok(found.and_then(|(text, _)| rfc3339(&text, self.time_unit)))
@@ -310,7 +308,7 @@ fn origin(template: &Text) -> IdOrigin {
     }
 }
 
-fn repeated(_: Ambiguous) -> Refusal {
+fn duplicate_name(_: Ambiguous) -> Refusal {
     Refusal::invalid_event("", "has a header or form field twice that the bridge reads")
 }
 
@@ -340,7 +338,7 @@ fn bounded(text: String, template: &Text, what: &str, max_bytes: usize) -> Resul
     Ok(text)
 }
 
-/// A provider's time in RFC 3339.
+/// Converts a provider's time to RFC 3339.
 fn rfc3339(text: &str, unit: TimeUnit) -> Option<String> {
     let from_unix = |nanoseconds: i128| {
         let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?;
@@ -365,7 +363,7 @@ fn without_offset(text: &str) -> Option<String> {
     parsed.then_some(candidate)
 }
 
-/// A decimal number, perhaps with a fraction, times ten to a power; digits beyond that are dropped.
+/// Parses a decimal number, possibly with a fraction, and multiplies it by a power of ten; further digits are dropped.
 fn decimal(text: &str, power: usize) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_decimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -422,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_trimmed_and_empty_ones_are_none() {
+    fn lines_are_trimmed_and_empty_ones_are_skipped() {
         let found: Vec<_> = lines(b"{}\r\n\n [1] \n").collect();
         assert_eq!(found, [b"{}".as_slice(), b"[1]"]);
         assert_eq!(lines(b" \n").count(), 0);

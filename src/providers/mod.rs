@@ -1,6 +1,7 @@
-//! The seam for providers: how their requests are verified, and where id, type, time and subject are in their events.
+//! The seam for providers: how their requests are verified, and where their events have id, type, time and subject.
 //!
-//! A provider is data: a file in `presets/`, in the form in which users declare sources of their own. Only what no data can
+//! A provider is data: a file in `presets/`, in the form in which users declare their own sources. Only what data
+//! cannot
 //! describe is code, in `hooks/`.
 
 pub mod authentication;

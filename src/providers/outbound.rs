@@ -1,5 +1,6 @@
-//! The only requests that the bridge makes of its own: a GET over HTTPS, where the operator allows it, to a host that a
-//! preset's hook has checked. Redirects are not followed; size, time and number are bounded.
+//! The only requests that the bridge makes itself: a GET over HTTPS, if the operator allows it, to a host that a
+//! preset's
+//! hook has checked. Redirects are not followed; size, time and number are bounded.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +19,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// From the look-up of the name to the answer's last byte.
+/// From DNS lookup to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest answer, in bytes.
+/// The maximum size of an answer in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The reason why a GET failed, for the log.
@@ -37,13 +38,13 @@ impl std::fmt::Display for GetError {
 impl std::error::Error for GetError {}
 
 impl GetError {
-    /// For a reason.
+    /// Makes an error with this reason.
     pub fn new(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
 }
 
-/// Gets a URL whose host was checked. Trusts what the system trusts.
+/// Fetches a URL whose host was checked. Trusts the system's certificate authorities.
 ///
 /// # Errors
 /// The reason.
@@ -64,18 +65,19 @@ static SUCCEEDED: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicU64 = AtomicU64::new(0);
 static NOT_MADE: AtomicU64 = AtomicU64::new(0);
 
-/// An outcome, and how often it came.
+/// An outcome, and its count.
 pub type Count = (&'static str, fn() -> u64);
 
-/// How the bridge's own requests ended, for `hookbridge_outbound_requests_total`: `ok`, `failed`, or `refused` because there were
-/// too many.
+/// Outcomes of the bridge's own requests, for `hookbridge_outbound_requests_total`: `ok`, `failed`, or `refused`
+/// because of
+/// the rate limit.
 pub const COUNTS: [Count; 3] = [
     ("ok", || SUCCEEDED.load(Ordering::Relaxed)),
     ("failed", || FAILED.load(Ordering::Relaxed)),
     ("refused", || NOT_MADE.load(Ordering::Relaxed)),
 ];
 
-/// Counts a request that was not made, because there were too many.
+/// Counts a request that was not made because of the rate limit.
 pub(super) fn note_refused() {
     NOT_MADE.fetch_add(1, Ordering::Relaxed);
 }
@@ -89,7 +91,7 @@ fn system_roots() -> RootCertStore {
 fn tls(roots: RootCertStore) -> Result<TlsConnector, GetError> {
     if roots.is_empty() {
         return Err(GetError::new(
-            "the system has no certificates of authorities; install ca-certificates",
+            "the system has no CA certificates; install ca-certificates",
         ));
     }
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -131,11 +133,11 @@ async fn get_through(tls: &TlsConnector, url: &str) -> Result<Bytes, GetError> {
         if head.status != StatusCode::OK {
             return Err(GetError(format!("{host} answered {}", head.status)));
         }
-        #[expect(clippy::disallowed_methods, reason = "it is limited")]
+        #[expect(clippy::disallowed_methods, reason = "the size is limited")]
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         Ok(body.map_err(|error| failed(&error))?.to_bytes())
     };
-    // The connection ends with the exchange, whoever is first.
+    // The connection ends with the exchange, whichever side closes first.
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
         got = &mut exchange => got,
@@ -143,7 +145,7 @@ async fn get_through(tls: &TlsConnector, url: &str) -> Result<Bytes, GetError> {
     }
 }
 
-/// How often something may be done: a burst, and then once per interval.
+/// A token bucket: a burst, and then one per interval.
 #[derive(Debug)]
 pub struct Budget {
     burst: u32,
@@ -152,7 +154,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A full one.
+    /// A full bucket.
     #[must_use]
     pub const fn new(burst: u32, interval: Duration) -> Self {
         Self {
@@ -162,7 +164,7 @@ impl Budget {
         }
     }
 
-    /// Whether it may be done now.
+    /// Takes a token, if there is one.
     pub fn take(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Presets: TOML files with the keys of `[sources.NAME]`, which are defaults under a user's own keys of the same table.
+//! Presets: TOML files with keys of `[sources.NAME]`, which serve as defaults for a user's keys in the same table.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -12,10 +12,10 @@ use super::{hooks, tables};
 use crate::event::EventId;
 use crate::table::{Reading, Section};
 
-/// A preset as it was compiled in.
+/// A preset as compiled in.
 #[derive(Debug, Clone, Copy)]
 pub struct Preset {
-    /// Its name in the configuration: the file's name.
+    /// Its name in the configuration, which is the file's name.
     pub name: &'static str,
     toml: &'static str,
 }
@@ -28,18 +28,18 @@ pub fn find(name: &str) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name == name)
 }
 
-/// A preset's file, read.
+/// A parsed preset file.
 #[derive(Debug, Default, Deserialize)]
 pub struct PresetFile {
-    /// For people.
+    /// Facts for readers.
     #[serde(default)]
     pub about: About,
     #[serde(default)]
     samples: Vec<Sample>,
-    /// Keys of a source by scheme, where the provider has several.
+    /// Keys of a source by scheme, if the provider has several.
     #[serde(default)]
     pub schemes: BTreeMap<String, Map<String, Value>>,
-    /// Keys that only this preset takes: the keys of a source that each sets, or [`READ_BY_HOOK`].
+    /// Keys that only this preset has: each sets keys of a source, or is [`READ_BY_HOOK`].
     #[serde(default)]
     pub parameters: BTreeMap<String, Value>,
     /// The keys of a source.
@@ -47,55 +47,56 @@ pub struct PresetFile {
     keys: Map<String, Value>,
 }
 
-/// Facts about a provider, for people.
+/// Facts about a provider for readers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct About {
-    /// Its name as it writes it.
+    /// Its name in its own spelling.
     pub title: String,
     /// Its documentation.
     pub page: String,
-    /// How often it delivers an event again.
+    /// How often it repeats a delivery.
     pub retries: String,
-    /// The kind of secret, where it is not a text that both sides know.
+    /// The kind of secret, unless it is a shared text.
     pub secret: Option<String>,
-    /// How requests are verified, where a hook does it.
+    /// How requests are verified, if a hook does it.
     pub verified_by: Option<String>,
-    /// The keys of a source to start from, where it has no `secrets`.
+    /// The keys of a source to start from, if it has no `secrets`.
     pub example: Option<String>,
-    /// How long it waits for an answer, where that is known.
+    /// Its timeout for an answer, if known.
     pub timeout: Option<String>,
-    /// The largest body that it sends, where that is known.
+    /// Its maximum body size, if known.
     pub largest_body: Option<String>,
-    /// The statuses that it takes for a success, where that is not any 2xx.
+    /// The statuses that count as a success, unless any 2xx does.
     pub success: Vec<u16>,
-    /// Whether it sends a refused event again only within seconds, or never: an outage of the broker loses events.
+    /// Whether it repeats a refused event only within seconds, or never: an outage of the broker loses events.
     pub needs_fallback: bool,
     /// Whether its retries keep the first delivery's time, so that a shorter tolerance refuses them.
     pub keeps_timestamp: bool,
 }
 
-/// An event that a provider could send.
+/// A sample event.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
     /// The type that the bridge gives it.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// The header fields besides those of the signature. `{uuid}` and `{number}` are the places of an id, `{milliseconds}` is
-    /// that of the time since 1970.
+    /// Headers other than those of the signature. `{uuid}` and `{number}` are replaced by an id, `{milliseconds}` by
+    /// the Unix
+    /// time.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// The body, likewise.
+    /// The body, with the same placeholders.
     pub body: String,
 }
 
 impl Sample {
-    /// The event with ids of its own, as if it were sent at this time.
+    /// The event with fresh ids, as if sent at this time.
     #[must_use]
     pub fn fresh(&self, at: SystemTime) -> Self {
         let (id, (_, random)) = (EventId::generate(at), uuid::Uuid::new_v4().as_u64_pair());
-        // What every reader of JSON takes for a number.
+        // A number that every JSON reader accepts.
         let number = random % (1 << 53);
         let since_epoch = at
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -120,9 +121,9 @@ impl Sample {
 const READ_BY_HOOK: &str = "hook";
 /// In a parameter: what it is for, for people.
 const ABOUT: &str = "about";
-/// In a parameter: what its values mean, where they are a closed list.
+/// In a parameter: the meanings of its values, if they are a closed list.
 const CHOICES: &str = "choices";
-/// In a scheme: the preset's keys that it does without. In a parameter: the value of a key that is removed.
+/// In a scheme: keys of the preset that it drops. In a parameter: marks a key to be removed.
 const UNSET: &str = "unset";
 
 impl About {
@@ -141,13 +142,13 @@ impl About {
 }
 
 impl Preset {
-    /// Reads the file. A test sees to it that each can be read.
+    /// Reads the file. A test ensures that each is valid.
     #[must_use]
     pub fn read(&self) -> PresetFile {
         toml::from_str(self.toml).unwrap_or_default()
     }
 
-    /// An event of each type that it has one of, made up.
+    /// One sample for each of its types that has one.
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
         [hooks::samples(self.name), self.read().samples].concat()
@@ -157,16 +158,16 @@ impl Preset {
     ///
     /// # Errors
     /// There is no such scheme.
-    pub fn authentication(&self, scheme: Option<&str>) -> Result<Authentication, String> {
+    pub fn authentication(&self, scheme: Option<&str>) -> Result<Authentication, SchemeError> {
         let keys = self.read().under(scheme, Map::new());
         let keys = keys.map_err(|UnknownWord { known, .. }| match known.as_slice() {
-            [] => format!("{} has one scheme; leave the name out", self.name),
-            known => format!("there is no such scheme; known: {}", known.join(", ")),
+            [] => SchemeError::OnlyOne(self.name),
+            known => SchemeError::Unknown(known.join(", ")),
         })?;
         let reading = Reading::default();
         let mut section = Section::new(&reading, self.name.to_owned(), keys, &tables::PRESET);
         let read = read_authentication(&mut section, Vec::new());
-        read.ok_or_else(|| format!("the preset {} can't be read", self.name))
+        read.ok_or(SchemeError::Unreadable(self.name))
     }
 
     /// The JSON Schema of its events.
@@ -177,7 +178,7 @@ impl Preset {
 }
 
 impl PresetFile {
-    /// A key of a source, as the preset sets it.
+    /// The preset's value for a key of a source.
     #[must_use]
     pub fn key(&self, name: &str) -> Option<&Value> {
         self.keys.get(name)
@@ -210,7 +211,7 @@ impl PresetFile {
         })
     }
 
-    /// The keys of a source: the user's over those of the scheme, over the preset's own.
+    /// Merges the keys of a source: the user's over those of the scheme, over the preset's own.
     ///
     /// # Errors
     /// The scheme or a parameter's value does not exist.
@@ -245,7 +246,7 @@ impl PresetFile {
                 set_parameter(&mut table, &name, &meaning, &value)?;
             }
         }
-        // A user says one of the two.
+        // A user sets one of the two.
         for (given, replaced) in [("verify", "auth"), ("auth", "verify")] {
             if user.contains_key(given) {
                 table.remove(replaced);
@@ -257,7 +258,7 @@ impl PresetFile {
             Value::Array(words) => words.iter().any(|word| word == "jwt"),
             word => word == "jwt",
         };
-        // Otherwise the preset's is of no use.
+        // Otherwise the preset's value does not apply.
         if !gives_jwt && !table.get("auth").is_some_and(says_jwt) {
             table.remove("jwt");
         }
@@ -286,16 +287,30 @@ pub enum OwnKey {
     },
 }
 
-/// A word that a preset does not know.
+/// The reason why a preset's scheme cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemeError {
+    /// A scheme was named although the preset has only one.
+    #[error("{0} has one scheme; leave the name out")]
+    OnlyOne(&'static str),
+    /// An unknown scheme; the known ones.
+    #[error("there is no such scheme; known: {0}")]
+    Unknown(String),
+    /// The preset needs keys of the user.
+    #[error("the preset {0} can't be read")]
+    Unreadable(&'static str),
+}
+
+/// A value that a preset does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownWord {
     /// The key.
     pub key: String,
-    /// The words that it may have.
+    /// The known values.
     pub known: Vec<String>,
 }
 
-/// Sets the keys that a parameter stands for. Their values may be the user's, contain it as `$`, or depend on it.
+/// Sets the keys that a parameter represents. Their values may be the user's, contain it as `$`, or depend on it.
 fn set_parameter(
     table: &mut Map<String, Value>,
     name: &str,
@@ -323,7 +338,7 @@ fn set_parameter(
                 .entry(key)
                 .or_insert_with(|| Value::Object(Map::new()));
             match child {
-                // Of a list, its first table.
+                // For a list, its first table.
                 Value::Array(tables) => tables.first_mut()?.as_object_mut(),
                 table => table.as_object_mut(),
             }
@@ -353,7 +368,7 @@ fn substitute(template: &Value, word: &str) -> Value {
     }
 }
 
-/// Tables whose keys are overridden one by one; any other value is replaced.
+/// Tables that are overridden key by key; any other value is replaced.
 const MERGED: [&str; 2] = ["event", "jwt"];
 
 fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
@@ -375,7 +390,7 @@ fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
 mod tests {
     use super::*;
 
-    /// Their documentation names no time that they wait.
+    /// The documentation of these providers does not state a timeout.
     const UNKNOWN_TIMEOUTS: [&str; 10] = [
         "alertmanager",
         "auth0",
@@ -390,7 +405,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_preset_answers_before_its_provider_gives_up_and_takes_what_it_sends() {
+    fn every_preset_answers_within_its_providers_timeout_and_accepts_its_largest_body() {
         for preset in PRESETS {
             let (name, file) = (preset.name, preset.read());
             let about = &file.about;
@@ -410,7 +425,7 @@ mod tests {
             }
             for timeout in timeouts {
                 let timeout = humantime::parse_duration(&timeout).unwrap();
-                // What is left is for the way there and back, and for reading the body.
+                // The rest is for network latency, and for reading the body.
                 let Some(waits) = about.timeout.as_ref().map(|_| about.timeout().unwrap()) else {
                     continue;
                 };

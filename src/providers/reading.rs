@@ -1,4 +1,4 @@
-//! Reads `event`, `split` and `handshakes` of a source, for presets and for what users declare.
+//! Reads `event`, `split` and `handshakes` of a source, for presets and user declarations.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -9,12 +9,12 @@ use super::text::{Alternative, Choice, Text};
 use crate::json::Pointer;
 use crate::table::{Section, WordOrSection};
 
-/// Reads a template. The outer `None` means that there is none, the inner that it was reported.
+/// Reads a template. The outer `None` means that the key is absent, the inner that a problem was reported.
 pub(super) fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Option<Text>> {
     let text = section.text(key)?;
     Some(
         Text::parse(&text)
-            .map_err(|mistake| section.problem_at(key, mistake))
+            .map_err(|mistake| section.problem_at(key, mistake.to_string()))
             .ok(),
     )
 }
@@ -27,7 +27,7 @@ fn read_choice(section: &mut Section<'_>, key: &'static str) -> Choice {
             WordOrSection::Word(word) => match Text::parse(&word) {
                 Ok(text) => Some(Alternative { text, when: None }),
                 Err(mistake) => {
-                    section.problem_at(&at, mistake);
+                    section.problem_at(&at, mistake.to_string());
                     None
                 }
             },
@@ -52,7 +52,7 @@ fn read_choice(section: &mut Section<'_>, key: &'static str) -> Choice {
 fn mistake_in(text: &Text, key: &str) -> Option<String> {
     if text.has_timestamp() {
         return Some(
-            "contains {timestamp}, which is known in `content` alone; write where the event has it, for example \"{/created_at}\"".to_owned(),
+            "contains {timestamp}, which is known only in `content`; write where the event has it, for example \"{/created_at}\"".to_owned(),
         );
     }
     if text.has_placeholder() {
@@ -65,10 +65,10 @@ fn mistake_in(text: &Text, key: &str) -> Option<String> {
         ));
     }
     (key == "id").then(|| {
-        "would be the same for every event, so that the second one is taken for the first; write for example \"{/id}\", or \"{sha256:body}\" where the provider gives none".to_owned()
+        "would be the same for every event, so that the second one counts as a duplicate; write for example \"{/id}\", or \"{sha256:body}\" where the provider gives none".to_owned()
     })
 }
-/// The words for what a body is read as.
+/// The names of body formats.
 pub(super) const BODIES: [(&str, BodyKind); 5] = [
     ("json", BodyKind::Json),
     ("form", BodyKind::Form),
@@ -104,7 +104,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
             }
         });
     let Some(mut event) = source.section("event") else {
-        source.problem("does not say where id and type of an event are; write `[…event]` with `id = \"{/id}\"` and `type = \"{/type}\"`");
+        source.problem("does not locate the id and type of an event; write `[…event]` with `id = \"{/id}\"` and `type = \"{/type}\"`");
         return None;
     };
     let hook = event.text("hook").and_then(|name| {
@@ -120,7 +120,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         if is_cloud_event && event.has(key) {
             event.problem_at(
                 key,
-                "has no effect: a CloudEvent says this itself; remove it",
+                "has no effect: a CloudEvent has this attribute itself; remove it",
             );
         }
     }
@@ -160,14 +160,14 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         if !is_form && choice.texts().any(Text::has_form_field) {
             event.problem_at(
                 key,
-                "contains {form:…}, but the body is read as JSON; write `body = \"form\"` beside it",
+                "contains {form:…}, but the body is read as JSON; add `body = \"form\"`",
             );
         }
         let is_required = matches!(key, "id" | "type") && choice.texts().next().is_some();
         if mapping.body == BodyKind::Raw && is_required && choice.texts().all(Text::has_pointer) {
             event.problem_at(
                 key,
-                "contains a JSON Pointer, but with `body = \"raw\"` nothing of the body is read; use {header:…}, or leave `body` out",
+                "contains a JSON Pointer, but with `body = \"raw\"` the body is not read; use {header:…}, or leave `body` out",
             );
         }
     }
@@ -175,7 +175,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
     if mapping.split.is_some() && !matches!(mapping.body, BodyKind::Json | BodyKind::Form) {
         source.problem_at(
             "split",
-            "takes a JSON body apart, and this source has none; remove it",
+            "splits a JSON body, which this source does not have; remove it",
         );
     }
     Some(mapping)
@@ -185,7 +185,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
 pub fn read_handshakes(source: &mut Section<'_>) -> Vec<Handshake> {
     let tables = source.sections("handshakes");
     let read = tables.into_iter().filter_map(read_handshake);
-    // One that no host may begin is none.
+    // A handshake that no host may begin is disabled.
     read.filter(|handshake| {
         let mut conditions = handshake.conditions.iter();
         !conditions
@@ -202,7 +202,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
     let Some(method) = method else {
         section.problem_at(
             "method",
-            "is none of \"GET\", \"HEAD\", \"OPTIONS\" and \"POST\"",
+            "is not one of \"GET\", \"HEAD\", \"OPTIONS\" and \"POST\"",
         );
         section.finish_quietly();
         return None;
@@ -235,11 +235,11 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
                 text,
                 wanted: Wanted::Any,
             }),
-            Err(mistake) => section.problem_at(key, mistake),
+            Err(mistake) => section.problem_at(key, mistake.to_string()),
         }
     }
     if equals.is_some() && hosts.is_some() {
-        section.problem_at("hosts", "is there beside `equals`; leave one of the two");
+        section.problem_at("hosts", "conflicts with `equals`; leave one of the two");
     }
     let key = if hosts.is_some() { "hosts" } else { "equals" };
     match (equals.or(hosts), conditions.last_mut()) {
@@ -255,10 +255,10 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
     let verified = section.flag("verified");
     let needs_content = |condition: &Condition| condition.text.needs_content();
     if !says_verified && (absent.is_some() || conditions.iter().any(needs_content)) {
-        section.problem("would be told from a body that nobody has verified; write `verified = true`, or `verified = false` where the provider does not sign it");
+        section.problem("would be recognized by an unverified body; write `verified = true`, or `verified = false` where the provider does not sign it");
     }
     if method == Method::POST && conditions.is_empty() {
-        section.problem("would be every event; write `query`, `header`, `form` or `pointer`");
+        section.problem("would match every event; write `query`, `header`, `form` or `pointer`");
     }
     let status = u16::try_from(section.count("status")).ok();
     let content_type = section.text("content_type").and_then(|value| {
@@ -278,7 +278,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         (None, Some(text)) => Body::Text(text?),
         (None, None) => Body::Empty,
     };
-    // An echo without a type could be taken for a page.
+    // Browsers could interpret an echo without a type as a page.
     let usual = match body {
         Body::Empty => None,
         Body::Text(_) => Some(HeaderValue::from_static("text/plain")),
@@ -308,7 +308,7 @@ fn read_answer_headers(mut section: Section<'_>) -> Vec<(HeaderName, Text)> {
         match (HeaderName::from_bytes(name.as_bytes()), Text::parse(&value)) {
             (Ok(header), Ok(text)) => headers.push((header, text)),
             (Err(_), _) => section.problem_at(&name, "is not a valid header name"),
-            (_, Err(mistake)) => section.problem_at(&name, mistake),
+            (_, Err(mistake)) => section.problem_at(&name, mistake.to_string()),
         }
     }
     headers
@@ -325,7 +325,9 @@ fn read_json_answer(mut section: Section<'_>) -> Vec<(String, JsonValue)> {
                 .map(JsonValue::Hmac)
                 .map_err(str::to_owned),
             (None, Ok(number)) => Ok(JsonValue::Number(number)),
-            (None, Err(_)) => Text::parse(&value).map(JsonValue::Text),
+            (None, Err(_)) => Text::parse(&value)
+                .map(JsonValue::Text)
+                .map_err(|mistake| mistake.to_string()),
         };
         match read {
             Ok(value) => members.push((name, value)),

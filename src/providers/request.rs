@@ -1,4 +1,4 @@
-//! A request as verification and the event mapping see it.
+//! A request in the form that verification and the event mapping read.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 use super::cloudevents::Mode;
 use crate::json::{Node, Pointer};
 
-/// A request that was received whole.
+/// A request that was received completely.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
     /// The method.
     pub method: &'r Method,
-    /// The target as it was received.
+    /// The target as received.
     pub target: &'r Uri,
     /// The header fields.
     pub headers: &'r HeaderMap,
@@ -25,7 +25,7 @@ pub struct Request<'r> {
     pub at: SystemTime,
 }
 
-/// A field that occurs twice where one value is expected: which one counts is not for the bridge to choose.
+/// A field that occurs twice where one value is expected: the bridge must not choose which one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ambiguous;
 
@@ -33,7 +33,7 @@ pub struct Ambiguous;
 pub type Found<'r> = Result<Option<Cow<'r, [u8]>>, Ambiguous>;
 
 impl<'r> Request<'r> {
-    /// The value of the first of these header fields that is there.
+    /// The value of the first of these headers that is present.
     ///
     /// # Errors
     /// [`Ambiguous`] where that field occurs twice.
@@ -55,10 +55,10 @@ impl<'r> Request<'r> {
     /// [`Ambiguous`] where it occurs twice.
     pub fn query(&self, name: &str) -> Found<'r> {
         let query = self.target.query().unwrap_or_default();
-        only(form_urlencoded::parse(query.as_bytes()), name)
+        single_value(form_urlencoded::parse(query.as_bytes()), name)
     }
 
-    /// The URL as the provider called it: `public_url` and this request's query.
+    /// The URL as the provider called it: `public_url` with this request's query.
     #[must_use]
     pub fn url(&self) -> Option<Cow<'r, str>> {
         let base = self.public_url?;
@@ -73,11 +73,11 @@ impl<'r> Request<'r> {
 #[derive(Debug, Default)]
 pub struct Form<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
 
-/// The largest number of fields that a form may have.
+/// The maximum number of form fields.
 const MAX_FORM_FIELDS: usize = 1000;
 
 impl<'r> Form<'r> {
-    /// Decodes a body. None where it has more fields than any provider sends.
+    /// Decodes a body; `None` if it has too many fields.
     #[must_use]
     pub fn parse(body: &'r [u8]) -> Option<Self> {
         let fields: Vec<_> = form_urlencoded::parse(body)
@@ -99,14 +99,14 @@ impl<'r> Form<'r> {
         }
     }
 
-    /// All fields, in the order they were sent.
+    /// All fields in the order sent.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 }
 
-/// Every field of a form body, decoded: names in order, for each name its values in order and once, each name followed by
-/// its value and nothing between. Bytes stay bytes: two bodies that differ never become the same text.
+/// Every field of a form body, decoded: sorted by name, with the sorted and deduplicated values of each, concatenated
+/// without separators. Bytes are kept, so that two different bodies never result in the same text.
 #[must_use]
 pub fn sorted_fields(body: &[u8]) -> Vec<u8> {
     let pairs = body
@@ -136,7 +136,7 @@ fn decode(text: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(&plus_is_blank).collect()
 }
 
-fn only<'r>(pairs: form_urlencoded::Parse<'r>, wanted: &str) -> Found<'r> {
+fn single_value<'r>(pairs: form_urlencoded::Parse<'r>, wanted: &str) -> Found<'r> {
     let mut named = pairs.filter(|(name, _)| name == wanted);
     match (named.next(), named.next()) {
         (None, _) => Ok(None),
@@ -153,15 +153,15 @@ fn only<'r>(pairs: form_urlencoded::Parse<'r>, wanted: &str) -> Found<'r> {
 pub struct Scope<'a> {
     /// The request.
     pub request: &'a Request<'a>,
-    /// Its body as a form, where it is one.
+    /// Its body as a form, if it is one.
     pub form: Option<&'a Form<'a>>,
-    /// The JSON value that pointers start from: the body's, a form field's, or one element of a batch.
+    /// The JSON value at which pointers start: the body, a form field's content, or one element of a batch.
     pub node: Option<Node<'a>>,
-    /// The signed timestamp as it was sent.
+    /// The signed timestamp as sent.
     pub timestamp: Option<&'a [u8]>,
-    /// The bytes of the event: the body, or the element's.
+    /// The bytes of the event: the body or the element.
     pub payload: &'a [u8],
-    /// How the request has its event, where that is a CloudEvent.
+    /// How the request contains its event, if that is a CloudEvent.
     pub mode: Option<Mode>,
 }
 
@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// As Twilio's libraries do it: a map of sets.
+    /// Twilio's libraries use a map of sets.
     fn as_libraries_do(body: &[u8]) -> String {
         let mut fields = BTreeMap::<String, BTreeSet<String>>::new();
         for (name, value) in form_urlencoded::parse(body) {
@@ -219,13 +219,13 @@ mod tests {
         ] {
             assert_eq!(sorted_fields(body.as_bytes()), expected.as_bytes());
         }
-        // Neither is text: they would be the same after replacement characters.
+        // Invalid UTF-8: with replacement characters they would be the same.
         assert_ne!(sorted_fields(b"a=%FF"), sorted_fields(b"a=%FE"));
     }
 
     proptest! {
         #[test]
-        fn fields_are_those_of_an_independent_reading(body in "[a-cA-C=&+%0-9é ]{0,60}") {
+        fn fields_agree_with_an_independent_implementation(body in "[a-cA-C=&+%0-9é ]{0,60}") {
             let decoded: Vec<u8> = percent_encoding::percent_decode(body.as_bytes()).collect();
             prop_assume!(std::str::from_utf8(&decoded).is_ok());
             let expected = as_libraries_do(body.as_bytes());

@@ -14,23 +14,23 @@ use super::request::{Ambiguous, Found, Request, Scope};
 use super::text::{Parsing, Text};
 use crate::json::Pointer;
 
-/// The largest number of signatures that are tried. Providers send two while a secret is rotated.
+/// The maximum number of signatures that are tried. Providers send two while a secret is rotated.
 const MAX_CANDIDATES: usize = 10;
 
-/// The reason why a request cannot be taken for the provider's.
+/// The reason why a request does not count as the provider's.
 ///
-/// In the order in which checks fail: a later one got further.
+/// Ordered by the order of checks: a later one got further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unverified {
     /// A part of the scheme is missing.
     MissingSignature,
-    /// The credentials are missing or wrong.
+    /// Missing or wrong credentials.
     Unauthorized,
-    /// No configured secret made the signature.
+    /// No configured secret matches the signature.
     InvalidSignature,
-    /// The signed time is too far from the bridge's.
+    /// The signed time is outside the tolerance.
     StaleTimestamp,
-    /// The key that it names cannot be had now: nothing is known.
+    /// The key that the request names is unavailable now: nothing is known.
     KeyUnavailable,
 }
 
@@ -43,15 +43,15 @@ impl From<Ambiguous> for Unverified {
 /// Texts that hold signatures. Most requests have one.
 type Lines<'a> = SmallVec<[Cow<'a, [u8]>; 2]>;
 
-/// Signatures that are tried.
+/// Signatures to try.
 type Candidates = SmallVec<[Candidate; 2]>;
 
 /// A place in a request that holds one text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// The first of these header fields that is there.
+    /// The first of these headers that is present.
     Header(Vec<HeaderName>),
-    /// Every header field whose name is this, followed by a number.
+    /// Every header whose name is this prefix followed by a number.
     NumberedHeaders(String),
     /// A parameter of the query.
     Query(String),
@@ -81,7 +81,7 @@ impl Location {
         })
     }
 
-    /// The parts of the body that reading it needs parsed.
+    /// The parts of the body that must be parsed to read it.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         Parsing {
@@ -90,7 +90,7 @@ impl Location {
         }
     }
 
-    /// Whether reading it needs the body to be parsed.
+    /// Whether the body must be parsed to read it.
     #[must_use]
     pub fn needs_content(&self) -> bool {
         self.needs() != Parsing::default()
@@ -127,16 +127,16 @@ pub struct Placement {
     pub location: Location,
     /// Splits the text into values.
     pub separator: Option<u8>,
-    /// Takes the values of these `NAME=value` pairs.
+    /// Only the values of `NAME=value` pairs with this name count.
     pub field: Option<String>,
-    /// Is dropped from each value; a value without it is ignored.
+    /// Removed from each value; values without it are ignored.
     pub prefix: String,
     /// The encoding of the rest.
     pub encoding: Encoding,
 }
 
 impl Placement {
-    /// The whole text, of every line where a header may carry several.
+    /// The text of every line, since a header may be repeated.
     fn lines<'a>(&'a self, scope: &Scope<'a>) -> Result<Lines<'a>, Ambiguous> {
         if let (Location::Header(names), Some(_)) = (&self.location, self.separator) {
             let present = names
@@ -190,7 +190,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The time that a text stands for.
+    /// Parses a timestamp.
     #[must_use]
     pub fn parse(self, text: &[u8]) -> Option<SystemTime> {
         let text = std::str::from_utf8(text).ok()?;
@@ -208,17 +208,17 @@ impl Unit {
     }
 }
 
-/// How far a signed time may be from the bridge's; both bounds are inclusive.
+/// The maximum distance of a signed time from the bridge's clock, inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tolerance {
     /// Into the past: at least the time over which a provider repeats a delivery with its first timestamp.
     pub past: Duration,
-    /// Into the future: the difference of two clocks.
+    /// Into the future: allows for clock differences.
     pub future: Duration,
 }
 
 impl Tolerance {
-    /// Whether a signed time is near enough.
+    /// Checks a signed time.
     ///
     /// # Errors
     /// It is not, or is not a time.
@@ -239,11 +239,9 @@ impl Tolerance {
 /// Where the signed time is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timestamp {
-    /// The place of its text.
     pub location: Location,
-    /// The unit of the text.
     pub unit: Unit,
-    /// How old or how far ahead it may be; none where it is only a part of the signed content.
+    /// The tolerance; `None` if the time is only a part of the signed content.
     pub tolerance: Option<Tolerance>,
 }
 
@@ -261,7 +259,7 @@ pub struct KeySettings {
     pub algorithm: Algorithm,
     /// The encoding of a secret.
     pub encoding: Encoding,
-    /// Is dropped from a secret first, and tells which of several schemes it is for.
+    /// Removed from a secret; also determines which of several schemes it is for.
     pub prefix: String,
 }
 
@@ -274,15 +272,15 @@ pub struct Scheme {
     pub content: Text,
     /// Where the signed time is.
     pub timestamp: Option<Timestamp>,
-    /// Where the signed content has the body's SHA-256 in hexadecimal, where it does not have the body itself.
+    /// Where the signed content has the body's hexadecimal SHA-256, if it does not contain the body itself.
     pub body_digest: Option<Location>,
     /// How a secret becomes a key.
     pub key_settings: KeySettings,
-    /// The keys, each with the index of its secret; any of them may have signed.
+    /// The keys, each with the index of its secret. Any of them may have signed.
     pub keys: Vec<(usize, Key)>,
 }
 
-/// The parts of a signature that were found in a request.
+/// The parts of a signature found in a request.
 #[derive(Debug)]
 struct Claims<'a> {
     candidates: Candidates,
@@ -290,7 +288,7 @@ struct Claims<'a> {
 }
 
 impl Scheme {
-    /// What must be parsed of the body to verify it: only where the signature, or what it signs, is in there.
+    /// The parts of the body that must be parsed for verification, if the signature or signed values are inside it.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         let time_is_signed = self.content.has_timestamp();
@@ -328,7 +326,7 @@ impl Scheme {
         })
     }
 
-    /// Whether a header field carries the signature or its time: whoever reads them could send the request again.
+    /// Whether this header carries the signature or its time, which would allow a replay.
     #[must_use]
     pub fn is_signature_header(&self, name: &str) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.location);
@@ -348,7 +346,7 @@ impl Scheme {
         lines.is_ok_and(|lines| !lines.is_empty())
     }
 
-    /// The signed text of a request, for people: see [`Text::show`].
+    /// The signed text of a request in readable form: see [`Text::show`].
     #[must_use]
     pub fn show_content(&self, request: &Request<'_>) -> String {
         let scope = Scope::raw(request);
@@ -369,10 +367,10 @@ impl Scheme {
         })
     }
 
-    /// Which key signed the request.
+    /// Returns the index of the secret whose key signed the request.
     ///
     /// # Errors
-    /// The first check that fails: the parts are there, a key made the signature, the time is near.
+    /// The first check that fails: presence of all parts, the signature, the time.
     pub fn verify(&self, scope: &Scope<'_>) -> Result<usize, Unverified> {
         let lines = self.signature.lines(scope)?;
         let claims = self.claims(scope, &lines)?;
@@ -384,7 +382,7 @@ impl Scheme {
             .content
             .bytes(&scope)?
             .ok_or(Unverified::MissingSignature)?;
-        // Every key is tried, so that the time does not tell which.
+        // Every key is tried, so that timing does not reveal which one matches.
         let signer = self.keys.iter().fold(None, |found, (index, key)| {
             let verifies = key.verifies(&content, &claims.candidates);
             found.or(verifies.then_some(*index))
@@ -397,7 +395,7 @@ impl Scheme {
         Ok(signer)
     }
 
-    /// Checks the body where the signed content has its digest alone.
+    /// Checks the body if the signed content has only its digest.
     fn check_body_digest(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
         let Some(location) = &self.body_digest else {
             return Ok(());
@@ -408,7 +406,7 @@ impl Scheme {
         is_equal.then_some(()).ok_or(Unverified::InvalidSignature)
     }
 
-    /// Checks a signed time that is in the body, which may be parsed once the signature has been verified.
+    /// Checks a signed time inside the body, which may be parsed once the signature is verified.
     ///
     /// # Errors
     /// It is missing, not a time, or too far away.
@@ -427,8 +425,9 @@ impl Scheme {
         }
     }
 
-    /// What the head alone can refuse, before any of the body has been read: missing parts, signatures that are not in their
-    /// encoding, and times that are too far away. Passing it proves nothing.
+    /// Checks that need only the head, before the body is read: missing parts, malformed signatures, and times outside
+    /// the
+    /// tolerance. Passing them proves nothing.
     ///
     /// # Errors
     /// As [`Scheme::verify`].
@@ -445,7 +444,7 @@ impl Scheme {
         }
     }
 
-    /// A signature in its encoding and of its algorithm's length.
+    /// Decodes a signature, which must have the length of its algorithm.
     fn decode(&self, value: &[u8]) -> Option<Candidate> {
         let value = value.strip_prefix(self.signature.prefix.as_bytes())?;
         let decoded = self.signature.encoding.decode(value)?;
@@ -454,7 +453,7 @@ impl Scheme {
         fits.then_some(decoded)
     }
 
-    /// The first of the line's signatures, as many as there is room for.
+    /// Adds the line's signatures up to the maximum.
     fn add_candidates(&self, line: &[u8], candidates: &mut Candidates) {
         let room = MAX_CANDIDATES.saturating_sub(candidates.len());
         let decode = |value| self.decode(value);
@@ -566,7 +565,7 @@ mod tests {
         };
         let (scheme, scope) = (scheme(), Scope::raw(&request));
         let verdict = scheme.verify(&scope);
-        // Whatever the whole request is taken for, its head is too.
+        // The verdict on the head must agree with that on the whole request.
         assert!(verdict.is_err() || scheme.check_head(&request).is_ok());
         verdict
     }
@@ -579,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pairs_of_a_header_are_taken_in_any_order() {
+    fn the_pairs_of_a_header_are_accepted_in_any_order() {
         let good = signature("1795132800", b"body");
         let other = "0".repeat(64);
         for value in [
@@ -607,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn both_tolerances_are_inclusive_and_hold_on_their_own_side() {
+    fn both_tolerances_are_inclusive_and_apply_to_their_own_side() {
         let value = format!("t=1795132800,v1={}", signature("1795132800", b"body"));
         assert_eq!(verify(&value, b"body", NOW + 300), Ok(3));
         assert_eq!(verify(&value, b"body", NOW - 60), Ok(3));
@@ -620,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn numbered_headers_are_those_with_a_number() {
+    fn numbered_headers_have_a_number() {
         assert!(is_numbered("x-signature-12", "x-signature-"));
         for other in ["x-signature-", "x-signature-a", "x-other-1"] {
             assert!(!is_numbered(other, "x-signature-"), "{other}");
@@ -634,7 +633,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_signed_passes_with_anything_around_it(around in "[a-z0-9= ]{0,20}", body in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn a_genuine_signature_passes_with_anything_around_it(around in "[a-z0-9= ]{0,20}", body in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assume!(!around.trim_start().starts_with("t="));
             let value = format!("{around},t=1795132800,v1={}", signature("1795132800", &body));
             prop_assert_eq!(verify(&value, &body, NOW), Ok(3));

@@ -1,4 +1,4 @@
-//! The scheme read backwards: signs a request as the provider does, for `hookbridge send` and for tests.
+//! Signs requests as providers do, for `hookbridge send` and for tests.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -30,14 +30,14 @@ impl std::fmt::Display for SignError {
 
 impl std::error::Error for SignError {}
 
-/// A request that is to be signed.
+/// A request to be signed.
 #[derive(Debug, Clone, Copy)]
 pub struct Unsigned<'r> {
     /// The method.
     pub method: &'r Method,
-    /// The URL that it is sent to.
+    /// The URL to which it is sent.
     pub url: &'r Uri,
-    /// The header fields that are not the scheme's.
+    /// Headers other than those of the scheme.
     pub headers: &'r HeaderMap,
     /// The body.
     pub body: &'r [u8],
@@ -48,7 +48,7 @@ pub struct Unsigned<'r> {
 /// Prefix of private keys in Standard Webhooks.
 const PRIVATE_KEY_PREFIX: &str = "whsk_";
 
-const NO_RSA_KEYS: SignError = SignError("this program does not make RSA keys");
+const NO_RSA_KEYS: SignError = SignError("RSA keys cannot be generated here");
 
 /// A generated secret.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub fn example_secret(authentication: &Authentication) -> Result<ExampleSecret, 
 }
 
 fn example_keys(algorithm: Algorithm) -> Result<ExampleSecret, SignError> {
-    const FAILED: SignError = SignError("no key could be made");
+    const FAILED: SignError = SignError("no key could be generated");
     let random = SystemRandom::new();
     let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
     match algorithm {
@@ -129,21 +129,21 @@ const P256_PREFIX: [u8; 26] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// A request as its provider would send it.
+/// A signed request as its provider would send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// The header fields that authenticate it, besides those that it had.
+    /// The headers that authenticate it, in addition to its own.
     pub headers: HeaderMap,
-    /// The URL, which may have got a parameter.
+    /// The URL, possibly with an additional parameter.
     pub url: Uri,
-    /// The body, which is another one where the scheme puts its parts there.
+    /// The body, which may contain parts of the scheme.
     pub body: Vec<u8>,
 }
 
-/// Signs a request as the provider does. Of several schemes, the first one that fits it signs.
+/// Signs a request as the provider does, with the first suitable scheme.
 ///
 /// # Errors
-/// The request lacks what the scheme signs, or the secret cannot be used.
+/// The request lacks a signed part, or the secret is unusable.
 pub fn sign(
     authentication: &Authentication,
     secret: &Secret,
@@ -168,12 +168,16 @@ pub fn sign(
             let way = ways
                 .first()
                 .ok_or(SignError("the source has no way to authenticate"))?;
-            present(way, secret, unsigned)
+            with_credential(way, secret, unsigned)
         }
     }
 }
 
-fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<Signed, SignError> {
+fn with_credential(
+    way: &Credential,
+    secret: &Secret,
+    unsigned: Unsigned<'_>,
+) -> Result<Signed, SignError> {
     let mut signed = Signed {
         headers: HeaderMap::new(),
         url: unsigned.url.clone(),
@@ -191,7 +195,7 @@ fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<
             let base = unsigned.url.to_string();
             let request = unsigned.as_request(&base, unsigned.url, unsigned.body);
             let token = jwt.sign(secret, &request).ok_or(SignError(
-                "this program does not make tokens for a file of public keys",
+                "tokens for a file of public keys cannot be made here",
             ))?;
             (http::header::AUTHORIZATION, format!("Bearer {token}"))
         }
@@ -209,12 +213,12 @@ fn present(way: &Credential, secret: &Secret, unsigned: Unsigned<'_>) -> Result<
     Ok(signed)
 }
 
-/// The body with the secret in each event that does not have one.
+/// Writes the secret into each event that lacks one.
 fn write_into_events(member: &Member, secret: &Secret, body: &[u8]) -> Result<Vec<u8>, SignError> {
     let name = member.pointer.as_str().trim_start_matches('/');
     if name.contains(['/', '~', '"', '\\']) {
         return Err(SignError(
-            "the secret is deep in the events; write it there yourself",
+            "the secret is nested in the events; write it there yourself",
         ));
     }
     let no_events = SignError("the body has no events to write the secret into");
@@ -287,11 +291,11 @@ fn sign_by(scheme: &Scheme, secret: &Secret, unsigned: Unsigned<'_>) -> Result<S
         .as_ref()
         .map(|timestamp| &timestamp.location);
     if let (Some(location), Some(text)) = (of_time, &timestamp) {
-        signed.write(location, text, &unsigned)?;
+        signed.place_part(location, text, &unsigned)?;
     }
     if let Some(location) = &scheme.body_digest {
         let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&signed.body));
-        signed.write(location, &digest, &unsigned)?;
+        signed.place_part(location, &digest, &unsigned)?;
     }
     let signature = {
         let base = signed.url.to_string();
@@ -330,19 +334,19 @@ fn sign_by(scheme: &Scheme, secret: &Secret, unsigned: Unsigned<'_>) -> Result<S
     {
         value = format!("{field}={text}{}{value}", char::from(separator));
     }
-    signed.write(&placement.location, &value, &unsigned)?;
+    signed.place_part(&placement.location, &value, &unsigned)?;
     Ok(signed)
 }
 
 impl Signed {
-    /// Puts a part of the scheme where it belongs.
-    fn write(
+    /// Puts a part of the scheme into its place.
+    fn place_part(
         &mut self,
         location: &Location,
         text: &str,
         unsigned: &Unsigned<'_>,
     ) -> Result<(), SignError> {
-        let not_a_form = SignError("the scheme signs forms; add the header that says so");
+        let not_a_form = SignError("the scheme signs forms; add the content type with --header");
         match location {
             Location::Header(names) => {
                 let name =
@@ -363,15 +367,15 @@ impl Signed {
             }
             Location::Form(_) => return Err(not_a_form),
             Location::Pointer(pointer) => self.body = with_value(&self.body, pointer, text)?,
-            // Written with the signature.
+            // Written together with the signature.
             Location::Field(_) => {}
         }
         Ok(())
     }
 }
 
-/// Of several names for a header field, the one whose first word another field of the request begins with, else the first.
-/// A provider with two generations of names does not mix them.
+/// Of several names for a header, returns the one that shares its first word with another header of the request, or the
+/// first. A provider with two generations of names does not mix them.
 fn one_of<'n>(names: &'n [HeaderName], headers: &HeaderMap) -> Option<&'n HeaderName> {
     let is_of_request = |name: &&HeaderName| {
         let name = name.as_str();
@@ -396,7 +400,7 @@ fn with_parameter(url: &Uri, name: &str, value: &str) -> Result<Uri, SignError> 
         .map_err(|_| invalid)
 }
 
-/// Sets a string of a JSON body, and makes the objects around it.
+/// Sets a string in a JSON body, creating the objects around it.
 fn with_value(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, SignError> {
     let invalid =
         SignError("the scheme puts its signature into the body, which has no place for it");
@@ -435,7 +439,7 @@ fn signature(
     }
 }
 
-/// Signs with the private half of a key: the seed of an Ed25519 key in hexadecimal or base64, or PKCS #8 in base64.
+/// Signs with a private key: the seed of an Ed25519 key in hexadecimal or base64, or PKCS #8 in base64.
 fn sign_asymmetric(
     algorithm: Algorithm,
     secret: &Secret,
@@ -457,7 +461,7 @@ fn sign_asymmetric(
         .ok_or(unusable)?;
     match algorithm {
         Algorithm::Ed25519 => {
-            // Standard Webhooks has the public key behind the seed.
+            // In Standard Webhooks, the public key follows the seed.
             let seed = match is_standard_webhooks {
                 true => bytes.get(..32).unwrap_or_default(),
                 false => bytes.as_slice(),
@@ -476,7 +480,7 @@ fn sign_asymmetric(
                 .as_ref()
                 .to_vec())
         }
-        _ => Err(SignError("this program does not sign with RSA keys")),
+        _ => Err(SignError("signing with RSA keys is not supported")),
     }
 }
 

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::request::{Ambiguous, Found, Scope, sorted_fields};
 use crate::json::Pointer;
 
-/// Bytes that come in pieces, none of them copied.
+/// Bytes in pieces, none of them copied.
 pub type Pieces<'a> = SmallVec<[Cow<'a, [u8]>; 6]>;
 
 /// A parsed template.
@@ -31,11 +31,11 @@ enum Part {
     Query,
     Body,
     Timestamp,
-    /// The first of these that is there.
+    /// The first of these headers that is present.
     Header(Vec<HeaderName>),
     QueryParameter(String),
     FormField(String),
-    /// Every field, as Twilio signs them.
+    /// All fields in the form that Twilio signs.
     Form,
     Pointer(Pointer),
     BodyDigest,
@@ -45,29 +45,52 @@ enum Part {
 /// The placeholders, for error messages.
 const PLACEHOLDERS: &str = "{timestamp} {method} {url} {url:decoded} {url:with-port} {url:without-port} {path} {query} {body} {header:NAME} {query:NAME} {form} {form:NAME} {/json/pointer} {sha256:body} {uuid}";
 
+/// A mistake in a template, with the correction.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A closing brace alone.
+    #[error("`}}` has no `{{`")]
+    NotOpened,
+    /// An opening brace alone, with the text after it.
+    #[error("`{{{0}` has no `}}`")]
+    NotClosed(String),
+    /// An unknown placeholder.
+    #[error("`{{{0}}}` is not a placeholder; known: {PLACEHOLDERS}")]
+    Unknown(String),
+    /// A placeholder that needs a name.
+    #[error("`{{{0}}}` has no name; write for example `{{header:x-id}}`")]
+    Unnamed(String),
+    /// An invalid header name.
+    #[error("{0:?} is not a valid header name")]
+    Header(String),
+    /// An invalid JSON Pointer, and the rule that it violates.
+    #[error("`{{{0}}}`: {1}")]
+    Pointer(String, &'static str),
+}
+
 impl Text {
     /// Parses a template.
     ///
     /// # Errors
-    /// The mistake, and what to write instead.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// The first mistake.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
             if literal.contains('}') {
-                return Err("`}` has no `{`".to_owned());
+                return Err(TextError::NotOpened);
             }
             if !literal.is_empty() {
                 parts.push(Part::Literal(literal.to_owned()));
             }
             let (name, behind) = after
                 .split_once('}')
-                .ok_or_else(|| format!("`{{{after}` has no `}}`"))?;
+                .ok_or_else(|| TextError::NotClosed(after.to_owned()))?;
             parts.push(Part::parse(name)?);
             rest = behind;
         }
         if rest.contains('}') {
-            return Err("`}` has no `{`".to_owned());
+            return Err(TextError::NotOpened);
         }
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.to_owned()));
@@ -83,10 +106,10 @@ impl Text {
         }
     }
 
-    /// The text with every placeholder filled in; None where one of them is absent or empty.
+    /// Fills in every placeholder; `None` if one of them is absent or empty.
     ///
     /// # Errors
-    /// [`Ambiguous`] where a field that it names occurs twice.
+    /// [`Ambiguous`] if a field that it names occurs twice.
     pub fn fill(&self, scope: &Scope<'_>) -> Result<Option<String>, Ambiguous> {
         let mut filled = String::new();
         for part in &self.parts {
@@ -101,10 +124,10 @@ impl Text {
         Ok(Some(filled))
     }
 
-    /// The bytes with every placeholder filled in, part by part, so that a body is never copied. None where one is absent.
+    /// Fills in every placeholder, piece by piece, so that a body is never copied; `None` if one is absent.
     ///
     /// # Errors
-    /// [`Ambiguous`] where a field that it names occurs twice.
+    /// [`Ambiguous`] if a field that it names occurs twice.
     pub fn bytes<'a>(&'a self, scope: &Scope<'a>) -> Result<Option<Pieces<'a>>, Ambiguous> {
         let mut bytes = Pieces::with_capacity(self.parts.len());
         for part in &self.parts {
@@ -116,7 +139,7 @@ impl Text {
         Ok(Some(bytes))
     }
 
-    /// The text for people: the body stays `{body}`, and so does every placeholder that the request has no value for.
+    /// The text in readable form: the body stays `{body}`, and so does every placeholder without a value.
     #[must_use]
     pub fn show(&self, scope: &Scope<'_>) -> String {
         let show = |part: &Part| match part {
@@ -186,7 +209,7 @@ impl Text {
             })
     }
 
-    /// The parts of the body that filling it in needs parsed.
+    /// The parts of the body that must be parsed to fill it in.
     #[must_use]
     pub fn needs(&self) -> Parsing {
         Parsing {
@@ -201,7 +224,7 @@ impl Text {
         self.needs() != Parsing::default()
     }
 
-    /// Whether it makes a value of its own for each request.
+    /// Whether its value differs for each request.
     #[must_use]
     pub fn is_random(&self) -> bool {
         self.refers_to(|part| *part == Part::Uuid)
@@ -222,7 +245,7 @@ impl Text {
         })
     }
 
-    /// The text, where nothing is filled in.
+    /// The text, if nothing is to be filled in.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -231,7 +254,7 @@ impl Text {
         }
     }
 
-    /// The header fields that it refers to.
+    /// The headers that it refers to.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().flat_map(|part| match part {
             Part::Header(names) => names.as_slice(),
@@ -241,17 +264,15 @@ impl Text {
 }
 
 impl Part {
-    fn parse(name: &str) -> Result<Self, String> {
+    fn parse(name: &str) -> Result<Self, TextError> {
         if name.starts_with('/') {
             return Pointer::parse(name)
                 .map(Self::Pointer)
-                .map_err(|rule| format!("`{{{name}}}`: {rule}"));
+                .map_err(|rule| TextError::Pointer(name.to_owned(), rule));
         }
         let named = |argument: &str| {
             if argument.is_empty() {
-                Err(format!(
-                    "`{{{name}}}` has no name; write for example `{{header:x-id}}`"
-                ))
+                Err(TextError::Unnamed(name.to_owned()))
             } else {
                 Ok(argument.to_owned())
             }
@@ -266,15 +287,13 @@ impl Part {
                 "form" => Ok(Self::Form),
                 "timestamp" => Ok(Self::Timestamp),
                 "uuid" => Ok(Self::Uuid),
-                _ => Err(format!(
-                    "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
-                )),
+                _ => Err(TextError::Unknown(name.to_owned())),
             },
             Some(("header", argument)) => {
                 let names = named(argument)?;
                 let names = names.split('|').map(|name| {
                     HeaderName::from_bytes(name.as_bytes())
-                        .map_err(|_| format!("{name:?} is not a valid header name"))
+                        .map_err(|_| TextError::Header(name.to_owned()))
                 });
                 Ok(Self::Header(names.collect::<Result<_, _>>()?))
             }
@@ -284,9 +303,7 @@ impl Part {
             Some(("url", "decoded")) => Ok(Self::UrlDecoded),
             Some(("url", "with-port")) => Ok(Self::UrlWithPort),
             Some(("url", "without-port")) => Ok(Self::UrlWithoutPort),
-            Some(_) => Err(format!(
-                "`{{{name}}}` is not a placeholder; known: {PLACEHOLDERS}"
-            )),
+            Some(_) => Err(TextError::Unknown(name.to_owned())),
         }
     }
 
@@ -333,7 +350,7 @@ impl std::fmt::Display for Text {
     }
 }
 
-/// As it is written in a configuration.
+/// The configured spelling.
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -361,7 +378,7 @@ impl std::fmt::Display for Part {
     }
 }
 
-/// The delimiters that HubSpot decodes in a URL before it signs it, and no others.
+/// The only delimiters that HubSpot decodes in a URL before signing it.
 const DELIMITERS: &str = ":/?@!$'()*,;";
 
 fn decode_delimiters(url: &str) -> String {
@@ -390,7 +407,7 @@ fn decode_delimiters(url: &str) -> String {
     decoded
 }
 
-/// A URL around its port: what comes before, the port with its colon, and what comes after.
+/// Splits a URL at its port: what comes before, the port with its colon, and what comes after.
 fn around_port(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?']).next()?;
@@ -403,7 +420,7 @@ fn around_port(url: &str) -> Option<(&str, &str, &str)> {
     Some((before, port, after))
 }
 
-/// The URL with its port, be it the scheme's.
+/// The URL with an explicit port.
 fn with_port(url: &str) -> String {
     match around_port(url) {
         Some((before, "", after)) => {
@@ -432,7 +449,7 @@ pub struct Parsing {
 }
 
 impl Parsing {
-    /// The needs of both.
+    /// The union of both.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -545,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_what_to_write() {
+    fn a_mistake_is_reported_with_a_suggestion() {
         for (template, words) in [
             ("{", "has no `}`"),
             ("a}", "has no `{`"),
@@ -554,7 +571,7 @@ mod tests {
             ("{header:a b}", "not a valid header name"),
             ("{/a~2}", "{/a~2}"),
         ] {
-            let mistake = Text::parse(template).unwrap_err();
+            let mistake = Text::parse(template).unwrap_err().to_string();
             assert!(mistake.contains(words), "{template}: {mistake}");
         }
     }
@@ -591,19 +608,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_without_braces_stands_for_itself(text in "[^{}]{1,40}") {
+        fn text_without_braces_is_literal(text in "[^{}]{1,40}") {
             prop_assert_eq!(filled(&text, &HeaderMap::new(), "{}"), Some(text));
         }
 
         #[test]
-        fn any_text_is_a_template_or_a_mistake(text in "[{}a-z:/|~]{0,40}") {
+        fn any_text_is_a_template_or_an_error(text in "[{}a-z:/|~]{0,40}") {
             if let Ok(template) = Text::parse(&text) {
                 let is_literal = |part: &&Part| matches!(part, Part::Literal(_));
                 let placeholders = template.parts.iter().filter(|part| !is_literal(part)).count();
                 // A pointer may lead to a name with an opening brace.
                 let (opened, closed) = (text.matches('{').count(), text.matches('}').count());
                 prop_assert!(placeholders <= opened);
-                prop_assert_eq!(Text::parse(&template.to_string()), Ok(template.clone()));
+                prop_assert_eq!(&Text::parse(&template.to_string()).unwrap(), &template);
                 prop_assert_eq!(placeholders, closed);
             }
         }

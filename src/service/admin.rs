@@ -1,4 +1,4 @@
-//! The admin listener: `/metrics`, `/healthz` and `/readyz`, on an address of its own.
+//! The admin listener: `/metrics`, `/healthz`, `/readyz` and the live page, on an address of its own.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::page::{LastRead, Page, PageBody};
 use crate::bridge::Bridge;
 use crate::bridge::live::Live;
 use crate::ingress::accept::ACCEPT_PAUSE;
@@ -32,11 +34,19 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of a connection's life. It serves one request.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
+/// The same of the live page's stream, which the browser then opens again.
+const MAX_STREAM_AGE: Duration = Duration::from_secs(3600);
+
+/// How often a stream is checked, and how long its reader may take nothing.
+const STREAM_CHECK: Duration = Duration::from_secs(10);
+const MAX_STALL: Duration = Duration::from_secs(30);
+
 /// Serves until `stop` is cancelled.
 pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: CancellationToken) {
     let is_local = listener
         .local_addr()
         .is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let page = Arc::new(Page::new(is_local));
     let failures = LogThrottle::default();
     let mut open = OpenConnections::default();
     loop {
@@ -57,14 +67,18 @@ pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: Can
             }
         };
         open.evict_if_full();
-        let live = Arc::clone(&live);
+        let (live, page) = (Arc::clone(&live), Arc::clone(&page));
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
         let serving = tokio::spawn(async move {
+            let last_read = Arc::new(LastRead::default());
             let service = service_fn(|request| {
                 asked.store(true, Ordering::Relaxed);
-                let response = respond(&live.current(), &request, is_local);
-                std::future::ready(Ok::<_, std::convert::Infallible>(response))
+                let (live, page, last_read) = (&live, &page, &last_read);
+                async move {
+                    let response = respond(live, page, request, is_local, last_read).await;
+                    Ok::<_, std::convert::Infallible>(response)
+                }
             });
             let mut builder = http1::Builder::new();
             builder
@@ -73,8 +87,15 @@ pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: Can
                 .keep_alive(false)
                 .max_buf_size(16 * 1024);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
+            let mut serving = std::pin::pin!(serving);
             // A failed scrape is the scraper's to report.
-            let _ended = tokio::time::timeout(MAX_AGE, serving).await;
+            let mut ended = tokio::time::timeout(MAX_AGE, &mut serving).await.is_ok();
+            let began = Instant::now();
+            while !ended && began.elapsed() < MAX_STREAM_AGE && is_read(&last_read) {
+                ended = tokio::time::timeout(STREAM_CHECK, &mut serving)
+                    .await
+                    .is_ok();
+            }
         });
         open.0.push_back(OpenConnection {
             task: serving.abort_handle(),
@@ -111,14 +132,34 @@ impl OpenConnections {
     }
 }
 
-fn respond<B>(bridge: &Bridge, request: &Request<B>, is_local: bool) -> Response<Full<Bytes>> {
-    if is_local && !has_local_host(request) {
-        return text(
+/// Whether this is a stream whose reader keeps up. The figures of each second show.
+fn is_read(last_read: &LastRead) -> bool {
+    let last = last_read.get();
+    last.is_some_and(|last| last.elapsed() < MAX_STALL)
+}
+
+async fn respond(
+    live: &Arc<Live>,
+    page: &Page,
+    request: Request<Incoming>,
+    is_local: bool,
+    last_read: &Arc<LastRead>,
+) -> Response<PageBody> {
+    if is_local && !has_local_host(&request) {
+        let refusal = text(
             StatusCode::MISDIRECTED_REQUEST,
             "this listener is at a loopback address, so it answers only to `localhost` and to IP addresses as Host: a web page \
 could reach it under another name. Write http://localhost:PORT; let a proxy set such a Host.\n",
         );
+        return refusal.map(BodyExt::boxed_unsync);
     }
+    match page.respond(live, request, last_read).await {
+        Ok(response) => response,
+        Err(request) => answer(&live.current(), &request).map(BodyExt::boxed_unsync),
+    }
+}
+
+fn answer<B>(bridge: &Bridge, request: &Request<B>) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -167,7 +208,7 @@ could reach it under another name. Write http://localhost:PORT; let a proxy set 
         }
         _ => text(
             StatusCode::NOT_FOUND,
-            "this listener has /metrics, /healthz and /readyz\n",
+            "this listener has /, /metrics, /healthz and /readyz\n",
         ),
     }
 }

@@ -1,6 +1,7 @@
 //! The service: listeners, signals, and the order of a shutdown.
 
 mod admin;
+mod page;
 pub mod reload;
 mod system;
 
@@ -79,6 +80,10 @@ impl Service {
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("admin listener", move || {
             admin::serve(Arc::clone(&admin_listener), Arc::clone(&live), stop.clone())
+        });
+        let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
+        task::spawn_restarting("live page", move || {
+            page::keep_feeding(Arc::clone(&live), stop.clone())
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop.clone());
         let connections = service.connections.clone();

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_or_folder_is_no_file_and_a_long_one_is_refused() {
+    fn a_device_or_folder_is_not_a_file_and_a_large_file_is_refused() {
         assert!(read(Path::new("/dev/null"), 9).is_err());
         assert!(read(Path::new("/"), 9).is_err());
         let file = std::env::temp_dir().join(format!("hookbridge-private-{}", std::process::id()));

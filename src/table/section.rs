@@ -45,6 +45,8 @@ pub(crate) struct Reading {
     pub(crate) written: RefCell<HashMap<String, String>>,
     /// The environment variables that values refer to.
     pub(crate) variables: RefCell<HashSet<String>>,
+    /// Whether values are taken as they are, without filling in `${NAME}`.
+    pub(crate) is_verbatim: bool,
     /// Collects the keys that were asked for, if set.
     pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
@@ -135,7 +137,10 @@ impl Reading {
     }
 
     /// Expands `${NAME}` and `${NAME:-default}`. The result is not expanded again.
-    fn interpolate(&self, path: &str, text: &str) -> Result<String, String> {
+    fn interpolate(&self, path: &str, text: &str) -> Result<String, ExpansionError> {
+        if self.is_verbatim {
+            return Ok(text.to_owned());
+        }
         if text.contains("${") {
             let written = (path.to_owned(), text.to_owned());
             self.written.borrow_mut().extend([written]);
@@ -144,9 +149,7 @@ impl Reading {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             filled.push_str(before);
-            let (expression, behind) = after
-                .split_once('}')
-                .ok_or_else(|| "`${` has no `}`".to_owned())?;
+            let (expression, behind) = after.split_once('}').ok_or(ExpansionError::NotClosed)?;
             let (name, default) = match expression.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
                 None => (expression, None),
@@ -158,21 +161,28 @@ impl Reading {
                 }
                 (_, Some(default)) => filled.push_str(default),
                 _ if matches!(name, "type" | "source") || name.starts_with('/') => {
-                    return Err(format!(
-                        "`${{{name}}}` is the environment variable {name}, which is not set; templates have no `$`: write `{{{name}}}`"
-                    ));
+                    return Err(ExpansionError::Placeholder(name.to_owned()));
                 }
-                _ => {
-                    return Err(format!(
-                        "the environment variable {name} is not set; set it, or write `${{{name}:-default}}`"
-                    ));
-                }
+                _ => return Err(ExpansionError::NotSet(name.to_owned())),
             }
             rest = behind;
         }
         filled.push_str(rest);
         Ok(filled)
     }
+}
+
+/// A mistake in a reference to an environment variable.
+#[derive(Debug, thiserror::Error)]
+enum ExpansionError {
+    #[error("`${{` has no `}}`")]
+    NotClosed,
+    #[error("the environment variable {0} is not set; set it, or write `${{{0}:-default}}`")]
+    NotSet(String),
+    #[error(
+        "`${{{0}}}` is the environment variable {0}, which is not set; templates have no `$`: write `{{{0}}}`"
+    )]
+    Placeholder(String),
 }
 
 /// A table that is being read.
@@ -281,6 +291,11 @@ impl<'r> Section<'r> {
         self.to_text(&join(&self.path, key), value)
     }
 
+    /// A value of any type, as written.
+    pub(crate) fn value(&mut self, key: &'static str) -> Option<Value> {
+        self.take(key)
+    }
+
     /// A string whose absence is a problem.
     pub fn required_text(&mut self, key: &'static str) -> Option<String> {
         if !self.has(key) {
@@ -340,7 +355,7 @@ impl<'r> Section<'r> {
         self.problem_at(
             key,
             format!(
-                "{} is none of {}{}",
+                "{} is not one of {}{}",
                 self.quote(key, &text),
                 known.join(", "),
                 did_you_mean(&text, known.iter().copied())
@@ -538,6 +553,15 @@ impl<'r> Section<'r> {
         let path = join(&self.path, key);
         let value = self.take(key)?;
         self.to_secret(&path, value)
+    }
+
+    /// A secret that only the service needs: commands that verify nothing do not ask for it.
+    pub(crate) fn own_secret(&mut self, key: &'static str) -> Option<Secret> {
+        if self.reading.secrets == Secrets::WithoutSigning {
+            self.take(key);
+            return None;
+        }
+        self.secret(key)
     }
 
     /// The content of a file that only the bridge should be able to read.
@@ -844,7 +868,7 @@ impl<'r> Section<'r> {
         };
         self.reading
             .interpolate(path, &text)
-            .map_err(|what| self.reading.problem(path, what))
+            .map_err(|mistake| self.reading.problem(path, mistake.to_string()))
             .ok()
     }
 

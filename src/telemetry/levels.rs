@@ -40,12 +40,30 @@ impl Default for Levels {
     }
 }
 
+/// The reason why `--log` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelsError {
+    /// A word that is not a level.
+    #[error(
+        "`{0}` is not a level; write off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`"
+    )]
+    Level(String),
+    /// A directive without a valid target.
+    #[error("`{0}` has no valid target; write for example `hookbridge=debug`")]
+    Target(String),
+    /// A level that would log a secret.
+    #[error(
+        "at `trace` the NATS client writes its password into the log; write `async_nats=debug`"
+    )]
+    Password,
+}
+
 impl FromStr for Levels {
-    type Err = String;
+    type Err = LevelsError;
 
     /// A level, or a list such as `info,hookbridge=debug`. Empty text is the default: Compose files turn an unset variable
     /// into it.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, LevelsError> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
@@ -59,9 +77,7 @@ impl FromStr for Levels {
                         |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
                     let target = target.trim();
                     if target.is_empty() || !target.bytes().all(is_target) {
-                        return Err(format!(
-                            "`{directive}` has no valid target; write for example `hookbridge=debug`"
-                        ));
+                        return Err(LevelsError::Target(directive.to_owned()));
                     }
                     named.push((target.to_owned(), level(text.trim())?));
                 }
@@ -72,15 +88,13 @@ impl FromStr for Levels {
             .with_target(OWN, general)
             .with_targets(named);
         if targets.would_enable(NATS_CONNECTION, &Level::TRACE) {
-            return Err(
-                "at `trace` the NATS client writes its password into the log; write `async_nats=debug`".to_owned(),
-            );
+            return Err(LevelsError::Password);
         }
         Ok(Self(targets))
     }
 }
 
-fn level(text: &str) -> Result<LevelFilter, String> {
+fn level(text: &str) -> Result<LevelFilter, LevelsError> {
     let levels = [
         ("off", LevelFilter::OFF),
         ("error", LevelFilter::ERROR),
@@ -92,11 +106,9 @@ fn level(text: &str) -> Result<LevelFilter, String> {
     let found = levels
         .into_iter()
         .find(|(name, _)| name.eq_ignore_ascii_case(text));
-    found.map(|(_, level)| level).ok_or_else(|| {
-        format!(
-            "`{text}` is not a level; write off, error, warn, info, debug or trace, or a list such as `info,hookbridge=debug`"
-        )
-    })
+    found
+        .map(|(_, level)| level)
+        .ok_or_else(|| LevelsError::Level(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -139,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_level_is_refused_with_what_to_write() {
+    fn an_unknown_level_is_refused_with_a_suggestion() {
         for wrong in [
             "verbose",
             "info,hookbridge",
@@ -147,14 +159,14 @@ mod tests {
             "info,",
             "5",
         ] {
-            let error = wrong.parse::<Levels>().unwrap_err();
+            let error = wrong.parse::<Levels>().unwrap_err().to_string();
             assert!(
                 error.contains("is not a level; write off, error"),
                 "{error}"
             );
         }
         for wrong in ["=debug", "[span]=debug"] {
-            let error = wrong.parse::<Levels>().unwrap_err();
+            let error = wrong.parse::<Levels>().unwrap_err().to_string();
             assert!(error.contains("has no valid target"), "{error}");
         }
     }
@@ -166,7 +178,7 @@ mod tests {
             "info,a=trace",
             "async_nats::connection=trace",
         ] {
-            let error = wrong.parse::<Levels>().unwrap_err();
+            let error = wrong.parse::<Levels>().unwrap_err().to_string();
             assert!(error.contains("async_nats=debug"), "{error}");
         }
         assert!("async_nats::jetstream=trace".parse::<Levels>().is_ok());

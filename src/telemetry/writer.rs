@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn who_logs_does_not_wait_for_an_output_that_blocks_and_memory_is_bounded() {
+    fn logging_does_not_wait_for_a_blocked_output_and_memory_is_bounded() {
         let (queue, allow, taken) = scripted();
         let line = vec![b'x'; 1023];
         let line = [line.as_slice(), b"\n"].concat();

@@ -1,4 +1,4 @@
-//! The broker behind the servers, in a process of its own: its CPU time is not theirs.
+//! The broker behind the servers, in its own process, so that its CPU time does not count as theirs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use crate::Outcome;
 use crate::child::{Child, Listen};
 use crate::support;
 
-/// How long a broker may take for an answer.
+/// Timeout for a broker's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The bound of a stream.
 const MAX_STREAM_BYTES: i64 = 1 << 30;
 
-/// Which brokers there are.
+/// The available brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// librdkafka's mock cluster: shows the servers' own cost
     Mock,
-    /// A Kafka
+    /// Kafka
     Kafka,
     /// A nats-server with JetStream
     Nats,
@@ -51,7 +51,7 @@ enum Own {
 }
 
 impl Broker {
-    /// Starts one, or takes the one at this address. `names` are the servers that will publish to it.
+    /// Starts one, or uses the one at this address. `names` are the servers that will publish to it.
     pub(crate) fn start(
         kind: Kind,
         address: Option<&str>,
@@ -106,7 +106,7 @@ impl Broker {
         }
     }
 
-    /// Makes a round's topics. Kafka keeps all that it is sent, so each round has its own, which end with it.
+    /// Creates a round's topics. Kafka keeps all messages, so each round has its own, which are deleted with it.
     pub(crate) fn begin_round(&mut self, round: usize, names: &[&str]) -> Outcome<()> {
         match self.kind {
             Kind::Mock => Ok(()),
@@ -132,7 +132,7 @@ impl Broker {
             }
             Kind::Nats => self.runtime.block_on(async {
                 let context = jetstream::new(async_nats::connect(&self.address).await?);
-                // One for each: a stream that has an event from one build of the bridge would not store it from another.
+                // One for each: a stream with an event from one build of the bridge would not store it from another.
                 for name in names {
                     let settings = jetstream::stream::Config {
                         name: self.stream(name),
@@ -214,7 +214,7 @@ impl Broker {
         ]
     }
 
-    /// How many messages it has ever taken from this server.
+    /// The number of messages that it has ever received from this server.
     pub(crate) fn stored(&self, name: &str) -> Outcome<u64> {
         match self.kind {
             Kind::Mock | Kind::Kafka => {
@@ -236,7 +236,7 @@ impl Broker {
         }
     }
 
-    /// How long a bare client takes until it knows this server's topic or stream.
+    /// The time until a bare client knows this server's topic or stream.
     pub(crate) fn handshake(&self, name: &str) -> Outcome<Duration> {
         let began = Instant::now();
         match self.kind {
@@ -286,7 +286,7 @@ fn mock(partitions: i32, names: &[&str]) -> Outcome<(String, Child)> {
     Ok((address, child))
 }
 
-/// Makes sure of a folder that is empty.
+/// Ensures that a folder exists and is empty.
 pub(crate) fn empty_folder(path: &Path) -> Outcome<()> {
     if path.exists() {
         std::fs::remove_dir_all(path)?;

@@ -1,4 +1,4 @@
-//! Child processes: they end with this one however it ends, and the kernel's books say what they have used.
+//! Child processes that end with this one in any case, and their resource usage as the kernel reports it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -25,11 +25,11 @@ pub(crate) struct Child {
 pub(crate) struct Used {
     /// Time of all its threads, in user mode and in the kernel.
     pub(crate) cpu: Duration,
-    /// How often one of its threads went to sleep.
+    /// The number of times that its threads went to sleep.
     pub(crate) sleeps: u64,
 }
 
-/// Which of a child's streams is listened to. The other one is ours.
+/// The stream of a child that is read. The other one is inherited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listen {
     Stdout,
@@ -37,7 +37,7 @@ pub(crate) enum Listen {
 }
 
 impl Child {
-    /// Starts a program. The kernel kills it when the thread that calls this ends: `setpriv` asks for that.
+    /// Starts a program. The kernel kills it when the calling thread ends: `setpriv` requests that.
     pub(crate) fn start<'a>(
         program: &Path,
         arguments: impl IntoIterator<Item = &'a str>,
@@ -84,7 +84,7 @@ impl Child {
                 .flat_map(BufRead::lines)
                 .map_while(Result::ok)
             {
-                // A child must never wait for us: what is too much is dropped.
+                // A child must never wait for us, so surplus lines are dropped.
                 drop(sender.try_send(line));
             }
         });
@@ -127,7 +127,7 @@ impl Child {
         }
     }
 
-    /// Asks it to end, and waits until it has ended well.
+    /// Asks it to exit, and waits until it has exited successfully.
     pub(crate) fn end(mut self, limit: Duration) -> Outcome<()> {
         kill_process(Pid::from_child(&self.process), Signal::TERM)?;
         let deadline = Instant::now() + limit;
@@ -172,21 +172,21 @@ impl Child {
         Ok(Used { cpu, sleeps })
     }
 
-    /// Forgets the peak of its memory.
+    /// Resets its peak memory.
     pub(crate) fn reset_peak(&self) -> Outcome<()> {
-        // "5" stands for the peak alone (proc_pid_clear_refs(5)).
+        // "5" resets only the peak (proc_pid_clear_refs(5)).
         Ok(std::fs::write(
             format!("/proc/{}/clear_refs", self.process.id()),
             "5",
         )?)
     }
 
-    /// The most memory that it had since, in KiB.
+    /// The peak memory since then, in KiB.
     pub(crate) fn peak_kib(&self) -> Outcome<u64> {
         self.status("VmHWM:")
     }
 
-    /// The memory that it has now, in KiB.
+    /// Its present memory in KiB.
     pub(crate) fn resident_kib(&self) -> Outcome<u64> {
         self.status("VmRSS:")
     }

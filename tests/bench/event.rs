@@ -1,4 +1,4 @@
-//! The event that every server is sent: a signed SYNQ `issue_created` of about 2 KB, and as many different ones as needed.
+//! The event sent to every server: a signed SYNQ `issue_created` of about 2 KB, and as many different ones as needed.
 //! `--sweep bodies` also sends shorter and longer ones.
 //!
 //! They differ in `event_id` and `issue_id` alone. Two events with one id would be two deliveries of one event: JetStream
@@ -23,7 +23,7 @@ pub(crate) const SOURCE: &str = "synq";
 /// The path of the source.
 pub(crate) const PATH: &str = "/hooks/synq";
 
-/// Stands in the template where an event has its own id.
+/// The placeholder for an event's id in the template.
 const PLACE: &str = "00000000-0000-4000-8000-000000000000";
 
 /// The shape of the events of a run: a body with two places for an id.
@@ -105,7 +105,7 @@ impl Shape {
         Self::of(include_str!("issue_created.json").trim_end())
     }
 
-    /// The least that SYNQ sends.
+    /// The smallest event that SYNQ sends.
     pub(crate) fn ping() -> Self {
         Self::of(&format!(
             "{{\"workspace\":\"northwind\",\"event_id\":\"{PLACE}\",\"event_time\":\"2026-09-14T03:42:21.307Z\",\
@@ -113,7 +113,7 @@ impl Shape {
         ))
     }
 
-    /// The issue with so many bytes: it affects as many more entities as that takes, of which the schema speaks.
+    /// An issue of this many bytes, padded with affected entities, which the schema covers.
     pub(crate) fn issue_of(bytes: usize) -> Self {
         const LIST: &str = "\"directly_affected_entities\":[";
         let issue = include_str!("issue_created.json").trim_end();
@@ -156,8 +156,8 @@ impl Shape {
         )
     }
 
-    /// Writes what `wrk.lua` makes the requests of so many events of: the texts that they have in common, and each one's
-    /// id and signature.
+    /// Writes the input of `wrk.lua` for the requests of this many events: their common parts, and each one's id and
+    /// signature.
     pub(crate) fn write_pool(&self, folder: &Path, first: u64, count: u64) -> Outcome<()> {
         let timestamp = timestamp();
         let [before, between, after] = &self.around;

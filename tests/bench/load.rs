@@ -1,5 +1,6 @@
-//! An open-loop sender: requests leave at times that were fixed before, whether or not earlier ones were answered, and a
-//! latency counts from that time. So a server that stalls is charged for everyone who would have come meanwhile.
+//! An open-loop sender: requests leave at fixed times, whether or not earlier ones were answered, and latencies count
+//! from
+//! those times. So a stalled server is charged for all requests that would have come meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use crate::Outcome;
 use crate::event;
 use crate::latency::{Latencies, Percentiles};
 
-/// How long the last answers may take.
+/// Time allowed for the last answers.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The events to send.
@@ -31,10 +32,10 @@ pub(crate) struct Load {
     /// To where
     #[arg(long)]
     pub(crate) to: SocketAddr,
-    /// Requests a second
+    /// Requests per second
     #[arg(long)]
     pub(crate) rate: u64,
-    /// For how long
+    /// Duration
     #[arg(long)]
     pub(crate) seconds: u64,
     /// Connections that carry them
@@ -43,7 +44,7 @@ pub(crate) struct Load {
     /// The number of the first event
     #[arg(long)]
     pub(crate) first: u64,
-    /// Requests that could not be sent in that time are not sent any more
+    /// Omit requests that could not be sent in that time
     #[arg(long)]
     pub(crate) give_up: bool,
 }
@@ -71,7 +72,7 @@ impl Load {
 pub(crate) struct Loaded {
     /// Requests that were answered.
     pub(crate) answered: u64,
-    /// Answered with something else than 2xx.
+    /// Answered with a status other than 2xx.
     pub(crate) refused: u64,
     /// Of these, with 503.
     pub(crate) unavailable: u64,
@@ -184,8 +185,8 @@ async fn send(load: &Load) -> Outcome<Loaded> {
     })
 }
 
-/// One keep-alive connection: takes what is due, sends it, waits for the answer. Where the answer ends the connection,
-/// another one takes its place.
+/// One keep-alive connection: takes a due request, sends it, waits for the answer. If the answer closes the connection,
+/// it opens another one.
 async fn connection(
     to: SocketAddr,
     mut stream: TcpStream,
@@ -298,7 +299,7 @@ impl Timer {
     async fn wait(&mut self, until: Instant) -> Outcome<()> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            // The connections have their turn even when the sender is late.
+            // The connections get their turn even when the sender is late.
             tokio::task::yield_now().await;
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! Each step of an event's way alone: `cargo bench --bench parts`.
+//! Each step of an event's path by itself: `cargo bench --bench parts`.
 //!
-//! The steps are the crate's own, on the event that `ratios` sends. The yardsticks beside them are what the step would
-//! cost in its plainest form.
+//! The steps are the crate's own, on the event that `ratios` sends. The yardsticks show what the step would cost in its
+//! simplest form.
 
 #![allow(
     clippy::disallowed_methods,
@@ -60,7 +60,7 @@ fn signed(body: &[u8]) -> HeaderMap {
     headers
 }
 
-/// A source with so many routes, of which the last one takes the event.
+/// A source with this many routes, of which the last one matches the event.
 fn source(routes: usize) -> Arc<Source> {
     source_with(routes, &[event::SECRET.to_owned()])
 }

@@ -1,12 +1,12 @@
-//! The bridge beside the least that a server can do, in one run, as ratios.
+//! The bridge compared with minimal servers, in one run, as ratios.
 //!
 //! `cargo bench --bench ratios -- --quick`. Four servers, each a process of its own, take turns under the same load: `answer`,
 //! a bare hyper handler that reads the body and answers; `publish`, the same with a bare client's publish and
-//! acknowledgement; `sketch`, which also verifies the signature and takes id and type out of the body; and `bridge`. What
-//! counts are the ratios within a round; absolute figures are the machine's and its other users'.
+//! acknowledgement; `sketch`, which also verifies the signature and extracts id and type from the body; and `bridge`.
+//! Only the ratios within a round are meaningful; absolute figures depend on the machine and its other load.
 //!
-//! Everything is bounded in time and stays on the loopback interface, but for a broker that is named. No child outlives
-//! this process.
+//! Everything is bounded in time and stays on the loopback interface, except for a named broker. No child outlives this
+//! process.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ mod event;
 // Percentiles.
 mod latency;
 
-// The servers that the bridge is measured against.
+// The servers for comparison.
 mod server;
 
 // The open-loop sender.
@@ -72,7 +72,7 @@ use running::Setup;
 /// Every error ends the run, with a text for the one who started it.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The bridge beside the least that a server can do.
+/// The bridge compared with minimal servers.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench ratios --")]
 struct Arguments {
@@ -84,13 +84,13 @@ struct Arguments {
     /// Numbers of connections
     #[arg(long, value_delimiter = ',', default_value = "1,64,512")]
     connections: Vec<usize>,
-    /// How often everything is repeated
+    /// Number of repetitions
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Behind which broker: mock, kafka, nats or all
+    /// Broker: mock, kafka, nats or all
     #[arg(long, default_value = "mock", value_parser = kinds)]
     broker: Kinds,
-    /// `host:port` of a Kafka; without it one is started, from what tests/run has installed
+    /// `host:port` of Kafka; without it one is started, from the files that tests/run has installed
     #[arg(long)]
     kafka: Option<String>,
     /// URL of a nats-server with JetStream; without it one is started
@@ -99,14 +99,13 @@ struct Arguments {
     /// Partitions of each Kafka topic
     #[arg(long, default_value_t = 3)]
     partitions: i32,
-    /// Instead: how the bridge's cost changes with one thing at a time, and what it does when it is idle or has too much
-    /// to do
+    /// Instead: how the bridge's cost changes along one axis at a time, and its behaviour when idle or overloaded
     #[arg(long, value_delimiter = ',')]
     sweep: Vec<sweep::Axis>,
     /// Three rounds of a second each
     #[arg(long)]
     quick: bool,
-    /// Which servers, by name
+    /// Servers by name
     #[arg(
         long,
         value_delimiter = ',',
@@ -119,10 +118,10 @@ struct Arguments {
     /// Lines for the bridge's `[sources.synq]`
     #[arg(long, default_value = "dedup_window = \"1h\"")]
     source_keys: String,
-    /// Where tables, JSON and plots go
+    /// Folder for tables, JSON and plots
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     results: PathBuf,
-    /// Cargo says so
+    /// Set by Cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -131,7 +130,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 #[command(hide = true)]
 enum Role {
-    /// A server that the bridge is measured against
+    /// A server for comparison
     Serve {
         work: server::Work,
         #[command(flatten)]
@@ -210,7 +209,7 @@ pub(crate) fn say(line: &str) -> Outcome<()> {
     Ok(stdout.flush()?)
 }
 
-/// Runs it all; says whether every request was answered as it should.
+/// Runs everything; returns whether every request was answered as expected.
 fn bench(arguments: &Arguments) -> Outcome<bool> {
     let wrk = running::wrk_version()?;
     let (seconds, rounds) = if arguments.quick {

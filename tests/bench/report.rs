@@ -1,4 +1,4 @@
-//! The results: tables for people, JSON for programs.
+//! The results as tables and JSON.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
-    /// How many processes wanted a core in the minute before: what is not 0 disturbs.
+    /// The number of processes that wanted a core in the minute before; above 0 they disturb.
     pub(crate) load: String,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Ratio {
 }
 
 impl Spread {
-    /// None of nothing.
+    /// `None` if there are no figures.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_unstable_by(f64::total_cmp);
@@ -114,7 +114,7 @@ impl About {
     }
 }
 
-/// The warning below tables that mean nothing.
+/// The warning below tables without significance.
 pub(crate) fn show_faults(faults: &[String]) -> String {
     if faults.is_empty() {
         return String::new();
@@ -184,7 +184,7 @@ impl OnBroker {
         Spread::of(pairs.map(|(of, to)| of / to.max(f64::MIN_POSITIVE)))
     }
 
-    /// Works out the ratios.
+    /// Computes the ratios.
     pub(crate) fn compare(&mut self) {
         let pairs = [
             ("bridge", "sketch"),
@@ -238,7 +238,7 @@ impl OnBroker {
         self.ratios = ratios;
     }
 
-    /// Everything that must not have happened.
+    /// Everything that should not have happened.
     pub(crate) fn faults(&self) -> Vec<String> {
         let runs = self.runs.iter().flat_map(Run::faults);
         let paced = self.paced.iter().map(|run| {

@@ -1,5 +1,6 @@
 //! The order of the runs in front of one broker: in each round every server once with each number of connections, one
-//! after the other, so that what changes on the machine meanwhile meets them all.
+//! after
+//! the other, so that changes on the machine affect them all.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +13,10 @@ use crate::report::{self, OnBroker};
 use crate::running::{Program, Running, Server};
 use crate::{Arguments, Outcome, version};
 
-/// Events that are prepared for each second of a run: more than any publishing server takes.
+/// Events prepared for each second of a run: more than any publishing server can take.
 const EVENTS_A_SECOND: u64 = 100_000;
 
-/// Bytes of bodies that are signed for each second of a run: more than any publishing server takes, and bounded.
+/// Bytes of bodies signed for each second of a run: more than any publishing server can take, within limits.
 const BYTES_A_SECOND: u64 = 1 << 30;
 
 /// Percent of what the slowest publishing server can do.
@@ -35,7 +36,7 @@ pub(crate) struct Rounds<'a> {
     events: Events<'a>,
 }
 
-/// Events that nobody was sent yet.
+/// Events that were not sent yet.
 pub(crate) struct Events<'a> {
     /// The bench's own folder.
     pub(crate) folder: &'a Path,
@@ -141,7 +142,7 @@ impl<'a> Rounds<'a> {
 }
 
 impl Events<'_> {
-    /// New events for a run of so many seconds.
+    /// New events for a run of this many seconds.
     pub(crate) fn pool(&mut self, shape: &Shape, seconds: u64) -> Outcome<PathBuf> {
         let pool = self.folder.join("pool");
         broker::empty_folder(&pool)?;
@@ -153,7 +154,7 @@ impl Events<'_> {
     }
 }
 
-/// The rates of the open-loop runs: worked out in the first round, of its slowest publishing server, and kept.
+/// The rates of the open-loop runs, derived from the slowest publishing server in the first round, and kept.
 fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
     let mut connections: Vec<usize> = on.runs.iter().map(|run| run.connections).collect();
     connections.sort_unstable();

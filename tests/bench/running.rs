@@ -1,4 +1,4 @@
-//! A server that is measured: what it is, how it is started, and one run of load against it.
+//! A measured server: its kind, its start, and one run of load against it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::event;
 use crate::latency::Percentiles;
 use crate::load::{Load, Loaded};
 
-/// How long a server may take to start, and a load generator to end after its time.
+/// Time allowed for a server to start, and for a load generator to exit after its duration.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server.
@@ -24,31 +24,31 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     /// For people.
     pub(crate) title: String,
-    /// How it is started.
+    /// How to start it.
     pub(crate) program: Program,
 }
 
-/// How a server is started.
+/// How to start a server.
 #[derive(Debug, Clone)]
 pub(crate) enum Program {
-    /// This program, with this much of the work.
+    /// This program, with this part of the work.
     Ours(&'static str),
     /// A bridge.
     Bridge(PathBuf),
 }
 
-/// How a server is set up. All but the threads is about the bridge alone.
+/// The settings of a server. All but the threads apply to the bridge alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     /// Lines for `[http]`.
     pub(crate) http_keys: String,
     /// Lines for each source.
     pub(crate) source_keys: String,
-    /// How many sources there are; the last one by name is sent everything.
+    /// The number of sources; the last one by name is sent everything.
     pub(crate) sources: usize,
-    /// How many routes there are; the last one takes the issues.
+    /// The number of routes; the last one matches the issues.
     pub(crate) routes: usize,
-    /// Threads of its runtime; otherwise as many as there are cores.
+    /// Threads of its runtime; by default one per core.
     pub(crate) workers: Option<usize>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     is_bridge: bool,
     publishes: bool,
-    /// How long it took until it listened, and until it could publish.
+    /// The time until it listened, and until it could publish.
     pub(crate) started: (Duration, Duration),
 }
 
@@ -72,20 +72,20 @@ pub(crate) struct Run {
     /// Answered.
     pub(crate) requests: u64,
     pub(crate) per_second: f64,
-    /// Answered with something else than 2xx, or not at all.
+    /// Answered with a status other than 2xx, or not at all.
     pub(crate) failed: u64,
     /// Answered 2xx but not counted by the broker.
     pub(crate) not_stored: u64,
     /// CPU time of the server for each request, in microseconds.
     pub(crate) cpu_us: f64,
-    /// How often one of its threads went to sleep, for each request.
+    /// The number of times that its threads went to sleep, per request.
     pub(crate) sleeps: f64,
     pub(crate) peak_kib: u64,
     pub(crate) latency: Percentiles,
 }
 
 impl Run {
-    /// Everything that makes it worthless.
+    /// Everything that invalidates the run.
     pub(crate) fn faults(&self) -> Vec<String> {
         let place = format!(
             "{}, {} connections, round {}",
@@ -204,7 +204,7 @@ impl Running {
         }
     }
 
-    /// Full load from so many connections for so many seconds.
+    /// Full load from this many connections for this many seconds.
     pub(crate) fn run(
         &self,
         broker: &Broker,
@@ -240,7 +240,7 @@ impl Running {
         })
     }
 
-    /// So many requests a second for so many seconds, from the event with this number on.
+    /// A fixed number of requests per second, beginning with the event of this number.
     pub(crate) fn pace(
         &self,
         (percent, rate): (u64, u64),
@@ -270,7 +270,7 @@ impl Running {
         })
     }
 
-    /// Ends it: a bridge as in production, so that one that was built to count what it does writes its counts.
+    /// Stops it with SIGTERM, so that an instrumented build writes its counts.
     pub(crate) fn end(self) -> Outcome<()> {
         match self.is_bridge {
             true => self.child.end(PATIENCE),
@@ -322,7 +322,7 @@ fn configuration(broker: &Broker, name: &str, setup: &Setup) -> String {
         route(&format!("\"other_{number}_*\""), &template);
     }
     if *routes > 1 {
-        // Pings go where issues go, so that they are counted with them.
+        // Pings go to the topic of issues, so that they are counted with them.
         route("\"incident_*\", \"ping\"", &broker.topic(name));
     }
     route("\"issue_*\"", &template);
@@ -358,7 +358,7 @@ fn wait_ready(admin: SocketAddr) -> Outcome<()> {
     Err(format!("the bridge is not ready:\n{said}").into())
 }
 
-/// Runs wrk. It counts what it was answered; what it was not is an error of its own.
+/// Runs wrk. It counts answers; missing answers are separate errors.
 fn wrk(address: SocketAddr, pool: &Path, connections: usize, seconds: u64) -> Outcome<Counted> {
     let script = pool.join("wrk.lua");
     std::fs::write(&script, include_str!("wrk.lua"))?;

@@ -1,4 +1,4 @@
-//! The servers that the bridge is measured against, as child processes: the least that a server can do, step by step.
+//! The servers for comparison, as child processes: minimal servers that do more of the work step by step.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -25,21 +25,21 @@ use crate::Outcome;
 use crate::event;
 use crate::latency::Latencies;
 
-/// How much of the bridge's work a server does.
+/// The part of the bridge's work that a server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Work {
     /// It reads the body and answers.
     Answer,
     /// It publishes the body before it answers.
     Publish,
-    /// It also verifies the signature, takes id and type out of the body and publishes them as headers.
+    /// It also verifies the signature, extracts id and type from the body and publishes them as headers.
     Sketch,
 }
 
-/// Where a server publishes to.
+/// The destination of a server.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Destination {
-    /// `host:port` of a Kafka
+    /// `host:port` of Kafka
     #[arg(long)]
     kafka: Option<String>,
     /// URL of a nats-server
@@ -68,7 +68,7 @@ pub(crate) async fn serve(work: Work, destination: &Destination) -> Outcome<()> 
                 let handler = Arc::clone(&handler);
                 async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) }
             });
-            // wrk closes its connections without a word.
+            // wrk closes its connections silently.
             drop(
                 http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
@@ -161,7 +161,7 @@ fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
         })
 }
 
-/// A broker's client as its documentation has it used.
+/// A broker's client, used as its documentation shows.
 enum Client {
     Kafka {
         #[expect(clippy::disallowed_types, reason = "the plain use is what is measured")]
@@ -250,7 +250,7 @@ impl Client {
     }
 }
 
-/// Publishes one event after the other, each when the one before was acknowledged. Prints the latencies as JSON.
+/// Publishes one event after another, each once the previous one was acknowledged. Prints the latencies as JSON.
 pub(crate) async fn round_trips(
     destination: &Destination,
     first: u64,
@@ -258,7 +258,7 @@ pub(crate) async fn round_trips(
 ) -> Outcome<()> {
     let client = Client::connect(destination).await?;
     let mut latencies = Latencies::default();
-    // The first ones find topics and producer ids.
+    // The first ones look up topics and producer ids.
     let warm = Instant::now() + Duration::from_secs(1);
     let end = warm + Duration::from_secs(seconds);
     for number in first.. {

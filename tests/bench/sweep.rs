@@ -1,7 +1,8 @@
-//! The bridge along one axis at a time: is what an event costs the same with more connections, routes, sources, bytes; what
-//! does it take when it is idle; what becomes of it when it has too much to do.
+//! The bridge along one axis at a time: does the cost of an event depend on connections, routes, sources or bytes; what
+//! does
+//! it use when idle; how does it behave when overloaded.
 //!
-//! Each value has servers of its own, so that no memory of the value before is counted.
+//! Each value has its own servers, so that memory of the previous value does not count.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use crate::{Arguments, Outcome};
 /// The bridge, and another build of it.
 const ALONE: &[&str] = &["bridge", "other"];
 
-/// The sketch beside it.
+/// The sketch for comparison.
 const BESIDE: &[&str] = &["sketch", "bridge", "other"];
 
 /// Open files of a process besides its connections.
@@ -33,16 +34,16 @@ const OTHER_FILES: u64 = 200;
 /// Connections that are idle.
 const IDLE: usize = 10_000;
 
-/// How long they are.
+/// The idle time.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// Starts in a round.
 const STARTS: usize = 5;
 
-/// Of the sender that sends more than can be taken.
+/// The settings of the sender that overloads the bridge.
 const CROWD: usize = 1000;
 
-/// How long it does.
+/// Its duration.
 const CROWD_SECONDS: u64 = 4;
 
 /// The axes.
@@ -54,7 +55,7 @@ pub(crate) enum Axis {
     Connections,
     /// Routes, of which the last one takes the event
     Routes,
-    /// Sources, of which the last one is sent it
+    /// Sources, of which the last one receives the event
     Sources,
     /// Bytes of the body, from a ping to 1 MiB
     Bodies,
@@ -62,9 +63,9 @@ pub(crate) enum Axis {
     Workers,
     /// 10,000 connections without anything to do
     Idle,
-    /// From nothing to ready
+    /// From start to ready
     Start,
-    /// Twice what it can take
+    /// Twice its capacity
     Overload,
 }
 
@@ -80,7 +81,7 @@ impl Axis {
         Self::Overload,
     ];
 
-    /// The title of its table; times are in ms where nothing else is said.
+    /// The title of its table; times are in ms unless stated otherwise.
     fn title(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -110,7 +111,7 @@ pub(crate) struct Swept {
     brokers: Vec<OnBroker>,
     /// Measurements that are not possible here.
     skipped: Vec<String>,
-    /// Everything that must not have happened.
+    /// Everything that should not have happened.
     pub(crate) faults: Vec<String>,
 }
 
@@ -310,7 +311,7 @@ impl Sweep<'_> {
         if !self.fits(step.connections) {
             return Ok(());
         }
-        // Connections by the thousand are not there at once.
+        // Thousands of connections take time to open.
         let seconds = self
             .swept
             .about
@@ -370,7 +371,7 @@ impl Sweep<'_> {
             .build()?;
         for (value, sending) in ways {
             for server in self.running(BESIDE, &self.setup)? {
-                // The first event finds topics and producer ids.
+                // The first event looks up topics and producer ids.
                 let not_taken = runtime.block_on(async {
                     let mut first = connect(&server, 1).await?;
                     self.send(&mut first, Sending::AtOnce).await
@@ -401,7 +402,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Sends an event on each connection; how many of them were not taken.
+    /// Sends an event on each connection; returns how many were not accepted.
     async fn send(&mut self, crowd: &mut [TcpStream], sending: Sending) -> Outcome<usize> {
         let timestamp = event::timestamp();
         let not_taken = Cell::new(0);
@@ -535,7 +536,7 @@ impl Sweep<'_> {
             .collect()
     }
 
-    /// Whether so many connections may be open.
+    /// Whether this many connections may be open.
     fn fits(&mut self, connections: usize) -> bool {
         let fits = connections <= self.max_connections;
         if !fits {
@@ -687,7 +688,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Three digits that mean something.
+/// Three significant digits.
 fn digits(figure: f64) -> usize {
     match figure.abs() {
         figure if figure >= 100.0 => 0,

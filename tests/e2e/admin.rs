@@ -1,4 +1,4 @@
-//! The admin listener answers when it matters: when someone holds its connections, when descriptors run out.
+//! The admin listener answers when it matters: while its connections are exhausted, and when descriptors run out.
 
 use std::net::SocketAddr;
 
@@ -121,7 +121,7 @@ fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
         let open = metrics.find("process_open_fds", &[]);
         assert!(open.is_some_and(|open| open < 60.0), "{open:?}");
     }
-    // A broker that comes back is reached.
+    // The bridge can reach a broker that comes back.
     nats.kill();
     wait::until("/readyz says no", PATIENCE, || {
         bridge.admin("/readyz").status == 503
@@ -129,7 +129,7 @@ fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
     nats.start();
     bridge.wait_ready();
     let event = events::ping();
-    // Each connection that is closed for want of descriptors makes room for the next.
+    // Each connection closed for lack of descriptors makes room for the next.
     wait::until("a genuine event is taken", PATIENCE, || {
         let sent = Connection::open(bridge.public)
             .and_then(|mut connection| connection.send(&Request::event(&event)));
@@ -154,11 +154,11 @@ fn metrics_and_health_are_on_the_admin_listener_alone() {
     assert_eq!(metrics.status, 200);
     let content_type = metrics.header("content-type").unwrap_or_default();
     assert!(content_type.starts_with("text/plain"), "{metrics:?}");
-    assert_eq!(bridge.admin("/").status, 404);
+    assert_eq!(bridge.admin("/nothing").status, 404);
     assert_eq!(bridge.admin("/hooks/synq").status, 404);
     let post = sender::send(bridge.admin, &Request::post("/metrics", ""));
     assert_eq!(post.status, 405);
-    // Events are taken by the public listener alone.
+    // Only the public listener accepts events.
     let event = sender::send(bridge.admin, &Request::event(&events::ping()));
     assert!(matches!(event.status, 404 | 405), "{event:?}");
     for path in ["/metrics", "/healthz", "/readyz"] {

@@ -1,5 +1,4 @@
-//! Unverified senders take nothing from the others: genuine events are answered while a thousand connections do what they
-//! like.
+//! Unverified senders cannot displace others: genuine events are answered while a thousand connections misbehave.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,7 +37,7 @@ enum Shape {
     SignedHead,
     /// The same; the body comes byte by byte.
     SlowBody,
-    /// The same, but most of the body comes at once.
+    /// The same, but most of the body arrives immediately.
     UnfinishedBody,
     /// The same in chunks, so that its length is not declared.
     SlowChunks,
@@ -74,7 +73,7 @@ impl Shape {
     }
 }
 
-/// As SYNQ would send them, but for the secret.
+/// As SYNQ would send them, except for the secret.
 fn forged_headers() -> [(&'static str, String); 2] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     [
@@ -171,7 +170,7 @@ async fn connect(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     tokio::time::timeout(PATIENCE, socket.connect(address)).await?
 }
 
-/// Until the bridge ends it.
+/// Sends until the bridge closes the connection.
 async fn hold(mut stream: TcpStream, shape: Shape, stop: &AtomicBool) {
     let (first, more) = shape.bytes();
     if stream.write_all(&first).await.is_err() {
@@ -248,7 +247,7 @@ fn serve<W: Wire>(open: impl Fn() -> io::Result<Connection<W>> + Sync) -> Served
 }
 
 impl Served {
-    /// The share is asserted, the times are printed: this machine may be busy with anything.
+    /// The share is asserted, the times are only printed: the machine may be busy.
     #[track_caller]
     fn expect(&self, what: &str) {
         let count = self.statuses.len();
@@ -319,7 +318,7 @@ fn genuine_events_are_answered_while_bodies_drip() {
 
 #[test]
 fn genuine_events_are_answered_while_large_bodies_do_not_end() {
-    // They want more than there is.
+    // They want more than is available.
     holds(Shape::UnfinishedBody, "max_in_flight_bytes = \"16MiB\"");
 }
 
@@ -353,7 +352,7 @@ fn genuine_events_are_answered_while_tls_handshakes_stall() {
     }
 }
 
-/// Each of a small service's connections is taken by someone who says nothing, and comes again.
+/// Each of a small service's connections is taken by a silent peer that keeps reconnecting.
 #[test]
 fn senders_of_nothing_genuine_cannot_keep_others_out() {
     let _alone = crowd::alone();
@@ -434,7 +433,7 @@ fn a_body_that_stalls_is_408_long_before_body_timeout() {
     answer.expect_problem(408, "request_timeout");
 }
 
-/// Behind a proxy that is trusted, who sends much and slowly is ended for it, and no one else.
+/// Behind a trusted proxy, only the sender that sends much and slowly is ended.
 #[test]
 fn behind_a_trusted_proxy_each_sender_has_a_share_of_its_own() {
     let http = "max_in_flight = 10\nbody_timeout = \"10m\"\ntrusted_proxies = [\"127.0.0.0/8\"]";

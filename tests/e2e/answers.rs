@@ -1,4 +1,4 @@
-//! The answer to each request: every row of the contract's answer table but those of `limits.rs`, `faults.rs` and
+//! The answer to each request: every row of the documented table except those in `limits.rs`, `faults.rs` and
 //! `shutdown.rs`. All in front of NATS, since none of them depends on the broker.
 
 use std::collections::HashSet;
@@ -147,7 +147,7 @@ fn an_event_without_a_signature_is_401_missing_signature() {
         answer.expect_problem(401, "missing_signature");
     }
     assert_eq!(bridge.read(), []);
-    // The refused attempts are not in the way of the real one.
+    // The refused attempts do not block the real one.
     assert_eq!(bridge.send(&signed).status, 200);
 }
 
@@ -375,7 +375,7 @@ fn an_event_without_id_or_type_is_422_with_a_code_of_its_own() {
     refuses(&bridge, 422, "missing_event_type", &[without_type]);
 }
 
-// ---- What is said of several reasons, and of what was sent
+// ---- Several reasons at a time, and echoed values
 
 #[test]
 fn the_cheapest_reason_to_refuse_is_the_one_given() {
@@ -388,7 +388,7 @@ fn the_cheapest_reason_to_refuse_is_the_one_given() {
             .header("Content-Type", "text/plain")
     };
     let unsigned = Request::post("/hooks/synq", "x");
-    // Each lacks one reason more.
+    // Each lacks one more reason.
     for (request, status, code) in [
         (get.clone().to("/nowhere"), 404, "unknown_path"),
         (get.clone(), 405, "method_not_allowed"),

@@ -1,5 +1,6 @@
-//! Amazon SNS in front of a real NATS. Messages are signed by `openssl`, as Amazon's developer guide says. Where the bridge may
-//! fetch something of Amazon's, a server of the test has Amazon's name, for the bridge's process alone.
+//! Amazon SNS in front of real NATS. Messages are signed by `openssl`, as Amazon's developer guide describes. Where the
+//! bridge
+//! may fetch something from Amazon, a test server has Amazon's name, for the bridge's process alone.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -26,7 +27,7 @@ const TOPIC: &str = "arn:aws:sns:eu-central-1:111122223333:orders";
 const HOST: &str = "sns.eu-central-1.amazonaws.com";
 const FILE: &str = "SimpleNotificationService-0a1b2c3d4e5f60718293a4b5c6d7e8f9.pem";
 
-/// A key, and the certificate that belongs to it in a folder of its own.
+/// A key with its certificate, in its own folder.
 struct Signer(PathBuf);
 
 impl Signer {
@@ -251,7 +252,7 @@ fn a_subscription_of_sns_is_answered_reported_and_not_confirmed_by_default() {
 }
 
 #[test]
-fn an_unknown_certificate_of_sns_is_no_verdict_until_its_file_is_there() {
+fn an_unknown_sns_certificate_leaves_the_verdict_open_until_its_file_exists() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("sns");
     let signer = Signer::new();
@@ -315,13 +316,13 @@ fn send_signs_as_sns_does() {
     assert!(!told.contains("secrets ="), "{told}");
 }
 
-/// Has Amazon's name, and answers what it was told to.
+/// A fake Amazon server with a configurable answer.
 struct Amazon {
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Amazon {
-    /// None where the system does not permit its port.
+    /// `None` if the system does not permit its port.
     fn start(address: Ipv4Addr, folder: &Path, pem: Vec<u8>) -> Option<Self> {
         openssl(
             folder,
@@ -417,7 +418,7 @@ fn where_it_is_allowed_a_certificate_of_sns_is_fetched_once_and_a_subscription_c
     let environment = [("SSL_CERT_FILE", authorities.to_str().unwrap())];
     let bridge = Bridge::run_command(hosts.command(PROGRAM), &files, &environment);
     bridge.wait_ready();
-    // A stranger's wish is not followed anywhere, and a redirect of Amazon's neither.
+    // The bridge follows neither a stranger's URL nor a redirect from Amazon.
     let mut forged = notification("m-0");
     forged["Signature"] = "AAAA".into();
     forged["SignatureVersion"] = "2".into();
@@ -438,7 +439,7 @@ fn where_it_is_allowed_a_certificate_of_sns_is_fetched_once_and_a_subscription_c
         .send(&post(&moved))
         .expect_problem(503, "provider_unavailable");
     assert_eq!(amazon.requests(), ["GET /Moved.pem HTTP/1.1"]);
-    // The first message waits for its certificate, a forged one is then known as such, and nothing is fetched twice.
+    // The first message waits for its certificate; then a forged one is recognized, and nothing is fetched twice.
     let subscription = signer.signed(confirmation("SubscriptionConfirmation"));
     assert_eq!(bridge.send(&post(&subscription)).status, 200);
     bridge

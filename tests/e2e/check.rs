@@ -1,4 +1,4 @@
-//! `check`, and how the other commands read the configuration: what they find, how it looks, and what they never show.
+//! `check`, and how the other commands read the configuration: findings, their form, and values that must not be shown.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::support::nats::Nats;
 use crate::support::process;
 use crate::support::sender::Request;
 
-/// A legal configuration of a broker that nobody has started.
+/// A valid configuration whose broker is not running.
 fn legal(source: &str) -> String {
     bridge::whole(
         "",
@@ -75,7 +75,7 @@ fn json_has_each_problem_with_its_place_key_line_and_help() {
 }
 
 #[test]
-fn json_of_a_legal_configuration_has_what_it_became() {
+fn json_output_of_a_valid_configuration_has_the_effective_values() {
     let files = bridge::write_text(&legal(""));
     let said = check_json(&["--config", files.path()], 0);
     assert_eq!(said["valid"], true, "{said:#}");
@@ -216,7 +216,7 @@ fn a_named_pipe_is_read_once_by_run_and_a_reload_keeps_what_it_had() {
     };
     let mut bridge = Bridge::run_files(&files, &[]);
     writer.join().unwrap().unwrap();
-    bridge.wait_for_log("the configuration comes from a pipe: a change of it needs a restart");
+    bridge.wait_for_log("the configuration comes from a pipe; changes need a restart");
     let before = bridge.reloads();
     bridge.signal("HUP");
     assert!(bridge.wait_for_reload(before));
@@ -272,7 +272,7 @@ fn a_variable_with_one_underscore_and_one_without_a_key_are_named() {
     );
 }
 
-// ---- What it prints
+// ---- Output
 
 #[test]
 fn the_routing_table_is_printed_without_secrets_or_colours() {
@@ -301,7 +301,7 @@ fn the_least_configuration_is_a_broker_a_source_and_a_route() {
 }
 
 #[test]
-fn every_problem_is_reported_with_its_place_and_what_to_write_instead() {
+fn every_problem_is_reported_with_its_position_and_a_suggestion() {
     let text = r#"[http]
 listen = "127.0.0.1:0"
 max_bdy = "1MiB"
@@ -408,7 +408,7 @@ fn settings_that_break_the_promise_choose_any_topic_or_are_unknown_are_problems(
     }
 }
 
-// ---- Where the configuration comes from
+// ---- Sources of the configuration
 
 #[test]
 fn later_files_and_the_environment_override_and_are_substituted() {

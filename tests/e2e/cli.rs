@@ -52,7 +52,7 @@ fn help_is_there_for_each_command_and_wrong_usage_exits_2() {
 fn completions_for_bash_are_valid_bash() {
     let done = hookbridge(["completions", "bash"])
         .expect_code(0)
-        .expect_stdout(&["_hookbridge", "explain"]);
+        .expect_stdout(&["_hookbridge", "explain", "aws-sns"]);
     let file = process::directory("completions").join("hookbridge.bash");
     std::fs::write(&file, &done.stdout).unwrap();
     let checked = std::process::Command::new("bash")

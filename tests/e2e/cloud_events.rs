@@ -1,5 +1,6 @@
-//! CloudEvents, Azure Event Grid and Microsoft Graph in front of real brokers: several events in one request, the sender's own
-//! attributes, handshakes, and what stands in for a signature.
+//! CloudEvents, Azure Event Grid and Microsoft Graph in front of real brokers: several events in one request, the
+//! sender's
+//! own attributes, handshakes, and alternatives to a signature.
 
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ fn run(http: &str, rest: &str) -> Bridge {
     bridge
 }
 
-/// A request with the bearer token and another content type than JSON's.
+/// A request with the bearer token and a content type other than JSON's.
 fn post(path: &str, content_type: &str, body: &str) -> Request {
     Request::post(path, body)
         .without("content-type")
@@ -54,7 +55,7 @@ fn statuses(answer: &Answer) -> Vec<String> {
     events.iter().map(status).collect()
 }
 
-/// Headers that every message has beside its own.
+/// Headers that every message has in addition to its own.
 const OURS: [&str; 2] = ["event_id", "content-type"];
 
 fn expect_attributes(message: &Stored, prefix: &str, attributes: &[(&str, &str)]) {
@@ -96,7 +97,7 @@ fn cloud_events_of_all_three_modes_keep_their_attributes_on_kafka_and_nats() {
         .send(&request.clone().without("authorization"))
         .expect_problem(401, "unauthorized");
     assert_eq!(bridge.send(&request).expect_success("published"), "s-1");
-    // Its copies in headers say nothing.
+    // Its copies in headers have no meaning.
     let repeated = request
         .header("ce-id", "other")
         .header("ce-source", "/other");
@@ -333,7 +334,7 @@ fn azure_event_grid_is_answered_its_code_and_its_events_are_stored_one_by_one() 
     ];
     assert_eq!(said, wanted);
 
-    // The other schema, and the other way to authenticate.
+    // The other schema and the other authentication.
     let structured = event("c-1", &json!({ "subject": "s" }));
     let at = |code: &str| {
         let request = post(
@@ -436,7 +437,7 @@ fn microsoft_graph_is_echoed_its_token_and_every_notification_must_carry_the_cli
     let answer = bridge.send(&all);
     assert_eq!(answer.status, 202, "{answer:?}");
     assert_eq!(statuses(&answer), ["published"; 4]);
-    // What has neither id nor etag may be about something else.
+    // Notifications with neither id nor etag may be about different changes.
     let again = bridge.send(&all);
     assert_eq!(
         statuses(&again),
@@ -507,7 +508,7 @@ fn a_retry_of_a_partly_stored_batch_publishes_what_is_missing() {
         )
     };
 
-    // On Kafka the duplicates window knows what is stored.
+    // On Kafka the duplicates window knows the stored events.
     let (early, late) = (kafka.topic("early"), unique("late"));
     let broker = kafka_broker("main", &kafka.address);
     let bridge = run(
@@ -524,7 +525,7 @@ fn a_retry_of_a_partly_stored_batch_publishes_what_is_missing() {
     assert_eq!(ids(&kafka.read(&early)), ["1", "3"]);
     assert_eq!(ids(&kafka.read(&late)), ["2"]);
 
-    // On NATS the stream does, for a bridge that was started anew.
+    // On NATS the stream does, even for a restarted bridge.
     let early = nats.stream("early");
     let late = unique("late");
     let rest = nats_broker("main", &nats.url)
@@ -548,7 +549,7 @@ fn a_retry_of_a_partly_stored_batch_publishes_what_is_missing() {
 }
 
 #[test]
-fn a_batch_that_can_never_be_in_flight_as_a_whole_is_refused_for_good() {
+fn a_batch_that_exceeds_max_in_flight_is_refused_permanently() {
     let (Some(kafka), Some(nats)) = (Kafka::shared(), Nats::shared()) else {
         return;
     };
@@ -663,7 +664,7 @@ fn batches_of_thousands_of_events_stay_within_the_documented_memory() {
         let joined = senders.into_iter().map(|sender| sender.join().unwrap());
         joined.collect()
     });
-    // Two of them may be in flight at once.
+    // Two of them may be in flight together.
     let stored = answers.iter().filter(|status| **status == 200).count();
     let refused = answers.iter().filter(|status| **status == 503).count();
     assert!(

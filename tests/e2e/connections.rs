@@ -1,4 +1,4 @@
-//! How long a connection lives, and what it may carry one after the other.
+//! Connections: their lifetime, and the requests that one may carry in sequence.
 
 use std::time::{Duration, Instant};
 

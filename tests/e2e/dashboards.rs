@@ -1,5 +1,6 @@
-//! What is deployed beside the program: each query of the dashboard and the rules finds data in a real Prometheus, each alert
-//! has its runbook and its test, and each configuration in a manifest is valid.
+//! Deployed files: each query of the dashboard and the rules finds data in a real Prometheus, each alert has its
+//! runbook and
+//! its test, and each configuration in a manifest is valid.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -67,7 +68,7 @@ impl Prometheus {
         Some(prometheus)
     }
 
-    /// What its API answers. A query that it does not understand is a mistake of ours.
+    /// The answer of its API. A query that it does not understand is our mistake.
     #[track_caller]
     fn get(&self, target: &str) -> Value {
         let answer = sender::send(self.address, &Request::new("GET", target));
@@ -119,7 +120,7 @@ fn every_query_of_the_dashboard_and_of_the_rules_finds_data_in_prometheus() {
     let load = Load::start(bridge.public, 2, |number| {
         events::issue("created", &number.to_string())
     });
-    // A rate needs two scrapes, the first one before what is counted.
+    // A rate needs two scrapes, the first before the counted event.
     prometheus.expect_data("a second scrape", "count_over_time(up[5m]) >= 2");
     let event = events::incident("open", "again");
     bridge.deliver(&event).expect_published(&event);
@@ -169,7 +170,7 @@ fn every_query_of_the_dashboard_and_of_the_rules_finds_data_in_prometheus() {
                 prometheus.expect_data("the record", name);
                 continue;
             }
-            // An alert finds nothing while all is well, but each series that it reads is there.
+            // An alert finds nothing while all is well, but each series that it reads exists.
             let selectors = selectors(rule["query"].as_str().unwrap());
             assert!(!selectors.is_empty(), "{rule}");
             for selector in selectors {

@@ -1,4 +1,4 @@
-//! Where events go that can't go where they should: original bytes, and headers that say why.
+//! Dead letters: original bytes, and headers with the reason.
 
 use crate::support::consumer::only;
 use crate::support::events::{self, Event};
@@ -58,7 +58,7 @@ fn an_invalid_event_is_dead_lettered_with_all_that_is_known<B: Broker>() {
     }
     assert_eq!(bridge.read(), []);
 
-    // Valid events still go where they should.
+    // Valid events still go to their destination.
     let good = bridge.publish_ping();
     assert_eq!(only(bridge.read()).value, good.body);
     only(bridge.read_dead_letters());

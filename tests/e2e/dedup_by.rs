@@ -1,4 +1,4 @@
-//! When two deliveries are the same: for the duplicates window and for JetStream alike.
+//! When two deliveries are the same, for the duplicates window and for JetStream alike.
 
 use crate::support::bridge::{Bridge, hookbridge, nats_broker, route, synq_source, write};
 use crate::support::consumer::{only, values};
@@ -75,7 +75,7 @@ fn with_never_each_delivery_is_an_event_of_its_own() {
 }
 
 #[test]
-fn an_id_with_a_slash_is_not_taken_for_the_dead_letter_of_another() {
+fn an_id_with_a_slash_is_not_mistaken_for_another_events_dead_letter() {
     let letters = "dedup_by = \"id\"\non_invalid = { dead_letter = { topic = \"TOPIC.dead\" } }";
     let bridge = or_skip!(nats().source(letters).run());
     let id = events::new_id();

@@ -1,6 +1,7 @@
-//! The documentation: each configuration is valid, each command exists, each link leads somewhere.
+//! The documentation: each configuration is valid, each command exists, each link resolves.
 //!
-//! A block marked `toml` is a complete configuration. One marked `toml fragment` is completed with the tables that it lacks.
+//! A block marked `toml` is a complete configuration. One marked `toml fragment` is completed with the missing tables,
+//! and one marked `toml cases` has routing tests of the example configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::support::secrets::{TEXT as SECRET, variables};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Folders that a documented configuration names. Here they stand for one that has the files.
+/// Folders named in documented configurations, replaced by one that has the files.
 const FOLDERS: [&str; 3] = [
     "/etc/hookbridge/",
     "/run/secrets/hookbridge/",
@@ -120,6 +121,10 @@ fn every_configuration_in_the_documentation_is_valid() {
         let text = match block.info.as_str() {
             "toml" => block.text,
             "toml fragment" => completed(&block.text),
+            "toml cases" => {
+                run_cases(&block);
+                continue;
+            }
             info => {
                 assert!(!info.starts_with("toml"), "{}: {info:?}", block.place);
                 continue;
@@ -127,7 +132,7 @@ fn every_configuration_in_the_documentation_is_valid() {
         };
         let done = check(&text);
         assert_eq!(done.code, Some(0), "{}: {done:?}", block.place);
-        // What readers copy should not be warned of.
+        // Configurations for copying should not cause warnings.
         let is_of_provider = block.place.starts_with("docs/providers/");
         let has_warning = done.stderr.contains("warning");
         assert!(!is_of_provider || !has_warning, "{}: {done:?}", block.place);
@@ -136,7 +141,17 @@ fn every_configuration_in_the_documentation_is_valid() {
     assert!(count > 1);
 }
 
-/// A fragment with a broker, a source and a route, where it has none.
+/// Routing tests of the example configuration.
+fn run_cases(block: &Block) {
+    let file = process::directory("docs").join("cases.toml");
+    std::fs::write(&file, &block.text).unwrap();
+    let config = Path::new(ROOT).join("config/hookbridge.toml");
+    let (config, file) = (config.to_str().unwrap(), file.to_str().unwrap());
+    let done = hookbridge(["test", "--config", config, file]);
+    assert_eq!(done.code, Some(0), "{}: {done:?}", block.place);
+}
+
+/// Completes a fragment with a broker, a source and a route.
 fn completed(fragment: &str) -> String {
     let lacks = |table: &str| !fragment.lines().any(|line| line.starts_with(table));
     let mut text = fragment.to_owned();
@@ -152,7 +167,7 @@ fn completed(fragment: &str) -> String {
     text
 }
 
-/// Checks a configuration whose files and variables exist.
+/// Checks a configuration after providing its files and variables.
 fn check(text: &str) -> Finished {
     let folder = process::directory("docs");
     let mut text = text.to_owned();
@@ -275,7 +290,7 @@ fn every_command_in_the_documentation_exists_with_its_options() {
         }
     }
     assert!(count > 10, "{count} commands");
-    // In prose a command may have brackets and alternatives, and lack what its sentence says.
+    // In prose a command may have brackets and alternatives, and omit parts.
     for page in pages(&FOLDERS_OF_PAGES) {
         for line in prose(&page.text) {
             let spans = line.split('`').skip(1).step_by(2);
@@ -311,7 +326,7 @@ fn expect_options(arguments: &[String], place: &str) {
     }
 }
 
-/// Whether the arguments are those of a command that could run: there is no configuration, and nobody listens at its URL.
+/// Whether the arguments could belong to a real command: there is no configuration, and nothing listens at its URL.
 fn expect_usage(arguments: &[String], place: &str) {
     if arguments.first().is_some_and(|command| command == "demo") {
         return; // it needs neither
@@ -342,7 +357,7 @@ fn invocations(script: &str) -> Vec<Vec<String>> {
     for command in commands(script) {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut rest = words.as_slice();
-        // Words that may stand before the program.
+        // Words that may precede the program.
         loop {
             rest = match rest {
                 ["docker", "compose", "exec", _service, rest @ ..] => rest,
@@ -387,7 +402,7 @@ fn without_redirections(words: &[&str]) -> Vec<String> {
     kept
 }
 
-/// The commands of a script as words: enough of a shell's syntax for what is documented.
+/// The commands of a script as words: enough shell syntax for the documented ones.
 fn commands(script: &str) -> Vec<Vec<String>> {
     let script = script.replace("\\\n", " ");
     let mut commands = vec![Vec::new()];

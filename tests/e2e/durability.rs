@@ -1,4 +1,4 @@
-//! Inspections of the destinations: nothing unknown counts as good.
+//! Inspections of destinations: unknown never counts as good.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::support::nats::configured::ADMIN;
 use crate::support::nats::{Nats, fake};
 use crate::support::wait::{self, PATIENCE};
 
-/// Longer than any test takes: what is answered before that was answered without waiting for it.
+/// Longer than any test takes: an earlier answer did not wait for it.
 const LONG: &str = "publish_timeout = \"50s\"";
 
-/// Far from [`LONG`], also on a busy machine.
+/// Much shorter than [`LONG`], even on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 fn wait_logged(bridge: &Bridge, words: &[&str]) {
@@ -36,7 +36,7 @@ fn durable(bridge: &Bridge, destination: &str, check: &str) -> Option<f64> {
         .find("hookbridge_destination_durable", &labels)
 }
 
-/// Whether `check --connect` ends with this code and says this.
+/// Expects `check --connect` to exit with this status and to print this.
 #[track_caller]
 fn expect_check(rest: &str, code: i32, words: &[&str]) {
     let done = check_connect(rest).expect_code(code);
@@ -112,7 +112,7 @@ fn a_nats_user_needs_the_permissions_of_the_readme_and_each_missing_one_is_named
     bridge.wait_ready();
     bridge.deliver(&event).expect_published(&event);
 
-    // Whether there is a stream is not known.
+    // The existence of a stream is unknown.
     let started = Instant::now();
     expect_check(
         &as_user(&nats, "least", ""),
@@ -120,7 +120,7 @@ fn a_nats_user_needs_the_permissions_of_the_readme_and_each_missing_one_is_named
         &["no permission to publish to \"$JS.API.STREAM.NAMES\""],
     );
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
-    // The stream is known, and what it keeps is not: bad where it must be durable.
+    // The stream is known but not its settings, which is a failure if it must be durable.
     let what = &[
         "synq.x",
         "no permission to publish to \"$JS.API.STREAM.INFO.SYNQ\"",
@@ -136,7 +136,7 @@ fn a_nats_user_needs_the_permissions_of_the_readme_and_each_missing_one_is_named
         1,
         &["no permission to subscribe to \"_INBOX."],
     );
-    // The right to publish can't be asked for.
+    // The right to publish cannot be queried.
     expect_check(&as_user(&nats, "mute", ""), 0, &[]);
     let bridge = Bridge::run_with("publish_timeout = \"2s\"", &as_user(&nats, "mute", ""));
     wait::until("the event is refused", PATIENCE, || {
@@ -193,7 +193,7 @@ fn nats_that_may_not_be_inspected_is_not_durable_and_says_which_permission_is_mi
     bridge.wait_unready(&["main", words[0], words[1]]);
     wait_logged(&bridge, &words);
     assert_eq!(durable(&bridge, "synq.x", "inspected"), Some(0.0));
-    // Without require_durable it takes events, and says all the same that nothing is known.
+    // Without require_durable it accepts events, but still reports that nothing is known.
     let bridge = Bridge::run(&as_user(&nats, "least", ""));
     bridge.wait_ready();
     wait_logged(&bridge, &words);
@@ -267,7 +267,7 @@ fn a_subject_without_a_stream_takes_its_fallback_without_waiting_and_holds_copie
     let started = Instant::now();
     bridge.publish_ping();
     assert_eq!(second.read("SECOND").len(), 1);
-    // One finds out whether the other copy is acknowledged; the next ones leave none behind.
+    // One finds out whether the other copy is acknowledged; later ones leave no copy behind.
     let of_issue = || bridge.deliver(&events::issue("created", "i1"));
     of_issue().expect_problem(503, "publish_timeout");
     for _ in 0..3 {
@@ -287,7 +287,7 @@ fn a_broker_that_must_be_durable_is_never_ready_before_its_destinations_are_know
     let bridge = Bridge::run(&setup.tables(&broker.address(), &topic));
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // One replica is not durable, so no answer may ever be yes.
+        // One replica is not durable, so it must never become ready.
         let asking = scope.spawn(|| {
             while !is_done.load(Ordering::Acquire) {
                 let (status, body) = bridge.readyz();
@@ -300,7 +300,7 @@ fn a_broker_that_must_be_durable_is_never_ready_before_its_destinations_are_know
         asking.join().unwrap();
     });
     if B::NAME == "NATS" {
-        // Once it was inspected, so is what comes back.
+        // After the first inspection, a broker that comes back is inspected again.
         broker.stop();
         bridge.wait_unready(&["not connected"]);
         broker.start();
@@ -517,7 +517,7 @@ fn a_stream_of_another_account_that_acknowledges_counts_as_one() {
 // ---- Kafka
 
 fn as_kafka_user(kafka: &Kafka, user: &str, keys: &str, topic: &str) -> String {
-    let address = kafka.sasl_address().expect("a Kafka of the test's own");
+    let address = kafka.sasl_address().expect("a Kafka broker for this test");
     kafka_broker("main", &address)
         + &format!(
             "options = {{ \"security.protocol\" = \"SASL_PLAINTEXT\", \"sasl.mechanism\" = \"PLAIN\", \

@@ -1,4 +1,4 @@
-//! `explain` says what `run` would do with an event, without a broker.
+//! `explain` describes what `run` would do with an event, without a broker.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::support::consumer::only;
 use crate::support::events::{self, SECRET};
 use crate::support::fixture::kafka;
 
-/// Routes to two brokers that nobody has started.
+/// Routes to two brokers that are not running.
 pub(crate) fn nowhere() -> Files {
     let rest = kafka_broker("main", "127.0.0.1:1")
         + &nats_broker("edge", "nats://127.0.0.1:1")
@@ -35,7 +35,7 @@ fn explain(files: &Files, body: &[u8]) -> Value {
 }
 
 #[test]
-fn it_says_what_would_happen() {
+fn it_describes_what_would_happen() {
     let files = nowhere();
     let issue = events::issue("created", "0b51f1f2");
     let ping = events::ping();

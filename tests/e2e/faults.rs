@@ -1,4 +1,4 @@
-//! Brokers that are away, killed, frozen, and back again: never a lost 200, always an answer, recovery unaided.
+//! Brokers that are away, killed, frozen, and back again: never a lost 200, always an answer, unattended recovery.
 
 // The invariants around any fault.
 mod trial;
@@ -46,16 +46,16 @@ use crate::support::wait::{self, PATIENCE};
 
 const SENDERS: usize = 20;
 
-/// How long a broker may have been back before an event is answered 200.
+/// Time allowed from a broker's return until an event is answered 200.
 const RECOVERY: Duration = Duration::from_secs(10);
-/// Where a client must notice by itself that what it knows of the broker is wrong.
+/// The same if a client must notice by itself that its knowledge of the broker is outdated.
 const LONG_RECOVERY: Duration = Duration::from_secs(30);
 
 fn issue(sender: usize) -> Event {
     events::issue("updated", &format!("issue-{sender}"))
 }
 
-/// Delivers new events, noting each, until one is answered 200.
+/// Delivers new events, recording each, until one is answered 200.
 fn deliver_until_200(bridge: &Bridge, checker: &Checker) {
     let started = Instant::now();
     wait::until("an event is answered 200", RECOVERY, || {
@@ -109,7 +109,7 @@ fn f01_a_source_with_a_shorter_time_out_hears_broker_unavailable_as_well_where_k
 }
 
 fn f03_a_long_outage_fills_neither_memory_nor_log_and_leaves_nothing_over<B: Broker>() {
-    /// Longer than attempts may go without success before Kafka's producer is suspected.
+    /// Longer than attempts may fail before Kafka's producer is suspected.
     const OUTAGE: Duration = Duration::from_secs(40);
     let broker = or_skip!(B::private());
     let topic = broker.new_topic("outage");
@@ -153,7 +153,7 @@ fn f03_a_long_outage_fills_neither_memory_nor_log_and_leaves_nothing_over<B: Bro
     trial.finish(&format!("F03 {}", B::NAME), &broker.read(&topic));
 }
 
-/// The subject of a line of the log: its message and reason without numbers.
+/// The subject of a log line: its message and reason without numbers.
 fn cause(line: &str) -> String {
     let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
     let what = ["message", "reason"].map(|key| line.get(key).and_then(|value| value.as_str()));
@@ -289,7 +289,7 @@ fn f11_nothing_that_was_refused_while_nats_was_away_is_sent_later() {
     }
     took.sort_unstable();
     println!("F11: p50 {:?}, at most {:?}", took[50], took[99]);
-    // At once: the goal is 50 ms. Whoever waited for a connection would have waited a second.
+    // Immediately: the goal is 50 ms. Waiting for a connection would have taken a second.
     assert!(took[10] < Duration::from_millis(50), "{took:?}");
     assert!(took[50] < Duration::from_millis(500), "{took:?}");
     nats.start();
@@ -362,7 +362,7 @@ fn f50_a_broker_that_is_away_does_not_touch_the_routes_of_another() {
         + &route_with(&format!("{stream}.x"), "broker = \"near\"");
     let bridge = Bridge::run_with("publish_timeout = \"3s\"", &rest);
     bridge.wait_metric("hookbridge_broker_up", &[("broker", "near")], 1.0);
-    // ready_when is "any" by default: one broker's outage does not take the other's routes from the balancer.
+    // ready_when is "any" by default: one broker's outage does not remove the other's routes from the load balancer.
     let readyz = bridge.admin("/readyz");
     assert_eq!(readyz.status, 200, "{readyz:?}");
     assert!(
@@ -420,7 +420,7 @@ fn f44_a_sender_that_hangs_up_does_not_stop_its_event() {
     let mut connection = crate::support::sender::Connection::open(bridge.public).unwrap();
     connection.write(&Request::event(&event).bytes()).unwrap();
     drop(connection);
-    // It is published or, if the end of the connection came first, not begun: never half.
+    // It is published completely or, if the connection ended first, not at all.
     bridge.wait_metric("hookbridge_in_flight", &[], 0.0);
     let second = issue(0);
     bridge.deliver(&second).expect_published(&second);

@@ -1,4 +1,4 @@
-//! Where a request ends: whatever a sender writes, no byte of one request is taken for another event.
+//! Where a request ends: no byte of one request ever becomes part of another event.
 
 use crate::support::events::{self, SECRET};
 use crate::support::fixture::nats;
@@ -27,7 +27,7 @@ fn a_sender_that_expects_100_continue_gets_it() {
 }
 
 #[test]
-fn the_unread_rest_of_a_refused_body_is_never_taken_for_a_request() {
+fn the_unread_rest_of_a_refused_body_never_becomes_a_request() {
     let bridge = or_skip!(nats().http("max_body = \"2KiB\"").run());
     let hidden = Request::event(&events::ping()).bytes();
     let request = Request::signed_body([vec![b' '; 4096], hidden.clone(), hidden].concat());
@@ -41,7 +41,7 @@ fn the_unread_rest_of_a_refused_body_is_never_taken_for_a_request() {
     assert_eq!(bridge.read(), []);
 }
 
-/// Its name, its header lines, and the bytes behind them.
+/// Its name, its header lines, and the bytes after them.
 type Trick<'t> = (&'t str, &'t [(&'t str, &'t str)], &'t [u8]);
 
 #[test]
@@ -92,7 +92,7 @@ fn framing_tricks_never_make_two_events_of_one() {
     }
     assert_eq!(bridge.read(), []);
 
-    // Both framings at once: refused, or read as chunks; the request behind it is answered as itself or not at all.
+    // With both framings: refused, or read as chunks; the request after it is answered on its own or not at all.
     let (event, second) = (events::ping(), events::ping());
     let both = Request::event(&event)
         .header(length, "5")

@@ -1,4 +1,4 @@
-//! HTTP/2: where it is spoken, and what hostile peers cannot do with it (S11).
+//! HTTP/2: where it is available, and its resistance to hostile peers (S11).
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -26,7 +26,7 @@ fn head() -> Vec<u8> {
     http2::head(&[METHOD_POST, SCHEME_HTTP], &literals)
 }
 
-/// The numbers that a client may give its streams.
+/// Stream identifiers available to a client.
 fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
@@ -40,7 +40,7 @@ struct End {
     is_closed: bool,
 }
 
-/// Writes until the bridge takes no more, and reads what it has to say meanwhile.
+/// Writes until the bridge accepts no more, and reads its frames meanwhile.
 fn attack(bridge: &Bridge, must_end: bool, frames: impl Iterator<Item = Vec<u8>>) -> End {
     let mut stream = TcpStream::connect(bridge.public).expect("a connection");
     let limit = Some(PATIENCE / 3);
@@ -71,7 +71,7 @@ fn attack(bridge: &Bridge, must_end: bool, frames: impl Iterator<Item = Vec<u8>>
         written += bytes.len();
     }
     if !must_end {
-        // The bridge may have nothing more to say.
+        // The bridge may have nothing more to send.
         drop(stream.shutdown(Shutdown::Write));
     }
     let (heard, is_closed) = reader.join().expect("the reader does not panic");
@@ -95,7 +95,7 @@ fn goaway(mut heard: &[u8]) -> Option<u32> {
     code
 }
 
-/// The bridge bears it, and serves another sender meanwhile and after.
+/// The bridge survives it, and serves another sender during and after it.
 fn bears(row: &str, must_end: bool, frames: impl Iterator<Item = Vec<u8>> + Send) {
     let bridge = or_skip!(nats().http("http2 = true").run());
     let mut other = Connection::open(bridge.public).expect("a connection");
@@ -141,7 +141,7 @@ fn s11_streams_that_are_reset_immediately_end_their_connection() {
 
 #[test]
 fn s11_a_head_without_end_ends_its_connection() {
-    // A literal header, 1,000 bytes of it a frame.
+    // A literal header, 1,000 bytes of it per frame.
     let more = [&[0x00, 0x01, b'x', 0x7f, 0xe8, 0x06][..], &[b'y'; 999]].concat();
     let first = std::iter::once(frame(HEADERS, 0, 1, &head()));
     let rest = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &more), 50_000);
@@ -187,7 +187,7 @@ fn a_sender_that_takes_no_answer_is_ended_after_idle_timeout() {
             &frame(HEADERS, END_HEADERS | END_STREAM, 1, &head),
         ];
         connection.write(&start.concat()).unwrap();
-        // It is there, and says so.
+        // It is available, and says so.
         let began = Instant::now();
         let ping = frame(PING, 0, 0, &[7; 8]);
         while connection.write(&ping).is_ok() {
@@ -199,7 +199,7 @@ fn a_sender_that_takes_no_answer_is_ended_after_idle_timeout() {
     bridge.publish_ping();
 }
 
-/// Status, protocol version and body of a `POST` by `curl`, which speaks HTTP/2 without TLS when told to.
+/// Status, protocol version and body of a `POST` by `curl`, which can speak HTTP/2 without TLS.
 fn curl(bridge: &Bridge, request: &Request) -> (String, String) {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--http2-prior-knowledge"]);

@@ -82,12 +82,11 @@ fn keys_find_the_partitions_that_the_java_client_takes() {
     }
 }
 
-/// Messages of many senders wait for each other, those of few do not; what a sender awaits before it sends on is in order all
-/// the same.
+/// Many senders' messages are batched, few senders' are not; awaited sequential sends stay in order in either case.
 #[test]
 fn a_senders_events_stay_in_order_while_the_load_comes_and_goes() {
     let bridge = or_skip!(kafka().run());
-    // Four go on when the others have ended.
+    // Four continue when the others have ended.
     let sent: Vec<(String, Vec<Event>)> = (0..48)
         .map(|sender| {
             let issue = format!("issue-{sender}");
@@ -146,7 +145,7 @@ fn librdkafka_options_pass_through() {
     }
 }
 
-/// A Kafka broker table for the listener that demands a user.
+/// A Kafka broker table for the SASL listener.
 fn with_login(address: &str, mechanism: &str, password: &str) -> String {
     let user = USER.0;
     kafka_broker("main", address)
@@ -160,7 +159,7 @@ fn with_login(address: &str, mechanism: &str, password: &str) -> String {
 fn sasl_plain_and_scram_and_tls_are_spoken() {
     let Some(kafka) = Kafka::shared() else { return };
     let (Some(sasl), Some(secure)) = (kafka.sasl_address(), kafka.tls_address()) else {
-        return crate::support::process::skip("SASL and TLS", "need a Kafka of the tests' own");
+        return crate::support::process::skip("SASL and TLS", "need a Kafka broker for one test");
     };
     let authority = tls::CERTIFICATES.authority.display();
     let with_tls = kafka_broker("main", &secure)
@@ -185,7 +184,7 @@ fn sasl_plain_and_scram_and_tls_are_spoken() {
 fn a_wrong_password_is_503_and_never_shown() {
     let Some(kafka) = Kafka::shared() else { return };
     let Some(sasl) = kafka.sasl_address() else {
-        return crate::support::process::skip("SASL", "needs a Kafka of the tests' own");
+        return crate::support::process::skip("SASL", "needs a Kafka broker for one test");
     };
     let topic = kafka.topic("kafka");
     let secret = "hunter2-hunter2";

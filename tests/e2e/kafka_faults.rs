@@ -1,4 +1,4 @@
-//! Kafka's refusals, with the real one: rights, missing topics, many topics, and how often it is asked for a connection.
+//! Refusals of real Kafka: rights, missing topics, many topics, and the frequency of connection attempts.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -60,7 +60,7 @@ fn a_user_that_may_describe_but_not_write_is_reported_and_the_producer_is_kept()
         bridge.metric("hookbridge_broker_client_restarts_total", &[]),
         0.0
     );
-    // The right arrives, and with it the events, unaided.
+    // Once the right is granted, events are stored without intervention.
     kafka.grant(USER.0, Resource::Topic, &topic, Operation::Write);
     bridge.wait_ready();
     let event = bridge.publish_ping();
@@ -199,7 +199,7 @@ fn missing_topics_are_named_with_the_command_and_the_option_that_cure_it() {
         + "options = { \"allow.auto.create.topics\" = \"true\" }\n"
         + &source
         + &route(&topic);
-    // Its client comes up once the topic is there, which it makes by asking for it.
+    // Its client comes up once the topic exists, which its own request creates.
     wait::until("the option is taken", PATIENCE, || {
         bridge.reload_with("publish_timeout = \"4s\"", &with)
     });
@@ -270,7 +270,7 @@ fn answer_as_http(mut stream: TcpStream) {
     }
 }
 
-/// How many connections a bridge makes within this time, and how many a second that is.
+/// The number of connections that a bridge makes within this time, and their rate per second.
 fn rate(what: &str, rest: &str, accepted: impl Fn() -> usize) -> f64 {
     const TIME: Duration = Duration::from_secs(10);
     let before = accepted();
@@ -284,7 +284,7 @@ fn rate(what: &str, rest: &str, accepted: impl Fn() -> usize) -> f64 {
     rate
 }
 
-/// More than a few a second, from all clients of one bridge together.
+/// More than a few per second, from all clients of one bridge together.
 const STORM: f64 = 10.0;
 
 #[test]
@@ -308,7 +308,7 @@ fn no_failure_makes_a_storm_of_connections() {
                 + &format!("options = {{ \"security.protocol\" = \"ssl\"{options} }}\n"),
         )
     };
-    // The broker's listener is a plain one: no handshake comes about.
+    // The broker's listener is plain, so no handshake succeeds.
     let plain = rate("TLS to a plain port", &to_tls(&proxy.address, ""), || {
         proxy.accepted()
     });
@@ -338,7 +338,7 @@ fn no_failure_makes_a_storm_of_connections() {
 fn check_connect_names_the_step_that_failed_within_ten_seconds() {
     let Some(kafka) = Kafka::shared() else { return };
     let (Some(sasl), Some(secure)) = (kafka.sasl_address(), kafka.tls_address()) else {
-        return process::skip("SASL and TLS", "need a Kafka of the tests' own");
+        return process::skip("SASL and TLS", "need a Kafka broker for one test");
     };
     let topic = kafka.topic("steps");
     let http = Port::start(answer_as_http);

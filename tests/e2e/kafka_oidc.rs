@@ -214,5 +214,5 @@ fn require_durable_is_refused_where_no_inspection_can_fulfil_it() {
         .replace("options =", "require_durable = true\noptions =");
     let files = bridge::write("", &rest);
     let done = hookbridge(["check", "--config", files.file.to_str().unwrap()]).expect_code(1);
-    assert!(done.stderr.contains("it can't be fulfilled"), "{done:?}");
+    assert!(done.stderr.contains("it can't be satisfied"), "{done:?}");
 }

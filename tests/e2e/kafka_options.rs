@@ -42,7 +42,7 @@ fn check_creates_the_real_client_and_does_not_connect() {
 }
 
 #[test]
-fn check_refuses_what_undoes_the_promise_and_what_this_build_lacks() {
+fn check_refuses_options_that_break_the_guarantees_and_those_that_this_build_lacks() {
     let refused = check(
         "k:9092",
         "\"transactional.id\" = \"t\", \"test.mock.num.brokers\" = \"3\", \"api.version.request\" = \"false\", \"sasl.mechanism\" = \"GSSAPI\", \"compression.type\" = \"brotli\"",

@@ -179,7 +179,7 @@ fn headers_that_are_too_large_or_too_many_are_431() {
     bridge.publish_ping();
 }
 
-// ---- What is in flight
+// ---- Events in flight
 
 #[test]
 fn more_than_max_in_flight_is_503_overloaded_immediately() {
@@ -209,7 +209,7 @@ fn overloaded_keeps_the_connection_unless_a_body_is_left_on_it() {
     let bridge = or_skip!(nats().http(http).run());
     bridge.silence();
     let _waiting = bridge.put_in_flight(&events::ping());
-    // In one piece, in several, and in chunks, whose end is not known in advance.
+    // In one piece, in several, and in chunks, whose total length is not known in advance.
     let mut connection = Connection::open(bridge.public).unwrap();
     for size in [300, 3000, 15_000, 300] {
         let event = events::ping_of_size(size);
@@ -221,7 +221,7 @@ fn overloaded_keeps_the_connection_unless_a_body_is_left_on_it() {
     let answer = connection.send(&chunked).unwrap();
     answer.expect_problem(503, "overloaded");
     assert!(answer.says_close());
-    // Large, and small but not sent: nobody waits for them.
+    // Large, and small but incomplete: nobody waits for them.
     for size in [100_000, 300] {
         let mut connection = Connection::open(bridge.public).unwrap();
         let head = Request::event(&events::ping_of_size(size)).head();

@@ -1,4 +1,4 @@
-//! The service goes on without standard error, and no log holds a secret.
+//! The service continues without standard error, and no log contains a secret.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -29,7 +29,7 @@ struct Unheard {
     public: SocketAddr,
     admin: SocketAddr,
     file: PathBuf,
-    /// The stream of what is not a ping.
+    /// The stream for everything but pings.
     others: String,
 }
 
@@ -92,7 +92,7 @@ impl Unheard {
             .expect("a metric")
     }
 
-    /// Events are stored, and what is logged otherwise is answered as ever.
+    /// Events are stored, and refused requests are answered as usual.
     fn serves(&self) {
         let event = events::ping();
         self.send(&Request::event(&event)).expect_published(&event);
@@ -106,7 +106,7 @@ impl Unheard {
         assert_eq!(health.status, 200);
     }
 
-    /// Events in flight are answered, and the process ends well and in time.
+    /// Events in flight are answered, and the process exits successfully and in time.
     fn ends_well(mut self, nats: &Nats) {
         nats.silence(&self.others, true);
         let mut waiting = Connection::open(self.public).unwrap();
@@ -127,7 +127,7 @@ impl Unheard {
 }
 
 #[test]
-fn a_log_that_is_no_longer_read_costs_nothing_but_the_log() {
+fn a_log_without_a_reader_affects_nothing_but_the_log() {
     let Some(nats) = Nats::private() else { return };
     let (reader, writer) = std::io::pipe().unwrap();
     let bridge = Unheard::run(&nats, writer);
@@ -211,11 +211,11 @@ fn the_last_lines_are_written_before_the_process_ends() {
     assert!(failed.stderr.contains("key with no value"), "{failed:?}");
 }
 
-/// A bridge that takes its time to start: its configuration is nearly as large as one may be.
+/// A bridge that starts slowly: its configuration is nearly as large as allowed.
 struct Starting {
     process: Process,
     log: Log,
-    /// When it had become the program, and when it caught this signal.
+    /// The times at which it had become the program, and at which it handled this signal.
     caught_after: Duration,
     caught: Instant,
 }
@@ -287,7 +287,7 @@ fn a_termination_before_it_listens_ends_it_well() {
 }
 
 #[test]
-fn a_word_that_is_not_a_level_is_refused_with_those_that_are() {
+fn an_unknown_level_is_refused_with_the_known_ones() {
     for (arguments, variable) in [
         (vec!["completions", "bash"], "verbose"),
         (vec!["check", "--log", "verbose"], ""),
@@ -336,7 +336,7 @@ fn no_log_at_any_level_holds_a_secret_of_the_configuration() {
         return;
     };
     let Some(sasl) = kafka.sasl_address() else {
-        return process::skip("SASL", "needs a Kafka of the tests' own");
+        return process::skip("SASL", "needs a Kafka broker for one test");
     };
     let (topic, stream) = (kafka.topic("logging"), nats.stream("logging"));
     let with_login = |login: &str| nats.url.replace("nats://", &format!("nats://{login}@"));

@@ -1,6 +1,6 @@
 //! End to end: the built binary between real senders and real brokers.
 //!
-//! Every test runs a bridge of its own, on free ports, and all run at once. `tests/run` installs what they need.
+//! Every test runs its own bridge on free ports, and all run concurrently. `tests/run` installs what they need.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,25 +24,25 @@ mod support;
 // The answer to each request.
 mod answers;
 
-// Time, bytes and places that a request may take.
+// Time, bytes and permits of a request.
 mod limits;
 
-// How long a connection lives, and what it carries.
+// The lifetime of connections.
 mod connections;
 
 // Where a request ends.
 mod framing;
 
-// HTTP as its RFCs have it.
+// HTTP as the RFCs define it.
 mod protocol;
 
-// Where HTTP/2 is spoken, and hostile peers that speak it.
+// HTTP/2, and hostile peers that speak it.
 mod http2;
 
 // TLS on the public listener.
 mod tls;
 
-// Genuine events get through whatever unverified senders do.
+// Genuine events get through in spite of unverified senders.
 mod admission;
 
 // The rest of the security catalogue.
@@ -55,7 +55,7 @@ mod providers;
 
 // Every preset as its page configures it, and the commands for them.
 mod presets;
-// Signatures inside of bodies, over forms, and tokens.
+// Signatures inside bodies, over forms, and tokens.
 mod signed_bodies;
 
 // CloudEvents, and what Azure and Microsoft Graph send: several events in one request.
@@ -70,22 +70,22 @@ mod transport;
 // SYNQ's samples, accepted and refused.
 mod synq;
 
-// The cost of an authentic event, and what its text can do.
+// The cost of an authentic event, and its text on a terminal.
 mod validation;
 
-// Which route an event takes, and what its topic and key become.
+// Routes, topics and keys.
 mod routing;
 
 // When two deliveries are the same.
 mod dedup_by;
 
-// Events that cannot go where they should.
+// Dead letters.
 mod dead_letters;
 
-// Events and values that no broker takes, and bytes that arrive as they were sent.
+// Events that no broker accepts, and bytes that arrive unchanged.
 mod poison;
 
-// Dead letters and fallbacks go where they belong.
+// Replay of dead letters and fallbacks.
 mod replay;
 
 // Messages that replay refuses, and its traces.
@@ -99,7 +99,7 @@ mod stored;
 // Logins, options and refusals of Kafka.
 mod kafka;
 
-// Rights, missing topics, many topics, and how often a cluster is asked.
+// Rights, missing topics, many topics, and the frequency of queries.
 mod kafka_faults;
 
 // Mistakes that `check` finds in a Kafka broker's options.
@@ -111,7 +111,7 @@ mod kafka_oidc;
 // Logins, acknowledgements and refusals of NATS.
 mod nats;
 
-// Missing permissions on NATS, and the step of a connection that fails.
+// Missing permissions on NATS, and the failing step of a connection.
 mod nats_permissions;
 
 // Whether destinations are durable, and what follows from not knowing.
@@ -120,7 +120,7 @@ mod durability;
 // Brokers that are away, killed, frozen.
 mod faults;
 
-// Random faults, for as long as someone wants.
+// Random faults, for any length of time.
 mod soak;
 
 // ---- Operation
@@ -128,14 +128,20 @@ mod soak;
 // Signals.
 mod shutdown;
 
-// Another configuration replaces the one at work.
+// Reloads.
 mod reload;
 
-// The log, whatever becomes of standard error.
+// The log, with any kind of standard error.
 mod logging;
+
+// The log of each request, and the fields of every line.
+mod access_log;
 
 // The admin listener.
 mod admin;
+
+// The live page on it, in a real browser.
+mod live_page;
 
 // Every metric.
 mod metrics;
@@ -162,5 +168,20 @@ mod schema;
 // The habits of those who use commands daily.
 mod habits;
 
-// What is deployed beside the program: dashboard, rules, manifests.
+// What `deploy/install` installs.
+mod install;
+
+// Deployed files: dashboard, rules, manifests.
 mod dashboards;
+
+// Topics and streams that are missing.
+mod provision;
+
+// A first configuration for each provider.
+mod init;
+
+// Routing cases of `hookbridge test`.
+mod cases;
+
+// docs/getting-started.md, executed.
+mod getting_started;

@@ -233,7 +233,7 @@ fn s43_no_sender_can_grow_the_series() {
             ])
             .run()
     );
-    // With each kind of answer seen once, more of the same must not add a line.
+    // After one answer of each kind, further ones must not add a line.
     let round = |number: usize| {
         let event = events::issue_in(&format!("workspace-{number}"), "created", "i1");
         bridge.deliver(&event).expect_published(&event);
@@ -258,7 +258,7 @@ fn s43_no_sender_can_grow_the_series() {
             .0
             .lines()
             .filter(|line| line.starts_with("hookbridge_"))
-            // Of the configuration's destinations, one after the other as they are looked at.
+            // Appear one by one as the configuration's destinations are inspected.
             .filter(|line| !line.starts_with("hookbridge_destination_durable"))
             .count()
     };

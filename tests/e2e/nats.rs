@@ -27,7 +27,7 @@ fn header_values_are_percent_encoded_as_the_cloudevents_binding_says() {
         Some(format!("Gr%C3%BC%C3%9Fe%20%22100%25%22%20{unique}").as_str())
     );
     assert_eq!(message.value, event.body);
-    // The same once more is still the same message for JetStream.
+    // To JetStream, a repetition is the same message.
     assert_eq!(bridge.deliver(&event).expect_success("duplicate"), event.id);
 }
 
@@ -107,7 +107,7 @@ fn an_event_too_large_for_nats_is_503_and_does_not_affect_others() {
 }
 
 #[test]
-fn an_event_that_the_client_refuses_is_503_immediately_and_does_not_affect_those_in_flight() {
+fn an_event_that_the_client_refuses_is_503_immediately_and_does_not_affect_others() {
     let url = nats::fake::start(|number| {
         let is_first = number == 0;
         (!is_first).then(|| format!(r#"{{"stream":"S","seq":{number}}}"#))
@@ -132,7 +132,7 @@ fn an_event_that_the_client_refuses_is_503_immediately_and_does_not_affect_those
 
 // ---- Logins and TLS
 
-/// Publishes through a broker table to a server that not everyone may use.
+/// Publishes through a broker table to a server with logins.
 fn publishes(nats: &Nats, broker: &str) {
     let stream = nats.stream("login");
     let rest = broker.to_owned() + &synq_source("") + &route(&format!("{stream}.{{type}}"));

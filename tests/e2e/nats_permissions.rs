@@ -1,4 +1,4 @@
-//! Missing permissions of a NATS user are reported immediately and by name, and so is the step of a connection that fails.
+//! Missing permissions of a NATS user are reported immediately and by name, and so is the failing step of a connection.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::support::nats::{Access, Nats};
 use crate::support::tls;
 use crate::support::wait::{self, PATIENCE};
 
-/// Longer than any test waits for an answer that must come at once.
+/// Longer than any test waits for an immediate answer.
 const LONG: &str = "publish_timeout = \"50s\"";
 
 fn limited(permissions: &str) -> Option<Nats> {
@@ -85,7 +85,10 @@ fn a_subject_that_the_user_may_not_publish_takes_the_fallback_immediately_and_af
             .1
             .contains(&format!("publish to {name}.bad"))
     });
-    assert!(started.elapsed() < Duration::from_secs(45), "not at once");
+    assert!(
+        started.elapsed() < Duration::from_secs(45),
+        "not immediately"
+    );
     assert_eq!(bridge.readyz().0, 200, "others are taken");
     wait_for_log(&bridge, "no permission to publish");
     let bodies = |events: &[Event]| -> Vec<Vec<u8>> {
@@ -125,7 +128,10 @@ fn a_bridge_whose_only_subject_is_refused_is_not_ready_until_it_is_taken() {
         bridge
             .deliver(&event)
             .expect_problem(503, "broker_unavailable");
-        assert!(started.elapsed() < Duration::from_secs(40), "not at once");
+        assert!(
+            started.elapsed() < Duration::from_secs(40),
+            "not immediately"
+        );
         bridge.readyz().0 == 503
     });
     wait_for_readyz(&bridge, 503, "no permission to publish");
@@ -166,12 +172,15 @@ fn refused_and_accepted_events_that_are_in_flight_together_are_distinguished() {
             });
         }
     });
-    assert!(started.elapsed() < Duration::from_secs(45), "not at once");
+    assert!(
+        started.elapsed() < Duration::from_secs(45),
+        "not immediately"
+    );
     assert_eq!(nats.read(&name).len(), good.len());
 }
 
 #[test]
-fn an_echo_behind_a_refused_message_is_not_taken_for_an_acknowledgement() {
+fn an_echo_after_a_refused_message_does_not_count_as_an_acknowledgement() {
     let name = unique("core");
     let rights = format!("publish: [\"{name}.good\", \"_INBOX.>\"], subscribe: \"_INBOX.>\"");
     let Some(nats) = limited(&rights) else { return };
@@ -298,7 +307,7 @@ fn tail_and_replay_name_the_permission_that_they_lack() {
     write("", &rest).command(&tail).expect_code(0);
 }
 
-/// Listens, and does the same with each connection; counts them.
+/// Listens, treats each connection in the same way, and counts them.
 fn server(
     handle: impl Fn(std::net::TcpStream) + Send + Sync + 'static,
 ) -> (String, Arc<AtomicUsize>) {
@@ -393,7 +402,7 @@ fn no_failure_makes_the_bridge_connect_more_than_a_few_times_a_second() {
     let greets = |mut stream: std::net::TcpStream| {
         let info = r#"INFO {"server_id":"x","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}"#;
         drop(stream.write_all(format!("{info}\r\nPONG\r\n").as_bytes()));
-        // Reads what the client begins with, so that the greeting is not reset.
+        // Reads the client's first bytes, so that the greeting is not reset.
         drop(stream.read(&mut [0; 1024]));
     };
     let Some((tls, password)) = Nats::private_with_tls().zip(Nats::private_for(Access::Password {
@@ -423,7 +432,7 @@ fn no_failure_makes_the_bridge_connect_more_than_a_few_times_a_second() {
                 wait::play_silence(Duration::from_secs(4));
                 let (attempts, seconds) = (count(), started.elapsed().as_secs_f64());
                 println!("{address}: {attempts} in {seconds:.1} s");
-                // Six at first, and one each 0.8 s; the inspections of destinations beside them.
+                // Six at first, and one every 0.8 s; plus the inspections of destinations.
                 assert!(
                     (attempts as f64) < 8.0 + 2.0 * seconds,
                     "{attempts} in {seconds} s"

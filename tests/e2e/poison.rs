@@ -1,5 +1,4 @@
-//! Events that no broker would ever take, values from a sender that end up in headers, and deliveries that someone
-//! repeats with changed headers.
+//! Events that no broker would ever accept, sender's values in headers, and replayed deliveries with changed headers.
 
 use crate::support::bridge::Bridge;
 use crate::support::consumer::{Stored, only};
@@ -64,7 +63,7 @@ fn an_event_that_the_broker_finds_too_large_takes_no_fallback() {
     let stream = nats.stream("poison");
     let topic = format!("{stream}.home");
     kafka.create_topic(&topic, 1, &[("max.message.bytes", "20000")]);
-    // An event above a broker's limit is not dropped with what the sender got wrong.
+    // An event above a broker's limit is not dropped as the sender's fault.
     let bridge = Setup::<Kafka>::new()
         .edge(nats)
         .source("on_invalid = \"ignore\"")
@@ -101,7 +100,7 @@ fn an_event_that_is_too_large_for_the_fallback_alone_is_not_dead_lettered() {
     assert_eq!(only(nats.read(&stream)).value, small.body);
 }
 
-/// A dead letter of an event that was too large for where it should have gone.
+/// A dead letter of an event that was too large for its destination.
 fn expect_too_large(letter: &Stored, event: &Event, intended: &str) {
     assert_eq!(letter.value, event.body, "the original bytes");
     for (name, value) in [
@@ -136,7 +135,7 @@ fn an_event_that_the_broker_finds_too_large_is_dead_lettered_and_can_be_replayed
     assert!((counted - 1.0).abs() < f64::EPSILON);
     bridge.publish_ping();
 
-    // The limit still holds: replay says so immediately, leaves the event, and passes it over on request.
+    // The limit still applies: replay reports it immediately, leaves the event, and skips it on request.
     let [dead, larger] = ["-dead", "-larger"].map(|end| bridge.topic.clone() + end + B::LEAF);
     let from = ["--from", dead.as_str()];
     bridge

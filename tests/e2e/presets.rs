@@ -1,5 +1,6 @@
-//! Every preset, from the page that explains it: its configuration is the page's, the requests are signed here as the provider's
-//! own library signs them, and a real Kafka has each event with its id, type, subject and key.
+//! Every preset as its page documents it: the configuration is the page's, requests are signed here as the provider's
+//! own
+//! library signs them, and real Kafka has each event with its id, type, subject and key.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,7 +25,7 @@ use crate::support::sender::Request;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PUBLIC: &str = "https://hooks.example.com";
 
-// ---- Signing, with other implementations than the bridge's
+// ---- Independent implementations of signing
 
 fn mac<M: Mac + KeyInit>(key: &[u8], content: &str) -> Vec<u8> {
     let mut mac = <M as KeyInit>::new_from_slice(key).unwrap();
@@ -40,7 +41,7 @@ fn base64(content: &str) -> String {
     BASE64.encode(&mac::<Hmac<Sha256>>(TEXT.as_bytes(), content))
 }
 
-/// As Standard Webhooks sign, with a secret that is written in base64.
+/// As Standard Webhooks sign, with a base64 secret.
 fn standard(id: &str, seconds: u64, body: &str) -> String {
     let content = format!("{id}.{seconds}.{body}");
     let signature = BASE64.encode(&mac::<Hmac<Sha256>>(BYTES, &content));
@@ -66,16 +67,16 @@ enum Id {
     Random,
 }
 
-/// A request of one provider, and the message that it becomes.
+/// A request of one provider, and the resulting message.
 struct Case {
     name: &'static str,
     /// `MILLISECONDS` in it is the time.
     body: &'static str,
     media_type: &'static str,
-    /// Those that nobody signs.
+    /// Unsigned ones.
     headers: &'static [(&'static str, &'static str)],
     sign: Sign,
-    /// What of the request the signature covers besides the header fields that [`Case::sign`] makes.
+    /// The signed parts other than the header fields that [`Case::sign`] makes.
     covers: &'static [Covered],
     topic: &'static str,
     id: Id,
@@ -95,8 +96,9 @@ use Covered::{Body, Time, Url};
 
 const JSON: &str = "application/json";
 
-/// Presets that `signed_bodies.rs`, `cloud_events.rs` and `aws_sns.rs` test instead: their requests differ in more than
-/// header fields.
+/// Presets that `signed_bodies.rs`, `cloud_events.rs` and `aws_sns.rs` test instead, since their requests differ in
+/// more
+/// than header fields.
 const ELSEWHERE: [&str; 7] = [
     "aws-sns",
     "azure-event-grid",
@@ -642,7 +644,8 @@ impl Case {
         request
     }
 
-    /// The request with each part changed or left out that must not be, and the code of the refusal where there is one code alone.
+    /// The request with each required part changed or omitted, and the code of the refusal if there is only one
+    /// possible.
     fn tampered(&self, seconds: u64) -> Vec<(String, Option<&'static str>, Request)> {
         let genuine = self.request(seconds);
         let mut all = Vec::new();
@@ -693,7 +696,7 @@ fn without_body_byte(request: &Request) -> Request {
     changed
 }
 
-/// Another value of a header: its last letter or digit is another one.
+/// Another value of a header, with a different last letter or digit.
 fn with_other(request: &Request, name: &str) -> Request {
     let mut changed = request.clone();
     let found = changed
@@ -737,7 +740,7 @@ fn without_brokers(text: &str) -> String {
     tables.concat()
 }
 
-/// With the broker named in each route, as it must be beside a spare one.
+/// With the broker named in each route, as a second broker requires.
 fn with_broker(text: &str) -> String {
     let named = text.replace("\ntopic = ", "\nbroker = \"main\"\ntopic = ");
     named.replace(
@@ -760,7 +763,7 @@ fn presets() -> Vec<String> {
 }
 
 #[test]
-fn each_preset_stores_what_its_provider_signs_and_nothing_that_was_tampered_with() {
+fn each_preset_stores_signed_events_and_nothing_that_was_tampered_with() {
     let (Some(kafka), Some(nats)) = (Kafka::shared(), Nats::shared()) else {
         return;
     };
@@ -849,7 +852,7 @@ fn each_preset_stores_what_its_provider_signs_and_nothing_that_was_tampered_with
 
 // ---- Commands
 
-/// What `hookbridge providers NAME` prints to start from.
+/// The configuration that `hookbridge providers NAME` prints.
 fn starting_configuration(name: &str) -> String {
     let done = hookbridge(["providers", name]).expect_code(0);
     let at = done.stdout.find("[brokers.main]").expect("a configuration");
@@ -870,7 +873,7 @@ fn samples(name: &str) -> Vec<Value> {
 }
 
 #[test]
-fn what_providers_prints_to_start_from_is_valid_and_takes_what_send_signs() {
+fn the_configuration_printed_by_providers_is_valid_and_accepts_what_send_signs() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("send");
     let names = presets();
@@ -1005,7 +1008,7 @@ fn explain_says_of_each_preset_what_the_signature_covers() {
             "{name}: {unsigned:?}"
         );
     }
-    // What is in the request is filled in, and the rest stays.
+    // Parts of the request are filled in, the other placeholders stay.
     let explain = |headers: &[&str]| {
         let mut arguments = vec![
             "explain",
@@ -1044,7 +1047,7 @@ fn demo_shows_every_preset_whose_key_it_can_make() {
     }
 }
 
-/// So that nobody has to look for a file that is not there.
+/// Checks that links to files resolve.
 #[test]
 fn pages_of_providers_are_those_of_presets() {
     let folder = std::fs::read_dir(Path::new(ROOT).join("docs/providers")).unwrap();

@@ -1,4 +1,4 @@
-//! HTTP as its RFCs have it: where a request ends, whom it is for, how it is framed, and how a connection ends.
+//! HTTP as the RFCs define it: the end of a request, its target, its framing, and the end of a connection.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -95,7 +95,7 @@ fn a_sender_that_hangs_up_with_a_reset_is_noticed_before_its_answer() {
     assert_eq!(in_flight, 1.0, "it goes on");
 }
 
-// ---- Whom a request is for
+// ---- The target of a request
 
 #[test]
 fn a_request_names_its_host_once() {
@@ -222,7 +222,7 @@ fn an_empty_content_encoding_is_none_and_a_415_for_another_says_what_is_accepted
 
 // ---- How a connection ends
 
-/// As a proxy that buffers: it writes all of a request before it reads of the answer.
+/// Behaves like a buffering proxy: it writes the whole request before it reads the answer.
 fn send_all_before_reading(bridge: &Bridge, request: &Request) -> Connection {
     let mut connection = Connection::open(bridge.public).unwrap();
     let written = connection.write(&request.bytes());

@@ -1,5 +1,5 @@
-//! Presets in front of a real NATS: what each signs is stored as its event, and nothing else is. The tests sign by
-//! themselves, as the providers' documentation says.
+//! Presets in front of real NATS: signed events are stored, and nothing else is. The tests sign by themselves, as the
+//! providers' documentation describes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -58,7 +58,7 @@ fn without_body_byte(request: &Request) -> Request {
     changed
 }
 
-/// Another value of a header: its last letter or digit is another one.
+/// Another value of a header, with a different last letter or digit.
 fn with_other(request: &Request, name: &str) -> Request {
     let mut changed = request.clone();
     let (_, value) = changed
@@ -76,7 +76,7 @@ fn with_other(request: &Request, name: &str) -> Request {
     changed
 }
 
-/// Each part that is signed, and each that signs, is changed or left out in turn.
+/// Changes or omits each signed part, and each part of the signature, in turn.
 fn expect_refused_when_changed(bridge: &Bridge, request: &Request, signed: &[&str]) {
     bridge
         .send(&without_body_byte(request))
@@ -354,7 +354,7 @@ fn a_hubspot_batch_is_stored_whole_and_a_retry_adds_only_what_is_missing() {
         .expect_problem(401, "invalid_signature");
     assert_eq!(nats.read(&contacts).len(), 0);
 
-    // One is stored and the other one certainly is not: of the batch, neither can be said.
+    // One is stored and the other certainly is not: the outcome of the batch is unknown.
     bridge.send(&first).expect_problem(503, "publish_timeout");
     assert_eq!(nats.read(&contacts).len(), 1);
     assert!(bridge.reload(&rest(&deals)));
@@ -582,7 +582,7 @@ fn providers_are_listed_and_explained() {
 }
 
 #[test]
-fn what_events_do_not_say_of_themselves_is_told_by_explain() {
+fn explain_shows_attributes_that_the_event_itself_lacks() {
     let stream = events::new_id();
     let files = crate::support::bridge::write(
         "",

@@ -1,4 +1,4 @@
-//! A configuration takes the place of another one under load: no refused event, no closed connection, or no change.
+//! A configuration replaces another one under load: no refused event and no closed connection, or no change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,7 +28,7 @@ fn event(number: usize) -> Event {
     events::issue("created", &format!("i{number}"))
 }
 
-/// Everything is answered 200, and this many messages say so.
+/// Everything is answered 200, and this many messages are stored.
 #[track_caller]
 fn expect_all_published(checker: &Checker, stored: &[Stored]) {
     let books = checker.check(stored);
@@ -44,7 +44,7 @@ fn expect_all_published(checker: &Checker, stored: &[Stored]) {
     println!("sent, acknowledged and found: {}", checker.events());
 }
 
-/// Waits until the load has gone on for a while.
+/// Waits until the load has continued for a while.
 fn go_on(load: &Load, bridge: &Bridge) {
     let before = load.checker.answers();
     wait::until("the load goes on", PATIENCE, || {
@@ -68,7 +68,7 @@ fn routes_change_under_load_on_open_connections_and_each_event_takes_the_old_one
     let load = Load::start(bridge.public, 4, event);
     go_on(&load, &bridge);
     assert!(bridge.reload(&(head.clone() + &route(&new))));
-    // From here on everything goes where it should now.
+    // From here on everything goes to the new destination.
     let after = events::ping();
     let answer = connection.send(&Request::event(&after)).unwrap();
     answer.expect_published(&after);
@@ -90,7 +90,7 @@ fn routes_change_under_load_on_open_connections_and_each_event_takes_the_old_one
         metrics.find("hookbridge_config_last_reload_successful", &[]),
         Some(1.0)
     );
-    // The client was not touched.
+    // The client was kept.
     assert_eq!(
         metrics.find("hookbridge_broker_client_restarts_total", &[]),
         Some(0.0)
@@ -257,7 +257,7 @@ fn a_new_broker_that_is_out_of_reach_leaves_everything_as_it_was() {
     for absent in [
         head.clone() + &kafka_broker("second", &nobody),
         head + &nats_broker("second", &format!("nats://{nobody}")),
-        // The one that is used, moved to where nobody is.
+        // The one in use, moved to an unused address.
         nats_broker("main", &format!("nats://{nobody}")),
     ] {
         let seen = bridge.log().len();
@@ -372,10 +372,10 @@ fn stored_events_are_remembered_over_a_reload() {
 }
 
 #[test]
-fn a_file_that_changes_is_read_without_being_told() {
+fn a_changed_file_is_reloaded_without_a_signal() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("watch");
-    // As Kubernetes mounts a secret: a link to a link, and a rename that swaps it.
+    // Kubernetes' layout of a mounted secret: a symlink to a symlink, swapped by a rename.
     let mount = process::directory("mount");
     let swap = |to: &str, secret: &str| {
         fs::create_dir(mount.join(to)).unwrap();
@@ -407,7 +407,7 @@ fn a_file_that_changes_is_read_without_being_told() {
         .send(&signed("whs_before"))
         .expect_problem(401, "invalid_signature");
 
-    // The configuration itself: first broken, then mended.
+    // The configuration itself: first broken, then fixed.
     fs::write(&bridge.file, "[http").unwrap();
     assert!(!bridge.wait_for_reload(1));
     fs::write(
@@ -575,13 +575,13 @@ fn a_new_certificate_is_shown_to_new_connections_and_open_ones_stay() {
     let mut first = open().unwrap();
     deliver(&mut first);
 
-    // One that nobody has signed, without being told; the two files are not written at once.
+    // A certificate that nobody has signed, without a signal; the two files are not written together.
     place([lone, lone_key]);
     assert!(bridge.wait_for_reload(0));
     assert!(open().is_err(), "the authority did not sign the new one");
     deliver(&mut first);
 
-    // A key that is not the certificate's changes nothing; the right one does.
+    // A key that does not match the certificate changes nothing; the right one does.
     place([signed, lone_key]);
     let tables = bridge.tables.clone();
     assert!(!bridge.reload_with(&http, &tables));

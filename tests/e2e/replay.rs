@@ -1,4 +1,4 @@
-//! Events that took another way, and how they get to where they belong.
+//! Replay: diverted events reach their intended destinations.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 
@@ -13,7 +13,7 @@ use crate::support::sender::Request;
 const UNROUTED_AND_INVALID: &str = "on_invalid = { dead_letter = { topic = \"TOPIC-dead.x\" } }
 on_unrouted = { dead_letter = { topic = \"TOPIC-dead.x\" } }";
 
-/// Delivers an invalid event, which becomes a dead letter; its id.
+/// Delivers an invalid event, which becomes a dead letter; returns its id.
 fn deliver_invalid(bridge: &Bridge) -> String {
     let id = events::new_id();
     let issue = "{\"issue\":{\"issue_id\":\"i\",\"title\":1}}";
@@ -51,7 +51,7 @@ fn dead_letters_go_where_they_were_meant_to_and_no_further_a_second_time() {
     assert_eq!(bridge.read().len(), 5);
 }
 
-/// Dead letters in this order: of an event that has a route, of one that has none, of one that has a route.
+/// Dead letters in this order: of an event with a route, of one without, of one with a route.
 fn placed_unplaced_placed(bridge: &Bridge) -> [String; 2] {
     let first = deliver_invalid(bridge);
     let nowhere = bridge.deliver(&events::ping());
@@ -79,12 +79,12 @@ fn an_event_without_a_destination_stops_a_replay_unless_it_may_be_passed_over() 
     let replayed = bridge.read();
     assert!(replayed.iter().map(|message| message.event_id()).eq(&ids));
     replay(&[skip], 0, "0 of 0 replayed");
-    // Nothing is taken out of a topic.
+    // Nothing is removed from a topic.
     assert_eq!(bridge.read_dead_letters().len(), 3);
 }
 
 #[test]
-fn a_stream_that_would_drop_what_is_passed_over_is_not_passed_over() {
+fn a_message_is_not_skipped_if_its_stream_would_drop_it() {
     let nats = or_skip!(Nats::shared());
     let stream = nats.stream("replay");
     nats.stream_with("replay", |settings| {
@@ -118,7 +118,7 @@ fn an_event_that_took_a_fallback_comes_home() {
     let kafka = or_skip!(Kafka::private_not_started());
     let stream = nats.stream("fallback");
     let topic = format!("{stream}.home");
-    // Ready as soon as the other broker is.
+    // Ready once the other broker is.
     let bridge = Setup::<Kafka>::new()
         .edge(nats)
         .route("broker = \"main\"\nfallback = \"edge\"")

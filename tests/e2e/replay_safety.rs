@@ -1,4 +1,4 @@
-//! Replay reads messages that anyone may have written: those that it refuses, its traces, and its report.
+//! Replay reads messages that may be forged: refusals, traces and report.
 
 use crate::support::bridge::{Files, Finished, write};
 use crate::support::consumer::only;
@@ -8,7 +8,7 @@ use crate::support::kafka::{Kafka, unique};
 use crate::support::nats::Nats;
 use crate::support::sender::Request;
 
-/// A topic that a route publishes to and one with dead letters, for a configuration that does not run.
+/// A topic that a route publishes to and one with dead letters, for a configuration that is not running.
 struct Safety {
     kafka: &'static Kafka,
     topic: String,
@@ -48,7 +48,7 @@ impl Safety {
     }
 }
 
-/// The headers of a dead letter that is meant to go to a topic.
+/// The headers of a dead letter with this intended topic.
 fn letter<'h>(id: &'h str, intended: &'h str, reason: &'h str) -> Vec<(&'h str, &'h [u8])> {
     [
         ("event_id", id),
@@ -187,7 +187,7 @@ fn an_event_too_large_for_the_destination_stops_a_replay_unless_it_may_be_passed
     let skipped = skipped.expect_code(0);
     skipped.expect_stderr(&["1 of 2 replayed, 1 skipped"]);
     assert_eq!(only(bridge.read()).event_id(), id);
-    // Nothing is taken out of it.
+    // Nothing is removed from it.
     assert_eq!(bridge.read_dead_letters().len(), 2);
 }
 
@@ -216,7 +216,7 @@ fn headers_are_replayed_with_the_bytes_that_they_have() {
         .filter(|(name, _)| name == "hookbridge_replayed_from");
     let replayed: Vec<_> = replayed.map(|(_, value)| value.clone()).collect();
     let first = format!("main/{}/0/0", safety.dead);
-    // Every replay is there, in order.
+    // Every replay is recorded, in order.
     assert_eq!(replayed, [first, format!("edge/{subject}/1")]);
 }
 
@@ -242,7 +242,7 @@ fn a_topic_that_does_not_exist_is_not_an_empty_topic() {
 }
 
 #[test]
-fn a_selection_is_replayed_without_losing_sight_of_what_it_leaves_out() {
+fn a_selection_is_replayed_without_skipping_the_rest_for_later_replays() {
     let safety = or_skip!(Safety::new());
     let received = [
         ("e-1", "invalid_event", "2026-11-20T06:00:00Z"),

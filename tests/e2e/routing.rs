@@ -1,5 +1,5 @@
-//! Which route an event takes, and what its topic and key become. On NATS where the broker makes no difference: a stream
-//! takes every subject under its prefix.
+//! The route of an event, and its topic and key. On NATS where the broker makes no difference: a stream accepts every
+//! subject under its prefix.
 
 use crate::support::bridge::{Bridge, synq_source};
 use crate::support::consumer::only;
@@ -9,7 +9,7 @@ use crate::support::kafka::{Kafka, unique};
 use crate::support::nats::Nats;
 use crate::support::sender::Request;
 
-/// Where in the stream an event has arrived: its subject without the stream's prefix.
+/// The event's subject in the stream, without the stream's prefix.
 fn place(bridge: &Fixture<Nats>, event: &Event) -> String {
     let mut stored = bridge.read();
     stored.retain(|message| message.event_id() == event.id);
@@ -20,7 +20,7 @@ fn place(bridge: &Fixture<Nats>, event: &Event) -> String {
     rest.expect("the prefix").to_owned()
 }
 
-/// Each of these events is published, and arrives there.
+/// Expects each of these events at this subject.
 #[track_caller]
 fn arrive(bridge: &Fixture<Nats>, expected: &[(Event, &str)]) {
     for (event, topic) in expected {
@@ -187,7 +187,7 @@ fn a_closed_list_of_topics_is_all_that_a_payload_may_choose_from() {
     arrive(&bridge, &[(of("a"), "a"), (of("b"), "b")]);
 }
 
-/// Each of these values of `workspace` makes a name that the broker does not allow.
+/// Each of these values of `workspace` results in a name that the broker does not allow.
 fn makes_illegal_names(bridge: &Bridge, values: &[&str]) {
     for value in values {
         println!("value: {value:?}");

@@ -80,7 +80,7 @@ fn s25_an_unsigned_request_leaves_nothing_in_the_window() {
         .send(&unsigned.clone().signed("whs_another"))
         .expect_problem(401, "invalid_signature");
     bridge.deliver(&event).expect_published(&event);
-    // Nor does it see what is there.
+    // It does not reveal what is stored, either.
     bridge
         .send(&unsigned)
         .expect_problem(401, "missing_signature");
@@ -190,7 +190,7 @@ fn s36_twice_as_much_takes_twice_as_long() {
         ("string", &|bytes| format!("\"{}\"", "x".repeat(bytes))),
     ];
     for (kind, value) in kinds {
-        // The shortest of several: whatever else the machine does only adds to it.
+        // The shortest of several: other load on the machine only adds to it.
         let shortest = |bytes: usize| {
             let value = value(bytes);
             let once = || {
@@ -210,8 +210,9 @@ fn s36_twice_as_much_takes_twice_as_long() {
             long < 24 * short.max(Duration::from_millis(20)),
             "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"
         );
-        // The goal is 50 ms a MiB in a build for release, whose parser alone is five to ten times as fast; here the
-        // broker's part and the sender's are in it as well.
+        // The goal is 50 ms per MiB in a release build, whose parser alone is five to ten times as fast; here the time
+        // of the
+        // broker and the sender is included.
         assert!(
             long < Duration::from_secs(10),
             "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"
@@ -313,7 +314,7 @@ fn s42_urls_in_events_are_carried_and_never_called() {
             ));
             bridge.deliver(&event).expect_published(&event);
             sent.push(event.body);
-            // Nor does the process have a connection that is neither a sender's nor a broker's.
+            // The process has no connection other than to senders and brokers, either.
             for (ours, theirs) in connections(bridge.id()) {
                 let is_served = [bridge.public.port(), bridge.admin.port()].contains(&ours.port());
                 assert!(
@@ -338,7 +339,7 @@ fn s42_urls_in_events_are_carried_and_never_called() {
     assert!(stored == sent, "byte for byte");
 }
 
-/// Texts that would look like something else on a terminal or to a reader of lines, in every place that a sender fills in.
+/// Texts that would mislead a terminal or a line-based reader, in every place that a sender fills in.
 fn with_injections(id: &str) -> Vec<Request> {
     let json = r"\n{\u0022level\u0022:\u0022ERROR\u0022,\u0022message\u0022:\u0022injected\u0022}";
     let strange = [
@@ -406,7 +407,7 @@ fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
                 .is_ok_and(|answer| answer.status == 200)
         });
         for request in with_injections(format) {
-            // Some are no HTTP at all, and answered without a body or not.
+            // Some are not HTTP at all, and may be answered without a body or not at all.
             if let Ok(mut connection) = Connection::open(address) {
                 drop(connection.send(&request));
             }
@@ -445,7 +446,7 @@ fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
         .filter_map(|_| Connection::open(bridge.admin).ok())
         .collect();
     for slow in idle.iter_mut().take(500) {
-        // Asks again and again, and never reads.
+        // Keeps requesting, and never reads.
         let request = Request::new("GET", "/metrics").bytes().repeat(20);
         drop(slow.write(&request));
     }
@@ -466,7 +467,7 @@ fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
 }
 
 #[test]
-fn s49_what_a_peer_says_of_its_address_changes_nothing() {
+fn s49_forged_forwarding_headers_change_nothing() {
     let bridge = or_skip!(nats().run());
     let claims = [
         ("X-Forwarded-For", "127.0.0.1"),

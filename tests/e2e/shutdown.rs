@@ -1,4 +1,4 @@
-//! Signals: what is in flight is finished, what was answered 200 is in the broker, and the process ends with 0.
+//! Signals: requests in flight are finished, everything answered 200 is in the broker, and the process exits with 0.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::wait::{self, PATIENCE};
 
 const SENDERS: usize = 20;
 
-/// Signals a bridge under load; it has to end with 0 in its own time, and the promise has to hold for every answer.
+/// Signals a bridge under load; it must exit with 0 in time, and the guarantees must hold for every answer.
 fn drains_under_load<B: Broker>(signal: &str) {
     let broker = or_skip!(B::shared());
     let topic = broker.new_topic_in_parts("shutdown");
@@ -33,7 +33,7 @@ fn drains_under_load<B: Broker>(signal: &str) {
     println!("{books:?}\n{}", checker.summary());
     assert!(books.acknowledged >= 300);
     assert_eq!(books.duplicates, 0);
-    // A request that crosses the closing of its connection finds no answer: at most one a connection.
+    // A request that crosses the closing of its connection gets no answer: at most one per connection.
     assert!(checker.unanswered() <= SENDERS, "{}", checker.summary());
 }
 
@@ -99,10 +99,10 @@ fn at_shutdown_timeout_what_still_waits_is_answered_503_and_the_process_ends_wit
     let signalled = Instant::now();
     bridge.signal("TERM");
     let answer = waiting.read_answer().expect("an answer before the end");
-    // It may be stored, so it is not certain enough for `shutting_down`.
+    // It may be stored, so `shutting_down` would claim too much.
     answer.expect_problem(503, "publish_timeout");
     assert_eq!(bridge.wait(PATIENCE).code(), Some(0));
-    // Not nearly `publish_timeout`.
+    // Much earlier than `publish_timeout`.
     assert!(signalled.elapsed() < PATIENCE, "{:?}", signalled.elapsed());
 }
 
@@ -150,7 +150,7 @@ fn a_broker_that_is_away_does_not_hold_up_the_end() {
             bridge.signal("TERM");
             answer.join().unwrap()
         });
-        // A request that came just as the listener closed may have found nobody.
+        // A request that arrives just as the listener closes may find nobody.
         if let Ok(answer) = answer {
             assert_eq!(answer.status, 503, "{answer:?}");
             assert!(

@@ -1,4 +1,5 @@
-//! Providers whose signature is in the body, covers the fields of a form, or is a token. The tests sign by themselves, as the
+//! Providers whose signature is in the body, covers the fields of a form, or is a token. The tests sign by themselves,
+//! as the
 //! providers' libraries do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +63,7 @@ fn with_body(request: &Request, body: Vec<u8>) -> Request {
     changed
 }
 
-/// A request that must be stored, what its message says, and the same request with one signed part changed after the other.
+/// A request that must be stored, its expected message, and the same request with each signed part changed in turn.
 struct Case {
     name: &'static str,
     source: String,
@@ -143,7 +144,7 @@ fn twilio(scheme: &'static str, hmac: fn(&str, &[u8]) -> Vec<u8>) -> Case {
                 wrong,
             ),
             (unsigned, "missing_signature"),
-            // A body that is not a form is not signed without its digest.
+            // A body that is not a form is signed only through its digest.
             (
                 Request::post("/hooks/twilio", "[]").header(
                     "X-Twilio-Signature",
@@ -309,7 +310,7 @@ fn hs256(header: &Value, claims: &Value, secret: &str) -> String {
     format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 
-/// The token with a part taken from another one.
+/// The token with a part from another one.
 fn with_part_of(token: &str, index: usize, other: &str) -> String {
     let mut parts: Vec<_> = token.split('.').collect();
     parts[index] = other.split('.').nth(index).unwrap();
@@ -324,7 +325,7 @@ fn monday_event() -> Request {
     Request::post("/hooks/monday", body.to_string())
 }
 
-/// The tokens that must be refused: one for each part that is signed, and for each claim that is checked.
+/// The tokens that must be refused: one for each signed part, and for each checked claim.
 fn changed_tokens(
     request: &Request,
     claims: &Value,
@@ -412,7 +413,7 @@ fn jira() -> Case {
     }
 }
 
-/// A source of the user's own, with a signature at a pointer of a JSON that is in a form.
+/// A user-defined source, with a signature at a pointer of JSON in a form.
 fn declared() -> Case {
     let source = format!(
         r#"[sources.acme]
@@ -470,7 +471,7 @@ subject = "{{/order/customer}}"
 }
 
 #[test]
-fn what_is_signed_in_bodies_and_by_tokens_is_stored_and_nothing_else_is() {
+fn events_signed_in_bodies_or_by_tokens_are_stored_and_nothing_else_is() {
     let Some(nats) = Nats::shared() else { return };
     let cases = [
         twilio("auth-token", hmac_sha1),
@@ -547,7 +548,7 @@ fn a_challenge_is_answered_without_a_token_and_nothing_else_is() {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
-    // Also where the body comes later than its head, which has no token.
+    // Also if the body arrives later than its head, which has no token.
     let mut connection = Connection::open(bridge.public).unwrap();
     let request = post(challenge).header("Expect", "100-continue");
     connection.write(&request.head()).unwrap();
@@ -568,7 +569,7 @@ fn a_challenge_is_answered_without_a_token_and_nothing_else_is() {
     assert!((counted - 3.0).abs() < f64::EPSILON, "{counted}");
 }
 
-/// A pair of keys, and the public one as a JWKS.
+/// A key pair, and the public key as a JWKS.
 fn es256() -> (EcdsaKeyPair, String) {
     let random = SystemRandom::new();
     let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
@@ -654,7 +655,7 @@ fn send_signs_in_bodies_and_by_tokens_and_providers_explains_them() {
         ("monday", "", "create_pulse"),
         ("jira", "jwt", "jira:issue_created"),
     ];
-    // The URL is signed, and is known when the bridge listens.
+    // The URL is signed, and known once the bridge listens.
     let sources = |address: &str| -> String {
         let of = |(index, (name, scheme, _)): (usize, &(&str, &str, &str))| {
             let scheme = match *scheme {

@@ -1,5 +1,6 @@
-//! Faults at random under load, from a seed that is printed, and the promise checked at the end. `tests/soak/run` lets it
-//! go on for as long as someone wants; without that it takes half a minute, with the same faults each time.
+//! Random faults under load, from a printed seed, with a check of the guarantees at the end. `tests/soak/run` lets it
+//! run for
+//! any length of time; without it, it takes half a minute with the same faults each time.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ const SENDERS: usize = 8;
 
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Longer than that no answer may take, but for this: 1 s on a machine that does nothing else.
+/// The additional time allowed for an answer: 1 s on an idle machine.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// The faults.
@@ -35,7 +36,7 @@ enum Fault {
     Proxy(Mode),
 }
 
-/// The broker, as far as a fault needs it.
+/// The methods of a broker that faults need.
 struct Broker<'a> {
     proxy: Proxy,
     rest: String,
@@ -123,14 +124,14 @@ impl Random {
     }
 }
 
-/// A bridge, and what it had of the machine when it had just begun to work.
+/// A bridge, and the resources it used shortly after its start.
 struct Running {
     bridge: Bridge,
     files: Files,
     at_first: Option<Usage>,
-    /// How often senders may have lost their connections.
+    /// The number of times that senders may have lost their connections.
     ended: usize,
-    /// When it was stopped, and went on.
+    /// The times when it was stopped and continued.
     stops: Vec<(Instant, Instant)>,
 }
 
@@ -219,15 +220,16 @@ fn soak(name: &str, broker: &Broker<'_>) {
         books.duplicates,
         checker.summary()
     );
-    // A sender that was being answered when the bridge was ended has no answer, and perhaps once more on a connection that
-    // the kernel took for a listener that was about to go; nobody else.
+    // A sender that was being answered when the bridge was killed gets no answer, and possibly none on a connection
+    // that the
+    // kernel accepted for the listener that was about to close; all others do.
     assert!(
         checker.unanswered() <= 2 * SENDERS * running.ended,
         "{} endings: {}",
         running.ended,
         checker.history()
     );
-    // I4. While the bridge is stopped, nobody can be answered.
+    // I4. While the bridge is stopped, it cannot answer.
     for (began, ended, how) in checker.slower_than(PUBLISH_TIMEOUT + GRACE) {
         let stopped = running.stops.iter().map(|(from, to)| {
             let (from, to) = (began.max(*from), ended.min(*to));

@@ -1,4 +1,4 @@
-//! The message behind a 200: the body byte for byte, and exactly the contract's headers.
+//! The message behind a 200: the body byte for byte, and exactly the documented headers.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ on_each_broker!(
     a_topic_that_does_not_exist_is_503_and_published_to_once_it_is_there,
 );
 
-/// Bodies that a bridge which parses and writes JSON again would change.
+/// Bodies that would change if a bridge parsed and rewrote the JSON.
 pub(crate) fn odd_bodies() -> Vec<Event> {
     let bodies = [
         r#"{"event_id":"ID","event_type":"EVENT_TYPE_PING","ping":{"message":"Grüße 👋 日本語 \u00e9 \/ \ud83d\ude80 \u0000"}}"#,

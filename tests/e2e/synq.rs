@@ -12,7 +12,7 @@ use crate::support::nats::Nats;
 use crate::support::sender::Request;
 
 #[test]
-fn every_sample_is_published_as_what_the_reference_says() {
+fn every_sample_is_published_as_the_reference_says() {
     let expected = or_skip!(events::reference("synq-samples/expected.json"));
     let expected: BTreeMap<String, Value> = serde_json::from_slice(&expected).unwrap();
     assert!(!expected.is_empty());
@@ -121,7 +121,7 @@ fn several_signature_values_and_lines_are_all_looked_at() {
         });
         bridge.send(&request).expect_published(&event);
     }
-    // Which of two timestamps was signed is not for us to choose.
+    // The bridge must not choose which of two timestamps was signed.
     let event = events::ping();
     let (request, right) = parts(&event);
     let request = request

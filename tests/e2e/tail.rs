@@ -1,4 +1,4 @@
-//! `tail` prints what a destination holds.
+//! `tail` prints the messages of a destination.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::events::{self, Event};
 use crate::support::fixture::{Broker, Fixture, Setup, kafka};
 use crate::support::wait::{self, PATIENCE};
 
-/// Runs `tail` over what is there, with the bridge's own configuration; the lines it prints.
+/// Runs `tail` over the stored messages with the bridge's own configuration; returns its lines.
 fn tail<B: Broker>(bridge: &Fixture<B>, count: usize, topic: Option<&str>) -> Vec<Value> {
     let (config, count) = (bridge.file.to_str().unwrap(), count.to_string());
     let mut arguments = vec!["tail", "--config", config, "--json", "--from-start"];
@@ -30,7 +30,7 @@ fn it_prints_what_a_destination_holds_one_object_a_line<B: Broker>() {
     for event in &sent {
         bridge.deliver(event).expect_published(event);
     }
-    // The only destination of the configuration, and one that is named.
+    // The only destination of the configuration, and a named one.
     for named in [None, Some(topic.as_str())] {
         let lines = tail(&bridge, sent.len(), named);
         assert_eq!(lines.len(), sent.len(), "{lines:#?}");
@@ -55,11 +55,11 @@ fn it_prints_what_a_destination_holds_one_object_a_line<B: Broker>() {
 on_each_broker!(it_prints_what_a_destination_holds_one_object_a_line);
 
 #[test]
-fn it_prints_messages_as_they_come_until_it_is_told_to_stop() {
+fn it_prints_messages_as_they_arrive_until_it_is_stopped() {
     let bridge = or_skip!(kafka().run());
     let config = bridge.file.to_str().unwrap();
     let mut tail = bridge::start(&["tail", "--config", config, "--json"]);
-    // It shows what comes after it has subscribed: deliver until it shows something.
+    // It shows messages that arrive after it has subscribed: deliver until it shows something.
     let shown = wait::until_some("tail prints a message", PATIENCE, || {
         bridge.publish_ping();
         tail.stdout.lines().first().cloned()

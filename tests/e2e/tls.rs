@@ -1,4 +1,4 @@
-//! S12: TLS on the public listener, and senders that get it wrong.
+//! S12: TLS on the public listener, and senders that misuse it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,14 +26,14 @@ use crate::support::sender::{Connection, Request};
 use crate::support::tls::{self, CERTIFICATES, Tls};
 use crate::support::wait::{self, PATIENCE};
 
-/// Longer than the second after which a connection is at rest.
+/// Longer than the second after which a connection is idle.
 const REST: Duration = Duration::from_millis(1500);
 
 fn identity() -> Option<(&'static Path, &'static Path)> {
     Some((&CERTIFICATES.certificate, &CERTIFICATES.key))
 }
 
-/// `tls = { … }`; `more` is more keys in it, with a comma in front.
+/// `tls = { … }` with more keys, which begin with a comma.
 fn tls_line(more: &str) -> String {
     let (cert, key) = (&CERTIFICATES.certificate, &CERTIFICATES.key);
     format!("tls = {{ cert = {cert:?}, key = {key:?}{more} }}\n")
@@ -55,7 +55,7 @@ fn bodies_of(sent: Vec<Event>) -> Vec<Vec<u8>> {
     sent.into_iter().map(|event| event.body).collect()
 }
 
-/// The log says of a failed handshake who it was, and nothing else.
+/// The log of a failed handshake names the peer, and nothing else.
 fn expect_failure_is_logged(bridge: &Bridge, peer: SocketAddr) {
     let told = |line: &Value| line["peer"] == peer.to_string();
     let line = wait::until_some("the failure is logged", PATIENCE, || {
@@ -115,7 +115,7 @@ fn requests_on_one_tls_connection_with_rests_between_come_whole() {
         sent.push(event);
     }
     wait::play_silence(REST);
-    // A head that comes in two, and its body later.
+    // A head in two parts, and its body later.
     let event = events::ping();
     let request = Request::event(&event);
     let (begin, end) = (&request.head()[..1], &request.head()[1..]);
@@ -173,7 +173,7 @@ fn http2_is_agreed_on_in_the_handshake() {
         Some(&b"http/1.1"[..])
     );
     assert_eq!(agreed(&bridge, &[]), None);
-    // Without having been agreed on, HTTP/2 is no HTTP.
+    // HTTP/2 without ALPN is not recognized as HTTP.
     let mut unasked = open(&bridge);
     unasked
         .write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
@@ -207,7 +207,7 @@ fn http2_is_agreed_on_in_the_handshake() {
 
 type Http2 = http2::SendRequest<Full<Bytes>>;
 
-/// An HTTP/2 connection, and how it ends.
+/// An HTTP/2 connection, and its end.
 async fn open_http2(address: SocketAddr) -> (Http2, JoinHandle<hyper::Result<()>>) {
     let mut client = tls::client(&[&TLS13], None);
     client.alpn_protocols = vec![b"h2".to_vec()];
@@ -223,7 +223,7 @@ async fn open_http2(address: SocketAddr) -> (Http2, JoinHandle<hyper::Result<()>
     (sender, tokio::spawn(connection))
 }
 
-/// Sends all of them at once.
+/// Sends all of them together.
 async fn deliver_over_http2(sender: &Http2, events: &[Event]) {
     let answered = events.iter().map(|event| {
         let mut sender = sender.clone();
@@ -247,7 +247,7 @@ async fn deliver_over_http2(sender: &Http2, events: &[Event]) {
     futures_util::future::join_all(answered).await;
 }
 
-/// A ClientHello (RFC 5246 section 7.4.1.2) of a version's time, without extensions.
+/// A ClientHello (RFC 5246 section 7.4.1.2) of an old version, without extensions.
 fn client_hello(version: [u8; 2]) -> Vec<u8> {
     let suites = [0xc0, 0x09, 0xc0, 0x13, 0xc0, 0x2b, 0xc0, 0x2f, 0x00, 0x2f];
     let mut hello = version.to_vec();
@@ -373,7 +373,7 @@ fn s12_with_client_ca_only_its_clients_come_in() {
         for stranger in [None, Some(lone)] {
             let client = tls::client(&[version], stranger);
             let refused = tls::open(bridge.public, &client, "localhost").and_then(|mut open| {
-                // With TLS 1.3 a sender has shaken hands before it is judged.
+                // With TLS 1.3 a sender has completed the handshake before its certificate is checked.
                 open.send(&Request::event(&events::ping()))
             });
             assert!(refused.is_err(), "{refused:?}");

@@ -1,4 +1,4 @@
-//! What a source asks of its requests besides their signature, and how it answers them.
+//! A source's requirements on requests other than their signature, and its answers.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -28,7 +28,7 @@ fn verified_requests_beyond_the_rate_limit_are_refused_and_a_reload_does_not_for
     };
     let mut bridge = Bridge::run(&config(limit));
     bridge.wait_ready();
-    // Whoever can't sign uses up nothing.
+    // Unauthenticated senders use up nothing.
     for _ in 0..60 {
         let unsigned = Request::event(&events::ping()).without("x-coalesce-signature");
         bridge
@@ -113,7 +113,7 @@ fn only_addresses_of_allow_from_get_in_and_no_header_makes_another_one_of_them()
         }
     }
     assert_eq!(nats.read(&stream).len(), published);
-    // It is said before the body is asked for.
+    // The refusal comes before the body is requested.
     let mut connection = Connection::open(bridge.public).unwrap();
     let waiting = Request::event(&events::ping()).header("Expect", "100-continue");
     connection.write(&waiting.head()).unwrap();
@@ -137,7 +137,7 @@ fn without_a_trusted_proxy_headers_say_nothing_of_the_senders_address() {
         + &bridge::route(&format!("{stream}.{{type}}"));
     assert!(bridge.reload(&config));
     bridge.send(&spoofed).expect_success("published");
-    // Whoever is let in must sign all the same.
+    // Admitted senders must sign nevertheless.
     let unsigned = Request::event(&events::ping()).without("x-coalesce-signature");
     bridge
         .send(&unsigned)
@@ -178,7 +178,7 @@ fn a_sender_with_a_certificate_gets_in_under_the_names_that_the_source_lists() {
         (true, "DNS:other.example.com,DNS:HOOKS.EXAMPLE.COM"),
         (true, "DNS:*.wild.example.com"),
         (false, "DNS:other.example.com"),
-        // A name that it could stand for is not the name that it has.
+        // A wildcard for its name is not the name itself.
         (false, "DNS:*.example.com"),
         (false, "DNS:a.wild.example.com"),
         (false, "DNS:hooks.example.com.evil.example"),
@@ -215,7 +215,7 @@ fn a_sender_with_a_certificate_gets_in_under_the_names_that_the_source_lists() {
         .expect_success("published");
     published += 1;
     assert_eq!(nats.read(&stream).len(), published);
-    // What is listed counts for connections that are open already.
+    // The list applies to connections that are already open.
     std::fs::write(
         &bridge.file,
         bridge::whole(&http, &config("client_names = [\"other.example.com\"]")),
@@ -327,7 +327,7 @@ fn a_success_is_answered_as_the_provider_wants_it_for_batches_too() {
     let (one, unrouted) = (r#"{"id":"3","type":"a"}"#, r#"{"id":"4","type":"b"}"#);
     for (source, body, status, content_type, answered) in [
         ("xml", batch, 200, Some("text/xml"), "<Response/>"),
-        // Again: `duplicate` looks the same.
+        // Repeated: `duplicate` looks the same.
         ("xml", batch, 200, Some("text/xml"), "<Response/>"),
         ("empty", one, 202, None, ""),
         ("empty", unrouted, 202, None, ""),
@@ -344,7 +344,7 @@ fn a_success_is_answered_as_the_provider_wants_it_for_batches_too() {
         assert!(answer.header("x-request-id").is_some(), "{answer:?}");
     }
     assert_eq!(nats.read(&stream).len(), 4);
-    // A refusal says what is wrong, whatever a success looks like.
+    // A refusal has its own body, whatever a success looks like.
     send("xml", "[]").expect_problem(422, "invalid_event");
 }
 
@@ -430,7 +430,7 @@ fn a_compressed_body_is_verified_limited_and_stored_as_it_was_before() {
         let mut connection = Connection::open(bridge.public).unwrap();
         let answer = connection.send(&request).expect("an answer");
         answer.expect_problem(status, code);
-        // All of the body was read, so that the connection stays.
+        // The whole body was read, so the connection stays open.
         let event = events::ping();
         connection
             .send(&Request::event(&event))
@@ -482,7 +482,7 @@ fn events_of_a_type_are_held_to_its_schema_besides_the_providers_and_a_changed_f
     refused.expect_problem(422, "invalid_event");
     assert_eq!(refused.pointers(), ["/team"]);
     bridge.send(&with_team("\"a\"")).expect_success("published");
-    // The provider's own schema holds as well.
+    // The provider's own schema applies as well.
     let body = String::from_utf8(events::ping().body).unwrap();
     let body = body
         .replacen('{', r#"{"team":"a","#, 1)
@@ -502,7 +502,7 @@ fn events_of_a_type_are_held_to_its_schema_besides_the_providers_and_a_changed_f
         .expect_problem(422, "invalid_event");
     bridge.send(&with_team("7")).expect_success("published");
     bridge.deliver(&events::ping()).expect_success("published");
-    // A file that can't be used changes nothing.
+    // An unusable file changes nothing.
     let before = bridge.reloads();
     std::fs::write(&all, r#"{ "$ref": "https://example.com/x.json" }"#).unwrap();
     assert!(!bridge.wait_for_reload(before));

@@ -1,4 +1,4 @@
-//! The cost of an authentic event, and the effect of its text on a terminal.
+//! The cost of an authentic event, and its text on a terminal.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ use crate::support::sender::{self, Request};
 use crate::support::usage::MIB;
 use crate::support::wait::PATIENCE;
 
-/// A configuration with a schema of its own, in front of brokers that nobody has started.
+/// A configuration with its own schema, in front of brokers that are not running.
 fn with_schema(schema: &str) -> Files {
     let files = bridge::write_text("");
     let file = files.dir.join("schema.json");
@@ -30,7 +30,7 @@ fn with_schema(schema: &str) -> Files {
     files
 }
 
-/// Under `tree`: nodes of three kinds, each of which may have any below it.
+/// Under `tree`: nodes of three kinds, each of which may contain any.
 fn recursive_schema() -> Value {
     let kind = |name: &str| {
         json!({"type": "object", "required": ["id"],
@@ -98,7 +98,7 @@ fn check_warns_of_a_schema_that_makes_validation_expensive() {
 }
 
 #[test]
-fn check_says_what_a_schema_can_not_have_and_what_to_do_instead() {
+fn check_names_unsupported_schema_keywords_and_alternatives() {
     for (schema, expected) in [
         (
             r#"{"properties":{"code":{"pattern":"^(?=.*[0-9])[a-z0-9]+$"}}}"#,
@@ -168,10 +168,10 @@ fn names_that_differ_in_case_are_data_and_the_two_spellings_together_are_refused
 
 // ---- terminals
 
-/// Text that a terminal would obey: a colour, a title, a cursor, a line, a direction.
+/// Text that a terminal would interpret: a colour, a title, a cursor, a line, a direction.
 const HOSTILE: &str = "\u{1b}[31m\u{1b}]0;t\u{7}\r\nforged line\u{9b}2J\u{7f}\u{202e}\u{2066}\u{200f}\u{2028}\u{8}end";
 
-/// Nothing of it reached the terminal as it was.
+/// No control character reached the terminal unescaped.
 #[track_caller]
 fn expect_plain(done: &Finished) {
     for text in [&done.stdout, &done.stderr] {

@@ -35,7 +35,7 @@ pub(crate) fn synq_source(keys: &str) -> String {
     format!("[sources.synq]\nsecrets = [\"{SECRET}\"]\n{keys}\n")
 }
 
-/// A route for everything that has not found one before.
+/// A catch-all route.
 pub(crate) fn route(topic: &str) -> String {
     route_with(topic, "")
 }
@@ -45,7 +45,7 @@ pub(crate) fn route_with(topic: &str, keys: &str) -> String {
     format!("[[routes]]\ntopic = \"{topic}\"\n{keys}\n")
 }
 
-/// A configuration in a directory of its own.
+/// A configuration in its own directory.
 pub(crate) struct Files {
     pub(crate) dir: PathBuf,
     pub(crate) file: PathBuf,
@@ -56,17 +56,17 @@ impl Files {
         self.file.to_str().expect("a path in UTF-8")
     }
 
-    /// Runs a command with this configuration to its end.
+    /// Runs a command with this configuration until it exits.
     pub(crate) fn command(&self, arguments: &[&str]) -> Finished {
         self.command_reading(arguments, b"")
     }
 
-    /// [`Files::command`] with a standard input.
+    /// [`Files::command`] with standard input.
     pub(crate) fn command_reading(&self, arguments: &[&str], input: &[u8]) -> Finished {
         hookbridge_reading([arguments, &["--config", self.path()]].concat(), input, &[])
     }
 
-    /// Runs `hookbridge check`, which exits with this code.
+    /// Runs `hookbridge check` and expects this exit status.
     #[track_caller]
     pub(crate) fn check(&self, code: i32) -> Finished {
         self.command(&["check"]).expect_code(code)
@@ -83,7 +83,7 @@ pub(crate) fn whole(http: &str, rest: &str) -> String {
     format!("[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{rest}")
 }
 
-/// Writes a configuration as it is.
+/// Writes a configuration verbatim.
 pub(crate) fn write_text(text: &str) -> Files {
     let dir = process::directory("bridge");
     let file = dir.join("hookbridge.toml");
@@ -109,7 +109,7 @@ impl Bridge {
         format!("http://{}/hooks/synq", self.public)
     }
 
-    /// Runs with free ports and this configuration of brokers, sources and routes.
+    /// Runs with this configuration of brokers, sources and routes, on free ports.
     pub(crate) fn run(rest: &str) -> Self {
         Self::run_with("", rest)
     }
@@ -119,7 +119,7 @@ impl Bridge {
         Self::run_files(&write(http, rest), &[])
     }
 
-    /// Runs in front of one topic of a Kafka, ready to publish.
+    /// Runs in front of one Kafka topic, ready to publish.
     pub(crate) fn to_kafka(kafka: &Kafka, topic: &str) -> Self {
         let bridge =
             Self::run(&(kafka_broker("main", &kafka.address) + &synq_source("") + &route(topic)));
@@ -127,8 +127,9 @@ impl Bridge {
         bridge
     }
 
-    /// Runs in front of one stream of a NATS, ready to publish to `STREAM.TYPE`; more keys for `[http]` and the source. A
-    /// stream that never acknowledges keeps a bridge from being ready: it acknowledges until this one is.
+    /// Runs in front of one NATS stream, ready to publish to `STREAM.TYPE`, with more keys for `[http]` and the source.
+    /// A
+    /// stream that never acknowledges keeps a bridge from being ready, so it acknowledges until this one is.
     pub(crate) fn to_nats(nats: &Nats, stream: &str, http: &str, source: &str) -> Self {
         let is_silent = nats.is_silent(stream);
         if is_silent {
@@ -146,17 +147,17 @@ impl Bridge {
         bridge
     }
 
-    /// Runs with a configuration that was written before, and environment variables; it listens when this returns.
+    /// Runs with an existing configuration and environment variables; it listens when this returns.
     pub(crate) fn run_files(files: &Files, environment: &[(&str, &str)]) -> Self {
         Self::run_command(process::command(PROGRAM), files, environment)
     }
 
-    /// [`Bridge::run_with`] where names are looked up in these hosts.
+    /// [`Bridge::run_with`], resolving names with these hosts.
     pub(crate) fn run_seeing(hosts: &Hosts, http: &str, rest: &str) -> Self {
         Self::run_command(hosts.command(PROGRAM), &write(http, rest), &[])
     }
 
-    /// [`Bridge::run_files`] with the program started by another one.
+    /// [`Bridge::run_files`], started through another program.
     pub(crate) fn run_command(
         mut command: Command,
         files: &Files,
@@ -191,8 +192,9 @@ impl Bridge {
         }
     }
 
-    /// Writes another configuration of brokers, sources and routes, sends SIGHUP, and waits for what comes of it: whether it
-    /// is the one that runs now.
+    /// Writes another configuration of brokers, sources and routes, sends SIGHUP, and waits for the result. Returns
+    /// whether
+    /// the new one is in use.
     pub(crate) fn reload(&mut self, rest: &str) -> bool {
         self.reload_with("", rest)
     }
@@ -205,12 +207,12 @@ impl Bridge {
         self.wait_for_reload(before)
     }
 
-    /// How many reloads there have been.
+    /// The number of reloads so far.
     pub(crate) fn reloads(&self) -> usize {
         reloads(&self.log.lines()).len()
     }
 
-    /// Waits for one more reload than these, and says whether it changed anything.
+    /// Waits for one more reload, and returns whether it changed anything.
     pub(crate) fn wait_for_reload(&self, before: usize) -> bool {
         let done = self
             .log
@@ -229,7 +231,7 @@ impl Bridge {
         self.send(&Request::event(event))
     }
 
-    /// [`Bridge::deliver`] with an answer that comes in less than `limit`.
+    /// [`Bridge::deliver`], expecting an answer within `limit`.
     #[track_caller]
     pub(crate) fn deliver_within(&self, event: &Event, limit: Duration) -> Answer {
         let sent = Instant::now();
@@ -239,7 +241,7 @@ impl Bridge {
         answer
     }
 
-    /// Delivers a new event, which is published.
+    /// Delivers a new event and expects it to be published.
     #[track_caller]
     pub(crate) fn publish_ping(&self) -> Event {
         let event = events::ping();
@@ -247,7 +249,7 @@ impl Bridge {
         event
     }
 
-    /// Delivers an event and leaves the connection to whoever waits for the answer: the event is in flight.
+    /// Delivers an event and returns the connection while the event is in flight.
     #[track_caller]
     pub(crate) fn put_in_flight(&self, event: &Event) -> Connection {
         let before = self.metric("hookbridge_in_flight", &[]);
@@ -278,7 +280,7 @@ impl Bridge {
         (answer.status, body.into_owned())
     }
 
-    /// Waits for `/readyz` to say no with all of these words.
+    /// Waits until `/readyz` fails with all of these words.
     #[track_caller]
     pub(crate) fn wait_unready(&self, words: &[&str]) -> String {
         wait::until_some(&format!("/readyz says {words:?}"), wait::PATIENCE, || {
@@ -288,7 +290,7 @@ impl Bridge {
         })
     }
 
-    /// Waits for `/readyz` to say yes.
+    /// Waits until `/readyz` succeeds.
     pub(crate) fn wait_ready(&self) {
         wait::until("/readyz answers 200", wait::PATIENCE, || {
             self.admin("/readyz").status == 200
@@ -303,13 +305,13 @@ impl Bridge {
         Metrics(String::from_utf8(answer.body).expect("metrics in UTF-8"))
     }
 
-    /// The sum of the samples of this name that have all of these labels; 0 if there is none.
+    /// The sum of all samples of this name with all of these labels; 0 if there are none.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.metrics().sum(name, labels)
     }
 
-    /// Waits until [`Bridge::metric`] is exactly that.
+    /// Waits until [`Bridge::metric`] has this value.
     #[track_caller]
     pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         wait::until(
@@ -319,13 +321,13 @@ impl Bridge {
         );
     }
 
-    /// Waits until so many brokers are up: one is enough to be ready.
+    /// Waits until this many brokers are up; one is sufficient for readiness.
     #[track_caller]
     pub(crate) fn wait_brokers_up(&self, count: u8) {
         self.wait_metric("hookbridge_broker_up", &[], f64::from(count));
     }
 
-    /// Waits for a line of the log with this message.
+    /// Waits for a log line with this message.
     pub(crate) fn wait_for_log(&self, message: &str) -> Value {
         let found = self.log.wait_for(wait::PATIENCE, |lines| {
             lines
@@ -345,17 +347,16 @@ impl Bridge {
         self.process.signal(name);
     }
 
-    /// The process's id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The resources that the process uses now.
+    /// The resources that the process uses at present.
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.process.id())
     }
 
-    /// How it ended, within `limit`.
+    /// Waits up to `limit` for the exit status.
     pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         self.process.wait(limit)
     }
@@ -417,11 +418,11 @@ fn text(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_default()
 }
 
-/// A scrape.
+/// The text of a scrape.
 pub(crate) struct Metrics(pub(crate) String);
 
 impl Metrics {
-    /// The sum of the samples of this name that have all of these labels; `None` if there is none.
+    /// The sum of all samples of this name with all of these labels; `None` if there are none.
     pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let samples = self
             .0
@@ -441,13 +442,13 @@ impl Metrics {
         samples.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
     }
 
-    /// [`Metrics::find`], and 0 where there is none.
+    /// [`Metrics::find`], or 0.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.find(name, labels).unwrap_or(0.0)
     }
 }
 
-/// A command that has ended.
+/// The result of a command.
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -456,7 +457,7 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// Checks that it printed each of these to standard error.
+    /// Checks that standard error contains each of these.
     #[track_caller]
     pub(crate) fn expect_stderr(self, texts: &[&str]) -> Self {
         for text in texts {
@@ -465,7 +466,7 @@ impl Finished {
         self
     }
 
-    /// Checks that it printed each of these to standard output.
+    /// Checks that standard output contains each of these.
     #[track_caller]
     pub(crate) fn expect_stdout(self, texts: &[&str]) -> Self {
         for text in texts {
@@ -479,7 +480,7 @@ impl Finished {
         self.stdout.clone() + &self.stderr
     }
 
-    /// Its standard output, which is one JSON value.
+    /// Standard output as one JSON value.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -506,12 +507,12 @@ impl std::fmt::Debug for Finished {
     }
 }
 
-/// Runs `hookbridge` with these arguments to its end.
+/// Runs `hookbridge` with these arguments until it exits.
 pub(crate) fn hookbridge<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Finished {
     hookbridge_reading(arguments, b"", &[])
 }
 
-/// [`hookbridge`] with a standard input and environment variables.
+/// [`hookbridge`] with standard input and environment variables.
 pub(crate) fn hookbridge_reading<I: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = I>,
     input: &[u8],
@@ -550,7 +551,7 @@ pub(crate) fn check_connect(rest: &str) -> Finished {
     write("", rest).command(&["check", "--connect"])
 }
 
-/// Starts `hookbridge` with these arguments, for commands that go on until they have what they wait for.
+/// Starts `hookbridge` with these arguments, for commands that run until they have what they wait for.
 pub(crate) fn start(arguments: &[&str]) -> Running {
     let mut command = process::command(PROGRAM);
     command
@@ -567,7 +568,7 @@ pub(crate) fn start(arguments: &[&str]) -> Running {
     }
 }
 
-/// A command that has been started.
+/// A running command.
 pub(crate) struct Running {
     process: Process,
     pub(crate) stdout: Log,
@@ -575,7 +576,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits for its end; the lines it printed.
+    /// Waits for its exit; returns its output lines.
     #[track_caller]
     pub(crate) fn expect_code(mut self, code: i32) -> Vec<String> {
         let status = self.process.wait(wait::PATIENCE);
@@ -597,7 +598,7 @@ impl Running {
         self.process.signal(name);
     }
 
-    /// How it ended.
+    /// The exit status.
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.process.wait(wait::PATIENCE)
     }

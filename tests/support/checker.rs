@@ -1,4 +1,4 @@
-//! The promise as a check: what was answered to each event, against what the broker holds.
+//! Checks the guarantees: compares the answer to each event with what the broker holds.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,28 +9,28 @@ use super::consumer::Stored;
 use super::events::Event;
 use super::sender::Answer;
 
-/// How one delivery ended.
+/// The result of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
-    /// Status and outcome.
+    /// Answered, with status and outcome.
     Answered(u16, String),
-    /// Sent, or perhaps sent, and the connection ended without an answer.
+    /// Sent, or possibly sent, but the connection ended without an answer.
     NoAnswer(String),
-    /// There was no connection: nothing was sent.
+    /// Not sent: there was no connection.
     NotSent,
 }
 
-/// Every delivery of a test, by event id.
+/// All deliveries of a test by event id.
 pub(crate) struct Checker {
     all: Mutex<HashMap<String, Deliveries>>,
-    /// When which part of the test began.
+    /// The times at which parts of the test began.
     parts: Mutex<Vec<(Instant, String)>>,
 }
 
 struct Deliveries {
     body: Vec<u8>,
     ends: Vec<End>,
-    /// When each of them ended, and what it took.
+    /// The times at which they ended, and their durations.
     times: Vec<(Instant, Duration)>,
 }
 
@@ -43,17 +43,17 @@ impl Default for Checker {
     }
 }
 
-/// The result of a check that found nothing wrong.
+/// The result of a successful check.
 #[derive(Debug)]
 pub(crate) struct Books {
     /// Events answered 200.
     pub(crate) acknowledged: usize,
-    /// Messages beyond the first of their event.
+    /// Messages beyond the first of each event.
     pub(crate) duplicates: usize,
 }
 
 impl Checker {
-    /// Notes a delivery, how long it took and what came back.
+    /// Records a delivery with its duration and answer.
     pub(crate) fn note(&self, event: &Event, took: Duration, result: &io::Result<Answer>) {
         self.add(
             event,
@@ -65,7 +65,7 @@ impl Checker {
         );
     }
 
-    /// Notes an event that found no connection.
+    /// Records an event that found no connection.
     pub(crate) fn note_not_sent(&self, event: &Event) {
         self.add(event, Duration::ZERO, End::NotSent);
     }
@@ -87,38 +87,38 @@ impl Checker {
         all.expect("nothing panics while it holds the deliveries")
     }
 
-    /// Another part of the test begins: [`Checker::history`] says of each what was answered in it.
+    /// Begins another part of the test; [`Checker::history`] lists the answers by part.
     pub(crate) fn begin(&self, part: impl Into<String>) {
         let mut parts = self.parts.lock().expect("nothing panics while it holds it");
         parts.push((Instant::now(), part.into()));
     }
 
-    /// How many events there were.
+    /// The number of events.
     pub(crate) fn events(&self) -> usize {
         self.all().len()
     }
 
-    /// How many deliveries were answered.
+    /// The number of answered deliveries.
     pub(crate) fn answers(&self) -> usize {
         self.count(|end| matches!(end, End::Answered(..)))
     }
 
-    /// How many deliveries were answered with this status.
+    /// The number of deliveries answered with this status.
     pub(crate) fn answered(&self, status: u16) -> usize {
         self.count(|end| matches!(end, End::Answered(found, _) if *found == status))
     }
 
-    /// How many deliveries were answered with this outcome: a success's `status` or a problem's `code`.
+    /// The number of deliveries answered with this outcome: a success's `status` or a problem's `code`.
     pub(crate) fn outcomes(&self, outcome: &str) -> usize {
         self.count(|end| matches!(end, End::Answered(_, found) if found == outcome))
     }
 
-    /// How many deliveries ended without an answer though there was a connection.
+    /// The number of deliveries that ended without an answer although there was a connection.
     pub(crate) fn unanswered(&self) -> usize {
         self.count(|end| matches!(end, End::NoAnswer(_)))
     }
 
-    /// The deliveries that took longer than this: when each began and ended, and how.
+    /// Deliveries that took longer than this, with their start, end and result.
     pub(crate) fn slower_than(&self, limit: Duration) -> Vec<(Instant, Instant, String)> {
         let all = self.all();
         all.values()
@@ -136,7 +136,7 @@ impl Checker {
             .count()
     }
 
-    /// Each outcome and how often, for people.
+    /// The number of deliveries by outcome, in readable form.
     pub(crate) fn summary(&self) -> String {
         let all = self.all();
         let mut counts = std::collections::BTreeMap::<String, usize>::new();
@@ -146,7 +146,7 @@ impl Checker {
         format!("{counts:#?}")
     }
 
-    /// For each part of the test what was answered in it, how often, and after how long at most: for people.
+    /// For each part of the test: the answers, their number and the longest duration, in readable form.
     pub(crate) fn history(&self) -> String {
         let parts = self.parts.lock().expect("nothing panics while it holds it");
         let all = self.all();
@@ -175,8 +175,9 @@ impl Checker {
         text
     }
 
-    /// Checks the promise against all that the broker holds: nothing acknowledged is lost or changed, nothing is there
-    /// that was not sent, nothing is there that was certainly refused, and no more copies than deliveries explain.
+    /// Checks everything that the broker holds: nothing acknowledged is lost or changed, nothing is stored that was
+    /// never
+    /// sent or was certainly refused, and there are no more copies than deliveries explain.
     #[track_caller]
     pub(crate) fn check(&self, stored: &[Stored]) -> Books {
         let all = self.all();

@@ -1,4 +1,4 @@
-//! A message as read back from a broker, whichever it was.
+//! A message read back from either kind of broker.
 
 /// One stored message.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// The one header of that name, in exactly this case; a panic if there are two.
+    /// The one header of that name (case-sensitive); panics if there are two.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(header, _)| header == name);
         let first = found.next().map(|(_, value)| value.as_str());
@@ -28,7 +28,7 @@ impl Stored {
         names
     }
 
-    /// Checks that it has these headers, those of these names with whatever value, and no others.
+    /// Checks that it has exactly these headers, the ones in the second list with any value.
     #[track_caller]
     pub(crate) fn expect_headers(&self, expected: &[(&str, &str)], also: &[&str]) {
         for (name, value) in expected {
@@ -61,14 +61,14 @@ impl std::fmt::Debug for Stored {
     }
 }
 
-/// The only message of a reading.
+/// The message of a reading that must have exactly one.
 pub(crate) fn only(messages: Vec<Stored>) -> Stored {
     let [message] = <[Stored; 1]>::try_from(messages)
         .unwrap_or_else(|all| panic!("not exactly one message: {all:#?}"));
     message
 }
 
-/// Their values, in order.
+/// The messages' values in order.
 pub(crate) fn values(messages: Vec<Stored>) -> Vec<Vec<u8>> {
     messages.into_iter().map(|message| message.value).collect()
 }

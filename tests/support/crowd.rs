@@ -1,5 +1,4 @@
-//! Senders by the thousand: what [`super::sender`] does, on tasks instead of threads, and only for requests that are
-//! whole and right.
+//! Thousands of senders: like [`super::sender`] on tasks instead of threads, and only for complete and valid requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +16,13 @@ use super::events::Event;
 use super::sender::{Answer, Request};
 use super::wait;
 
-/// The right to be the only one with most of the descriptors that there are.
+/// Held by the test that uses most of the available file descriptors.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Crowds have a runtime of their own: the proxies on the other must not wait for them.
+/// Crowds have their own runtime: the proxies on the other one must not wait for them.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -35,17 +34,17 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-/// Starts one of a crowd.
+/// Starts one sender of a crowd.
 pub(crate) fn spawn<T: Send + 'static>(
     one: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
     runtime().spawn(one)
 }
 
-/// A connection that is kept open.
+/// A persistent connection.
 pub(crate) struct Connection(TcpStream);
 
-/// The result of a delivery, and how long it took.
+/// The result and duration of a delivery.
 pub(crate) type Delivered = (io::Result<Answer>, Duration);
 
 impl Connection {
@@ -55,7 +54,7 @@ impl Connection {
         Ok(Self(stream))
     }
 
-    /// Sends a request and reads its answer, also when the answer comes before all of the body could be sent.
+    /// Sends a request and reads its answer, even if the answer comes before the whole body could be sent.
     pub(crate) async fn send(&mut self, request: &Request) -> io::Result<Answer> {
         let written = self.0.write_all(&request.bytes()).await;
         let answer = tokio::time::timeout(wait::PATIENCE, self.read_answer()).await?;
@@ -78,7 +77,7 @@ impl Connection {
     }
 }
 
-/// An answer with a `Content-Length`, once it is there as a whole.
+/// A complete answer with a `Content-Length`.
 fn answer(bytes: &[u8]) -> Option<Answer> {
     let end = bytes.windows(4).position(|found| found == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
@@ -98,7 +97,7 @@ fn answer(bytes: &[u8]) -> Option<Answer> {
     (length == Some(answer.body.len())).then_some(answer)
 }
 
-/// Opens so many connections, all of which are taken by the other side.
+/// Opens `count` connections, all of which the other side accepts.
 #[track_caller]
 pub(crate) fn open(address: SocketAddr, count: usize) -> Vec<Connection> {
     // The listener's queue is short.
@@ -118,7 +117,7 @@ pub(crate) fn open(address: SocketAddr, count: usize) -> Vec<Connection> {
         .collect()
 }
 
-/// Makes and signs so many events, which takes longer than to send them.
+/// Makes and signs `count` events, which takes longer than sending them.
 #[track_caller]
 pub(crate) fn prepare(count: usize, event: fn() -> Event) -> Vec<(Event, Request)> {
     let one = move || {
@@ -130,7 +129,7 @@ pub(crate) fn prepare(count: usize, event: fn() -> Event) -> Vec<(Event, Request
     making.into_iter().map(join).collect()
 }
 
-/// Delivers one event on each of the connections at once; each connection is open until all are answered.
+/// Delivers one event on each connection concurrently; the connections stay open until all are answered.
 pub(crate) fn deliver(
     connections: Vec<Connection>,
     events: Vec<(Event, Request)>,
@@ -149,7 +148,7 @@ pub(crate) fn deliver(
     connections.into_iter().zip(events).map(start).collect()
 }
 
-/// Delivers one event on a connection of its own.
+/// Delivers one event on its own connection.
 pub(crate) async fn deliver_one(
     address: SocketAddr,
     checker: Arc<Checker>,
@@ -167,7 +166,7 @@ pub(crate) async fn deliver_one(
     Some((result, took))
 }
 
-/// A task's result, on a test's thread.
+/// A task's result on the test's thread.
 #[track_caller]
 pub(crate) fn join<T>(task: JoinHandle<T>) -> T {
     runtime().block_on(task).expect("a task does not panic")

@@ -1,4 +1,5 @@
-//! A server of the tests' own: a directory with its configuration, data and log, and a process that comes and goes.
+//! A server for one test: a directory with its configuration, data and log, and a process that can be stopped and
+//! started.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -20,18 +21,18 @@ pub(crate) struct Daemon {
 /// The methods of a broker that runs as a [`Daemon`].
 macro_rules! daemon_methods {
     () => {
-        /// SIGKILL: it has no time to write anything down.
+        /// SIGKILL: the process cannot write anything any more.
         pub(crate) fn kill(&self) {
             self.daemon().running().take().expect("it runs").kill();
         }
 
-        /// SIGTERM: it hands over what it leads, and ends.
+        /// SIGTERM: it hands over leadership and exits.
         pub(crate) fn stop(&self) {
             let process = self.daemon().running().take();
             process.expect("it runs").stop();
         }
 
-        /// SIGSTOP: connections stay open, nothing is answered.
+        /// SIGSTOP: connections stay open, but nothing is answered.
         pub(crate) fn freeze(&self) {
             self.daemon().signal("STOP");
         }
@@ -49,7 +50,7 @@ macro_rules! daemon_methods {
 }
 
 impl Daemon {
-    /// One with an empty directory, and a configuration that is not written yet.
+    /// Creates an empty directory; the configuration is written later.
     pub(crate) fn new(name: &str, file: &str) -> Self {
         let dir = process::directory(name);
         Self {
@@ -68,7 +69,7 @@ impl Daemon {
         std::fs::read_to_string(&self.file).expect("its configuration")
     }
 
-    /// Changes its configuration.
+    /// Edits its configuration.
     pub(crate) fn edit(&self, change: impl FnOnce(&str) -> String) {
         self.write(&change(&self.text()));
     }
@@ -81,7 +82,7 @@ impl Daemon {
         self.dir.join("data")
     }
 
-    /// Puts its data on a disk of so many MiB; `None` where there can't be one.
+    /// Puts its data on a disk of `mib` MiB; `None` if that is impossible here.
     pub(crate) fn mount_small_disk(&mut self, mib: u32) -> Option<()> {
         self.disk = Some(SmallDisk::mount(&self.data(), mib)?);
         Some(())
@@ -119,7 +120,7 @@ impl Daemon {
         *self.running() = Some(process);
     }
 
-    /// Its process, while there is one.
+    /// Its process, if running.
     pub(crate) fn running(&self) -> MutexGuard<'_, Option<Process>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +129,7 @@ impl Daemon {
         self.running().as_mut().expect("it runs").signal(name);
     }
 
-    /// Whether its process has ended by itself.
+    /// Whether its process has exited by itself.
     pub(crate) fn has_ended(&self) -> bool {
         let mut process = self.running();
         process

@@ -1,5 +1,6 @@
-//! A disk of a few MiB for one broker: memory, mounted where only that broker sees it, so that it ends with the test and
-//! can be filled without harm to anyone.
+//! A disk of a few MiB for one broker: a tmpfs in its own mount namespace, so that it disappears with the test and can
+//! be
+//! filled without harm.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -11,13 +12,14 @@ use super::wait;
 
 pub(crate) struct SmallDisk {
     dir: PathBuf,
-    /// Keeps the mount namespace while no broker runs in it.
+    /// Keeps the mount namespace alive while no broker runs in it.
     keeper: Process,
     is_root: bool,
 }
 
 impl SmallDisk {
-    /// Mounts one at this place, for those whose commands it makes; `None`, said aloud, where the system forbids it.
+    /// Mounts a disk at this path, visible to the commands that it creates; `None`, with a message, if the system
+    /// forbids it.
     pub(crate) fn mount(dir: &Path, mib: u32) -> Option<Self> {
         std::fs::create_dir_all(dir).expect("a directory");
         let script = format!(
@@ -50,7 +52,7 @@ impl SmallDisk {
         })
     }
 
-    /// A command that sees the disk, and ends with us.
+    /// A command that sees the disk and ends with the test process.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = process::command("nsenter");
         command.arg(format!("--target={}", self.keeper.id()));
@@ -58,21 +60,21 @@ impl SmallDisk {
             command.args(["--user", "--preserve-credentials"]);
         }
         command.args(["--mount", "--"]);
-        // Another user namespace forgets who wanted to end with whom.
+        // A new user namespace resets the parent-death signal.
         command
             .args(["setpriv", "--pdeathsig", "KILL", "--"])
             .arg(program);
         command
     }
 
-    /// The disk, for us who don't see it at its place.
+    /// The disk's path as seen from the test process.
     pub(crate) fn seen_from_outside(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.keeper.id()));
         let dir = self.dir.strip_prefix("/").expect("an absolute path");
         root.join(dir)
     }
 
-    /// Leaves no byte free.
+    /// Fills the disk completely.
     pub(crate) fn fill(&self) {
         let mut file = std::fs::File::create(self.filler()).expect("a file on the disk");
         for chunk in [64 * 1024, 4096, 1] {
@@ -80,7 +82,7 @@ impl SmallDisk {
         }
     }
 
-    /// Takes away what [`SmallDisk::fill`] wrote.
+    /// Removes what [`SmallDisk::fill`] wrote.
     pub(crate) fn make_room(&self) {
         std::fs::remove_file(self.filler()).expect("the disk was filled");
     }
@@ -90,7 +92,7 @@ impl SmallDisk {
     }
 }
 
-/// Others need a user namespace to mount anything.
+/// Unprivileged users need a user namespace to mount anything.
 pub(crate) fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("its own status");
     status.contains("\nUid:\t0\t")

@@ -13,7 +13,7 @@ use super::process;
 /// The signing secret that tests configure.
 pub(crate) const SECRET: &str = "whs_e2e_4d1f0c9b7a";
 
-/// An event and what there is to know of it.
+/// An event and its attributes.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) id: String,
@@ -29,7 +29,7 @@ impl Event {
     }
 }
 
-/// An id that no other event has.
+/// A unique id.
 pub(crate) fn new_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!(
@@ -56,7 +56,7 @@ pub(crate) fn issue(kind: &str, issue: &str) -> Event {
     issue_in("acme", kind, issue)
 }
 
-/// [`issue`] of a certain workspace.
+/// [`issue`] of a given workspace.
 pub(crate) fn issue_in(workspace: &str, kind: &str, issue: &str) -> Event {
     let id = new_id();
     Event::new(
@@ -82,7 +82,7 @@ pub(crate) fn incident(kind: &str, incident: &str) -> Event {
     )
 }
 
-/// An event of a type that is not known yet.
+/// An event of an unknown type.
 pub(crate) fn of_type(name: &str) -> Event {
     let id = new_id();
     Event::new(
@@ -111,7 +111,7 @@ pub(crate) fn ping_of_size(bytes: usize) -> Event {
     Event { id, body }
 }
 
-/// An event with this text as its body; `ID` in it becomes its id.
+/// An event with this text as its body, in which `ID` is replaced by its id.
 pub(crate) fn raw(body: &str) -> Event {
     let id = new_id();
     Event {
@@ -120,12 +120,12 @@ pub(crate) fn raw(body: &str) -> Event {
     }
 }
 
-/// The headers that SYNQ signs a body with, now.
+/// SYNQ's signature headers for a body, at present.
 pub(crate) fn signature(secret: &str, body: &[u8]) -> Vec<(String, String)> {
     signature_at(secret, body, SystemTime::now())
 }
 
-/// The headers that SYNQ signed a body with at `time`.
+/// SYNQ's signature headers for a body at `time`.
 pub(crate) fn signature_at(secret: &str, body: &[u8], time: SystemTime) -> Vec<(String, String)> {
     let seconds = time
         .duration_since(UNIX_EPOCH)
@@ -153,7 +153,7 @@ pub(crate) fn signature_value(secret: &str, timestamp: &str, body: &[u8]) -> Str
         .fold("v1=".to_owned(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
-/// A file of the reference folder (HOOKBRIDGE_REFERENCE, else beside the repository): `None` where there is none.
+/// A file of the reference folder (HOOKBRIDGE_REFERENCE, or next to the repository); `None` if there is none.
 pub(crate) fn reference(file: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("HOOKBRIDGE_REFERENCE").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/reference"),

@@ -1,5 +1,6 @@
-//! The reason of a failed test. Its brokers and its bridge print their logs as they go, behind the panic's own message; so each
-//! log ends with that message once more, for whoever sees no more than the end.
+//! The reason of a failed test. Its brokers and its bridge print their logs when dropped, after the panic's own
+//! message, so
+//! each log ends with that message once more, for readers who see only the end.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -8,7 +9,7 @@ thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// From now on the panics of each thread are known to [`report`] on the same thread.
+/// Records the panics of each thread for [`report`] on the same thread.
 pub(crate) fn remember() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -20,7 +21,7 @@ pub(crate) fn remember() {
     });
 }
 
-/// Prints a log of something that takes part in a test that has just failed, and what the test failed of.
+/// Prints the log of a participant if the test has failed, with the panic message.
 pub(crate) fn report(what: &str, log: &str) {
     let failure = LAST.with_borrow(|last| last.clone().unwrap_or_default());
     eprintln!("--- {what}\n{log}\n--- {failure}");

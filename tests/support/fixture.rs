@@ -1,4 +1,4 @@
-//! The set-up of most tests: a broker, a topic or stream of the test's own on it, and a bridge in front of them.
+//! The set-up of most tests: a broker, a topic or stream for one test, and a bridge in front of them.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use super::kafka::Kafka;
 use super::nats::Nats;
 use super::proxy::Proxy;
 
-/// The value, or the end of a test whose broker is not installed.
+/// Unwraps the value, or ends a test whose broker is not installed.
 macro_rules! or_skip {
     ($value:expr) => {
         match $value {
@@ -19,7 +19,7 @@ macro_rules! or_skip {
     };
 }
 
-/// Runs tests that are generic over the broker once for each broker, in modules of their own.
+/// Instantiates tests that are generic over the broker once per broker, each in its own module.
 macro_rules! on_each_broker {
     ($($test:ident),+ $(,)?) => {
         mod kafka {
@@ -31,42 +31,42 @@ macro_rules! on_each_broker {
     };
 }
 
-/// A broker, whichever it is. A topic is Kafka's topic, or NATS' stream with every subject below its name.
+/// Either kind of broker. A topic is a Kafka topic, or a NATS stream with every subject below its name.
 pub(crate) trait Broker: Sized + Sync + 'static {
     const NAME: &'static str;
-    /// Whether the broker itself recognizes a message that it has stored.
+    /// Whether the broker itself recognizes duplicates.
     const DEDUPLICATES: bool;
-    /// The prefix of a CloudEvents attribute as the name of a header.
+    /// The prefix of CloudEvents attributes in header names.
     const CE: &'static str;
-    /// The topic of a route to all of a test's topic.
+    /// The topic of a route that publishes to the test's topic.
     const ROUTE: &'static str;
-    /// The rest of a name to publish to, behind the topic's.
+    /// The suffix to the topic's name when publishing.
     const LEAF: &'static str;
 
     fn shared() -> Option<&'static Self>;
     fn private() -> Option<Self>;
-    /// One of the test's own that has an address but does not run yet.
+    /// A broker for one test that has an address but is not running yet.
     fn private_not_started() -> Option<Self>;
     fn behind_proxy() -> Option<(&'static Self, Proxy)>;
-    /// A value for the broker's table.
+    /// The entry for the broker's table.
     fn address(&self) -> String;
-    /// The same for the broker there or at another port.
+    /// The same with another port.
     fn address_or(&self, port: u16) -> String;
     /// The same for `host:port`.
     fn at(address: &str) -> String;
-    /// Gives it, while it does not run, another port for its next start.
+    /// Changes the port for its next start, while it is stopped.
     fn move_to(&mut self, port: u16);
     fn table(name: &str, address: &str) -> String;
-    /// A new topic with exactly this name.
+    /// Creates a topic with exactly this name.
     fn create(&self, topic: &str);
     fn new_topic(&self, name: &str) -> String;
     /// A topic whose messages may be in several partitions.
     fn new_topic_in_parts(&self, name: &str) -> String;
-    /// A topic that refuses messages above so many bytes.
+    /// A topic that refuses messages above this many bytes.
     fn new_topic_up_to(&self, name: &str, bytes: i32) -> String;
-    /// Every message that the topic holds now, in order.
+    /// All messages in the topic, in order.
     fn read(&self, topic: &str) -> Vec<Stored>;
-    /// Whether it takes a message of 1 MiB and its headers.
+    /// Whether it accepts a message of 1 MiB with its headers.
     fn takes_large_messages(&self) -> bool;
     fn start(&self);
     fn kill(&self);
@@ -190,7 +190,7 @@ impl Broker for Nats {
     inherent!();
 }
 
-/// A bridge that is to run. In every key, `TOPIC` stands for the name of the test's topic or stream.
+/// A bridge to be started. In every key, `TOPIC` is replaced by the name of the test's topic or stream.
 pub(crate) struct Setup<B> {
     broker: PhantomData<B>,
     broker_keys: String,
@@ -206,7 +206,7 @@ pub(crate) fn kafka() -> Setup<Kafka> {
     Setup::new()
 }
 
-/// In front of NATS, which is the quicker one to publish to.
+/// In front of NATS, which is faster to publish to.
 pub(crate) fn nats() -> Setup<Nats> {
     Setup::new()
 }
@@ -273,13 +273,13 @@ impl<B: Broker> Setup<B> {
         self
     }
 
-    /// With one more topic on the same broker, whose name ends so.
+    /// With one more topic on the same broker, named with this suffix.
     pub(crate) fn and_topic(mut self, ending: &'static str) -> Self {
         self.others.push(ending);
         self
     }
 
-    /// With dead letters for `key` in a topic of their own: `TOPIC-dead`.
+    /// With dead letters for `key` in a separate topic: `TOPIC-dead`.
     pub(crate) fn dead_letters(self, key: &str) -> Self {
         let topic = format!("TOPIC-dead{}", B::LEAF);
         self.source(&format!(
@@ -294,14 +294,14 @@ impl<B: Broker> Setup<B> {
         (broker + &self.source + &self.routes).replace("TOPIC", topic)
     }
 
-    /// Runs in front of the shared broker, on a topic of its own, and is ready.
+    /// Runs in front of the shared broker with a new topic, and waits until it is ready.
     pub(crate) fn run(self) -> Option<Fixture<B>> {
         let broker = B::shared()?;
         let topic = broker.new_topic("events");
         Some(self.run_on(broker, topic))
     }
 
-    /// Runs on a topic that exists, and is ready.
+    /// Runs with an existing topic, and waits until it is ready.
     pub(crate) fn run_on(self, broker: impl Into<Held<B>>, topic: String) -> Fixture<B> {
         let broker = broker.into();
         for ending in &self.others {
@@ -320,7 +320,7 @@ impl<B: Broker> Setup<B> {
     }
 }
 
-/// A broker that tests share, or one of the test's own.
+/// A shared broker, or one for this test alone.
 pub(crate) enum Held<B: 'static> {
     Shared(&'static B),
     Own(Box<B>),
@@ -349,7 +349,7 @@ impl<B> Deref for Held<B> {
     }
 }
 
-/// A bridge at work. Whatever a test does to a bridge, it does to this.
+/// A running bridge with its broker and topic.
 pub(crate) struct Fixture<B: Broker> {
     pub(crate) bridge: Bridge,
     pub(crate) broker: Held<B>,
@@ -359,7 +359,7 @@ pub(crate) struct Fixture<B: Broker> {
 }
 
 impl<B: Broker> Fixture<B> {
-    /// Every message of the test's topic, in order.
+    /// All messages of the test's topic, in order.
     pub(crate) fn read(&self) -> Vec<Stored> {
         self.broker.read(&self.topic)
     }
@@ -369,7 +369,7 @@ impl<B: Broker> Fixture<B> {
         values(self.read())
     }
 
-    /// Every message of the topic of [`Setup::dead_letters`], in order.
+    /// All messages of the topic of [`Setup::dead_letters`], in order.
     pub(crate) fn read_dead_letters(&self) -> Vec<Stored> {
         self.broker.read(&(self.topic.clone() + "-dead"))
     }
@@ -383,7 +383,7 @@ impl<B: Broker> Fixture<B> {
 }
 
 impl Fixture<Nats> {
-    /// From now on the stream stores without acknowledging, as a broker that is slow would.
+    /// From now on the stream stores without acknowledging, like a slow broker.
     pub(crate) fn silence(&self) {
         self.broker.silence(&self.topic, true);
     }

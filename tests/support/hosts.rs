@@ -1,4 +1,4 @@
-//! Names that can be moved: an `/etc/hosts` of its own for one process, mounted where only that process sees it.
+//! Host names that can be moved: an `/etc/hosts` for one process, mounted in its own namespace.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -12,7 +12,7 @@ use super::wait;
 pub(crate) struct Hosts(PathBuf);
 
 impl Hosts {
-    /// One with this name at this address; `None`, said aloud, where the system forbids it.
+    /// Maps this name to this address; `None`, with a message, if the system forbids it.
     pub(crate) fn with(name: &str, address: Ipv4Addr) -> Option<Self> {
         let hosts = Self(process::directory("hosts").join("hosts"));
         hosts.set(name, address);
@@ -36,20 +36,20 @@ impl Hosts {
         None
     }
 
-    /// Moves the name. The file stays the same one, since it is mounted.
+    /// Moves the name. The file is overwritten in place, since it is mounted.
     pub(crate) fn set(&self, name: &str, address: Ipv4Addr) {
         let text = format!("127.0.0.1 localhost\n{address} {name}\n");
         std::fs::write(&self.0, text).expect("a file");
     }
 
-    /// A command that looks names up there, and ends with us.
+    /// A command that resolves names there and ends with the test process.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = process::command("unshare");
         command.arg("--mount");
         if !is_root() {
             command.arg("--map-root-user");
         }
-        // Another user namespace forgets who wanted to end with whom.
+        // A new user namespace resets the parent-death signal.
         let script = "mount --bind \"$0\" /etc/hosts && exec setpriv --pdeathsig KILL -- \"$@\"";
         command.args(["sh", "-c", script]).arg(&self.0).arg(program);
         command

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand (RFC 9113): a client library would not send what hostile peers do.
+//! HTTP/2 by hand (RFC 9113): client libraries do not send what hostile peers do.
 
 /// The start of every connection.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -23,7 +23,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A head in HPACK (RFC 7541): indexes of the static table, and literals with an indexed name that are not indexed.
+/// A head in HPACK (RFC 7541): indexes into the static table, and literals without indexing.
 pub(crate) fn head(indexes: &[u8], literals: &[(&[u8], &str)]) -> Vec<u8> {
     let mut block = indexes.to_vec();
     for (name, value) in literals {

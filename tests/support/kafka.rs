@@ -1,14 +1,14 @@
-//! A real Kafka in KRaft mode, one node that is broker and controller, on loopback ports and a data directory of its own.
+//! Real Kafka in KRaft mode: one node as broker and controller, on loopback ports with its own data directory.
 //!
-//! Starting one takes two to three seconds of CPU, so all tests share one; those that kill or freeze theirs start their own.
+//! Starting it takes two to three seconds of CPU, so tests share one; tests that kill or freeze theirs start their own.
 
-// One whose users may do only what they were granted.
+// With users that have only the rights granted to them.
 pub(crate) mod acl;
 
-// Three of them, one leader for each partition.
+// A cluster of three, one leader per partition.
 pub(crate) mod cluster;
 
-// One that wants access tokens, and who grants them.
+// With access tokens, and the provider that grants them.
 pub(crate) mod tokens;
 
 use std::fmt::Write as _;
@@ -38,16 +38,16 @@ pub(crate) const USER: (&str, &str) = ("bridge", "correct horse");
 
 const CLUSTER_ID: &str = "aG9va2JyaWRnZS10ZXN0cw";
 
-/// A broker that runs, or that ran, or that will.
+/// A broker that is running, or can be started.
 pub(crate) struct Kafka {
     /// `host:port` of the plain listener: a value for `bootstrap_servers`.
     pub(crate) address: String,
-    /// How many replicas a new topic has.
+    /// The replicas of a new topic.
     replicas: i32,
     own: Option<Own>,
 }
 
-/// A broker that we start ourselves.
+/// A broker started by the tests.
 struct Own {
     libs: PathBuf,
     daemon: Daemon,
@@ -57,20 +57,20 @@ struct Own {
     fronts: Vec<Front>,
 }
 
-/// A listener that the broker advertises under another port, where a proxy may stand.
+/// A listener that is advertised with another port, for a proxy.
 struct Front {
     real: u16,
     advertised: u16,
 }
 
-/// So many tests may put a proxy in front of the shared broker.
+/// The number of tests that can put a proxy in front of the shared broker.
 const FRONTS: usize = 24;
 
-/// A killed broker is let in again when its session has run out: 9 s by default.
+/// A killed broker can rejoin when its session has expired: 9 s by default.
 const QUICK_RETURN: &str = "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=300\n";
 
 impl Kafka {
-    /// The one that all tests share: HOOKBRIDGE_TEST_KAFKA's, or one of our own.
+    /// The shared broker: HOOKBRIDGE_TEST_KAFKA's, or our own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| match std::env::var("HOOKBRIDGE_TEST_KAFKA") {
@@ -84,8 +84,8 @@ impl Kafka {
         shared.as_ref().or_else(|| process::missing("Kafka"))
     }
 
-    /// One that several tests share, and a proxy of the test's own in front of it. What connects through the proxy is
-    /// told of no other address; the methods here go past it.
+    /// A shared broker with a proxy for this test in front of it. Clients that connect through the proxy learn no other
+    /// address; the methods here bypass it.
     pub(crate) fn behind_proxy() -> Option<(&'static Self, Proxy)> {
         static OURS: OnceLock<Option<Kafka>> = OnceLock::new();
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -106,7 +106,7 @@ impl Kafka {
         Some((kafka, Proxy::start(front.advertised, front.real)))
     }
 
-    /// One that runs elsewhere.
+    /// A broker that runs elsewhere.
     pub(crate) fn at(address: &str) -> Self {
         Self {
             address: address.to_owned(),
@@ -115,15 +115,16 @@ impl Kafka {
         }
     }
 
-    /// One of the test's own, running.
+    /// A running broker for one test.
     pub(crate) fn private() -> Option<Self> {
         let kafka = Self::private_not_started()?;
         kafka.start();
         Some(kafka)
     }
 
-    /// One that several tests share, with rights: [`USER`] on the SASL listener has only those that it is granted, anyone on
-    /// the plain listener has all.
+    /// A shared broker with authorization: [`USER`] on the SASL listener has only the rights granted to it, anyone on
+    /// the
+    /// plain listener has all.
     pub(crate) fn with_rights() -> Option<&'static Self> {
         static RIGHTS: OnceLock<Option<Kafka>> = OnceLock::new();
         let start = || {
@@ -138,7 +139,7 @@ impl Kafka {
         kafka.as_ref().or_else(|| process::missing("Kafka"))
     }
 
-    /// One of the test's own, running, that creates topics where a client asks for one, as Kafka does by default.
+    /// A running broker for one test that creates topics on demand, as Kafka does by default.
     pub(crate) fn private_that_creates() -> Option<Self> {
         let kafka = Self::private_not_started()?;
         kafka.daemon().edit(|text| {
@@ -151,21 +152,21 @@ impl Kafka {
         Some(kafka)
     }
 
-    /// One of the test's own that has an address but does not run yet.
+    /// A broker for one test that has an address but is not running yet.
     pub(crate) fn private_not_started() -> Option<Self> {
         Self::absent(QUICK_RETURN, 0).or_else(|| process::missing("Kafka"))
     }
 
-    /// One of the test's own, running, with its data on a disk of so many MiB; `None` where there can't be one.
+    /// A running broker for one test, with its data on a disk of `mib` MiB; `None` if that is impossible here.
     pub(crate) fn private_on_small_disk(mib: u32) -> Option<Self> {
         let mut kafka = Self::private_not_started()?;
-        let own = kafka.own.as_mut().expect("a Kafka of the test's own");
+        let own = kafka.own.as_mut().expect("a Kafka broker for this test");
         own.daemon.mount_small_disk(mib)?;
         kafka.start();
         Some(kafka)
     }
 
-    /// One of the test's own, running, and a proxy in front of it.
+    /// A running broker for one test with a proxy in front of it.
     pub(crate) fn private_behind_proxy() -> Option<(Self, Proxy)> {
         let kafka = Self::absent(QUICK_RETURN, 1).or_else(|| process::missing("Kafka"))?;
         kafka.start();
@@ -174,8 +175,8 @@ impl Kafka {
         Some((kafka, proxy))
     }
 
-    /// One of the test's own, running; the port under which it tells of itself by this name, and the one behind that, for
-    /// a proxy.
+    /// A running broker for one test that advertises this name. Returns the advertised port and the real one, for a
+    /// proxy.
     pub(crate) fn private_known_as(name: &str) -> Option<(Self, u16, u16)> {
         let kafka = Self::absent(QUICK_RETURN, 1).or_else(|| process::missing("Kafka"))?;
         let own = kafka.own();
@@ -269,7 +270,7 @@ replica.fetch.max.bytes=8388608
         })
     }
 
-    /// Starts it, or starts it again on the same ports and data. It answers requests when this returns.
+    /// Starts or restarts it on the same ports and data. It answers requests when this returns.
     pub(crate) fn start(&self) {
         let own = self.own();
         if !own.is_formatted() {
@@ -295,7 +296,7 @@ replica.fetch.max.bytes=8388608
         });
     }
 
-    /// Gives it, while it does not run, another port for its next start.
+    /// Changes the port for its next start, while it is stopped.
     pub(crate) fn move_to(&mut self, port: u16) {
         let new = format!("127.0.0.1:{port}");
         self.daemon().edit(|text| text.replace(&self.address, &new));
@@ -304,27 +305,27 @@ replica.fetch.max.bytes=8388608
 
     daemon_methods!();
 
-    /// Whether its process has ended by itself.
+    /// Whether its process has exited by itself.
     pub(crate) fn has_ended(&self) -> bool {
         self.daemon().has_ended()
     }
 
-    /// `host:port` of the listener that demands a user; `None` for a broker that isn't ours.
+    /// `host:port` of the SASL listener; `None` for an external broker.
     pub(crate) fn sasl_address(&self) -> Option<String> {
         Some(format!("127.0.0.1:{}", self.own.as_ref()?.sasl))
     }
 
-    /// `host:port` of the TLS listener; `None` for a broker that isn't ours.
+    /// `host:port` of the TLS listener; `None` for an external broker.
     pub(crate) fn tls_address(&self) -> Option<String> {
         Some(format!("127.0.0.1:{}", self.own.as_ref()?.tls))
     }
 
-    /// A new topic with a name of its own, with one partition.
+    /// A new topic with a unique name and one partition.
     pub(crate) fn topic(&self, name: &str) -> String {
         self.topic_with(name, 1, &[])
     }
 
-    /// A new topic with a name of its own.
+    /// A new topic with a unique name.
     pub(crate) fn topic_with(
         &self,
         name: &str,
@@ -345,7 +346,7 @@ replica.fetch.max.bytes=8388608
         self.administer(RDKafkaErrorCode::TopicAlreadyExists, |admin, options| {
             runtime().block_on(admin.create_topics([&topic], options))
         });
-        // Created means that the controller knows it; the broker learns it a moment later.
+        // The broker learns of a created topic a moment after the controller.
         let client = self.consumer("create");
         wait::until(
             "the topic's partitions have leaders",
@@ -354,7 +355,7 @@ replica.fetch.max.bytes=8388608
         );
     }
 
-    /// New topics with exactly these names, with one partition each.
+    /// Creates topics with exactly these names and one partition each.
     pub(crate) fn create_topics(&self, names: &[String]) {
         let new = |name| NewTopic::new(name, 1, TopicReplication::Fixed(self.replicas));
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
@@ -384,8 +385,9 @@ replica.fetch.max.bytes=8388608
         });
     }
 
-    /// Asks for a change of a topic until there is an answer: a broker that has just started may name no controller, and a
-    /// client that was told so does not ask again for minutes. `done` is what a change says that was made the time before.
+    /// Requests a change of a topic until it is answered: a broker that has just started may name no controller, and a
+    /// client
+    /// does not ask again for minutes. `done` is the error of a change that an earlier attempt made.
     fn administer(
         &self,
         done: RDKafkaErrorCode,
@@ -414,7 +416,7 @@ replica.fetch.max.bytes=8388608
         });
     }
 
-    /// Writes a message as anyone with access to the topic could.
+    /// Writes a message like anyone with access to the topic.
     pub(crate) fn put(&self, topic: &str, key: &[u8], headers: &[(&str, &[u8])], body: &str) {
         let producer: BaseProducer = self.client().create().expect("a producer");
         let headers = headers
@@ -432,9 +434,8 @@ replica.fetch.max.bytes=8388608
         producer.flush(wait::PATIENCE).expect("Kafka answers");
     }
 
-    /// Every message that the topic holds now, partition by partition, in order. A broker that has just come back may say
-    /// for a moment that a partition is not its own, and a client that heard it may go on believing it: each try has a
-    /// new one.
+    /// All messages in the topic, partition by partition, in order. A broker that has just restarted may deny leading a
+    /// partition, and a client may keep believing it, so each attempt uses a new client.
     pub(crate) fn read(&self, topic: &str) -> Vec<Stored> {
         wait::until_some(&format!("{topic} is read"), wait::PATIENCE, || {
             let read = self.try_read(topic);
@@ -443,7 +444,7 @@ replica.fetch.max.bytes=8388608
         })
     }
 
-    /// All of it, or why not; an answer that takes longer than this is none.
+    /// Reads everything, or returns the error; an answer that takes longer than this counts as none.
     fn try_read(&self, topic: &str) -> Result<Vec<Stored>, String> {
         const ANSWER: Duration = Duration::from_secs(5);
         let consumer = self.consumer("read");
@@ -506,7 +507,7 @@ replica.fetch.max.bytes=8388608
     }
 
     fn own(&self) -> &Own {
-        self.own.as_ref().expect("a Kafka of the test's own")
+        self.own.as_ref().expect("a Kafka broker for this test")
     }
 
     fn daemon(&self) -> &Daemon {
@@ -514,7 +515,7 @@ replica.fetch.max.bytes=8388608
     }
 }
 
-/// The topic's partitions, if each of them has a leader.
+/// The topic's partitions, if each has a leader.
 fn leading_partitions(
     client: &BaseConsumer,
     topic: &str,
@@ -563,7 +564,7 @@ impl Own {
     }
 }
 
-/// A name that no other test, nor an earlier run against the same broker, has used.
+/// A name that is unique across tests and earlier runs against the same broker.
 pub(crate) fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let run = std::process::id();
@@ -578,7 +579,7 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 fn stored(message: &rdkafka::message::BorrowedMessage<'_>) -> Stored {
-    // Bytes that are not UTF-8 are shown as Rust would write them: `\xe9`.
+    // Invalid UTF-8 is displayed as in Rust: `\xe9`.
     let text = |bytes: &[u8]| {
         String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
     };
@@ -602,7 +603,8 @@ fn stored(message: &rdkafka::message::BorrowedMessage<'_>) -> Stored {
     }
 }
 
-/// The partition that Kafka's Java client takes for a key: its `murmur2`, made positive, modulo the number of partitions.
+/// The partition that Kafka's Java client chooses for a key: its `murmur2`, made positive, modulo the number of
+/// partitions.
 pub(crate) fn java_partition(key: &[u8], partitions: u32) -> i32 {
     const M: u32 = 0x5bd1_e995;
     let mix = |k: u32| {

@@ -1,4 +1,4 @@
-//! Many senders at once, each with a connection that it keeps, until they are told to stop.
+//! Concurrent senders, each with a persistent connection, until stopped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts so many senders, which deliver new events to `/hooks/synq`.
+    /// Starts this many senders, which deliver new events to `/hooks/synq`.
     pub(crate) fn start(address: SocketAddr, senders: usize, event: fn(usize) -> Event) -> Self {
         Self::paced(address, Arc::default(), senders, PAUSE, event)
     }

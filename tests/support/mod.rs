@@ -30,6 +30,9 @@ pub(crate) mod daemon;
 // Certificates for TLS listeners, and a sender that speaks TLS.
 pub(crate) mod tls;
 
+// A headless browser for the live page.
+pub(crate) mod browser;
+
 // A real Kafka: start, kill, freeze, restart, topics, read back.
 pub(crate) mod kafka;
 
@@ -57,10 +60,10 @@ pub(crate) mod proxy;
 // A message as read back from either broker.
 pub(crate) mod consumer;
 
-// Numbered events: what was answered against what is stored.
+// Numbered events: the answers compared with what is stored.
 pub(crate) mod checker;
 
-// Many senders at once, until told to stop.
+// Concurrent senders until stopped.
 pub(crate) mod load;
 
 // Thousands of connections without a thread for each.

@@ -2,13 +2,13 @@
 //!
 //! Most tests share one; those that kill or freeze theirs, or want logins or TLS, start their own.
 
-// Three of them, one leader for each stream.
+// A cluster of three, one leader per stream.
 pub(crate) mod cluster;
 
-// One with users, accounts or a JetStream as a test says.
+// With users, accounts or JetStream settings of the test.
 pub(crate) mod configured;
 
-// One that answers as a test says, for what a real one says too rarely to wait for.
+// A fake server, for behaviour that a real one shows too rarely.
 pub(crate) mod fake;
 
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use super::process;
 use super::proxy::Proxy;
 use super::{runtime, tls, wait};
 
-/// The logins of a server of the test's own.
+/// The logins of a server for one test.
 pub(crate) enum Access {
     Anyone,
     Password {
@@ -35,18 +35,18 @@ pub(crate) enum Access {
         password: &'static str,
     },
     Token(&'static str),
-    /// The user `admin`, who may do everything, and another one, `bridge`, with these permissions; each is its own password.
+    /// The user `admin`, who may do everything, and `bridge` with these permissions; each name is also the password.
     Limited(String),
-    /// The file of a user, and what the server's configuration needs to know of its account.
+    /// A user's credentials file, and its account for the server's configuration.
     Credentials {
         file: PathBuf,
         server: String,
     },
 }
 
-/// A server that runs, or that ran, or that will.
+/// A server that is running, or can be started.
 pub(crate) struct Nats {
-    /// `nats://host:port`: a value for `servers`. Of a cluster, one after the other with commas.
+    /// `nats://host:port`: a value for `servers`. For a cluster, all of them with commas.
     pub(crate) url: String,
     access: Access,
     has_tls: bool,
@@ -60,7 +60,7 @@ struct Own {
 }
 
 impl Nats {
-    /// The one that all tests share: HOOKBRIDGE_TEST_NATS's, or one of our own.
+    /// The shared server: HOOKBRIDGE_TEST_NATS's, or our own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Nats>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| match std::env::var("HOOKBRIDGE_TEST_NATS") {
@@ -80,12 +80,12 @@ impl Nats {
         shared.as_ref().or_else(|| process::missing("nats-server"))
     }
 
-    /// One of the test's own, running.
+    /// A running server for one test.
     pub(crate) fn private() -> Option<Self> {
         Self::private_for(Access::Anyone)
     }
 
-    /// One of the test's own, running, with more settings of JetStream.
+    /// A running server for one test with more JetStream settings.
     pub(crate) fn private_with(jetstream: &str) -> Option<Self> {
         let nats = Self::private_not_started()?;
         nats.add_to_jetstream(jetstream);
@@ -98,25 +98,25 @@ impl Nats {
             .edit(|text| text.replace("store_dir:", &format!("{settings}, store_dir:")));
     }
 
-    /// One of the test's own, running, with its data on a disk of so many MiB; `None` where there can't be one.
+    /// A running server for one test, with its data on a disk of `mib` MiB; `None` if that is impossible here.
     pub(crate) fn private_on_small_disk(mib: u32) -> Option<Self> {
         let mut nats = Self::private_not_started()?;
         let own = nats.own.as_mut().expect("a nats-server of the test's own");
         own.daemon.mount_small_disk(mib)?;
-        // It would leave a part of the disk alone, and refuse before the disk does.
+        // It would reserve a part of the disk, and refuse before the disk does.
         nats.add_to_jetstream("max_file_store: 1GB");
         nats.start();
         Some(nats)
     }
 
-    /// One of the test's own, running, that not everyone may use.
+    /// A running server for one test that requires a login.
     pub(crate) fn private_for(access: Access) -> Option<Self> {
         let nats = Self::absent(access, false).or_else(|| process::missing("nats-server"))?;
         nats.start();
         Some(nats)
     }
 
-    /// One of the test's own, running, that speaks TLS alone.
+    /// A running server for one test that requires TLS.
     pub(crate) fn private_with_tls() -> Option<Self> {
         let nats =
             Self::absent(Access::Anyone, true).or_else(|| process::missing("nats-server"))?;
@@ -135,7 +135,7 @@ impl Nats {
         Some(nats)
     }
 
-    /// Gives the user `bridge` other permissions while the server runs.
+    /// Changes the permissions of `bridge` while the server runs.
     pub(crate) fn permit(&self, permissions: &str) {
         let Access::Limited(before) = &self.access else {
             unreachable!("a server with users")
@@ -149,7 +149,7 @@ impl Nats {
         self.daemon().signal("HUP");
     }
 
-    /// One of the test's own that has an address but does not run yet.
+    /// A server for one test that has an address but is not running yet.
     pub(crate) fn private_not_started() -> Option<Self> {
         Self::absent(Access::Anyone, false).or_else(|| process::missing("nats-server"))
     }
@@ -197,7 +197,7 @@ impl Nats {
         })
     }
 
-    /// One that several tests share, and a proxy of the test's own in front of it. The methods here go past it.
+    /// A shared server with a proxy for this test in front of it. The methods here bypass the proxy.
     pub(crate) fn behind_proxy() -> Option<(&'static Self, Proxy)> {
         static OURS: OnceLock<Option<Nats>> = OnceLock::new();
         let mut nats = Self::shared()?;
@@ -212,7 +212,7 @@ impl Nats {
         Some((nats, nats.proxy()))
     }
 
-    /// One of the test's own, running, and a proxy in front of it.
+    /// A running server for one test with a proxy in front of it.
     pub(crate) fn private_behind_proxy() -> Option<(Self, Proxy)> {
         let nats = Self::private()?;
         let proxy = nats.proxy();
@@ -229,7 +229,7 @@ impl Nats {
         port.and_then(|port| port.parse().ok()).expect("a port")
     }
 
-    /// Starts it, or starts it again on the same port and data. JetStream answers when this returns.
+    /// Starts or restarts it on the same port and data. JetStream answers when this returns.
     pub(crate) fn start(&self) {
         let daemon = self.daemon();
         let mut command = daemon.command(&self.own().program);
@@ -245,7 +245,7 @@ impl Nats {
         });
     }
 
-    /// Gives it, while it does not run, another port for its next start.
+    /// Changes the port for its next start, while it is stopped.
     pub(crate) fn move_to(&mut self, port: u16) {
         let (old, new) = (format!(":{}", self.port()), format!(":{port}"));
         self.daemon().edit(|text| text.replace(&old, &new));
@@ -254,7 +254,7 @@ impl Nats {
 
     daemon_methods!();
 
-    /// A new stream in files that takes `PREFIX.>`, where the prefix is its own; the prefix.
+    /// Creates a stream in files for `PREFIX.>`, with a unique prefix, which is returned.
     pub(crate) fn stream(&self, name: &str) -> String {
         self.stream_with(name, |_| {})
     }
@@ -283,7 +283,7 @@ impl Nats {
         prefix
     }
 
-    /// Every message that the stream holds now, in order.
+    /// All messages in the stream, in order.
     pub(crate) fn read(&self, stream: &str) -> Vec<Stored> {
         // A cluster that has just lost a server may refuse for a moment.
         wait::until_some("the stream is read", wait::PATIENCE, || {
@@ -334,12 +334,12 @@ impl Nats {
         })
     }
 
-    /// Whether it takes a message of 1 MiB and its headers: a server's default is 1 MiB for both.
+    /// Whether it accepts a message of 1 MiB with its headers: a server's default is 1 MiB for both.
     pub(crate) fn takes_large_messages(&self) -> bool {
         runtime().block_on(async { self.connect().await.server_info().max_payload > 1_100_000 })
     }
 
-    /// A client of the test.
+    /// A NATS client for the test.
     pub(crate) async fn connect(&self) -> async_nats::Client {
         self.options()
             .connect(&self.servers()[..])
@@ -388,21 +388,21 @@ impl Nats {
     }
 }
 
-/// Of [`Access::Limited`]; the last thing in the file.
+/// The end of the configuration for [`Access::Limited`].
 fn users(permissions: &str) -> String {
     format!(
         "authorization {{ users: [{{ user: admin, password: admin }}, {{ user: bridge, password: bridge, permissions: {{ {permissions} }} }}] }}\n"
     )
 }
 
-/// A plain subscription, without JetStream.
+/// A core NATS subscription, without JetStream.
 pub(crate) struct Subscription {
     subscriber: async_nats::Subscriber,
     _client: async_nats::Client,
 }
 
 impl Subscription {
-    /// The next message; a panic when none comes in a while.
+    /// The next message; panics if none arrives in time.
     pub(crate) fn next(&mut self) -> Stored {
         let next = async { tokio::time::timeout(wait::PATIENCE, self.subscriber.next()).await };
         let message = runtime()
@@ -430,8 +430,8 @@ fn stored(message: &async_nats::Message) -> Stored {
     }
 }
 
-/// A user's credentials and the server's side of them: an operator, the account that the server itself needs, and one
-/// with JetStream and this user in it.
+/// A user's credentials and the server's configuration for them: an operator, the system account, and an account with
+/// JetStream and this user.
 pub(crate) fn credentials() -> Access {
     let operator = nkeys::KeyPair::new_operator();
     let (system, account) = (nkeys::KeyPair::new_account(), nkeys::KeyPair::new_account());

@@ -1,4 +1,4 @@
-//! Child processes that end with the test process however it ends, what they print, and their ports and directories.
+//! Child processes that end with the test process in any case, their output, and their ports and directories.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock};
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::{failure, wait};
 
-/// A command whose process the kernel kills when we end: `setpriv` asks for that, then becomes `program`. What a shell's
-/// background jobs ignore, SIGINT, would be ignored by their children too.
+/// A command whose process the kernel kills when the test process ends: `setpriv` requests that, then executes
+/// `program`.
+/// Background jobs of a shell ignore SIGINT, and so would their children.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args([
@@ -26,7 +27,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         "--default-signal=INT,QUIT",
     ]);
     command.arg(program);
-    // Variables for the tests themselves, and Cargo's own, would be warned of.
+    // Variables for the tests and Cargo would cause warnings.
     let ours = std::env::vars_os().map(|(name, _)| name);
     for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"HOOKBRIDGE_")) {
         command.env_remove(name);
@@ -42,8 +43,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts what [`command`] made. "When we end" means the thread that started the child, and a test's thread ends
-    /// with its test: so one thread, which lives as long as the tests, starts all of them.
+    /// Starts a [`command`]. The parent-death signal refers to the thread that started the child, and a test's thread
+    /// ends
+    /// with its test, so one long-lived thread starts all of them.
     pub(crate) fn spawn(command: Command) -> Self {
         type Job = (Command, Sender<std::io::Result<Child>>);
         static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
@@ -73,7 +75,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal by its name: `STOP`, `CONT`, `TERM`, `INT`. Nothing if the process has ended.
+    /// Sends a signal by name: `STOP`, `CONT`, `TERM`, `INT`. No effect if the process has exited.
     pub(crate) fn signal(&mut self, name: &str) {
         if self.try_wait().is_some() {
             return; // its id may be another's by now
@@ -93,7 +95,7 @@ impl Process {
             self.what
         );
         if name == "STOP" {
-            // A thread that is busy on another core goes on for a moment.
+            // A thread that is busy on another core continues for a moment.
             let what = format!("{} stops", self.what);
             wait::until(&what, wait::PATIENCE, || self.is_stopped());
         }
@@ -104,19 +106,19 @@ impl Process {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
         threads.into_iter().flatten().flatten().all(|thread| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // The state stands behind the name, which is in parentheses.
+            // The state follows the name, which is in parentheses.
             stat.rsplit_once(") ")
                 .is_none_or(|(_, rest)| rest.starts_with('T'))
         })
     }
 
-    /// SIGKILL; it is gone when this returns.
+    /// SIGKILL; the process is gone when this returns.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child ends");
     }
 
-    /// SIGTERM; it is gone when this returns.
+    /// SIGTERM; the process is gone when this returns.
     pub(crate) fn stop(&mut self) {
         self.signal("TERM");
         self.wait(wait::PATIENCE);
@@ -126,13 +128,13 @@ impl Process {
         self.child.try_wait().expect("a child can be asked")
     }
 
-    /// How it ended, within `limit`.
+    /// Waits up to `limit` for the exit status.
     pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("{} ends", self.what);
         wait::until_some(&what, limit, || self.try_wait())
     }
 
-    /// Writes all of its standard input and closes it. It may end without reading.
+    /// Writes all of standard input and closes it. The process may exit without reading.
     pub(crate) fn write_stdin(&mut self, input: &[u8]) {
         drop(
             self.child
@@ -141,6 +143,12 @@ impl Process {
                 .expect("stdin was piped")
                 .write_all(input),
         );
+    }
+
+    /// Its standard input and output, which were piped, as they are.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let input = self.child.stdin.take().expect("stdin was piped");
+        (input, self.child.stdout.take().expect("stdout was piped"))
     }
 
     pub(crate) fn stdout(&mut self) -> Log {
@@ -169,7 +177,7 @@ impl Drop for Process {
     }
 }
 
-/// Lines as a child prints them.
+/// Lines printed by a child.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
 
@@ -201,8 +209,9 @@ impl Log {
         log
     }
 
-    /// The result of `find` over the lines so far, as soon as there is one: `None` when the child has closed
-    /// its output before, or when `limit` is over.
+    /// Calls `find` on the lines so far until it returns a result; `None` if the child closes its output first, or
+    /// after
+    /// `limit`.
     pub(crate) fn wait_for<T>(
         &self,
         limit: Duration,
@@ -228,7 +237,7 @@ impl Log {
         self.0.0.lock().expect("a log").lines.clone()
     }
 
-    /// Every line there will ever be: waits for the child to close its output.
+    /// All lines: waits until the child closes its output.
     pub(crate) fn finished(&self, limit: Duration) -> Vec<String> {
         let (lines, changed) = &*self.0;
         let guard = lines.lock().expect("a log");
@@ -244,8 +253,8 @@ impl Log {
     }
 }
 
-/// A new directory under the build's own, for one broker or one bridge. Those of test processes that have ended are
-/// removed on the way: a data directory must outlive its test, so that a failure can be looked into.
+/// A new directory in the build directory, for one broker or bridge. Directories of earlier test processes are removed:
+/// a data directory must outlive its test, so that a failure can be investigated.
 pub(crate) fn directory(name: &str) -> PathBuf {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -266,8 +275,7 @@ pub(crate) fn directory(name: &str) -> PathBuf {
     directory
 }
 
-/// A loopback port that nothing listens on and that the kernel gives to no outgoing connection: a broker that is killed
-/// finds it free when it comes back.
+/// A free loopback port outside the ephemeral range: a broker that is killed finds it free when it restarts.
 pub(crate) fn port() -> u16 {
     static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     let mut given = GIVEN
@@ -298,7 +306,7 @@ pub(crate) fn port() -> u16 {
     unreachable!("the loop above ends by returning or panicking")
 }
 
-/// Where tests/run keeps what it downloads; `None` where it has not run.
+/// Where tests/run keeps its downloads; `None` if it has not run.
 pub(crate) fn cached(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -307,14 +315,19 @@ pub(crate) fn cached(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Where promtool is: among what tests/run installs, else in the PATH.
+/// The path of promtool: from tests/run, or the PATH.
 pub(crate) fn promtool() -> Option<PathBuf> {
     installed("promtool")
 }
 
-/// The same for Prometheus.
+/// The path of Prometheus.
 pub(crate) fn prometheus() -> Option<PathBuf> {
     installed("prometheus")
+}
+
+/// The same for Chromium.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    installed("chromium")
 }
 
 fn installed(name: &str) -> Option<PathBuf> {
@@ -333,7 +346,7 @@ pub(crate) fn version(name: &str) -> &'static str {
         .unwrap_or_else(|| panic!("tests/support/versions has no {name}"))
 }
 
-/// A test that lacks something fails, unless HOOKBRIDGE_ALLOW_SKIP=1 allows it to say so and pass.
+/// Fails a test that lacks something, unless HOOKBRIDGE_ALLOW_SKIP=1 lets it pass with a message.
 pub(crate) fn missing<T>(what: &str) -> Option<T> {
     assert!(
         std::env::var_os("HOOKBRIDGE_ALLOW_SKIP").is_some_and(|allow| allow == "1"),
@@ -343,13 +356,13 @@ pub(crate) fn missing<T>(what: &str) -> Option<T> {
     None
 }
 
-/// Says so past the capture of a passing test's output: nobody should take a skipped test for one that ran.
+/// Prints past the test harness's capture, so that nobody mistakes a skipped test for one that ran.
 pub(crate) fn skip(what: &str, why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     drop(writeln!(std::io::stderr(), "skipped: {test}: {what} {why}"));
 }
 
-/// The end of a file that a child writes its log to.
+/// The end of a child's log file.
 pub(crate) fn tail(file: &Path) -> String {
     let text = std::fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

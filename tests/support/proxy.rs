@@ -1,4 +1,4 @@
-//! A TCP proxy in this process, in front of one port of a broker, whose behaviour is switched while it runs.
+//! A TCP proxy in front of one port of a broker, whose behaviour can be switched while it runs.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use tokio::sync::watch;
 
 use super::{runtime, wait};
 
-/// The proxy's treatment of connections and bytes.
+/// What the proxy does with connections and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Everything goes through.
     Pass,
-    /// Open connections are reset, and nobody listens.
+    /// Open connections are reset, and new ones refused.
     Refuse,
-    /// Open connections are reset, new ones as soon as they are there.
+    /// Open connections are reset, new ones immediately after they are accepted.
     Reset,
-    /// New connections are taken and nothing of them is ever read; open ones stop.
+    /// New connections are accepted but never read; open ones stall.
     Blackhole,
-    /// Both directions stop; what has been written so far arrives when they go on.
+    /// Both directions stall; bytes written meanwhile arrive later.
     Freeze,
-    /// Requests go through, replies wait.
+    /// Requests go through, replies are held.
     HoldReplies,
-    /// Requests go through, replies are lost; a connection that has lost some is reset with the next mode.
+    /// Requests go through, replies are lost; a connection that has lost some is reset when the mode changes.
     DropReplies,
-    /// Both directions are late by this much.
+    /// Both directions are delayed by this much.
     Delay(Duration),
-    /// Each direction carries so many bytes a second.
+    /// Each direction carries this many bytes per second.
     Throttle(u32),
-    /// Both directions come in pieces of so many bytes.
+    /// Both directions are split into chunks of this many bytes.
     Split(usize),
 }
 
-/// A running proxy. It ends, and resets what is open, when it is dropped.
+/// A running proxy. Dropping it stops it and resets open connections.
 pub(crate) struct Proxy {
     /// `127.0.0.1:port`.
     pub(crate) address: String,
@@ -73,7 +73,7 @@ impl Proxy {
         proxy
     }
 
-    /// Switches. Open connections are gone when this returns, where the mode is one that ends them.
+    /// Switches the mode. If it resets open connections, they are gone when this returns.
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
         let must_listen = mode != Mode::Refuse;
@@ -84,13 +84,13 @@ impl Proxy {
         });
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 }
 
-/// Ends with the proxy.
+/// Stops with the proxy.
 async fn listen(
     address: SocketAddrV4,
     to: u16,
@@ -131,7 +131,7 @@ async fn listen(
     }
 }
 
-/// How a direction ended.
+/// The end of a direction.
 #[derive(PartialEq, Eq)]
 enum End {
     Closed,
@@ -161,7 +161,7 @@ async fn connection(mut client: TcpStream, to: u16, mut modes: watch::Receiver<M
     }
 }
 
-/// Waits while the mode is one that stops; says whether the connection must end.
+/// Waits while the mode stalls; returns whether the connection must end.
 async fn may_go_on(modes: &mut watch::Receiver<Mode>, stops: impl Fn(Mode) -> bool) -> End {
     loop {
         let mode = *modes.borrow_and_update();
@@ -177,7 +177,7 @@ async fn may_go_on(modes: &mut watch::Receiver<Mode>, stops: impl Fn(Mode) -> bo
     }
 }
 
-/// Carries one direction until it ends.
+/// Copies one direction until it ends.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -233,10 +233,10 @@ async fn pump(
     }
 }
 
-/// How often a throttled direction is given its next bytes.
+/// Interval between the chunks of a throttled direction.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Writes as the mode says; the rest at once when the mode changes to another that lets bytes through.
+/// Writes as the mode requires; the rest immediately when the mode changes to one that lets bytes through.
 async fn write(
     to: &mut WriteHalf<'_>,
     mut bytes: &[u8],

@@ -1,4 +1,4 @@
-//! What the environment variables of documented configurations are set to: secrets of the kind that each provider has.
+//! Values for the environment variables in documented configurations: secrets of each provider's kind.
 
 use std::sync::OnceLock;
 
@@ -6,7 +6,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 
-/// A text that both sides know. Long enough for a signing secret.
+/// A shared text, long enough for a signing secret.
 pub(crate) const TEXT: &str = "a-secret-of-the-documentation";
 
 /// The bytes of a secret that is written in base64.
@@ -36,7 +36,7 @@ pub(crate) fn value_of(variable: &str) -> String {
     }
 }
 
-/// What signs for such a variable: the private half of a public key, or the secret itself.
+/// The signing counterpart of such a variable: the private key for a public key, or the secret itself.
 pub(crate) fn signing_value_of(variable: &str) -> String {
     match variable {
         "DISCORD_PUBLIC_KEY" => HEXLOWER.encode(&[7; 32]),

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a plain socket: what a test says is what goes over the wire, right or wrong.
+//! HTTP/1.1 over a plain socket: a test controls every byte, valid or not.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::events::{self, Event, SECRET};
 use super::wait;
 
-/// A request as it will be written.
+/// A request to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -20,7 +20,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// One without headers but `Host`, and without a body.
+    /// A request with no headers but `Host`, and without a body.
     pub(crate) fn new(method: &str, target: &str) -> Self {
         let headers = vec![("Host".to_owned(), "localhost".to_owned())];
         Self {
@@ -39,17 +39,17 @@ impl Request {
         request
     }
 
-    /// A signed event, as SYNQ would deliver it to `/hooks/synq`.
+    /// A signed event as SYNQ would deliver it to `/hooks/synq`.
     pub(crate) fn event(event: &Event) -> Self {
         Self::post("/hooks/synq", event.body.clone()).signed(SECRET)
     }
 
-    /// A signed body to `/hooks/synq`, whatever it is.
+    /// Any signed body to `/hooks/synq`.
     pub(crate) fn signed_body(body: impl Into<Vec<u8>>) -> Self {
         Self::post("/hooks/synq", body).signed(SECRET)
     }
 
-    /// With SYNQ's headers for the body it has now.
+    /// With SYNQ's headers for its current body.
     pub(crate) fn signed(mut self, secret: &str) -> Self {
         self.headers.extend(events::signature(secret, &self.body));
         self
@@ -80,7 +80,7 @@ impl Request {
         self
     }
 
-    /// The head, with the body's framing unless the test has set one.
+    /// The head, with framing for the body unless the test has set it.
     pub(crate) fn head(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in &self.headers {
@@ -102,7 +102,7 @@ impl Request {
         head.into_bytes()
     }
 
-    /// All of it.
+    /// The whole request.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head();
         match self.chunk {
@@ -120,7 +120,7 @@ impl Request {
     }
 }
 
-/// An answer as it came.
+/// An answer as received.
 #[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -131,7 +131,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A header's value; a panic if there are two lines of it.
+    /// A header's value; panics if it is repeated.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self
             .headers
@@ -147,7 +147,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// `code` of a problem, else `status` of a success: the name under which an answer is counted.
+    /// `code` of a problem, or `status` of a success: the name under which an answer is counted.
     pub(crate) fn outcome(&self) -> String {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let name = body
@@ -157,7 +157,7 @@ impl Answer {
         name.unwrap_or("?").to_owned()
     }
 
-    /// Checks that this is a success of that name, and the answer's whole form; the event id in it.
+    /// Checks that this is a success of that name, in the documented form; returns the event id in it.
     #[track_caller]
     pub(crate) fn expect_success(&self, status: &str) -> String {
         assert_eq!(self.status, 200, "{self:?}");
@@ -179,13 +179,13 @@ impl Answer {
             .to_owned()
     }
 
-    /// Checks that the event was published, under its own id.
+    /// Checks that the event was published with its own id.
     #[track_caller]
     pub(crate) fn expect_published(&self, event: &Event) {
         assert_eq!(self.expect_success("published"), event.id, "{self:?}");
     }
 
-    /// Checks that this is a problem with that status and code, and the answer's whole form; the problem.
+    /// Checks that this is a problem with that status and code, in the documented form; returns the problem.
     #[track_caller]
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(
@@ -254,7 +254,7 @@ impl Answer {
             .collect()
     }
 
-    /// Whether the server says that it will close the connection.
+    /// Whether the server announces that it will close the connection.
     pub(crate) fn says_close(&self) -> bool {
         self.header("connection")
             .is_some_and(|value| value.eq_ignore_ascii_case("close"))
@@ -271,7 +271,7 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// The transport of a connection: a socket, or TLS on one.
+/// The transport of a connection: a socket, with or without TLS.
 pub(crate) trait Wire: Read + Write {
     fn socket(&self) -> &TcpStream;
 }
@@ -282,7 +282,7 @@ impl Wire for TcpStream {
     }
 }
 
-/// A connection that is kept open.
+/// A persistent connection.
 pub(crate) struct Connection<W: Wire = TcpStream> {
     reader: BufReader<W>,
 }
@@ -317,7 +317,7 @@ impl<W: Wire> Connection<W> {
         self.reader.get_mut()
     }
 
-    /// Sends a request and reads its answer, also when the answer comes before all of the body could be sent.
+    /// Sends a request and reads its answer, even if the answer comes before the whole body could be sent.
     pub(crate) fn send(&mut self, request: &Request) -> io::Result<Answer> {
         let written = self.write(&request.bytes());
         match self.read_answer_to(&request.method) {
@@ -326,7 +326,7 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// Delivers a new event, which is published.
+    /// Delivers a new event and expects it to be published.
     #[track_caller]
     pub(crate) fn publish_ping(&mut self) -> Event {
         let event = events::ping();
@@ -335,12 +335,12 @@ impl<W: Wire> Connection<W> {
         event
     }
 
-    /// Writes bytes, whatever they are.
+    /// Writes arbitrary bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
     }
 
-    /// Writes bytes one by one and slowly, until the server takes no more.
+    /// Writes bytes one by one and slowly, until the server accepts no more.
     pub(crate) fn drip(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.write(&[*byte]).is_err() {
@@ -350,12 +350,12 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the writing side.
     pub(crate) fn finish_writing(&mut self) {
         drop(self.wire().socket().shutdown(Shutdown::Write));
     }
 
-    /// The next answer, to a request that isn't `HEAD`.
+    /// The next answer to a request that is not `HEAD`.
     pub(crate) fn read_answer(&mut self) -> io::Result<Answer> {
         self.read_answer_to("POST")
     }
@@ -442,7 +442,7 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// Whether the server has closed the connection in due form: with TLS that is a `close_notify`.
+    /// Whether the server has closed the connection properly: with TLS that needs a `close_notify`.
     pub(crate) fn is_at_end(&mut self) -> io::Result<bool> {
         Ok(self.reader.fill_buf()?.is_empty())
     }
@@ -454,7 +454,7 @@ impl<W: Wire> Connection<W> {
         String::from_utf8_lossy(&rest.expect("the connection is closed")).into_owned()
     }
 
-    /// Everything until the server closes, which it has to do in `limit`; `None` if it does not.
+    /// Everything until the server closes; `None` if it does not close within `limit`.
     pub(crate) fn read_to_close(&mut self, limit: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + limit;
         let mut all = Vec::new();
@@ -477,7 +477,7 @@ impl<W: Wire> Connection<W> {
                     if matches!(
                         error.kind(),
                         ErrorKind::ConnectionReset
-                            // TLS without its last word, and TLS that still has something to write.
+                            // TLS without `close_notify`, and TLS that still has something to write.
                             | ErrorKind::UnexpectedEof
                             | ErrorKind::BrokenPipe
                     ) =>

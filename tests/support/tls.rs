@@ -1,4 +1,4 @@
-//! Certificates for TLS listeners, made once a run by `openssl`, and a sender that speaks TLS.
+//! Certificates for TLS listeners, made once per run by `openssl`, and a TLS client.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -21,14 +21,14 @@ use tokio_rustls::rustls::{
 use super::process;
 use super::sender::{Connection, Wire};
 
-/// PEM files: an authority, and a certificate of its for 127.0.0.1 and localhost.
+/// PEM files: an authority, and a certificate signed by it for 127.0.0.1 and localhost.
 pub(crate) struct Certificates {
     pub(crate) authority: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
-    /// Key and certificate in one file, as Kafka wants them.
+    /// Key and certificate in one file, as Kafka requires.
     pub(crate) keystore: PathBuf,
-    /// A certificate for localhost that nobody has signed but its own key, as docs/configuration.md says to make one.
+    /// A self-signed certificate for localhost, made as docs/configuration.md describes.
     pub(crate) lone_certificate: PathBuf,
     pub(crate) lone_key: PathBuf,
 }
@@ -111,13 +111,13 @@ pub(crate) static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
     certificates
 });
 
-/// A certificate of the authority's, and its key.
+/// A certificate signed by the authority, and its key.
 pub(crate) struct Issued {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
 
-/// Lets the authority sign a certificate with these names, as openssl writes `subjectAltName`.
+/// Signs a certificate with these names, in openssl's `subjectAltName` syntax.
 pub(crate) fn issue(subject: &str, names: Option<&str>) -> Issued {
     let authority = CERTIFICATES.authority.display().to_string();
     let authority_key = CERTIFICATES.authority.with_file_name("ca.key");
@@ -138,7 +138,7 @@ pub(crate) fn issue(subject: &str, names: Option<&str>) -> Issued {
         "request.pem",
     );
     let names = names.map(|names| format!("subjectAltName = {names}\n"));
-    // With an extension it is of version 3, the only one that TLS libraries read.
+    // An extension makes it version 3, the only one that TLS libraries accept.
     let extensions = format!("basicConstraints = CA:FALSE\n{}", names.unwrap_or_default());
     std::fs::write(dir.join("names"), extensions).expect("a file");
     run(
@@ -184,7 +184,7 @@ fn run(dir: &Path, arguments: &[&str], more: &[&str]) {
     );
 }
 
-/// TLS as a sender speaks it.
+/// A TLS client.
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl Wire for Tls {
@@ -193,7 +193,7 @@ impl Wire for Tls {
     }
 }
 
-/// A sender that trusts the authority, and shows this certificate (with its key) if it is asked for one.
+/// A client that trusts the authority, and shows this certificate (with its key) on request.
 pub(crate) fn client(
     versions: &[&'static SupportedProtocolVersion],
     identity: Option<(&Path, &Path)>,
@@ -222,7 +222,7 @@ pub(crate) fn der(file: &Path) -> Vec<u8> {
     certificates_in(file)[0].to_vec()
 }
 
-/// A sender that takes any certificate, to see which it is shown.
+/// A client that accepts any certificate, to see which one it gets.
 pub(crate) fn client_of_anyone() -> ClientConfig {
     let mut config = client(&[&TLS13], None);
     config
@@ -277,7 +277,7 @@ pub(crate) fn certificates_in(file: &Path) -> Vec<CertificateDer<'static>> {
         .collect()
 }
 
-/// Connects, and has shaken hands when it returns, as far as the sender can tell. An IP address as the name is not sent.
+/// Connects and completes the handshake as far as the client can tell. An IP address is not sent as a server name.
 pub(crate) fn open(
     address: SocketAddr,
     client: &ClientConfig,

@@ -10,9 +10,9 @@ pub(crate) const MIB: u64 = 1024 * 1024;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Usage {
-    /// Memory that is really there, in bytes.
+    /// Resident memory in bytes.
     pub(crate) resident: u64,
-    /// The most of it that there has been.
+    /// Peak resident memory.
     pub(crate) peak: u64,
     /// Address space.
     pub(crate) virtual_size: u64,
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Usage {
     }
 }
 
-/// Raises our own limit of open files as far as the system lets us; how many that is.
+/// Raises our own limit of open files to the maximum, which is returned.
 pub(crate) fn raise_open_files() -> u64 {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -64,7 +64,7 @@ pub(crate) fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The addresses of both ends, ours first, of each IPv4 connection that the process has now.
+/// Both addresses, ours first, of each IPv4 connection of the process.
 pub(crate) fn connections(process: u32) -> Vec<(SocketAddrV4, SocketAddrV4)> {
     let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).expect("a process of ours");
     let sockets: HashSet<String> = descriptors

@@ -1,13 +1,13 @@
-//! Waiting for a condition. A test never waits for a time to pass, except where passing time is what it sends.
+//! Waiting for a condition. Tests never wait for time to pass, except where passing time is the subject.
 
 use std::time::{Duration, Instant};
 
-/// How long something may take that has no limit of its own. Long, so that a busy machine fails no test.
+/// Time allowed for anything without its own limit. Long, so that no test fails on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Asks again and again until there is an answer; a panic that names `what` when there is none in `limit`.
+/// Polls until there is a result; panics with `what` after `limit`.
 pub(crate) fn until_some<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -19,12 +19,12 @@ pub(crate) fn until_some<T>(what: &str, limit: Duration, mut ask: impl FnMut() -
     }
 }
 
-/// [`until_some`] for a plain condition.
+/// [`until_some`] for a boolean condition.
 pub(crate) fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     until_some(what, limit, || holds().then_some(()));
 }
 
-/// Time that passes because a slow or silent peer is what the test plays.
+/// Time that passes because the test plays a slow or silent peer.
 pub(crate) fn play_silence(length: Duration) {
     std::thread::sleep(length);
 }

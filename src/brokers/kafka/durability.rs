@@ -30,7 +30,9 @@ pub(in crate::brokers) async fn check_destinations(
     let inspecting = tokio::task::spawn_blocking(move || {
         let mut admin = None;
         let states = if settings.uninspectable().is_some() {
-            let client = settings.asking_client().map_err(NotInspected::unanswered)?;
+            let client = settings
+                .asking_client()
+                .map_err(|error| NotInspected::unanswered(error.0))?;
             states(client.client(), &topics, deadline)?
         } else {
             let created: AdminClient<DefaultClientContext> = settings
@@ -47,7 +49,7 @@ pub(in crate::brokers) async fn check_destinations(
                 state.trouble()
             }));
             match state {
-                TopicState::Led { replicas } => {
+                TopicState::Led { replicas, .. } => {
                     findings.push(Finding::new(topic, "replicas", replicas >= 2, || {
                         format!("it has {replicas} replica: acknowledged events are lost with that broker's disk; use 3")
                     }));
@@ -96,9 +98,10 @@ pub(in crate::brokers) async fn check_destinations(
 
 /// A topic's state according to its metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TopicState {
+pub(super) enum TopicState {
     /// Each partition has a leader and at least this number of replicas.
     Led {
+        partitions: usize,
         replicas: usize,
     },
     Missing,
@@ -122,13 +125,18 @@ impl TopicState {
             .iter()
             .map(|partition| partition.replicas().len())
             .min();
-        replicas.map_or(Self::Missing, |replicas| Self::Led { replicas })
+        replicas.map_or(Self::Missing, |replicas| Self::Led {
+            partitions: partitions.len(),
+            replicas,
+        })
     }
 
-    fn trouble(self) -> String {
+    pub(super) fn trouble(self) -> String {
         let text = match self {
             Self::Led { .. } => "",
-            Self::Missing => "the topic does not exist; create it (kafka-topics.sh --create)",
+            Self::Missing => {
+                "the topic does not exist; create it with `hookbridge provision` or kafka-topics.sh"
+            }
             Self::Forbidden => {
                 "the user may not use the topic; grant it Write and Describe on the topic"
             }
@@ -140,7 +148,7 @@ impl TopicState {
 
 /// Requests all topics of the cluster at once, then individually those that are missing: the first answer omits topics that
 /// the user may not describe.
-fn states<'t, C: ClientContext>(
+pub(super) fn states<'t, C: ClientContext>(
     client: &Client<C>,
     topics: &'t [String],
     deadline: Instant,
@@ -172,7 +180,7 @@ fn states<'t, C: ClientContext>(
     Ok(states)
 }
 
-fn left(deadline: Instant) -> Duration {
+pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 

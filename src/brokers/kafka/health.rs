@@ -465,7 +465,7 @@ impl Watch {
                 state.faults.extend(faults);
             }
             Err(_) if is_fresh => {}
-            Err(why) => state.connectivity = Connectivity::Lost(why),
+            Err(error) => state.connectivity = Connectivity::Lost(error.0),
         }
     }
 
@@ -641,6 +641,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::brokers::error::RequestError;
 
     /// Gives the configured answers, and counts the requests.
     #[derive(Default)]
@@ -651,16 +652,16 @@ mod tests {
     }
 
     impl Cluster for Fake {
-        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, String> {
+        fn topic(&self, name: &str, _timeout: Duration) -> Result<Option<Fault>, RequestError> {
             self.asked.set(self.asked.get() + 1);
             if self.is_away.get() {
-                return Err("no answer".to_owned());
+                return Err(RequestError("no answer".to_owned()));
             }
             Ok(self.faults.borrow().get(name).cloned())
         }
 
-        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
-            Err("not asked here".to_owned())
+        fn all(&self, _timeout: Duration) -> Result<HashMap<String, Option<Fault>>, RequestError> {
+            Err(RequestError("not asked here".to_owned()))
         }
     }
 
@@ -751,7 +752,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_topic_is_told_of_for_a_while_and_does_not_speak_against_the_producer() {
+    fn a_refused_topic_is_reported_for_a_while_and_does_not_count_against_the_producer() {
         let (watch, cluster) = watch(&["a", "b"]);
         watch.check(&cluster);
         watch.note_attempt();
@@ -772,7 +773,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_refused_topics_is_bounded() {
+    fn the_memory_of_refused_topics_is_bounded() {
         let (watch, cluster) = watch(&[]);
         for number in 0..10 * MOST_REMEMBERED {
             watch.note_denied(&format!("topic-{number}"));

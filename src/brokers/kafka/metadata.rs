@@ -13,6 +13,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaRespErr as Response;
 
+use crate::brokers::error::RequestError;
+
 /// Maximum number of topics requested individually.
 const MOST_ONE_BY_ONE: usize = 16;
 /// Answers count as slow if some topics are still to be requested after this time.
@@ -50,10 +52,10 @@ pub(super) enum Surveyed {
 /// The target of a survey. An error means that nothing answered.
 pub(super) trait Cluster {
     /// The fault of one topic; none if it is usable.
-    fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String>;
+    fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, RequestError>;
 
     /// The fault, if any, of each topic that the user may see.
-    fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String>;
+    fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, RequestError>;
 
     /// A method so that tests can control the time.
     fn elapsed(&self, began: Instant) -> Duration {
@@ -62,7 +64,7 @@ pub(super) trait Cluster {
 }
 
 impl<C: ClientContext> Cluster for Client<C> {
-    fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String> {
+    fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, RequestError> {
         let metadata = self
             .fetch_metadata(Some(name), timeout)
             .map_err(|error| silence(&error))?;
@@ -70,7 +72,7 @@ impl<C: ClientContext> Cluster for Client<C> {
         Ok(found.map_or(Some(Fault::Absent), fault))
     }
 
-    fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
+    fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, RequestError> {
         let metadata = self
             .fetch_metadata(None, timeout)
             .map_err(|error| silence(&error))?;
@@ -85,7 +87,7 @@ impl<C: ClientContext> Cluster for Client<C> {
 ///
 /// # Errors
 /// The cluster does not answer. In words for the operator.
-pub(super) fn survey(cluster: &impl Cluster, topics: &[String]) -> Result<Surveyed, String> {
+pub(super) fn survey(cluster: &impl Cluster, topics: &[String]) -> Result<Surveyed, RequestError> {
     let began = Instant::now();
     let mut faults = BTreeMap::new();
     // The first answer, a small one, distinguishes a slow cluster from a silent one.
@@ -161,10 +163,10 @@ fn fault(topic: &MetadataTopic) -> Option<Fault> {
     }
 }
 
-fn silence(error: &KafkaError) -> String {
+fn silence(error: &KafkaError) -> RequestError {
     let code = error.rdkafka_error_code();
     let code = code.map_or_else(|| error.to_string(), |code| code.to_string());
-    format!("no answer: {code}")
+    RequestError(format!("no answer: {code}"))
 }
 
 #[cfg(test)]
@@ -195,16 +197,16 @@ mod tests {
             }
         }
 
-        fn wait(&self, takes: Duration, timeout: Duration) -> Result<(), String> {
+        fn wait(&self, takes: Duration, timeout: Duration) -> Result<(), RequestError> {
             self.now.set(self.now.get() + takes.min(timeout));
             (takes <= timeout)
                 .then_some(())
-                .ok_or("no answer".to_owned())
+                .ok_or(RequestError("no answer".to_owned()))
         }
     }
 
     impl Cluster for Fake {
-        fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, String> {
+        fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Fault>, RequestError> {
             self.asked.borrow_mut().push(name.to_owned());
             self.wait(self.takes, timeout)?;
             if self.hidden.iter().any(|hidden| hidden == name) {
@@ -217,7 +219,7 @@ mod tests {
                 .unwrap_or(Some(Fault::Absent)))
         }
 
-        fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, String> {
+        fn all(&self, timeout: Duration) -> Result<HashMap<String, Option<Fault>>, RequestError> {
             self.asked.borrow_mut().push("*".to_owned());
             self.wait(self.all_takes, timeout)?;
             Ok(self.topics.clone())
@@ -232,7 +234,7 @@ mod tests {
         (0..count).map(|number| format!("topic-{number}")).collect()
     }
 
-    fn nothing_wrong() -> Result<Surveyed, String> {
+    fn nothing_wrong() -> Result<Surveyed, RequestError> {
         Ok(Surveyed::Whole(BTreeMap::new()))
     }
 
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_among_all_topics_is_asked_for_by_name_within_a_bound() {
+    fn topics_missing_from_the_list_are_queried_by_name_up_to_a_limit() {
         let mut cluster = Fake::with(50, Duration::from_millis(1));
         cluster.topics.remove("topic-3");
         cluster.topics.remove("topic-4");

@@ -10,6 +10,7 @@ mod oidc;
 mod options;
 mod outcome;
 mod producers;
+mod provision;
 mod reach;
 mod replay;
 mod rights;
@@ -52,6 +53,7 @@ use supervisor::Supervisor;
 use tokens::Login;
 
 pub(in crate::brokers) use durability::check_destinations;
+pub(in crate::brokers) use provision::Provisioning;
 pub(in crate::brokers) use reach::reach;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::{Settings, TABLE};

@@ -195,24 +195,24 @@ impl Oidc {
     /// Fetches a token. Blocks, for [`TIMEOUT`] at most.
     ///
     /// # Errors
-    /// In words for the operator, without any secret.
-    pub(super) fn fetch(&self) -> Result<Token, String> {
+    /// No usable answer.
+    pub(super) fn fetch(&self) -> Result<Token, FetchError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| format!("no runtime for the request: {error}"))?;
+            .map_err(|error| FetchError(format!("no runtime for the request: {error}")))?;
         let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, self.ask()).await });
         // A pending name lookup must not block the thread.
         runtime.shutdown_background();
         let host = self.host();
         match answer {
-            Err(_) => Err(format!(
+            Err(_) => Err(FetchError(format!(
                 "the token endpoint {host} did not answer within {TIMEOUT:?}"
-            )),
-            Ok(Err(why)) => Err(format!(
+            ))),
+            Ok(Err(why)) => Err(FetchError(format!(
                 "no answer from the token endpoint: {}",
                 self.shown(&why.to_string())
-            )),
+            ))),
             Ok(Ok(answer)) => self.read_answer(&answer),
         }
     }
@@ -252,15 +252,16 @@ impl Oidc {
         Zeroizing::new(BASE64.encode(Zeroizing::new(both).as_bytes()))
     }
 
-    fn read_answer(&self, answer: &Answer) -> Result<Token, String> {
+    fn read_answer(&self, answer: &Answer) -> Result<Token, FetchError> {
         let (host, status) = (self.host(), answer.status);
         match status {
-            StatusCode::OK => read_token(&answer.body)
-                .map_err(|what| format!("the answer of the token endpoint {host} {what}")),
-            _ if status.is_redirection() => Err(format!(
+            StatusCode::OK => read_token(&answer.body).map_err(|what| {
+                FetchError(format!("the answer of the token endpoint {host} {what}"))
+            }),
+            _ if status.is_redirection() => Err(FetchError(format!(
                 "the token endpoint {host} redirects ({}); redirects are not followed",
                 status.as_u16()
-            )),
+            ))),
             _ if status.is_client_error() => {
                 let refusal: TokenError = serde_json::from_slice(&answer.body).unwrap_or_default();
                 let error = refusal.error.unwrap_or_default();
@@ -271,15 +272,15 @@ impl Oidc {
                 } else {
                     format!(": {said}")
                 };
-                Err(format!(
+                Err(FetchError(format!(
                     "the token endpoint {host} refuses the client ({}{said})",
                     status.as_u16()
-                ))
+                )))
             }
-            _ => Err(format!(
+            _ => Err(FetchError(format!(
                 "the token endpoint {host} answers {}",
                 status.as_u16()
-            )),
+            ))),
         }
     }
 
@@ -296,6 +297,11 @@ impl Oidc {
         printable(&shortened).into_owned()
     }
 }
+
+/// The reason why there is no new token, in words for the operator, without any secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct FetchError(String);
 
 /// RFC 6749 section 5.2.
 #[derive(Deserialize, Default)]
@@ -529,7 +535,7 @@ mod tests {
             (404, "<html>hunter2", "(404)"),
             (503, "hunter2", "answers 503"),
         ] {
-            let why = answer(status, body).err().unwrap_or_default();
+            let why = answer(status, body).err().unwrap().to_string();
             assert!(why.contains(expected), "{status} {body}: {why}");
             assert!(!why.contains(SECRET) && !why.contains('\u{1b}'), "{why}");
         }

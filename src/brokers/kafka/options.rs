@@ -240,6 +240,8 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
         "is not a property of librdkafka (see its CONFIGURATION.md)".to_owned()
     } else if let Some((_, why)) = description.split_once("not supported in this build: ") {
         format!("is not in this build of librdkafka ({})", why.trim())
+    } else if description.starts_with("Unsupported value") {
+        "has a value that needs OpenSSL: build with the Cargo feature kafka-tls".to_owned()
     } else if description.contains("dedicated") || description.contains("not settable") {
         "is set by programs only, not as text; leave it out".to_owned()
     } else if let Some((_, words)) = words {
@@ -408,21 +410,35 @@ pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>
     }
 }
 
+const EXAMPLE: &str = "write for example \"kafka-1:9092,kafka-2:9092\"";
+
+/// A mistake in `bootstrap_servers`.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ServersError {
+    #[error(
+        "a user and password do not belong here; write \"host:9092\", and set sasl.username and sasl.password under `options`"
+    )]
+    Password,
+    #[error("it names no server; {EXAMPLE}")]
+    Empty,
+    /// A server by its number, since the value may come from a variable and be a secret.
+    #[error("server {0} {1}; {EXAMPLE}")]
+    Server(usize, &'static str),
+}
+
 /// Checks `bootstrap_servers`.
-pub(super) fn check_servers(servers: &str) -> Result<(), String> {
-    const EXAMPLE: &str = "write for example \"kafka-1:9092,kafka-2:9092\"";
+pub(super) fn check_servers(servers: &str) -> Result<(), ServersError> {
     if servers.contains('@') {
         // The value may be a password.
-        return Err("a user and password do not belong here; write \"host:9092\", and set sasl.username and sasl.password under `options`".to_owned());
+        return Err(ServersError::Password);
     }
     if servers.trim_matches([',', ' ']).is_empty() {
-        return Err(format!("it names no server; {EXAMPLE}"));
+        return Err(ServersError::Empty);
     }
     let entries = servers.split(',').map(str::trim);
     let mut named = entries.filter(|entry| !entry.is_empty()).zip(1..);
     named.try_for_each(|(entry, number)| {
-        // By its number: the value may come from a variable and be a secret instead of a server.
-        let refuse = |what: &str| Err(format!("server {number} {what}; {EXAMPLE}"));
+        let refuse = |what| Err(ServersError::Server(number, what));
         let address = match entry.split_once("://") {
             None => entry,
             Some((protocol, address))
@@ -513,16 +529,18 @@ mod tests {
             "[::1",
             "[::1]x",
         ] {
-            let refused = check_servers(bad).unwrap_err();
+            let refused = check_servers(bad).unwrap_err().to_string();
             assert!(refused.contains("kafka-1:9092"), "{bad:?}: {refused}");
         }
-        let refused = check_servers("bridge:hunter2@k:9092").unwrap_err();
+        let refused = check_servers("bridge:hunter2@k:9092")
+            .unwrap_err()
+            .to_string();
         assert!(!refused.contains("hunter2"), "{refused}");
         assert!(refused.contains("sasl.password"), "{refused}");
     }
 
     #[test]
-    fn what_would_undo_the_promise_can_not_be_set() {
+    fn options_that_would_break_the_guarantees_cannot_be_set() {
         for (name, value) in [
             ("transactional.id", "t"),
             ("test.mock.num.brokers", "3"),
@@ -547,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_this_build_is_said_to_be_so() {
+    fn features_missing_from_this_build_are_reported_as_such() {
         for (name, value) in [
             ("sasl.mechanism", "GSSAPI"),
             ("sasl.mechanisms", "gssapi"),

@@ -1,23 +1,28 @@
 //! Maps librdkafka's results to the three outcomes.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 
 use super::status::{Persistence, persistence};
-use crate::brokers::outcome::{Outcome, Reason, Receipt};
+use crate::brokers::outcome::{Outcome, Position, Reason};
 
 /// The outcome of a delivery report. A success without an offset (a retry that the broker already had) counts.
 pub(super) fn of_report(result: &DeliveryResult<'_>) -> Outcome {
     match result {
-        Ok(_) => Outcome::Stored(Receipt::confirmed(false)),
+        Ok(message) => Outcome::stored(false, position(message.partition(), message.offset())),
         Err((error, message)) => of_failure(error, persistence(message)),
     }
+}
+
+/// None without an offset: librdkafka's numbers for that are negative.
+fn position(partition: i32, offset: i64) -> Option<Position> {
+    (partition >= 0 && offset >= 0).then_some(Position::Kafka { partition, offset })
 }
 
 fn of_failure(error: &KafkaError, persistence: Persistence) -> Outcome {
     let reason = reason(error);
     match persistence {
-        Persistence::Persisted => Outcome::Stored(Receipt::confirmed(false)),
+        Persistence::Persisted => Outcome::stored(false, None),
         Persistence::NotPersisted => Outcome::not_stored(reason, error.to_string()),
         Persistence::PossiblyPersisted => Outcome::unknown(reason, error.to_string()),
     }
@@ -127,6 +132,13 @@ mod tests {
                 "{code:?}"
             );
         }
+    }
+
+    #[test]
+    fn only_an_offset_is_a_position() {
+        let found = |partition, offset| position(partition, offset).is_some();
+        // RD_KAFKA_OFFSET_INVALID, and an acknowledgement of a retry that the broker already had.
+        assert!(found(0, 0) && !found(0, -1001) && !found(0, -1) && !found(-1, 0));
     }
 
     #[test]

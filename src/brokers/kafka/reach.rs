@@ -9,6 +9,7 @@ use super::tokens::missing_token;
 use super::trial::{Trial, WriteAccess};
 use super::{Settings, describe};
 use crate::brokers::durability::{Finding, Verdict};
+use crate::brokers::error::RequestError;
 use crate::brokers::health::Limits;
 
 /// Limit for connecting to any broker.
@@ -30,12 +31,12 @@ pub(in crate::brokers) async fn reach(
     settings: &Settings,
     topics: &[String],
     limits: Limits,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, RequestError> {
     let (settings, topics) = (settings.clone(), topics.to_owned());
     let reaching = tokio::task::spawn_blocking(move || blocking(&settings, &topics, limits));
     match tokio::time::timeout(TIMEOUT, reaching).await {
-        Ok(reached) => reached.unwrap_or_else(|error| Err(error.to_string())),
-        Err(_) => Err(format!("the cluster did not answer within {TIMEOUT:?}")),
+        Ok(reached) => reached.unwrap_or_else(|error| Err(error.to_string().into())),
+        Err(_) => Err(format!("the cluster did not answer within {TIMEOUT:?}").into()),
     }
 }
 
@@ -43,7 +44,7 @@ fn blocking(
     settings: &Settings,
     topics: &[String],
     limits: Limits,
-) -> Result<Vec<Finding>, String> {
+) -> Result<Vec<Finding>, RequestError> {
     let trial = Trial::start(settings, limits).map_err(|error| describe(&error))?;
     connect(&trial, topics)?;
     let faults = match survey(trial.client(), topics)? {
@@ -73,7 +74,8 @@ fn blocking(
             if let Some(why) = cause(&trial.complaints()) {
                 return Err(format!(
                     "the bootstrap server answers, but the brokers that it names do not: {why}"
-                ));
+                )
+                .into());
             }
             Verdict::Unknown(
                 "whether the user may write there could not be found out".to_owned(),
@@ -96,7 +98,7 @@ fn finding(topic: &str, verdict: Verdict) -> Finding {
 }
 
 /// Waits until a broker answers.
-fn connect(trial: &Trial, topics: &[String]) -> Result<(), String> {
+fn connect(trial: &Trial, topics: &[String]) -> Result<(), RequestError> {
     let began = Instant::now();
     loop {
         let answer = match topics.first() {
@@ -113,7 +115,7 @@ fn connect(trial: &Trial, topics: &[String]) -> Result<(), String> {
         let lacks_token = reasons.any(|reason| missing_token(reason).is_some());
         let is_certain = lacks_token || are_all_down && began.elapsed() >= SETTLING_TIME;
         if is_certain || began.elapsed() >= CONNECT_TIMEOUT {
-            return Err(cause(&complaints).unwrap_or(silence));
+            return Err(cause(&complaints).map_or(silence, RequestError));
         }
     }
 }

@@ -41,11 +41,10 @@ impl Replay {
         let starting = tokio::task::spawn_blocking(move || Self::assign(&settings, topic, group));
         starting
             .await
-            .unwrap_or_else(|error| Err(error.to_string()))
-            .map_err(ReplayError)
+            .unwrap_or_else(|error| Err(ReplayError(error.to_string())))
     }
 
-    fn assign(settings: &Settings, topic: String, group: String) -> Result<Self, String> {
+    fn assign(settings: &Settings, topic: String, group: String) -> Result<Self, ReplayError> {
         let mut config = settings.consumer_config(true);
         config.set("group.id", &group);
         config.set("enable.partition.eof", "true");
@@ -55,7 +54,8 @@ impl Replay {
             partitions.add_partition(&topic, partition);
         }
         let explain = |error: &KafkaError| {
-            rights::explain(error, &format!("the topic {topic}"), Some(&group))
+            let topic = format!("the topic {topic}");
+            ReplayError(rights::explain(error, &topic, Some(&group)))
         };
         let committed = consumer
             .committed_offsets(partitions, TIMEOUT)
@@ -80,14 +80,14 @@ impl Replay {
             if from < end {
                 assignment
                     .add_partition_offset(&topic, element.partition(), Offset::Offset(from))
-                    .map_err(|error| describe(&error))?;
+                    .map_err(|error| ReplayError(describe(&error)))?;
                 unfinished.insert(element.partition());
                 remaining += u64::try_from(end - from).unwrap_or_default();
             }
         }
         consumer
             .assign(&assignment)
-            .map_err(|error| describe(&error))?;
+            .map_err(|error| ReplayError(describe(&error)))?;
         Ok(Self {
             consumer,
             topic,

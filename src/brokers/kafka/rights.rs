@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::describe;
 use super::metadata::{Cluster as _, Fault};
 use super::tokens::Login;
+use crate::brokers::error::RequestError;
 
 /// How long to wait for a consumer's pending error.
 const PENDING: Duration = Duration::from_secs(2);
@@ -17,12 +18,14 @@ pub(super) fn partitions(
     consumer: &StreamConsumer<Login>,
     topic: &str,
     timeout: Duration,
-) -> Result<Vec<i32>, String> {
+) -> Result<Vec<i32>, RequestError> {
     match consumer.client().topic(topic, timeout)? {
         None | Some(Fault::Leaderless) => {}
-        Some(Fault::Absent) => return Err(format!("the topic {topic} does not exist")),
-        Some(Fault::Hidden) => return Err(needs_read(&format!("the topic {topic}"))),
-        Some(Fault::Other(why)) => return Err(format!("the topic {topic} can't be read: {why}")),
+        Some(Fault::Absent) => return Err(format!("the topic {topic} does not exist").into()),
+        Some(Fault::Hidden) => return Err(needs_read(&format!("the topic {topic}")).into()),
+        Some(Fault::Other(why)) => {
+            return Err(format!("the topic {topic} can't be read: {why}").into());
+        }
     }
     let metadata = consumer
         .fetch_metadata(Some(topic), timeout)

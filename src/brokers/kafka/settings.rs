@@ -14,8 +14,10 @@ use super::health::Advice;
 use super::oidc::{self, Oidc};
 use super::tokens::{Login, Tokens};
 use super::{describe, options};
+use crate::brokers::error::RequestError;
 use crate::brokers::health::Limits;
 use crate::brokers::kind::Kind;
+use crate::brokers::provision;
 use crate::secret::hide_user_info;
 use crate::table::Section;
 use crate::table::key::{Key, Syntax, Table, Type};
@@ -49,6 +51,8 @@ pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
         .about("`host:port`, separated by commas"),
     Key::new("options", Type::Map(&OPTION))
         .about("any librdkafka property except those below; a value may be a secret"),
+    Key::new("provision", Type::Table(&provision::OF_KAFKA))
+        .about("what topics `hookbridge provision` creates, see [Provisioning](#provisioning)"),
 ]]);
 
 static SERVERS: Syntax = Syntax {
@@ -102,7 +106,7 @@ impl Settings {
         if let Some(servers) = &bootstrap_servers
             && let Err(what) = options::check_servers(servers)
         {
-            section.problem_at("bootstrap_servers", what);
+            section.problem_at("bootstrap_servers", what.to_string());
         }
         let options = section.secret_map("options");
         let mut is_refused = false;
@@ -142,7 +146,7 @@ impl Settings {
     }
 
     /// A client for metadata, with its token if it needs one. Blocks.
-    pub(super) fn asking_client(&self) -> Result<BaseConsumer<Login>, String> {
+    pub(super) fn asking_client(&self) -> Result<BaseConsumer<Login>, RequestError> {
         self.await_token()?;
         let client: BaseConsumer<Login> = self
             .consumer_config(false)
@@ -154,7 +158,10 @@ impl Settings {
     }
 
     /// A consumer, with its token if it needs one. Blocks.
-    pub(super) fn consumer(&self, config: &ClientConfig) -> Result<StreamConsumer<Login>, String> {
+    pub(super) fn consumer(
+        &self,
+        config: &ClientConfig,
+    ) -> Result<StreamConsumer<Login>, RequestError> {
         self.await_token()?;
         let consumer: StreamConsumer<Login> = config
             .create_with_context(self.login())
@@ -164,11 +171,11 @@ impl Settings {
         Ok(consumer)
     }
 
-    fn await_token(&self) -> Result<(), String> {
+    fn await_token(&self) -> Result<(), RequestError> {
         let token = self.tokens.as_ref().map(Tokens::token).transpose();
         token
             .map(drop)
-            .map_err(|why| format!("authentication failed: {why}"))
+            .map_err(|error| format!("authentication failed: {error}").into())
     }
 
     /// Creates the clients that `run` and `tail` would create, without servers to connect to, and drops them.

@@ -73,12 +73,10 @@ fn assign(
             Some(GROUP),
         ))
     };
-    let consumer = settings
-        .consumer(&settings.consumer_config(from == StartAt::Earliest))
-        .map_err(SubscribeError)?;
+    let consumer = settings.consumer(&settings.consumer_config(from == StartAt::Earliest))?;
     let mut assignment = TopicPartitionList::new();
     for topic in topics {
-        let partitions = rights::partitions(&consumer, topic, TIMEOUT).map_err(SubscribeError)?;
+        let partitions = rights::partitions(&consumer, topic, TIMEOUT)?;
         for partition in partitions {
             let offset = match from {
                 StartAt::Earliest => Offset::Beginning,

@@ -12,7 +12,7 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 
-use super::oidc::{self, Oidc, Token};
+use super::oidc::{self, FetchError, Oidc, Token};
 
 /// A token is renewed after this part of its lifetime. librdkafka asks again after 80 %.
 const FRESH_SHARE: f64 = 0.75;
@@ -47,7 +47,7 @@ pub(super) struct Tokens {
 struct State {
     current: Option<Current>,
     /// The error of the last request.
-    trouble: Option<String>,
+    trouble: Option<FetchError>,
     is_fetching: bool,
     last_asked: Option<Instant>,
 }
@@ -74,6 +74,17 @@ impl Current {
     }
 }
 
+/// The reason why there is no valid token.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoToken {
+    #[error("{REASON}{0}")]
+    Fetch(FetchError),
+    #[error("{REASON}the token endpoint has not answered yet")]
+    Pending,
+    #[error("{REASON}no thread could be started: {0}")]
+    Thread(std::io::Error),
+}
+
 impl Tokens {
     pub(super) fn new(oidc: Oidc) -> Arc<Self> {
         Arc::new(Self {
@@ -86,8 +97,8 @@ impl Tokens {
     /// A valid token. Waits only if there is neither a valid token nor an error, for [`FIRST_WAIT`] at most.
     ///
     /// # Errors
-    /// No valid token. In words for the operator.
-    pub(super) fn token(self: &Arc<Self>) -> Result<OAuthToken, String> {
+    /// No valid token.
+    pub(super) fn token(self: &Arc<Self>) -> Result<OAuthToken, NoToken> {
         let mut state = self.state();
         state.last_asked = Some(Instant::now());
         if let Some(current) = &state.current
@@ -96,8 +107,7 @@ impl Tokens {
             return Ok(self.to_librdkafka(current, current.left()));
         }
         if !state.is_fetching {
-            self.start_fetching()
-                .map_err(|error| format!("{REASON}no thread could be started: {error}"))?;
+            self.start_fetching().map_err(NoToken::Thread)?;
             state.is_fetching = true;
         }
         let has_nothing = |state: &mut State| {
@@ -112,11 +122,10 @@ impl Tokens {
             Some(current) if !current.left().is_zero() => {
                 Ok(self.to_librdkafka(current, current.left().min(COME_AGAIN)))
             }
-            _ => {
-                let why = state.trouble.as_deref();
-                let why = why.unwrap_or("the token endpoint has not answered yet");
-                Err(format!("{REASON}{why}"))
-            }
+            _ => Err(state
+                .trouble
+                .clone()
+                .map_or(NoToken::Pending, NoToken::Fetch)),
         }
     }
 
@@ -125,7 +134,7 @@ impl Tokens {
         let state = self.state();
         let trouble = state.trouble.as_ref();
         let trouble = trouble.filter(|_| !state.has_valid_token());
-        trouble.map(|why| format!("{REASON}{why}"))
+        trouble.map(|error| NoToken::Fetch(error.clone()).to_string())
     }
 
     fn to_librdkafka(&self, current: &Current, lifetime: Duration) -> OAuthToken {
@@ -166,18 +175,18 @@ impl Tokens {
                     });
                     return;
                 }
-                Err(why) => {
-                    if state.trouble.as_ref() != Some(&why) {
+                Err(error) => {
+                    if state.trouble.as_ref() != Some(&error) {
                         let left = state.current.as_ref().map(Current::left);
                         let valid_for_s = left.unwrap_or_default().as_secs();
                         tracing::warn!(
                             endpoint = host,
-                            why,
+                            why = %error,
                             valid_for_s,
                             "no new access token for Kafka"
                         );
                     }
-                    state.trouble = Some(why);
+                    state.trouble = Some(error);
                 }
             }
             let last_asked = state.last_asked;

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_in_between_starts_the_count_anew() {
+    async fn an_answer_in_between_restarts_the_count() {
         let breaker = Breaker::default();
         for _ in 0..5 {
             (1..LIMIT).for_each(|_| breaker.note_silence());

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::breaker::Breaker;
 use super::failure::{describe, describe_at, diagnose, is_open};
 use super::outbox::Outbox;
-use super::outcome::of_answer;
+use super::outcome::{LastStream, of_answer};
 use super::pace::Pace;
 use super::refusals::{Refusals, Summary, Violation};
 use super::settings::{Acknowledgement, Settings};
@@ -28,7 +28,7 @@ use crate::brokers::backoff::Backoff;
 use crate::brokers::durability::Attention;
 use crate::brokers::health::Health;
 use crate::brokers::meter::Meter;
-use crate::brokers::outcome::{Outcome, Reason, Receipt, Restart};
+use crate::brokers::outcome::{Outcome, Reason, Restart};
 use crate::brokers::waiters::{Ticket, Waiters};
 use crate::task;
 use crate::telemetry::{LogThrottle, shorten};
@@ -610,6 +610,7 @@ async fn dispatch_answers(
     proof: Arc<Proof>,
     shared: Arc<Shared>,
 ) {
+    let mut last = LastStream::default();
     while let Some(answer) = answers.next().await {
         let mut next = Some(answer);
         if acknowledgement == Acknowledgement::Core {
@@ -621,10 +622,10 @@ async fn dispatch_answers(
             }
             tokio::task::yield_now().await;
             for echo in echoes {
-                take(&echo, prefix, acknowledgement, &proof, &shared);
+                take(&echo, prefix, acknowledgement, &mut last, &proof, &shared);
             }
         } else if let Some(answer) = next {
-            take(&answer, prefix, acknowledgement, &proof, &shared);
+            take(&answer, prefix, acknowledgement, &mut last, &proof, &shared);
         }
     }
 }
@@ -633,6 +634,7 @@ fn take(
     answer: &Message,
     prefix: usize,
     acknowledgement: Acknowledgement,
+    last: &mut LastStream,
     proof: &Proof,
     shared: &Shared,
 ) {
@@ -648,7 +650,7 @@ fn take(
     };
     shared.breaker.note_answer();
     let outcome = match acknowledgement {
-        Acknowledgement::JetStream => of_answer(answer),
+        Acknowledgement::JetStream => of_answer(answer, last),
         Acknowledgement::Core
             if shared
                 .refusals
@@ -657,7 +659,7 @@ fn take(
             let detail = "the server refused some of the messages to this subject";
             Outcome::unknown(Reason::Authorization, detail)
         }
-        Acknowledgement::Core => Outcome::Stored(Receipt::confirmed(false)),
+        Acknowledgement::Core => Outcome::stored(false, None),
     };
     let is_stored = matches!(outcome, Outcome::Stored(_));
     if !shared.waiters.resolve(Ticket::from_number(number), outcome) && is_stored {
@@ -805,7 +807,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_a_connection_ends_only_what_the_client_was_given_is_in_doubt() {
+    async fn when_a_connection_ends_only_messages_given_to_the_client_are_unknown() {
         let shared = shared();
         let proof = connected(&shared);
         shared.note_proof(&proof, 1);

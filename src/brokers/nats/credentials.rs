@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_nats::Auth;
 use nkeys::KeyPair;
@@ -12,16 +12,22 @@ use zeroize::Zeroizing;
 /// Larger files are refused.
 const MAX_BYTES: u64 = 64 * 1024;
 
+/// The reason why a credentials file cannot be used, without its contents.
+#[derive(Debug, thiserror::Error)]
+#[error("the credentials file {file} can't be used: {what}", file = .file.display())]
+pub(super) struct Unusable {
+    file: PathBuf,
+    what: String,
+}
+
 /// The answer to a server's `nonce`, with the user's JWT and signature.
 ///
 /// # Errors
-/// The file cannot be used. The message does not contain its contents.
-pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, String> {
-    let unusable = |what: &dyn std::fmt::Display| {
-        format!(
-            "the credentials file {} can't be used: {what}",
-            file.display()
-        )
+/// The file cannot be used.
+pub(super) fn authenticate(file: &Path, nonce: &[u8]) -> Result<Auth, Unusable> {
+    let unusable = |what: &dyn std::fmt::Display| Unusable {
+        file: file.to_owned(),
+        what: what.to_string(),
     };
     // Opened once, so that the checked file is the one that is read.
     let opened = File::open(file).map_err(|error| unusable(&error))?;
@@ -72,19 +78,20 @@ mod tests {
         assert_eq!(auth.jwt.as_deref(), Some("eyJ.x.y"));
         pair.verify(b"nonce", &auth.signature.unwrap()).unwrap();
         std::fs::write(&file, text.replace(&seed, "SUSECRET")).unwrap();
-        let error = authenticate(&file, b"nonce").err().unwrap();
+        let error = authenticate(&file, b"nonce").err().unwrap().to_string();
         assert!(
             error.contains("its user seed is not valid") && !error.contains("SUSECRET"),
             "{error}"
         );
         std::fs::write(&file, "x".repeat(64 * 1024 + 1)).unwrap();
-        let error = authenticate(&file, b"nonce").err().unwrap();
+        let error = authenticate(&file, b"nonce").err().unwrap().to_string();
         assert!(error.contains("larger than 64 KiB"), "{error}");
         std::fs::write(&file, "").unwrap();
         assert!(
             authenticate(&file, b"nonce")
                 .err()
                 .unwrap()
+                .to_string()
                 .contains("no user JWT")
         );
         std::fs::remove_file(&file).unwrap();

@@ -20,7 +20,7 @@ use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected};
 use crate::brokers::kind::Kind;
 
 /// Providers retry for about half an hour (SYNQ).
-const RETRY_HORIZON: Duration = Duration::from_secs(35 * 60);
+pub(super) const RETRY_HORIZON: Duration = Duration::from_secs(35 * 60);
 
 /// The check that a stream acknowledges.
 pub(super) const NO_ACK: &str = "no_ack";
@@ -78,9 +78,9 @@ fn core(subject: &str) -> [Finding; 2] {
 }
 
 /// A connection that also reports what the server does not permit.
-struct Inspector {
+pub(super) struct Inspector {
     context: Context,
-    session: Session,
+    pub(super) session: Session,
 }
 
 /// An answer of `STREAM.NAMES`.
@@ -91,23 +91,29 @@ struct Names {
 
 /// An answer of `STREAM.INFO`, without the parts that are not needed.
 #[derive(Deserialize)]
-struct Info {
-    config: Config,
+pub(super) struct Info {
+    pub(super) config: Config,
 }
 
 /// The reason why a request has no usable answer.
-enum Unanswered {
+pub(super) enum Unanswered {
     /// JetStream is not available.
     Disabled(String),
+    /// JetStream refuses the request.
+    Refused(ErrorCode, String),
     /// Another error, or no answer.
     Failed(NotInspected),
 }
 
 impl Inspector {
-    async fn connect(settings: &Settings, timeout: Duration) -> Result<Self, NotInspected> {
+    pub(super) async fn connect(
+        settings: &Settings,
+        timeout: Duration,
+    ) -> Result<Self, NotInspected> {
         let connected = Session::connect(settings).await;
-        let mut session = connected.map_err(NotInspected::unanswered)?;
-        session.settle().await.map_err(NotInspected::refused)?;
+        let mut session = connected.map_err(|error| NotInspected::unanswered(error.0))?;
+        let settled = session.settle().await;
+        settled.map_err(|error| NotInspected::refused(error.0))?;
         let mut context = jetstream::new(session.client.clone());
         context.set_timeout(timeout);
         Ok(Self { context, session })
@@ -137,6 +143,7 @@ impl Inspector {
                     };
                     return Ok(subjects.iter().flat_map(missing).collect());
                 }
+                Err(Unanswered::Refused(_, why)) => return Err(NotInspected::unanswered(why)),
                 Err(Unanswered::Failed(why)) => return Err(why),
             }
         }
@@ -156,7 +163,7 @@ impl Inspector {
         let max_payload = self.session.client.server_info().max_payload;
         let of = |(subject, name): &(String, Option<String>)| {
             let exists = Finding::usable(subject, EXISTS, name.is_some(), || {
-                "no stream takes the subject; create one (nats stream add)".to_owned()
+                "no stream takes the subject; create one with `hookbridge provision` or `nats stream add`".to_owned()
             });
             let mut findings = vec![exists];
             match name.as_ref().and_then(|name| configs.get(name)) {
@@ -179,17 +186,25 @@ impl Inspector {
         Ok(streams.unwrap_or_default().into_iter().next())
     }
 
+    /// The names of the streams that take any subject of the pattern.
+    pub(super) async fn streams_on(&self, pattern: &str) -> Result<Vec<String>, Unanswered> {
+        let request = serde_json::json!({ "subject": pattern });
+        let Names { streams } = self.ask("STREAM.NAMES", &request).await?;
+        Ok(streams.unwrap_or_default())
+    }
+
     async fn config_of(&self, stream: &str) -> Result<Config, NotInspected> {
         let request = format!("STREAM.INFO.{stream}");
         match self.ask::<Info>(&request, &serde_json::Value::Null).await {
             Ok(info) => Ok(info.config),
             Err(Unanswered::Disabled(why)) => Err(NotInspected::refused(why)),
+            Err(Unanswered::Refused(_, why)) => Err(NotInspected::unanswered(why)),
             Err(Unanswered::Failed(why)) => Err(why),
         }
     }
 
     /// Sends a request to JetStream's API. A forbidden one gets no answer: the server reports it to the connection.
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         request: &str,
         payload: &serde_json::Value,
@@ -209,9 +224,10 @@ impl Inspector {
                     "JetStream is disabled for the account, so nothing can be stored; enable it in the account's configuration".to_owned(),
                 ))
             }
-            Ok(Response::Err { error }) => Err(Unanswered::Failed(NotInspected::unanswered(
+            Ok(Response::Err { error }) => Err(Unanswered::Refused(
+                error.error_code(),
                 format!("{subject}: {error}"),
-            ))),
+            )),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
                 Err(Unanswered::Disabled(
                     "JetStream is disabled on the server, so nothing can be stored; add `jetstream {}` to its configuration".to_owned(),

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_step_is_told_from_the_clients_words() {
+    fn each_step_is_recognized_by_the_clients_message() {
         let server = "nats://n:4222".parse().unwrap();
         for (error, step) in [
             ("DNS error", "name resolution failed for n"),

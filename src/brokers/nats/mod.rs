@@ -14,6 +14,7 @@ mod headers;
 mod outbox;
 mod outcome;
 mod pace;
+mod provision;
 mod refusals;
 mod replay;
 mod session;
@@ -43,6 +44,7 @@ use settings::Acknowledgement;
 use subjects::Subjects;
 
 pub(in crate::brokers) use durability::check_destinations;
+pub(in crate::brokers) use provision::Provisioning;
 pub(in crate::brokers) use replay::Replay;
 pub(in crate::brokers) use settings::{Settings, TABLE};
 pub(in crate::brokers) use subscription::Subscription;
@@ -62,7 +64,8 @@ const BEING_STORED_PAUSE: Duration = Duration::from_millis(100);
 /// that steps down can silently lose messages its followers have not accepted. Doubled with each attempt.
 const OVERTAKEN: Duration = Duration::from_secs(1);
 
-/// Poll interval while waiting for a reconnect.
+/// Poll interval while waiting for a reconnect. 50 ms, because the client's own attempts are at least that far apart
+/// (`pace.rs`): polling more often would hardly find a connection sooner. It delays an answer by no more than that.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 const NOT_TAKEN: &str = "the connection did not accept the message before the deadline";

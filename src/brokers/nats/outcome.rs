@@ -1,13 +1,18 @@
 //! Maps JetStream's answers to the three outcomes.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use async_nats::{Message, StatusCode};
 use serde::Deserialize;
 
-use crate::brokers::outcome::{Outcome, Reason, Receipt};
+use crate::brokers::outcome::{Outcome, Position, Reason};
 
 /// A publish acknowledgement (`PubAckResponse` in nats-server's `stream.go`).
 #[derive(Debug, Deserialize)]
-struct PubAck {
+struct PubAck<'a> {
+    #[serde(borrow, default)]
+    stream: Cow<'a, str>,
     #[serde(default)]
     seq: u64,
     #[serde(default)]
@@ -23,19 +28,32 @@ struct ApiError {
     description: String,
 }
 
+/// The name of the stream that acknowledged last: most answers name the same one, and share it.
+#[derive(Debug, Default)]
+pub(super) struct LastStream(Option<Arc<str>>);
+
+impl LastStream {
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        match &self.0 {
+            Some(last) if **last == *name => Arc::clone(last),
+            _ => Arc::clone(self.0.insert(Arc::from(name))),
+        }
+    }
+}
+
 /// The outcome of an answer in the acknowledgement inbox.
-pub(super) fn of_answer(answer: &Message) -> Outcome {
+pub(super) fn of_answer(answer: &Message, last: &mut LastStream) -> Outcome {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Outcome::not_stored(
             Reason::NoResponders,
             "no stream takes the subject, or it has no leader",
         );
     }
-    of_acknowledgement(&answer.payload)
+    of_acknowledgement(&answer.payload, last)
 }
 
-fn of_acknowledgement(payload: &[u8]) -> Outcome {
-    match serde_json::from_slice::<PubAck>(payload) {
+fn of_acknowledgement(payload: &[u8], last: &mut LastStream) -> Outcome {
+    match serde_json::from_slice::<PubAck<'_>>(payload) {
         Ok(PubAck {
             error: Some(error), ..
         }) => of_error(&error),
@@ -44,7 +62,18 @@ fn of_acknowledgement(payload: &[u8]) -> Outcome {
             Reason::Other,
             "an acknowledgement without a sequence number",
         ),
-        Ok(acknowledgement) => Outcome::Stored(Receipt::confirmed(acknowledgement.duplicate)),
+        Ok(PubAck {
+            stream,
+            seq,
+            duplicate,
+            ..
+        }) => {
+            let position = (!stream.is_empty()).then(|| Position::JetStream {
+                stream: last.shared(&stream),
+                sequence: seq,
+            });
+            Outcome::stored(duplicate, position)
+        }
         Err(_) => Outcome::unknown(Reason::Other, "an acknowledgement that cannot be parsed"),
     }
 }
@@ -69,7 +98,7 @@ mod tests {
     use super::*;
 
     fn reason_of(payload: &str) -> (bool, Reason) {
-        match of_acknowledgement(payload.as_bytes()) {
+        match of_acknowledgement(payload.as_bytes(), &mut LastStream::default()) {
             Outcome::NotStored(not) => (true, not.reason),
             Outcome::Unknown(unknown) => (false, unknown.reason),
             Outcome::Stored(_) => panic!("{payload} is not a word of storage"),
@@ -78,11 +107,28 @@ mod tests {
 
     #[test]
     fn only_a_sequence_number_is_a_receipt() {
-        let outcome = of_acknowledgement(br#"{"stream":"S","seq":7}"#);
-        assert!(matches!(outcome, Outcome::Stored(receipt) if !receipt.is_duplicate()));
-        let outcome =
-            of_acknowledgement(br#"{"stream":"S","seq":7,"duplicate":true,"domain":"x"}"#);
-        assert!(matches!(outcome, Outcome::Stored(receipt) if receipt.is_duplicate()));
+        let mut last = LastStream::default();
+        let mut stored = |payload: &[u8]| match of_acknowledgement(payload, &mut last) {
+            Outcome::Stored(stored) => stored,
+            other => panic!("{other:?}"),
+        };
+        let first = stored(br#"{"stream":"S","seq":7}"#);
+        let again = stored(br#"{"stream":"S","seq":7,"duplicate":true,"domain":"x"}"#);
+        assert!(!first.is_duplicate() && again.is_duplicate());
+        let (
+            Some(Position::JetStream { stream, sequence }),
+            Some(Position::JetStream { stream: same, .. }),
+        ) = (first.position(), again.position())
+        else {
+            panic!("{first:?} {again:?}");
+        };
+        assert_eq!((&**stream, *sequence), ("S", 7));
+        assert!(Arc::ptr_eq(stream, same));
+        let other = stored(br#"{"stream":"T\u0031","seq":1}"#);
+        assert!(
+            matches!(other.position(), Some(Position::JetStream { stream, .. }) if **stream == *"T1")
+        );
+        assert_eq!(stored(br#"{"seq":1}"#).position(), None);
         for unclear in [
             r#"{"stream":"S","seq":0,"duplicate":true}"#,
             r"{}",

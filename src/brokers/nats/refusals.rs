@@ -331,7 +331,6 @@ impl std::fmt::Display for Violation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::brokers::outcome::Receipt;
     use crate::brokers::waiters::Waiter;
 
     fn sent(waiters: &std::sync::Arc<Waiters>, subject: &str) -> Waiter {
@@ -350,7 +349,7 @@ mod tests {
     }
 
     fn stored() -> Outcome {
-        Outcome::Stored(Receipt::confirmed(false))
+        Outcome::stored(false, None)
     }
 
     fn is_waiting(waiter: &mut Waiter) -> bool {
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_accepted_before_the_permission_went_is_never_called_refused() {
+    async fn messages_accepted_before_the_permission_was_revoked_never_count_as_refused() {
         let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
         let mut accepted = sent(&waiters, "a");
         let mut refused = sent(&waiters, "a");
@@ -382,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_echo_is_no_proof_where_any_of_those_that_wait_was_refused() {
+    async fn an_echo_proves_nothing_if_any_waiting_message_was_refused() {
         let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
         let first = sent(&waiters, "a");
         let second = sent(&waiters, "a");
@@ -405,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_violation_that_nobody_waits_for_is_not_anyone_elses() {
+    async fn a_violation_without_a_waiter_is_not_assigned_to_another() {
         let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
         refusals.note_violation("a", &waiters);
         let mut later = sent(&waiters, "a");
@@ -414,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_messages_of_unknown_end_violations_end_nobodys_waiting_for_a_while() {
+    async fn after_messages_with_unknown_outcomes_violations_resolve_no_waiter_for_a_while() {
         let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
         refusals.note_doubt();
         let mut waiting = sent(&waiters, "a");
@@ -433,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn repeated_refusals_are_told_until_one_is_stored_or_nobody_asks_any_more() {
+    async fn repeated_refusals_are_reported_until_one_is_stored_or_nobody_tries_any_more() {
         let (refusals, waiters) = (Refusals::default(), Waiters::new(9));
         for _ in 1..REPEATED {
             refusals.note_violation("a", &waiters);

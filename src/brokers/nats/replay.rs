@@ -13,7 +13,7 @@ use super::Settings;
 use super::session::Session;
 use super::subscription::{delivered, stream_of};
 use crate::brokers::delivered::Delivered;
-use crate::brokers::error::ReplayError;
+use crate::brokers::error::{ReplayError, RequestError};
 
 /// Limit for the server to send the next message.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,11 +41,10 @@ impl Replay {
         selection: Option<&str>,
         peek: bool,
     ) -> Result<Self, ReplayError> {
-        let fail = |error: String| ReplayError(format!("{subject}: {error}"));
-        let mut session = Session::open(settings).await.map_err(ReplayError)?;
+        let fail = |error: RequestError| ReplayError(format!("{subject}: {error}"));
+        let mut session = Session::open(settings).await?;
         let context = jetstream::new(session.client.clone());
-        let stream = stream_of(&mut session, &context, subject).await;
-        let stream = stream.map_err(ReplayError)?;
+        let stream = stream_of(&mut session, &context, subject).await?;
         // A consumer's name has no dots, and two subjects must not share one.
         let name = subject.replace('_', "_u").replace('.', "_d");
         let mut name = format!("hookbridge-replay-{name}");
@@ -123,7 +122,7 @@ impl Replay {
                 let next = batch.next().await.transpose();
                 next.map_err(|error| error.to_string())
             };
-            let next = self.session.ask(fetching).await.map_err(ReplayError)?;
+            let next = self.session.ask(fetching).await?;
             if let Some(message) = next {
                 let read = delivered(message.message.clone());
                 self.sequence = message
@@ -146,8 +145,7 @@ impl Replay {
         let Some(message) = self.current.take() else {
             return Ok(());
         };
-        let moved = self.session.ask(message.double_ack()).await;
-        moved.map_err(ReplayError)
+        Ok(self.session.ask(message.double_ack()).await?)
     }
 
     /// Moves the position past the last message if the stream keeps it nevertheless.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::failure::{describe, diagnose, is_open};
 use super::refusals::Violation;
 use super::settings::Settings;
+use crate::brokers::error::RequestError;
 
 /// For all addresses of one server. With the diagnosis, it stays below the 10 s that a command waits.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ impl Session {
     ///
     /// # Errors
     /// The failed step of each server, or a refused subscription to the inbox.
-    pub(super) async fn open(settings: &Settings) -> Result<Self, String> {
+    pub(super) async fn open(settings: &Settings) -> Result<Self, RequestError> {
         let mut session = Self::connect(settings).await?;
         session.settle().await?;
         Ok(session)
@@ -51,7 +52,7 @@ impl Session {
     ///
     /// # Errors
     /// The failed step of each server.
-    pub(super) async fn connect(settings: &Settings) -> Result<Self, String> {
+    pub(super) async fn connect(settings: &Settings) -> Result<Self, RequestError> {
         let attempts = settings
             .addresses()
             .into_iter()
@@ -62,15 +63,15 @@ impl Session {
             let (opened, _, others) = futures_util::future::select_all(attempts).await;
             match opened {
                 Ok(session) => return Ok(session),
-                Err(why) => failures.push(why),
+                Err(error) => failures.push(error.to_string()),
             }
             attempts = others;
         }
         failures.sort();
-        Err(failures.join("; "))
+        Err(failures.join("; ").into())
     }
 
-    async fn open_at(settings: &Settings, address: ServerAddr) -> Result<Self, String> {
+    async fn open_at(settings: &Settings, address: ServerAddr) -> Result<Self, RequestError> {
         let (refuse, refused) = watch::channel(Vec::new());
         let refuse = Arc::new(refuse);
         let has_begun = AtomicBool::new(false);
@@ -103,9 +104,9 @@ impl Session {
                 seen: 0,
             }),
             Ok(Err(error)) if !is_open(&error.to_string()) => {
-                Err(describe(&error.to_string(), &address))
+                Err(describe(&error.to_string(), &address).into())
             }
-            Ok(Err(_)) | Err(_) => Err(diagnose(&address, settings.is_tls_first()).await),
+            Ok(Err(_)) | Err(_) => Err(diagnose(&address, settings.is_tls_first()).await.into()),
         }
     }
 
@@ -113,7 +114,7 @@ impl Session {
     ///
     /// # Errors
     /// A refused subscription.
-    pub(super) async fn settle(&mut self) -> Result<(), String> {
+    pub(super) async fn settle(&mut self) -> Result<(), RequestError> {
         let client = self.client.clone();
         let question = client.request(QUESTION, bytes::Bytes::new());
         let settling = Instant::now() + SETTLING;
@@ -121,7 +122,9 @@ impl Session {
             loop {
                 match self.next_refusal().await {
                     Violation::Publish(subject) if subject == QUESTION => return Ok(()),
-                    violation @ Violation::Subscription(_) => return Err(violation.to_string()),
+                    violation @ Violation::Subscription(_) => {
+                        return Err(violation.to_string().into());
+                    }
                     Violation::Publish(_) => {}
                 }
             }
@@ -141,11 +144,11 @@ impl Session {
     pub(super) async fn ask<T, E: std::fmt::Display>(
         &mut self,
         question: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, String> {
+    ) -> Result<T, RequestError> {
         tokio::select! {
             biased;
-            refused = self.next_refusal() => Err(refused.to_string()),
-            answer = question => answer.map_err(|error| error.to_string()),
+            refused = self.next_refusal() => Err(refused.to_string().into()),
+            answer = question => answer.map_err(|error| error.to_string().into()),
         }
     }
 

@@ -7,6 +7,7 @@ use async_nats::{AuthError, ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
 
 use super::credentials;
+use crate::brokers::provision;
 use crate::secret::Secret;
 use crate::table::Section;
 use crate::table::key::{FILE, Key, Syntax, TEXT, Table, Type, words};
@@ -39,6 +40,8 @@ pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
         .depends("`\"_INBOX\"`")
         .about("for users that may subscribe to a prefix of their own only; up to 128 characters"),
     Key::new("tls", Type::Table(&TLS)).depends("the server decides"),
+    Key::new("provision", Type::Table(&provision::OF_NATS))
+        .about("what stream `hookbridge provision` creates, see [Provisioning](#provisioning)"),
 ]]);
 
 static SERVER: Syntax = Syntax {

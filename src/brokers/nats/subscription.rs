@@ -10,7 +10,7 @@ use futures_util::stream::{BoxStream, SelectAll};
 use super::Settings;
 use super::session::Session;
 use crate::brokers::delivered::{Delivered, StartAt};
-use crate::brokers::error::SubscribeError;
+use crate::brokers::error::{RequestError, SubscribeError};
 
 pub struct Subscription {
     messages: SelectAll<BoxStream<'static, Result<Delivered, SubscribeError>>>,
@@ -29,7 +29,7 @@ impl Subscription {
             StartAt::Earliest => Session::open(settings).await,
             StartAt::Latest => Session::connect(settings).await,
         };
-        let mut session = connected.map_err(SubscribeError)?;
+        let mut session = connected?;
         let client = session.client.clone();
         let context = jetstream::new(client.clone());
         let mut messages = SelectAll::new();
@@ -69,8 +69,8 @@ pub(super) async fn stream_of(
     session: &mut Session,
     context: &Context,
     subject: &str,
-) -> Result<Stream, String> {
-    let fail = |error: String| format!("{subject}: {error}");
+) -> Result<Stream, RequestError> {
+    let fail = |error: RequestError| RequestError(format!("{subject}: {error}"));
     let name = session.ask(context.stream_by_subject(subject)).await;
     let stream = context.get_stream(name.map_err(fail)?);
     session.ask(stream).await.map_err(fail)
@@ -82,9 +82,8 @@ async fn stored(
     context: &Context,
     subject: &str,
 ) -> Result<BoxStream<'static, Result<Delivered, SubscribeError>>, SubscribeError> {
-    let fail = |error: String| SubscribeError(format!("{subject}: {error}"));
-    let stream = stream_of(session, context, subject).await;
-    let stream = stream.map_err(SubscribeError)?;
+    let fail = |error: RequestError| SubscribeError(format!("{subject}: {error}"));
+    let stream = stream_of(session, context, subject).await?;
     let config = pull::OrderedConfig {
         filter_subject: subject.to_owned(),
         deliver_policy: DeliverPolicy::All,

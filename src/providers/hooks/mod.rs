@@ -1,4 +1,4 @@
-//! What no data can describe. Everything else about these providers is in their presets.
+//! Code for what data cannot describe. Everything else about these providers is in their presets.
 
 pub(crate) mod sns;
 
@@ -7,12 +7,12 @@ use super::mapping::Hook;
 use super::preset::Sample;
 use super::synq;
 
-/// The hook of this name, which takes the place of a mapping's templates.
+/// The hook of this name, which replaces a mapping's templates.
 pub(super) fn find(name: &str) -> Option<Hook> {
     (name == "synq").then_some(synq::identify as Hook)
 }
 
-/// Reads the verifier of this name, which takes the place of a signature scheme, and the keys that only its preset has.
+/// The verifier of this name, which replaces a signature scheme and reads the keys that only its preset has.
 pub(super) fn verifier(name: &str) -> Option<ReadVerifier> {
     (name == "aws-sns").then_some(sns::read as ReadVerifier)
 }
@@ -22,7 +22,7 @@ pub(super) fn schema(preset: &str) -> Option<&'static str> {
     (preset == "synq").then_some(synq::SCHEMA)
 }
 
-/// The samples that are files of their own.
+/// Samples in files of their own.
 pub(super) fn samples(preset: &str) -> Vec<Sample> {
     if preset == "synq" {
         synq::samples()

@@ -1,8 +1,9 @@
 //! Id, type, time and subject of an event, in both of its shapes and both of protobuf JSON's spellings.
 //!
-//! Nested (the default): the payload stands under its type's name, `{"issue_created": {"issue": {…}}}`. Flat: under
-//! `issue`, `incident` or `ping`, and `event_type` says which type it is. Everything that is not needed here is the
-//! schema's to judge.
+//! Nested (the default): the payload is in a member named after its type, `{"issue_created": {"issue": {…}}}`. Flat: it
+//! is in
+//! `issue`, `incident` or `ping`, and `event_type` has the type. The schema validates everything that is not needed
+//! here.
 
 use crate::event::{EventId, IdOrigin, Identity, Refusal, Unidentified};
 use crate::json::{Node, NodeKind, is_date_time};
@@ -32,11 +33,11 @@ const INCIDENT_ID: Name = name("incident_id", "incidentId");
 struct EventType {
     /// Its number in `event.proto`.
     number: u32,
-    /// Its name, which is its payload's field in the nested shape.
+    /// Its name, which is also its payload's field in the nested shape.
     nested: Name,
     /// Its payload's field in the flat shape; in the nested one, the field in the payload.
     flat: Name,
-    /// The field in that which says what the event is about.
+    /// The field in it that has the subject.
     subject: Option<Name>,
 }
 
@@ -74,13 +75,13 @@ const EVENT_TYPES: [EventType; 8] = [
     of_incident(22, name("incident_cancelled", "incidentCancelled")),
 ];
 
-/// The longest type, in bytes.
+/// The maximum length of a type in bytes.
 const MAX_TYPE_BYTES: usize = 128;
 
-/// Where an authentic event says who it is.
+/// Reads the identity of an authentic event.
 ///
 /// # Errors
-/// The refusal of an event that does not.
+/// The refusal of an event without a valid one.
 pub fn identify(root: Node<'_>) -> Result<Identity, Unidentified> {
     if root.kind() != NodeKind::Object {
         return Err(Refusal::invalid_event("", "must be an object").into());
@@ -128,13 +129,13 @@ fn subject_of(
         .find(|known| known.nested.snake == event_type)
     {
         Some(known) => subject(root, known, payload_of(root, known, payloads)?),
-        // A later version's type: what its payload is, we can't know.
+        // A later version's type, with an unknown payload.
         None => Ok(None),
     }
 }
 
 fn event_id(root: Node<'_>) -> Result<EventId, Refusal> {
-    let Some(field) = Field::find(root, Way::default(), EVENT_ID)? else {
+    let Some(field) = Field::find(root, FieldPath::default(), EVENT_ID)? else {
         return Err(Refusal::MissingEventId);
     };
     let text = field.text()?;
@@ -146,7 +147,7 @@ fn event_id(root: Node<'_>) -> Result<EventId, Refusal> {
 }
 
 fn time(root: Node<'_>) -> Result<Option<String>, Refusal> {
-    let Some(field) = Field::find(root, Way::default(), EVENT_TIME)? else {
+    let Some(field) = Field::find(root, FieldPath::default(), EVENT_TIME)? else {
         return Ok(None);
     };
     let text = field.text()?;
@@ -157,9 +158,9 @@ fn time(root: Node<'_>) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// The type that `event_type` names; nothing where it is absent or unspecified.
+/// The type in `event_type`; `None` if it is absent or unspecified.
 fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
-    let Some(field) = Field::find(root, Way::default(), EVENT_TYPE)? else {
+    let Some(field) = Field::find(root, FieldPath::default(), EVENT_TYPE)? else {
         return Ok(None);
     };
     match field.value.kind() {
@@ -200,7 +201,7 @@ fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// An enum's number: an integer of 32 bits, which protobuf JSON may also write as `11.0` or `1.1e1`.
+/// An enum's number: a 32-bit integer, which protobuf JSON may also write as `11.0` or `1.1e1`.
 fn enum_number(token: &str) -> Option<u32> {
     let number = token.parse::<u32>().ok();
     number.or_else(|| {
@@ -212,18 +213,18 @@ fn enum_number(token: &str) -> Option<u32> {
     })
 }
 
-/// The known payload fields that are there, nested ones first.
+/// The known payload fields that are present, nested ones first.
 fn payloads<'d>(root: Node<'d>) -> Result<Vec<Field<'d>>, Refusal> {
     let names = EVENT_TYPES
         .iter()
         .map(|known| known.nested)
         .chain([ISSUE, INCIDENT]);
     names
-        .filter_map(|name| Field::find(root, Way::default(), name).transpose())
+        .filter_map(|name| Field::find(root, FieldPath::default(), name).transpose())
         .collect()
 }
 
-/// The type that the first nested payload stands for.
+/// The type of the first nested payload.
 fn nested_type(payloads: &[Field<'_>]) -> Option<&'static str> {
     let mut names = payloads.iter().map(|payload| payload.name.snake);
     let is_type = |name: &&str| EVENT_TYPES.iter().any(|known| known.nested.snake == *name);
@@ -245,7 +246,7 @@ fn payload_of<'p, 'd>(
                 format!("/{}", spelling(root, event_type.nested)),
                 "is missing",
             ),
-            [_] => match Field::find(root, Way::default(), EVENT_TYPE)? {
+            [_] => match Field::find(root, FieldPath::default(), EVENT_TYPE)? {
                 Some(sent) => sent.refuse("does not fit the payload"),
                 None => Refusal::MissingEventType,
             },
@@ -253,14 +254,12 @@ fn payload_of<'p, 'd>(
         });
     };
     match payloads.iter().find(|payload| payload.name != own.name) {
-        Some(superfluous) => {
-            Err(superfluous.refuse("must not be there beside the event's own payload"))
-        }
+        Some(superfluous) => Err(superfluous.refuse("conflicts with the event's own payload")),
         None => Ok(own),
     }
 }
 
-/// The issue's or incident's id; a ping is about nothing.
+/// The issue's or incident's id; a ping has no subject.
 fn subject(
     root: Node<'_>,
     event_type: &EventType,
@@ -269,17 +268,17 @@ fn subject(
     let Some(subject) = event_type.subject else {
         return Ok(None);
     };
-    let missing = |way: Way, name| {
-        Refusal::invalid_event(way.to(spelling(root, name)).pointer(), "is missing")
+    let missing = |path: FieldPath, name| {
+        Refusal::invalid_event(path.to(spelling(root, name)).pointer(), "is missing")
     };
     let about = if payload.name == event_type.flat {
         payload.clone()
     } else {
-        let about = Field::find(payload.object()?, payload.way, event_type.flat)?;
-        about.ok_or_else(|| missing(payload.way, event_type.flat))?
+        let about = Field::find(payload.object()?, payload.path, event_type.flat)?;
+        about.ok_or_else(|| missing(payload.path, event_type.flat))?
     };
-    let id = Field::find(about.object()?, about.way, subject)?
-        .ok_or_else(|| missing(about.way, subject))?;
+    let id = Field::find(about.object()?, about.path, subject)?
+        .ok_or_else(|| missing(about.path, subject))?;
     let text = id.text()?;
     match text.len() {
         0 => Err(id.refuse("must not be empty")),
@@ -288,7 +287,7 @@ fn subject(
     }
 }
 
-/// How a field that is not there would be spelled: as the event spells its id.
+/// The spelling to report for an absent field: that of the event's id.
 fn spelling(root: Node<'_>, name: Name) -> &'static str {
     if root.get(EVENT_ID.camel).is_some() {
         name.camel
@@ -297,11 +296,11 @@ fn spelling(root: Node<'_>, name: Name) -> &'static str {
     }
 }
 
-/// The names that lead to a field, in the spelling that was sent; nothing where the way is shorter.
+/// The names that lead to a field, in the spelling sent; unused places are empty.
 #[derive(Debug, Clone, Copy, Default)]
-struct Way([&'static str; 3]);
+struct FieldPath([&'static str; 3]);
 
-impl Way {
+impl FieldPath {
     fn to(mut self, name: &'static str) -> Self {
         if let Some(next) = self.0.iter_mut().find(|name| name.is_empty()) {
             *next = name;
@@ -309,23 +308,23 @@ impl Way {
         self
     }
 
-    /// As a JSON Pointer.
+    /// The path as a JSON Pointer.
     fn pointer(self) -> String {
         let names = self.0.into_iter().take_while(|name| !name.is_empty());
         names.flat_map(|name| ["/", name]).collect()
     }
 }
 
-/// A field that is there and not `null`.
+/// A field that is present and not `null`.
 #[derive(Clone)]
 struct Field<'d> {
     name: Name,
-    way: Way,
+    path: FieldPath,
     value: Node<'d>,
 }
 
 impl<'d> Field<'d> {
-    fn find(object: Node<'d>, way: Way, name: Name) -> Result<Option<Self>, Refusal> {
+    fn find(object: Node<'d>, path: FieldPath, name: Name) -> Result<Option<Self>, Refusal> {
         let in_camel = if name.camel == name.snake {
             None
         } else {
@@ -337,14 +336,14 @@ impl<'d> Field<'d> {
             (None, Some(value)) => (value, name.camel),
             (Some(_), Some(_)) => {
                 return Err(Refusal::invalid_event(
-                    way.to(name.camel).pointer(),
-                    format!("must not be there beside {}", name.snake),
+                    path.to(name.camel).pointer(),
+                    format!("conflicts with {}", name.snake),
                 ));
             }
         };
         Ok((!value.is_null()).then(|| Self {
             name,
-            way: way.to(spelling),
+            path: path.to(spelling),
             value,
         }))
     }
@@ -365,7 +364,7 @@ impl<'d> Field<'d> {
     }
 
     fn refuse(&self, reason: &str) -> Refusal {
-        Refusal::invalid_event(self.way.pointer(), reason)
+        Refusal::invalid_event(self.path.pointer(), reason)
     }
 }
 
@@ -380,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_event_says_is_known_even_when_something_else_is_wrong() {
+    fn attributes_are_known_even_when_another_one_is_invalid() {
         let of =
             |body: &str| identify(Document::parse(body.as_bytes()).unwrap().root()).unwrap_err();
         let broken = of(r#"{"event_id":"e","issue_closed":{}}"#);
@@ -408,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn both_shapes_and_spellings_say_the_same() {
+    fn both_shapes_and_spellings_have_the_same_identity() {
         for body in [
             r#"{"event_id":"e","event_type":"EVENT_TYPE_ISSUE_CREATED","issue_created":{"issue":{"issue_id":"i"}}}"#,
             r#"{"eventId":"e","eventType":11,"issueCreated":{"issue":{"issueId":"i"}}}"#,

@@ -1,5 +1,5 @@
 //! SYNQ, now Coalesce Quality: data-observability events (provider's page "Webhooks"; `getsynq/api`,
-//! `protos/synq/webhooks/v1`). The preset is `presets/synq.toml`; here is what is particular to its events.
+//! `protos/synq/webhooks/v1`). The preset is `presets/synq.toml`; this folder has the particularities of its events.
 
 mod event;
 #[cfg(test)]
@@ -24,7 +24,7 @@ const SAMPLES: [&str; 8] = [
     include_str!("samples/incident_cancelled.json"),
 ];
 
-/// An event of each type, made up. The place of the id is open.
+/// A sample of each type. The id is a placeholder.
 pub(super) fn samples() -> Vec<Sample> {
     let samples = SAMPLES.iter().filter_map(|text| {
         let document = Document::parse(text.as_bytes()).ok()?;

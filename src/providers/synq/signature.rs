@@ -1,6 +1,6 @@
 //! The preset's signature: `X-Coalesce-Signature: v1=HEX`, an HMAC-SHA256 over `X-Coalesce-Timestamp`, a dot and the body.
 
-#![expect(clippy::string_slice, reason = "what is cut is ASCII")]
+#![expect(clippy::string_slice, reason = "the sliced text is ASCII")]
 
 use std::time::{Duration, SystemTime};
 
@@ -102,7 +102,7 @@ fn signs_as_an_independent_implementation_does() {
 }
 
 #[test]
-fn takes_what_the_provider_signs() {
+fn accepts_what_the_provider_signs() {
     let (timestamp, signature) = signed();
     let upper = format!("v1={}", signature[3..].to_uppercase());
     let several = format!("v2=abc  v1={} {signature}", "0".repeat(64));
@@ -134,7 +134,7 @@ fn takes_what_the_provider_signs() {
 }
 
 #[test]
-fn tells_missing_invalid_and_stale_apart() {
+fn distinguishes_missing_invalid_and_stale() {
     let (timestamp, signature) = signed();
     let verify = |lines: &[(&'static str, &str)], now| {
         verifier(&["whs_example"]).verify(&headers(lines), BODY, at(now))
@@ -176,7 +176,7 @@ fn tells_missing_invalid_and_stale_apart() {
 }
 
 #[test]
-fn the_head_alone_gives_away_what_no_body_could_make_right() {
+fn the_head_alone_refuses_what_no_body_could_correct() {
     let (timestamp, signature) = signed();
     let (t, s) = ("x-coalesce-timestamp", "x-coalesce-signature");
     let check = |lines: &[(&'static str, &str)], now| {

@@ -1,4 +1,4 @@
-//! Replies that are lost or late, silence, and connections that end in the middle: rows F06, F07, F09, F10.
+//! Lost or late replies, silence, and broken connections: rows F06, F07, F09, F10.
 
 use std::time::Duration;
 
@@ -20,13 +20,14 @@ on_each_broker!(
 // ---- F02, where librdkafka has a message but no connection to send it on
 
 #[test]
-fn f02_what_waits_for_a_connection_is_broker_unavailable_and_never_publish_timeout() {
+fn f02_events_waiting_for_a_connection_are_broker_unavailable_and_never_publish_timeout() {
     let behind = or_skip!(Behind::<Kafka>::new("f02"));
     let trial = Trial::ready(4, &behind.tables());
     let first = issue(0);
     trial.deliver(&first).expect_published(&first);
     behind.proxy.set(Mode::Refuse);
-    // So long that librdkafka waits as long as it ever does between two attempts to connect, in which it looks at no message.
+    // Long enough for librdkafka to reach its maximum delay between connection attempts, during which it checks no
+    // messages.
     std::thread::scope(|scope| {
         for sender in 0..40 {
             let trial = &trial;
@@ -58,8 +59,9 @@ fn f06_a_lost_reply_is_publish_timeout_and_the_retry_is_a_duplicate_where_the_br
         copies(&behind.read(), &event) == 1
     });
     behind.proxy.set(Mode::Pass);
-    // That resets the connection. A retry that was under way then would be sent twice by the bridge itself, and nobody
-    // could say whose duplicate it is.
+    // That resets the connection. A retry in flight at that moment would be sent twice by the bridge itself, and it
+    // would
+    // be unclear whose duplicate it is.
     trial.recover();
     let answer = trial.retry(&event);
     let stored = behind.read();
@@ -108,7 +110,7 @@ fn f07_a_held_reply_is_waited_for_and_a_late_one_changes_nothing<B: Broker>() {
     trial.deliver(&event).expect_problem(503, "publish_timeout");
     behind.proxy.set(Mode::Pass);
     if B::DEDUPLICATES {
-        // librdkafka has given the message up and says nothing of a late reply.
+        // librdkafka has given up on the message and does not report late replies.
         trial.wait_for_metric("hookbridge_late_acks_total", &[], 1.0);
     }
     let answer = trial.retry(&event);
@@ -153,7 +155,7 @@ fn f10_no_event_is_lost_or_waits_until_its_timeout_when_connections_are_reset_un
     B: Broker,
 >() {
     let behind = or_skip!(Behind::<B>::new("f10"));
-    // Above the 8 s of a histogram's bucket, which then shows that nobody waited for all of it.
+    // Above the 8 s of a histogram bucket, which then shows that nobody waited for all of it.
     let mut trial = Trial::ready(12, &behind.tables());
     let load = Load::start(trial.bridge.public, SENDERS, issue);
     for _ in 0..10 {

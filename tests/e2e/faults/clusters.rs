@@ -1,4 +1,4 @@
-//! Three brokers as one, which go and come back: rows F19, F26 to F28 and F30.
+//! Clusters of three brokers that are stopped and restarted: rows F19, F26 to F28 and F30.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::kafka;
 use crate::support::nats::{self, Nats};
 use crate::support::wait::{self, PATIENCE};
 
-/// With [`SENDERS`] about 200 events a second, as long as they are answered soon.
+/// With [`SENDERS`] about 200 events per second, if they are answered quickly.
 const PAUSE: Duration = Duration::from_millis(100);
 
 // ---- Kafka
@@ -38,7 +38,7 @@ fn kafka_is_durable(cluster: &kafka::cluster::Cluster) {
     is_durable("require_durable Kafka", &rest, || cluster.all.read(&topic));
 }
 
-/// Refused where one broker's loss could take an acknowledged event; here none could.
+/// Refuses destinations where the loss of one broker could lose an acknowledged event.
 fn is_durable(row: &str, rest: &str, read: impl FnOnce() -> Vec<Stored>) {
     let done = check_connect(rest).expect_code(0);
     let all = done.all();
@@ -58,7 +58,7 @@ fn kafka_leader_killed(cluster: &kafka::cluster::Cluster) {
     trial.wait_for_more(100);
     let (leader, _) = cluster.leader_and_followers(&topic);
     leader.kill();
-    // Events that were in flight may be answered first; then those that another broker leads.
+    // Events in flight may be answered first, then those led by another broker.
     trial.wait_for_more(SENDERS);
     trial.wait_for_more(100);
     let (next, _) = cluster.leader_and_followers(&topic);
@@ -149,7 +149,7 @@ fn kafka_quorum_lost(cluster: &kafka::cluster::Cluster) {
     trial.finish("F19, F27 Kafka", &cluster.all.read(&topic));
 }
 
-/// Some events at once, and some more, for which the client has had time to notice.
+/// A burst, and more events after the client has had time to notice.
 #[track_caller]
 fn expect_503(trial: &Trial) {
     for _ in 0..2 {
@@ -166,7 +166,7 @@ fn expect_503(trial: &Trial) {
 
 // ---- NATS
 
-/// A bridge in front of some of the servers; they tell it of the others.
+/// A bridge that knows some of the servers; it learns of the others from them.
 fn to_nats(nodes: &[&Nats], stream: &str) -> String {
     let urls: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
     let broker = nats_broker("main", &urls.join("\", \"")) + "require_durable = true\n";
@@ -197,7 +197,7 @@ fn f26_events_ride_out_the_election_when_a_streams_leader_is_killed() {
     load.stop();
     trial.expect_no_client_restart();
     let checker = &trial.checker;
-    // The bridge's own server lives, so only what the leader had just been sent is in doubt.
+    // The bridge's own server is up, so only messages just sent to the leader have unknown outcomes.
     assert_eq!(
         checker.answers(),
         checker.answered(200) + checker.outcomes("publish_timeout"),
@@ -265,7 +265,7 @@ fn f28_an_event_whose_other_copy_a_stream_is_still_storing_is_sent_again() {
     let rest = nats_broker("main", &url) + &synq_source("") + &route("events.x");
     let trial = Trial::ready(8, &rest);
     let event = issue(0);
-    // It was not this delivery's own copy.
+    // It was another delivery's copy.
     assert_eq!(trial.deliver(&event).expect_success("duplicate"), event.id);
 }
 
@@ -285,7 +285,7 @@ fn f28_an_event_that_a_leader_took_with_it_is_sent_again_when_later_ones_are_sto
         wait::until("they are in flight", PATIENCE, || {
             trial.bridge.metric("hookbridge_in_flight", &[]) == LOST as f64
         });
-        // Nothing speaks for a loss yet.
+        // Nothing indicates a loss yet.
         wait::play_silence(Duration::from_secs(2));
         assert!(lost.iter().all(|delivery| !delivery.is_finished()));
         wait::until("they are answered", Duration::from_secs(20), || {

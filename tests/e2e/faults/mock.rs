@@ -1,5 +1,6 @@
-//! Answers that a real Kafka gives too rarely to wait for, from librdkafka's mock cluster: rows F19, F20, F22, F29, F31. The
-//! cluster lives in the test, speaks the real protocol and holds what it acknowledges.
+//! Answers that real Kafka gives too rarely, from librdkafka's mock cluster: rows F19, F20, F22, F29, F31. The cluster
+//! runs
+//! in the test, speaks the real protocol and keeps what it acknowledges.
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -95,8 +96,9 @@ fn f22_a_topic_that_may_not_be_written_to_is_503_until_it_may() {
 fn f29_a_partition_without_a_leader_is_waited_for_and_published_to_again() {
     let mock = Mock::start();
     let trial = mock.trial(4);
-    // partition_leader(.., None) would be the way, but the mock cluster of librdkafka 2.12 does not survive a publish to
-    // a partition that has no leader.
+    // partition_leader(.., None) would be the natural way, but the mock cluster of librdkafka 2.12 crashes on a publish
+    // to a
+    // partition without a leader.
     let no_leader = Error::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
     let elsewhere = [Error::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 10_000];
     let set = |error| {

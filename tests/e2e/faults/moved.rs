@@ -49,7 +49,7 @@ fn f05_a_nats_whose_name_moves_to_another_address_is_found_there() {
     name_moves(&hosts, process::port(), nats.port(), nats);
 }
 
-/// The broker itself stays; what carries its name is a proxy at one address, and then another at the other.
+/// The broker itself stays; a proxy with its name moves from one address to another.
 fn name_moves<B: Broker>(hosts: &Hosts, port: u16, real: u16, broker: &B) {
     let topic = broker.new_topic("f05");
     let named = B::at(&format!("{NAME}:{port}"));

@@ -1,5 +1,6 @@
-//! More than there is room for: slow connections, replies that are lost without end, large bodies in little memory, bursts and
-//! crowds. Rows F12, F34, F41, F48, F49, and the memory that docs/scaling.md promises to stay under.
+//! Overload: slow connections, endlessly lost replies, large bodies in little memory, bursts and crowds. Rows F12, F34,
+//! F41,
+//! F48, F49, and the memory limit in docs/scaling.md.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +50,8 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
         delivered.map(|one| one.expect("a connection")).collect()
     };
 
-    // As much as the connection can carry is answered 200: 50 small events at once are some 50 KB, less than a second's worth.
+    // Everything within the connection's capacity is answered 200: 50 small events are some 50 KB, less than a second's
+    // worth.
     for mode in [Mode::Throttle(64 * 1024), Mode::Split(1), Mode::Split(7)] {
         behind.proxy.set(mode);
         for (result, took) in burst(50, || issue(0)) {
@@ -58,7 +60,7 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
         }
     }
 
-    // The surplus is refused, and never waits without end: four times as much as there are places, again and again.
+    // The surplus is refused and never waits indefinitely: four times the number of permits, repeatedly.
     behind.proxy.set(Mode::Throttle(16 * 1024));
     for round in 1..=2 {
         let (mut overloaded, mut others) = (Vec::new(), 0);
@@ -69,7 +71,7 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
             } else {
                 others += 1;
             }
-            // Other tests' crowds may keep this one from looking at its clock.
+            // Other tests' crowds may delay this one's clock.
             assert!(
                 took < Duration::from_secs(8) + PATIENCE / 6,
                 "after {took:?}: {answer:?}"
@@ -77,12 +79,14 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
         }
         overloaded.sort_unstable();
         println!(
-            "{row}, round {round}: {} overloaded at once, {others} not",
+            "{row}, round {round}: {} overloaded immediately, {others} not",
             overloaded.len()
         );
-        // In the first round nothing has happened yet that could speak against the broker: who has no place is told so,
-        // and who has one is bounded. Later those who waited in vain have made NATS' breaker open, and "nothing is
-        // answered" is true of the line and certain of the event.
+        // In the first round nothing counts against the broker yet: events without a permit are refused as such, and
+        // the others
+        // wait for a limited time. Later, those that waited without success have opened NATS' breaker, and events are
+        // certainly
+        // not stored because "nothing is answered" on the connection.
         if round == 1 {
             assert!(others < 2 * PLACES, "{}", checker.history());
             let median = overloaded[overloaded.len() / 2];
@@ -93,7 +97,7 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
         let queued = metrics.sum("hookbridge_broker_queue_messages", &queued);
         assert!(queued <= PLACES as f64, "{queued} messages wait");
     }
-    // By the bridge's own clock nobody has waited for much longer than publish_timeout.
+    // By the bridge's own clock nobody has waited much longer than publish_timeout.
     let metrics = trial.bridge.metrics();
     let took = "hookbridge_publish_duration_seconds";
     assert_eq!(
@@ -120,7 +124,7 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
 
 // ---- F34
 
-/// 50 events a second, none of them acknowledged. `HOOKBRIDGE_LEAK_SECONDS` is for how long.
+/// 50 events per second, none of them acknowledged, for `HOOKBRIDGE_LEAK_SECONDS`.
 fn f34_replies_that_are_lost_without_end_leave_nothing_in_memory<B: Broker>() {
     let behind = or_skip!(Behind::<B>::new("f34"));
     let row = format!("F34 {}", B::NAME);
@@ -178,7 +182,7 @@ fn f41_large_bodies_in_little_memory_are_overloaded_and_the_process_lives() {
     const SENT: usize = 240;
     const ROOM: u64 = 112 * MIB;
     let behind = or_skip!(Behind::<Kafka>::new("f41"));
-    // On a busy machine the first byte of a connection may come late, and its body slowly.
+    // On a busy machine the first byte of a connection may be late, and its body slow.
     let budget = format!(
         "header_timeout = \"10m\"\nbody_timeout = \"10m\"\nmax_in_flight_bytes = \"{}KiB\"",
         PLACES * BODY / 1024
@@ -186,7 +190,7 @@ fn f41_large_bodies_in_little_memory_are_overloaded_and_the_process_lives() {
     let mut trial = Trial::new(20, &budget, &behind.tables());
     trial.bridge.wait_ready();
     assert_eq!(trial.deliver_new().status, 200);
-    // Room for the budget twice, since librdkafka holds a copy, and for buffers: not for every body that is sent.
+    // Room for twice the limit, since librdkafka holds a copy, and for buffers, but not for every body sent.
     let limit = trial.bridge.usage().virtual_size + ROOM;
     assert!(ROOM < 2 * (SENT * BODY) as u64);
     let limited = std::process::Command::new("prlimit")
@@ -251,7 +255,7 @@ fn f48_of_ten_times_too_much_the_surplus_is_refused_soon_and_the_rest_answered<B
             let checker = Arc::clone(&checker);
             crowd::spawn(async move {
                 let mut delivered = Vec::new();
-                // For a time, and for as long as it takes to see enough.
+                // For a time, and until enough was seen.
                 while started.elapsed() < Duration::from_secs(5)
                     || checker.answered(200) < 10 * PLACES
                 {
@@ -303,7 +307,7 @@ fn f48_of_ten_times_too_much_the_surplus_is_refused_soon_and_the_rest_answered<B
 
 #[test]
 fn f49_a_flood_of_connections_is_closed_and_those_that_were_there_are_served() {
-    // On a busy machine the first byte of a connection may come late.
+    // On a busy machine the first byte of a connection may be late.
     let http = "max_connections = 200\nheader_timeout = \"10m\"";
     let bridge = or_skip!(nats().http(http).run());
     let checker = Checker::default();
@@ -334,7 +338,7 @@ fn f49_a_flood_of_connections_is_closed_and_those_that_were_there_are_served() {
     assert_eq!(bridge.admin("/healthz").status, 200);
     println!("F49: the admin listener answers in {:?}", asked.elapsed());
     serve(&mut served);
-    // The bridge has closed them by now, without a word.
+    // The bridge has closed them silently by now.
     let moment = Duration::from_millis(50);
     let ends = idle.iter_mut().map(|open| open.read_to_close(moment));
     let closed: Vec<_> = ends.flatten().collect();
@@ -422,7 +426,7 @@ fn memory_stays_under_its_figure_with_10000_connections_and_a_frozen_broker<B: B
         started.elapsed(),
         checker.summary()
     );
-    // A machine that is very slow may have noticed the broker's silence by now.
+    // On a very slow machine the broker's silence may have been noticed by now.
     assert!(checker.outcomes("overloaded") + checker.outcomes("broker_unavailable") > 0);
     behind.proxy.set(Mode::Pass);
     let connections: Vec<_> = sending.into_iter().map(|sending| join(sending).0).collect();

@@ -1,4 +1,4 @@
-//! Destinations that are missing, full or not what they seem: rows F13 to F18, F23 to F25.
+//! Missing, full and misconfigured destinations: rows F13 to F18, F23 to F25.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ fn f13_a_missing_kafka_topic_is_503_well_before_publish_timeout_until_it_is_crea
         trial
             .deliver_new()
             .expect_problem(503, "broker_unavailable");
-        // 5 s by the contract; the rest is for a client that has only just been started.
+        // 5 s are documented; the rest is for a client that has just started.
         assert!(
             sent.elapsed() < Duration::from_secs(10),
             "{:?}",
@@ -76,7 +76,7 @@ fn f14_a_kafka_topic_that_is_deleted_and_created_again_is_published_to_again() {
     assert_eq!(trial.deliver_new().status, 200);
     trial.finish("F14 before", &kafka.read(&topic));
     kafka.delete_topic(&topic);
-    // A partition's last messages may still be taken while the broker lets go of it; they go with the old topic.
+    // A partition may still accept messages while the broker deletes it; they are lost with the old topic.
     wait::until("the bridge is told", PATIENCE, || {
         trial.deliver_new().outcome() == "broker_unavailable"
     });
@@ -101,7 +101,7 @@ fn f15_a_stream_that_is_deleted_and_created_again_is_published_to_again() {
     let rest = nats_broker("main", &nats.url) + &synq_source("") + &route(&subject);
     let trial = Trial::ready(4, &rest);
     delete_stream(nats, &stream);
-    // Tried inside the request until half a second before its end.
+    // Retried within the request until half a second before its deadline.
     let refused = issue(0);
     trial
         .deliver(&refused)
@@ -116,7 +116,7 @@ fn f15_a_stream_that_is_deleted_and_created_again_is_published_to_again() {
             waits.is_finished() || trial.bridge.metric("hookbridge_in_flight", &[]) == 1.0
         });
         create_stream(nats, &stream);
-        // Unless the creation took all of its time.
+        // Unless the creation took the whole time.
         let status = waits.join().unwrap().status;
         assert!([200, 503].contains(&status));
     });
@@ -179,7 +179,7 @@ fn f17_a_server_without_storage_is_503_for_every_stream_on_it() {
                 .expect("nats-server answers");
             refused += usize::from(sent.await.is_err());
         }
-        // Also what still fits between: until not even an event does.
+        // Smaller ones as well, until not even one event fits.
         refused = 0;
         while refused < 3 {
             let sent = context
@@ -210,7 +210,7 @@ fn f18_a_nats_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
     nats.disk().fill();
     refuses(&trial);
     nats.disk().make_room();
-    // The stream keeps to its first error until its server is started again.
+    // The stream keeps its first error until the server is restarted.
     nats.stop();
     nats.start();
     trial.recover();
@@ -225,7 +225,7 @@ fn f18_a_kafka_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
     trial.recover();
     kafka.disk().fill();
     refuses(&trial);
-    // It gives its only data directory up, and ends.
+    // It gives up its only data directory, and exits.
     wait::until("Kafka ends", PATIENCE, || kafka.has_ended());
     kafka.disk().make_room();
     kafka.start();
@@ -233,7 +233,7 @@ fn f18_a_kafka_whose_disk_is_full_acknowledges_nothing_until_there_is_room() {
     trial.finish("F18 Kafka", &kafka.read(&topic));
 }
 
-/// The rest of the last page takes some events; after that none is taken.
+/// The rest of the last page has room for some events; after that none is accepted.
 fn refuses(trial: &Trial) {
     wait::until("an event is refused", PATIENCE, || {
         let answer = trial.deliver_new();
@@ -253,7 +253,7 @@ fn f23_the_neighbours_of_an_event_above_kafkas_limit_are_stored_within_their_req
     let rest = kafka_broker("main", &proxy.address) + &synq_source("") + &route(&topic);
     let trial = Trial::ready(20, &rest);
     assert_eq!(trial.deliver_new().status, 200);
-    // Events that come while the broker is frozen wait in one queue, and go out in few batches.
+    // Events that arrive while the broker is frozen wait in one queue and leave in few batches.
     proxy.set(Mode::Freeze);
     let large = events::ping_of_size(200_000);
     std::thread::scope(|scope| {
@@ -291,7 +291,7 @@ fn f23_one_event_above_the_brokers_limit_costs_no_other_event_more_than_a_retry<
         for delivery in small {
             let answer = delivery.join().unwrap();
             if answer.status != 200 {
-                // Kafka refuses a whole batch: a neighbour may have to come again, and is never told to stop.
+                // Kafka refuses a whole batch: a neighbour may have to retry, but never gets a permanent refusal.
                 assert_eq!(B::NAME, "Kafka", "{answer:?}");
                 answer.expect_problem(503, "broker_unavailable");
             }
@@ -306,9 +306,9 @@ fn f23_one_event_above_the_brokers_limit_costs_no_other_event_more_than_a_retry<
 
 on_each_broker!(f23_one_event_above_the_brokers_limit_costs_no_other_event_more_than_a_retry);
 
-// ---- Acknowledgements that mean nothing
+// ---- Acknowledgements without meaning
 
-/// A stream that would acknowledge what it does not keep, or never; the words that `check` has for it.
+/// A stream that acknowledges messages without keeping them, or never acknowledges; the words that `check` has for it.
 fn not_durable(
     row: &str,
     check: &str,
@@ -333,7 +333,7 @@ fn not_durable(
             "{row}: it names subject and reason: {done:?}"
         );
     }
-    // One that runs says so in its metrics.
+    // A running bridge reports it in its metrics.
     let bridge = Bridge::run(&of(""));
     let word = if is_unusable { "no_ack" } else { "retention" };
     let labels = [("destination", subject.as_str()), ("check", word)];
@@ -346,7 +346,7 @@ fn not_durable(
 }
 
 #[test]
-fn f24_a_stream_that_keeps_only_what_someone_waits_for_is_named_by_check_and_metrics() {
+fn f24_a_stream_that_keeps_only_what_consumers_want_is_named_by_check_and_metrics() {
     not_durable("F24", "interested in", |settings| {
         settings.retention = RetentionPolicy::Interest;
     });
@@ -367,7 +367,7 @@ fn f25_nothing_is_acknowledged_that_the_stream_does_not_acknowledge() {
         let answer = trial.deliver(&events::ping());
         answer.expect_problem(503, "publish_timeout");
     }
-    // Not known to be stored, and here they are.
+    // The outcomes were unknown, but the events are stored.
     let stored = nats.read(&stream);
     assert_eq!(stored.len(), 3);
     let books = trial.finish("F25 NATS", &stored);

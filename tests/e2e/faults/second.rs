@@ -16,7 +16,7 @@ use crate::support::proxy::Mode;
 use crate::support::wait::{self, PATIENCE};
 
 #[test]
-fn fallback_takes_what_the_first_broker_certainly_does_not_have_and_says_so() {
+fn fallback_takes_events_that_the_first_broker_certainly_does_not_have_and_marks_them() {
     let Some(nats) = Nats::shared() else { return };
     let topic = nats.stream("fallback") + ".x";
     let stream = topic.trim_end_matches(".x");
@@ -41,7 +41,7 @@ fn fallback_takes_what_the_first_broker_certainly_does_not_have_and_says_so() {
 }
 
 #[test]
-fn fallback_is_used_neither_in_doubt_nor_when_the_first_broker_is_up() {
+fn fallback_is_used_neither_after_an_unknown_outcome_nor_while_the_first_broker_is_up() {
     let (Some((kafka, proxy)), Some(nats)) = (Kafka::behind_proxy(), Nats::shared()) else {
         return;
     };
@@ -63,7 +63,7 @@ fn fallback_is_used_neither_in_doubt_nor_when_the_first_broker_is_up() {
         .expect_problem(503, "publish_timeout");
     assert_eq!(nats.read(&stream), []);
 
-    // Known to be down: the second one takes it, and the first one again when it is back.
+    // While the first is known to be down, the second takes the events; then the first again.
     proxy.set(Mode::Refuse);
     let away = issue(1);
     trial.retry(&away).expect_published(&away);
@@ -89,19 +89,19 @@ fn fallback_is_used_neither_in_doubt_nor_when_the_first_broker_is_up() {
 
 #[test]
 fn messages_not_given_to_a_frozen_nats_in_time_are_certainly_not_stored() {
-    // Half of the time in which the client finds out that the connection is dead.
+    // Half of the time that the client needs to find out that the connection is dead.
     frozen_nats_with_a_fallback(5, "broker_unavailable");
 }
 
 #[test]
 fn messages_not_given_to_a_frozen_nats_before_its_connection_ended_take_the_fallback() {
-    // The client pings twice in vain before it ends the connection, which leaves time for the fallback.
+    // The client pings twice without success before it closes the connection, which leaves time for the fallback.
     frozen_nats_with_a_fallback(20, "published");
 }
 
-/// The part of a burst that the client was given is in doubt; the rest ends like this.
+/// The part of a burst given to the client has an unknown outcome; the rest ends like this.
 fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
-    /// More than the client, the sockets and the proxy hold together.
+    /// More than the client, the sockets and the proxy can hold together.
     const COUNT: usize = 700;
     let (Some((nats, proxy)), Some(kafka)) = (Nats::behind_proxy(), Kafka::shared()) else {
         return;
@@ -113,7 +113,7 @@ fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
         + &kafka_broker("edge", &kafka.address)
         + &synq_source("")
         + &route_with(&topic, "broker = \"main\"\nfallback = \"edge\"");
-    // On a busy machine the first byte of a connection may come late.
+    // On a busy machine the first byte of a connection may be late.
     let mut trial = Trial::new(publish_timeout, "header_timeout = \"10m\"", &rest);
     trial.bridge.wait_brokers_up(2);
     let events = crowd::prepare(COUNT, || events::ping_of_size(40_000));
@@ -138,8 +138,8 @@ fn frozen_nats_with_a_fallback(publish_timeout: u64, rest_is: &str) {
 }
 
 #[test]
-fn copy_to_is_200_only_when_every_copy_is_stored_in_doubt_when_one_is_and_nothing_when_one_is_away()
-{
+fn copy_to_is_200_if_every_copy_is_stored_unknown_if_only_one_is_and_publishes_nothing_if_one_broker_is_away()
+ {
     let (Some(kafka), Some((nats, proxy))) = (Kafka::shared(), Nats::behind_proxy()) else {
         return;
     };
@@ -156,13 +156,13 @@ fn copy_to_is_200_only_when_every_copy_is_stored_in_doubt_when_one_is_and_nothin
     assert_eq!(copies(&kafka.read(&topic), &event), 1);
     assert_eq!(copies(&nats.read(&stream), &event), 1);
 
-    // One is silent: the other one has the event, so nobody may say that it is certainly not stored.
+    // One is silent, the other has the event: it must not be reported as certainly not stored.
     proxy.set(Mode::DropReplies);
     let event = issue(1);
     trial.deliver(&event).expect_problem(503, "publish_timeout");
     assert_eq!(copies(&kafka.read(&topic), &event), 1);
 
-    // One is known to be away: nothing is published, however often the sender tries.
+    // One is known to be away: nothing is published, however often the sender retries.
     proxy.set(Mode::Refuse);
     let edge = [("broker", "edge")];
     trial.bridge.wait_metric("hookbridge_broker_up", &edge, 0.0);
@@ -183,13 +183,13 @@ fn copy_to_is_200_only_when_every_copy_is_stored_in_doubt_when_one_is_and_nothin
     assert_eq!(copies(&kafka.read(&topic), &away), 1);
 
     trial.at_rest();
-    // Each broker by itself: whatever was answered 200 is in both.
+    // Each broker by itself: everything answered 200 is in both.
     finish("copy_to, Kafka", &trial.checker, &kafka.read(&topic));
     finish("copy_to, NATS", &trial.checker, &nats.read(&stream));
 }
 
 #[test]
-fn copy_to_is_published_where_the_fallback_stands_in_for_a_broker_that_is_away() {
+fn copy_to_is_published_if_a_fallback_replaces_the_broker_that_is_away() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("copies");
     let nobody = format!("127.0.0.1:{}", process::port());

@@ -1,4 +1,4 @@
-//! Bursts, stopped processes, senders that hang up or come again, a second replica: rows F35, F40, F44 to F47, F50.
+//! Bursts, stopped processes, senders that hang up or retry, a second replica: rows F35, F40, F44 to F47, F50.
 
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
     behind.proxy.set(Mode::HoldReplies); // so that some are in the middle of it
     wait::until("events are in flight", PATIENCE, || in_flight(&trial) > 0.0);
     trial.bridge.signal("STOP");
-    // Ten times publish_timeout; the time itself is the fault.
+    // Ten times publish_timeout; passing time is the fault.
     wait::play_silence(Duration::from_secs(30));
     behind.proxy.set(Mode::Pass);
     trial.bridge.signal("CONT");
@@ -91,13 +91,13 @@ fn f40_a_bridge_that_was_stopped_acknowledges_nothing_that_is_not_stored() {
 }
 
 #[test]
-fn f44_what_a_sender_does_not_wait_for_is_published_and_remembered() {
+fn f44_an_event_is_published_and_remembered_though_its_sender_hung_up() {
     let behind = or_skip!(Behind::<Nats>::new("f44"));
     let trial = Trial::ready(20, &behind.tables_of(&remembering()));
     behind.proxy.set(Mode::HoldReplies);
     let event = issue(1);
     let mut sender = Connection::open(trial.bridge.public).unwrap();
-    // A socket that is closed with something unread in it, here the 100, is reset: an end alone could be of one side.
+    // Closing a socket with unread data, here the 100, sends a reset; a mere end could be a half-close.
     let request = Request::event(&event).header("Expect", "100-continue");
     sender.write(&request.bytes()).unwrap();
     wait::until("the event is in the broker", PATIENCE, || {
@@ -129,7 +129,7 @@ fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
     let trial = Trial::ready(6, &behind.tables_of(&remembering()));
     assert_eq!(trial.deliver_new().status, 200);
 
-    // The first ends well: one message, and both are answered after the reply.
+    // The first succeeds: one message, and both are answered after the reply.
     behind.proxy.set(Mode::HoldReplies);
     let event = issue(1);
     std::thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
     });
     assert_eq!(copies(&behind.read(), &event), 1);
 
-    // The first ends in doubt: so does the other, and neither is remembered.
+    // The first has an unknown outcome, and so has the other; neither is remembered.
     behind.proxy.set(Mode::HoldReplies);
     let event = issue(1);
     std::thread::scope(|scope| {
@@ -170,7 +170,7 @@ fn f45_a_twin_waits_for_the_first_and_is_a_duplicate() {
 }
 
 #[test]
-fn f46_a_retry_after_doubt_is_published_whatever_the_window() {
+fn f46_a_retry_after_an_unknown_outcome_is_published_regardless_of_the_window() {
     let behind = or_skip!(Behind::<Kafka>::new("f46"));
     let trial = Trial::ready(3, &behind.tables_of(&remembering()));
     assert_eq!(trial.deliver_new().status, 200);
@@ -180,7 +180,7 @@ fn f46_a_retry_after_doubt_is_published_whatever_the_window() {
     behind.proxy.set(Mode::Pass);
     trial.retry(&event).expect_published(&event);
     assert!(copies(&behind.read(), &event) >= 2);
-    // And now it is known.
+    // Now it is known.
     let again = trial.deliver(&event);
     assert_eq!(again.expect_success("duplicate"), event.id);
     trial.finish("F46 Kafka", &behind.read());
@@ -238,7 +238,7 @@ fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
     behind.proxy.set(Mode::Freeze);
     let mut sent_to_near = Vec::new();
     std::thread::scope(|scope| {
-        // More than the silent broker's half of all places.
+        // More than the silent broker's half of all permits.
         let silent: Vec<_> = (0..35)
             .map(|_| scope.spawn(|| trial.deliver_new()))
             .collect();

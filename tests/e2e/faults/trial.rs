@@ -1,6 +1,7 @@
-//! A bridge in front of a fault, and what must hold whatever the fault is: no acknowledged event is lost, nothing is stored that
-//! was refused, every answer comes in time, events are taken again when the fault is over, nothing is left in flight, and
-//! metrics say what was answered.
+//! A bridge in front of a fault, and the invariants under any fault: no acknowledged event is lost, nothing refused is
+//! stored, every answer comes in time, events are accepted again after the fault, nothing stays in flight, and metrics
+//! agree
+//! with the answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::support::proxy::Proxy;
 use crate::support::sender::Answer;
 use crate::support::wait::{self, PATIENCE};
 
-/// The time that an answer may take beyond `publish_timeout`.
+/// Additional time for an answer beyond `publish_timeout`.
 const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Trial {
@@ -34,7 +35,7 @@ impl Trial {
         trial
     }
 
-    /// A bridge that is ready, and looks names up in these hosts.
+    /// A bridge that is ready and resolves names with these hosts.
     pub(super) fn ready_seeing(hosts: &Hosts, publish_timeout: u64, rest: &str) -> Self {
         let http = format!("publish_timeout = \"{publish_timeout}s\"\n");
         let trial = Self::of(Bridge::run_seeing(hosts, &http, rest), publish_timeout);
@@ -56,7 +57,7 @@ impl Trial {
         }
     }
 
-    /// Delivers an event, which is answered in time.
+    /// Delivers an event and expects an answer in time.
     #[track_caller]
     pub(super) fn deliver(&self, event: &Event) -> Answer {
         let sent = Instant::now();
@@ -82,7 +83,7 @@ impl Trial {
         self.recover_within(RECOVERY);
     }
 
-    /// [`Trial::recover`] where another time is allowed.
+    /// [`Trial::recover`] with another time limit.
     #[track_caller]
     pub(super) fn recover_within(&self, limit: Duration) {
         self.checker.begin("recovery");
@@ -93,7 +94,7 @@ impl Trial {
         println!("200 again after {:?}", started.elapsed());
     }
 
-    /// Delivers an event again until it is answered 200; that answer.
+    /// Delivers an event repeatedly until it is answered 200; returns that answer.
     #[track_caller]
     pub(super) fn retry(&self, event: &Event) -> Answer {
         wait::until_some("the retry is answered 200", RECOVERY, || {
@@ -101,13 +102,13 @@ impl Trial {
         })
     }
 
-    /// Senders at work, whose events this trial's books hold.
+    /// Starts senders whose events this trial records.
     pub(super) fn load(&self, senders: usize, pause: Duration) -> Load {
         let checker = Arc::clone(&self.checker);
         Load::paced(self.bridge.public, checker, senders, pause, issue)
     }
 
-    /// Waits until so many more events are answered 200 than now.
+    /// Waits until this many more events are answered 200.
     #[track_caller]
     pub(super) fn wait_for_more(&self, events: usize) {
         let so_far = self.checker.answered(200);
@@ -116,21 +117,21 @@ impl Trial {
         });
     }
 
-    /// Nothing was so wrong that the client had to be replaced.
+    /// The client did not have to be replaced.
     #[track_caller]
     pub(super) fn expect_no_client_restart(&self) {
         let name = "hookbridge_broker_client_restarts_total";
         assert_eq!(self.bridge.metric(name, &[]), 0.0, "{name}");
     }
 
-    /// Waits until the metric is at least that.
+    /// Waits until the metric has at least this value.
     pub(super) fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], least: f64) {
         wait::until(&format!("{name}{labels:?} >= {least}"), PATIENCE, || {
             self.bridge.metric(name, labels) >= least
         });
     }
 
-    /// Checks all of it against what the broker holds.
+    /// Checks everything against what the broker holds.
     #[track_caller]
     pub(super) fn finish(&self, row: &str, stored: &[Stored]) -> Books {
         self.at_rest();
@@ -144,7 +145,7 @@ impl Trial {
                 "hookbridge_requests_total"
             );
         }
-        // An event in doubt may be stored without having been counted; nothing is counted that was not acknowledged.
+        // An event with an unknown outcome may be stored but not counted; nothing unacknowledged is counted.
         let events = metrics.sum("hookbridge_events_total", &[]);
         let least = self.checker.outcomes("published");
         let most = least + self.checker.outcomes("duplicate") + self.checker.unanswered();
@@ -155,7 +156,7 @@ impl Trial {
         books
     }
 
-    /// Waits until nothing is held for requests that have ended.
+    /// Waits until nothing is held for finished requests.
     pub(super) fn at_rest(&self) {
         wait::until("nothing is left in flight", PATIENCE, || {
             let metrics = self.bridge.metrics();
@@ -167,7 +168,7 @@ impl Trial {
     }
 }
 
-/// A broker behind a proxy, and a topic of the test's own on it.
+/// A broker behind a proxy, with a topic for one test.
 pub(super) struct Behind<B: 'static> {
     pub(super) broker: &'static B,
     pub(super) proxy: Proxy,
@@ -208,7 +209,7 @@ impl Drop for Trial {
     }
 }
 
-/// Checks the answers against what the broker holds, where more than one bridge was at work.
+/// Checks the answers of several bridges against what the broker holds.
 #[track_caller]
 pub(super) fn finish(row: &str, checker: &Checker, stored: &[Stored]) -> Books {
     let books = checker.check(stored);
@@ -223,7 +224,7 @@ pub(super) fn finish(row: &str, checker: &Checker, stored: &[Stored]) -> Books {
     books
 }
 
-/// How many copies of this event there are.
+/// The number of copies of this event.
 pub(super) fn copies(stored: &[Stored], event: &Event) -> usize {
     stored
         .iter()

@@ -1,4 +1,5 @@
-//! A Kafka that lets its SASL users do only what they were granted. Its plain listener's user may do everything.
+//! Kafka with authorization: SASL users have only the rights granted to them. The plain listener's user may do
+//! everything.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,14 +10,14 @@ use crate::support::process;
 /// The password of every user.
 pub(crate) const PASSWORD: &str = "granted-little";
 
-/// The types of resources, as the protocol numbers them.
+/// Resource types in the protocol.
 #[derive(Clone, Copy)]
 pub(crate) enum Resource {
     Topic = 2,
     Group = 3,
 }
 
-/// The operations, likewise.
+/// Operations in the protocol.
 #[derive(Clone, Copy)]
 pub(crate) enum Operation {
     Read = 3,
@@ -26,7 +27,7 @@ pub(crate) enum Operation {
 }
 
 impl Kafka {
-    /// One of the test's own, running, with these users, who may do nothing yet.
+    /// A running broker for one test with these users, who have no rights yet.
     pub(crate) fn private_with_users(users: &[&str]) -> Option<Self> {
         let settings = format!(
             "{QUICK_RETURN}authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
@@ -55,7 +56,7 @@ impl Kafka {
             body.extend(length.to_be_bytes());
             body.extend(text.as_bytes());
         };
-        // CreateAcls, version 1, and the header of every request.
+        // CreateAcls, version 1, with the header of every request.
         body.extend([0, 30, 0, 1, 0, 0, 0, 1]);
         text(&mut body, "hookbridge-tests");
         body.extend(1_i32.to_be_bytes());
@@ -77,7 +78,7 @@ impl Kafka {
         stream.read_exact(&mut length).expect("an answer");
         let mut answer = vec![0; usize::try_from(i32::from_be_bytes(length)).expect("a length")];
         stream.read_exact(&mut answer).expect("an answer");
-        // Correlation id, throttle time, the number of results, and the first one's error code.
+        // Correlation id, throttle time, number of results, and the error code of the first.
         assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "{answer:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Three Kafkas as one cluster: each is broker and controller, topics have three replicas and need two of them.
+//! A cluster of three Kafka nodes: each is broker and controller, topics have three replicas and need two of them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer as _;
 use super::Kafka;
 use crate::support::{process, wait};
 
-/// Losses are noticed within seconds: the defaults are 9 s and 30 s.
+/// Failures are noticed within seconds: the defaults are 9 s and 30 s.
 const QUICK: &str = "\
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=300
@@ -19,17 +19,17 @@ num.io.threads=2
 num.network.threads=1
 ";
 
-/// Three that run, or of which some do.
+/// Three nodes, of which some may be stopped.
 pub(crate) struct Cluster {
-    /// Whichever of them answers: for topics and reading. Its address names all three.
+    /// The cluster as a whole, for topics and reading. Its address names all three.
     pub(crate) all: Kafka,
     nodes: Vec<Kafka>,
-    /// Ends last.
+    /// Dropped last.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
-    /// Three that know each other. Only one cluster runs at a time: they take a lot of memory, and of CPU to start.
+    /// Starts a cluster. Only one runs at a time, since it needs a lot of memory, and of CPU to start.
     pub(crate) fn start() -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +42,7 @@ impl Cluster {
         };
         let voters: Vec<String> = nodes.iter().enumerate().map(voter).collect();
         for (number, node) in nodes.iter().enumerate() {
-            // The last line with a name counts.
+            // The last setting with a name counts.
             let voters = voters.join(",");
             node.daemon().edit(|text| {
                 format!(
@@ -72,7 +72,7 @@ impl Cluster {
         })
     }
 
-    /// The one that leads a topic's first partition, and the others.
+    /// The leader of a topic's first partition, and the others.
     pub(crate) fn leader_and_followers(&self, topic: &str) -> (&Kafka, Vec<&Kafka>) {
         let leader = wait::until_some("the topic has a leader", wait::PATIENCE, || {
             let metadata = self.all.consumer("leader");
@@ -94,12 +94,12 @@ impl Cluster {
         )
     }
 
-    /// Each of them, in the order of their ids.
+    /// The nodes in the order of their ids.
     pub(crate) fn nodes(&self) -> &[Kafka] {
         &self.nodes
     }
 
-    /// Waits until each partition of a topic has so many replicas in sync.
+    /// Waits until each partition of a topic has this many in-sync replicas.
     pub(crate) fn wait_in_sync(&self, topic: &str, replicas: usize) {
         let what = format!("{topic} has {replicas} replicas in sync");
         wait::until(&what, wait::PATIENCE, || {

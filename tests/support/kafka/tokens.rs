@@ -1,4 +1,4 @@
-//! A Kafka with a listener that wants access tokens, and an identity provider that grants them over HTTPS.
+//! Kafka with a listener that requires access tokens, and an identity provider that grants them over HTTPS.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,12 +14,12 @@ use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::{Kafka, QUICK_RETURN};
 use crate::support::{process, tls};
 
-/// The client's id and its secret.
+/// The client's id and secret.
 pub(crate) const CLIENT: (&str, &str) = ("bridge", "hunter2-of-the-client");
 
 impl Kafka {
-    /// One that several tests share, and `host:port` of its listener that wants tokens. It accepts those that have not
-    /// expired, signed or not, and closes connections whose token has expired.
+    /// A shared broker, and `host:port` of its token listener. It accepts unexpired tokens, signed or not, and closes
+    /// connections whose token has expired.
     pub(crate) fn with_tokens() -> Option<&'static (Self, String)> {
         static TOKENS: OnceLock<Option<(Kafka, String)>> = OnceLock::new();
         let start = || {
@@ -50,7 +50,7 @@ pub(crate) struct Provider {
 }
 
 struct State {
-    /// How long tokens are valid, and how long it says that they are.
+    /// The lifetime of tokens, and the lifetime that the provider reports.
     valid_for: Duration,
     said: Duration,
     is_broken: bool,
@@ -59,7 +59,7 @@ struct State {
 }
 
 impl Provider {
-    /// One whose tokens are valid for this long.
+    /// A provider whose tokens are valid for this long.
     pub(crate) fn start(valid_for: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -84,7 +84,7 @@ impl Provider {
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // Whoever does not trust the certificate hangs up.
+                // Clients that do not trust the certificate hang up.
                 drop(answer(stream, &config, &shared));
             }
         });
@@ -96,22 +96,22 @@ impl Provider {
         format!("https://{}/token", self.address)
     }
 
-    /// From now on it answers 503, or does not any more.
+    /// Makes it answer 503, or stop doing so.
     pub(crate) fn set_broken(&self, is_broken: bool) {
         self.state().is_broken = is_broken;
     }
 
-    /// From now on its tokens have expired when they are granted, and it says otherwise.
+    /// Makes it grant expired tokens and report otherwise.
     pub(crate) fn grant_expired_tokens(&self) {
         self.state().valid_for = Duration::ZERO;
     }
 
-    /// How many tokens it has granted.
+    /// The number of tokens granted.
     pub(crate) fn granted(&self) -> usize {
         self.state().granted
     }
 
-    /// Every token that it has granted.
+    /// All tokens granted.
     pub(crate) fn tokens(&self) -> Vec<String> {
         self.state().tokens.clone()
     }
@@ -153,7 +153,7 @@ fn answer(
     } else if !request.contains(&format!("Basic {basic}\r\n")) {
         (
             "401 Unauthorized",
-            // An echo of the credentials.
+            // Echoes the credentials.
             serde_json::json!({ "error": "invalid_client", "error_description": request })
                 .to_string(),
         )

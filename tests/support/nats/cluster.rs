@@ -1,4 +1,4 @@
-//! Three nats-servers as one cluster, with streams of three replicas.
+//! A cluster of three nats-servers, with streams of three replicas.
 
 use async_nats::jetstream;
 
@@ -6,15 +6,15 @@ use super::{Access, Nats};
 use crate::support::kafka::unique;
 use crate::support::{process, runtime, wait};
 
-/// Three that run, or of which some do.
+/// Three servers, of which some may be stopped.
 pub(crate) struct Cluster {
-    /// Whichever of them answers: for reading. Its URL names all three.
+    /// The cluster as a whole, for reading. Its URL names all three.
     pub(crate) all: Nats,
     nodes: Vec<Nats>,
 }
 
 impl Cluster {
-    /// Three that know each other.
+    /// Starts a cluster.
     pub(crate) fn start() -> Option<Self> {
         let mut nodes = Vec::new();
         for _ in 0..3 {
@@ -30,7 +30,7 @@ impl Cluster {
                 )
             });
         }
-        // JetStream answers in none of them before two of them run.
+        // JetStream does not answer before two of them run.
         std::thread::scope(|scope| {
             for node in &nodes {
                 scope.spawn(|| node.start());
@@ -47,7 +47,7 @@ impl Cluster {
         Some(Self { all, nodes })
     }
 
-    /// A new stream in files with three replicas that takes `PREFIX.>`, where the prefix is its own; the prefix.
+    /// Creates a stream in files with three replicas for `PREFIX.>`, with a unique prefix, which is returned.
     pub(crate) fn stream(&self, name: &str) -> String {
         let prefix = unique(name);
         let settings = jetstream::stream::Config {

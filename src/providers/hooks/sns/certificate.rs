@@ -1,4 +1,4 @@
-//! A certificate that SNS signs with: its key, its dates, and whether it is SNS's at all.
+//! An SNS signing certificate: its key, its validity, and whether it belongs to SNS.
 
 use std::time::SystemTime;
 
@@ -22,13 +22,13 @@ const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 /// `SignatureVersion`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
-    /// PKCS #1 v1.5 with SHA-1, which a topic has by default.
+    /// PKCS #1 v1.5 with SHA-1, the default of a topic.
     One,
-    /// The same with SHA-256.
+    /// PKCS #1 v1.5 with SHA-256.
     Two,
 }
 
-/// A certificate that was issued to SNS.
+/// A certificate issued to SNS.
 #[derive(Debug)]
 pub(super) struct Certificate {
     /// `RSAPublicKey` (RFC 8017 appendix A.1.1).
@@ -38,8 +38,9 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// Reads the first certificate of a PEM file. Its issuer is not checked: it changes over the years, and whoever gave the
-    /// file vouches for it, the operator or Amazon's own server over TLS.
+    /// Reads the first certificate of a PEM file. Its issuer is not checked, since it changes over the years: the
+    /// origin of
+    /// the file is trusted, which is the operator or Amazon's own server over TLS.
     pub(super) fn parse(pem: &[u8]) -> Result<Self, &'static str> {
         let der = CertificateDer::from_pem_slice(pem).map_err(|_| "it is not a PEM certificate")?;
         let certificate = x509_cert::Certificate::from_der(&der)
@@ -64,7 +65,7 @@ impl Certificate {
         now > self.not_after
     }
 
-    /// Whether it signed the text, and was valid.
+    /// Verifies the signature of the text and the validity of the certificate.
     ///
     /// # Errors
     /// [`Unverified::KeyUnavailable`] before it becomes valid, since time will change that.
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_sns_are_taken() {
+    fn only_names_of_sns_are_accepted() {
         for name in [
             "sns.amazonaws.com",
             "sns.af-south-1.amazonaws.com",

@@ -1,6 +1,7 @@
-//! Amazon SNS: the signature is in the body, over some of its members, by a certificate that the body names.
+//! Amazon SNS: the signature is in the body, over some of its members, with a certificate that the body names.
 //!
-//! The signed text is a line with the name and one with the value of each member, in a fixed order (AWS's developer guide,
+//! The signed text has a line with the name and one with the value of each member, in a fixed order (AWS's developer
+//! guide,
 //! "Verifying the signatures of Amazon SNS messages").
 
 mod certificate;
@@ -22,7 +23,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Map, Value};
 
 use super::super::authentication::{Preparation, Verifier};
-use super::super::handshake::Errand;
+use super::super::handshake::FollowUp;
 use super::super::request::{Request, Scope};
 use super::super::scheme::{Tolerance, Unit, Unverified};
 use super::super::sign::{SignError, Signed, Unsigned, write_time};
@@ -39,8 +40,8 @@ const NOTIFICATION: &str = "Notification";
 const SUBSCRIPTION: &str = "SubscriptionConfirmation";
 const UNSUBSCRIPTION: &str = "UnsubscribeConfirmation";
 
-/// The members that are signed, in order.
-const OF_NOTIFICATION: [&str; 6] = [
+/// The signed members in order.
+const SIGNED_IN_NOTIFICATION: [&str; 6] = [
     "Message",
     "MessageId",
     "Subject",
@@ -48,7 +49,7 @@ const OF_NOTIFICATION: [&str; 6] = [
     "TopicArn",
     "Type",
 ];
-const OF_CONFIRMATION: [&str; 7] = [
+const SIGNED_IN_CONFIRMATION: [&str; 7] = [
     "Message",
     "MessageId",
     "SubscribeURL",
@@ -58,8 +59,8 @@ const OF_CONFIRMATION: [&str; 7] = [
     "Type",
 ];
 
-/// Retries may take an hour, with the first delivery's time.
-const LEAST_TOLERANCE: Duration = Duration::from_secs(2 * 3600);
+/// Retries may take an hour and keep the first delivery's time.
+const MIN_TOLERANCE: Duration = Duration::from_secs(2 * 3600);
 
 /// Verifies messages of the topics that a source lists.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ struct Sns {
     topics: Vec<String>,
     versions: Vec<Version>,
     pinned: Pinned,
-    /// Where certificates may be fetched.
+    /// Fetches certificates, if allowed.
     fetched: Option<Arc<Fetched>>,
     confirms_subscriptions: bool,
     tolerance: Option<Duration>,
@@ -87,10 +88,10 @@ pub(super) fn read(
             "has no effect: SNS signs with Amazon's certificates; remove it",
         );
     }
-    if tolerance.is_some_and(|tolerance| tolerance < LEAST_TOLERANCE) {
+    if tolerance.is_some_and(|tolerance| tolerance < MIN_TOLERANCE) {
         source.warn_at(
             "tolerance",
-            "SNS sends a message again for up to an hour, with its first time: less than 2h refuses late ones",
+            "SNS repeats a message for up to an hour, with its original time: less than 2h refuses late ones",
         );
     }
     let topics = read_topics(source);
@@ -150,12 +151,12 @@ fn to_version(text: &str) -> Option<Version> {
     }
 }
 
-/// The text that is signed. None where a member is missing, or the type is unknown.
+/// The signed text; `None` if a member is missing or the type is unknown.
 fn signed_text<'m>(member: impl Fn(&'static str) -> Option<Cow<'m, str>>) -> Option<Vec<u8>> {
     let event_type = member("Type")?;
     let names: &[&'static str] = match event_type.as_ref() {
-        NOTIFICATION => &OF_NOTIFICATION,
-        SUBSCRIPTION | UNSUBSCRIPTION => &OF_CONFIRMATION,
+        NOTIFICATION => &SIGNED_IN_NOTIFICATION,
+        SUBSCRIPTION | UNSUBSCRIPTION => &SIGNED_IN_CONFIRMATION,
         _ => return None,
     };
     let mut text = Vec::new();
@@ -174,7 +175,7 @@ fn signed_text<'m>(member: impl Fn(&'static str) -> Option<Cow<'m, str>>) -> Opt
     Some(text)
 }
 
-/// A member that is a text.
+/// A string member.
 fn text<'d>(message: Node<'d>, name: &str) -> Option<Cow<'d, str>> {
     message.get(name)?.as_str()
 }
@@ -207,7 +208,7 @@ impl Sns {
             .map_err(|_| Unverified::InvalidSignature)?;
         let certificate_name = url::certificate_name(&url).ok_or(Unverified::InvalidSignature)?;
         let signed = signed_text(|name| text(message, name)).ok_or(Unverified::InvalidSignature)?;
-        // What is no text is not signed, and must not be taken for an absent one.
+        // A member that is not a string is not signed, and must not count as absent.
         let subject = message.get("Subject").filter(|subject| !subject.is_null());
         if subject.is_some_and(|subject| subject.as_str().is_none()) {
             return Err(Unverified::InvalidSignature);
@@ -220,7 +221,7 @@ impl Sns {
                 tracing::warn!(
                     certificate = certificate_name,
                     suppressed,
-                    "a message names a signing certificate that is not at hand"
+                    "a message names a signing certificate that is not available"
                 );
             }
             return Err(Unverified::KeyUnavailable);
@@ -237,11 +238,11 @@ impl Sns {
 
 impl Verifier for Sns {
     fn verify(&self, scope: &Scope<'_>) -> Result<Option<usize>, Unverified> {
-        // What is no JSON is a message of a subscription with raw delivery, which SNS does not sign.
+        // A body that is not JSON is a message with raw delivery, which SNS does not sign.
         let document =
             Document::parse(scope.request.body).map_err(|_| Unverified::MissingSignature)?;
         let verdict = self.verify_message(document.root(), scope.request);
-        // Another reader could read another value than the one that was signed.
+        // Another reader could read a value other than the signed one.
         if document.ambiguous_name().is_some() {
             return Err(Unverified::InvalidSignature);
         }
@@ -253,7 +254,7 @@ impl Verifier for Sns {
         let document = Document::parse(request.body).ok()?;
         let message = document.root();
         let url = text(message, "SigningCertURL")?;
-        // Whoever does not know a topic of this source cannot make the bridge fetch anything.
+        // A sender that knows no topic of this source cannot make the bridge fetch anything.
         let may_be_fetched = url::certificate_name(&url).is_some() && self.is_of_topic(message);
         if !may_be_fetched || self.certificate(&url).is_some() {
             return None;
@@ -261,7 +262,7 @@ impl Verifier for Sns {
         Some(Box::pin(fetched.prepare(&url)?))
     }
 
-    fn errand(&self, scope: &Scope<'_>) -> Result<Option<Errand>, Refusal> {
+    fn follow_up(&self, scope: &Scope<'_>) -> Result<Option<FollowUp>, Refusal> {
         let Some(message) = scope.node else {
             return Ok(None);
         };
@@ -276,20 +277,20 @@ impl Verifier for Sns {
                         "does not confirm a subscription at https://sns.REGION.amazonaws.com",
                     ));
                 }
-                return Ok(Some(Errand {
+                return Ok(Some(FollowUp {
                     report: format!("the subscription to {topic} is confirmed"),
                     get: Some(url.into_owned()),
                 }));
             }
             Some(SUBSCRIPTION) if is_confirmation => format!(
-                "the subscription to {topic} waits for its confirmation: open {url} or set `confirm_subscriptions = true` and request a confirmation again"
+                "the subscription to {topic} awaits confirmation: open {url} or set `confirm_subscriptions = true` and request a confirmation again"
             ),
-            Some(SUBSCRIPTION) => format!("the subscription to {topic} waits for its confirmation"),
+            Some(SUBSCRIPTION) => format!("the subscription to {topic} awaits confirmation"),
             // A GET of its URL would subscribe again.
             Some(UNSUBSCRIPTION) => format!("the subscription to {topic} has ended"),
             _ => return Ok(None),
         };
-        Ok(Some(Errand { report, get: None }))
+        Ok(Some(FollowUp { report, get: None }))
     }
 
     fn needs_secrets(&self) -> bool {
@@ -300,7 +301,7 @@ impl Verifier for Sns {
         true
     }
 
-    /// Not `MessageAttributes`, which mean nothing unless `event` says so.
+    /// `MessageAttributes` are not covered; they have no meaning unless `event` gives them one.
     fn covers_body(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! The certificates at hand: those of a folder, and those that were fetched.
+//! The available certificates: those of a folder, and those that were fetched.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,25 +16,26 @@ use super::super::super::outbound::{self, Budget, GetError};
 use super::certificate::Certificate;
 use crate::table::Section;
 
-/// The largest number of certificates in a folder, and of fetched ones. SNS has one or two per region at a time.
+/// The maximum number of certificates in a folder, and of fetched ones. SNS has one or two per region at a time.
 const MAX_CERTIFICATES: usize = 64;
 
-/// The largest PEM file that is read, in bytes.
+/// The maximum size of a PEM file in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Before a fetch that failed is tried again.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Pause before a failed fetch is retried.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// Fetches at once after a long rest, and the interval at which one more is allowed: anyone can name a certificate, in a
-/// request that nobody has verified.
+/// Fetches allowed in a burst, and the interval for one more: anyone can name a certificate in an unverified request.
 const BURST: u32 = 6;
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many requests wait for a fetch, each with its body in memory, and for how long. Any other is told to come again.
+/// The maximum number of requests that wait for a fetch, each with its body in memory, and for how long. Others are
+/// asked to
+/// come again.
 const MAX_WAITING: usize = 16;
 const WAIT: Duration = Duration::from_secs(3);
 
-/// The certificates of a folder, by their files' names.
+/// The certificates of a folder by file name.
 pub(super) type Pinned = HashMap<String, Arc<Certificate>>;
 
 /// Reads the PEM files of a folder. Problems are reported to the section.
@@ -109,8 +110,8 @@ type Fetching = Pin<Box<dyn Future<Output = Result<Bytes, GetError>> + Send>>;
 /// Fetches a URL that was checked.
 type Fetch = dyn Fn(String) -> Fetching + Send + Sync;
 
-/// Certificates that are fetched when they are first named. Shared by all sources, and kept over a reload: whose they are does
-/// not depend on the configuration.
+/// Certificates that are fetched when first named. All sources share them, also across a reload: their owner does not
+/// depend on the configuration.
 pub(super) struct Fetched {
     entries: Mutex<HashMap<String, Entry>>,
     budget: Budget,
@@ -119,7 +120,7 @@ pub(super) struct Fetched {
 }
 
 enum Entry {
-    /// The sender goes when the fetch ends, however it does.
+    /// The sender is dropped when the fetch ends, with any result.
     Fetching(watch::Receiver<()>),
     Known {
         certificate: Arc<Certificate>,
@@ -135,7 +136,7 @@ impl std::fmt::Debug for Fetched {
 }
 
 impl Fetched {
-    /// The one of this process.
+    /// The store of this process.
     pub(super) fn shared() -> Arc<Self> {
         static SHARED: LazyLock<Arc<Fetched>> = LazyLock::new(|| {
             Fetched::new(|url| Box::pin(async move { outbound::get(&url).await }))
@@ -156,7 +157,7 @@ impl Fetched {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A certificate that has been fetched.
+    /// A certificate that was fetched.
     pub(super) fn get(&self, url: &str) -> Option<Arc<Certificate>> {
         match self.entries().get_mut(url)? {
             Entry::Known { certificate, used } => {
@@ -167,8 +168,8 @@ impl Fetched {
         }
     }
 
-    /// Starts to fetch what is not known, within bounds, and waits for it for a while, if not too many do. None where there is
-    /// nothing to wait for.
+    /// Starts to fetch an unknown certificate, within limits, and waits for it for a while unless too many requests do.
+    /// `None` if there is nothing to wait for.
     pub(super) fn prepare(
         self: &Arc<Self>,
         url: &str,
@@ -176,7 +177,7 @@ impl Fetched {
         let mut done = self.start(url)?;
         let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
         Some(async move {
-            // Nothing is ever sent: it ends when the fetch does.
+            // Nothing is ever sent: the wait ends when the sender is dropped.
             drop(tokio::time::timeout(WAIT, done.changed()).await);
             drop(place);
         })
@@ -190,7 +191,7 @@ impl Fetched {
             Some(Entry::Failed(again)) if Instant::now() < *again => return None,
             Some(Entry::Fetching(_) | Entry::Failed(_)) | None => {}
         }
-        if !self.budget.take() || !make_room(&mut entries) {
+        if !self.budget.take() || !evict_one(&mut entries) {
             outbound::note_refused();
             return None;
         }
@@ -212,7 +213,7 @@ impl Fetched {
                 }
                 Err(error) => {
                     tracing::warn!(url, %error, "the signing certificate can't be fetched");
-                    Entry::Failed(Instant::now() + PAUSE)
+                    Entry::Failed(Instant::now() + RETRY_PAUSE)
                 }
             };
             store.entries().insert(url, entry);
@@ -222,8 +223,8 @@ impl Fetched {
     }
 }
 
-/// Makes room for one more entry: what failed goes first, then what was not used for the longest time.
-fn make_room(entries: &mut HashMap<String, Entry>) -> bool {
+/// Makes room for one more entry: failed ones go first, then the least recently used.
+fn evict_one(entries: &mut HashMap<String, Entry>) -> bool {
     if entries.len() < MAX_CERTIFICATES {
         return true;
     }

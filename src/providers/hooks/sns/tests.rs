@@ -1,4 +1,4 @@
-//! A signer with a certificate of its own, and what only SNS's verification and its store of certificates do.
+//! A signer with its own certificate, and tests of SNS's verification and certificate store.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,7 +18,7 @@ use crate::providers::outbound::GetError;
 const TOPIC: &str = "arn:aws:sns:eu-central-1:111122223333:orders";
 const FILE: &str = "SimpleNotificationService-example.pem";
 
-/// Signs as SNS does, with a key that was made for the test.
+/// Signs as SNS does, with a key made for the test.
 pub(crate) struct Tester(PathBuf);
 
 impl Tester {
@@ -123,9 +123,9 @@ fn pinning(tester: &Tester) -> Sns {
     verifier([(FILE.to_owned(), Arc::new(certificate))].into(), None)
 }
 
-/// Hands a request with this body to a verifier.
-fn with<T>(body: &[u8], at: SystemTime, asked: impl FnOnce(&Request<'_>) -> T) -> T {
-    asked(&Request {
+/// Calls `check` with a request that has this body.
+fn with<T>(body: &[u8], at: SystemTime, check: impl FnOnce(&Request<'_>) -> T) -> T {
+    check(&Request {
         method: &Method::POST,
         target: &Uri::from_static("/x"),
         headers: &HeaderMap::new(),
@@ -135,7 +135,7 @@ fn with<T>(body: &[u8], at: SystemTime, asked: impl FnOnce(&Request<'_>) -> T) -
     })
 }
 
-fn judge(verifier: &Sns, body: &[u8], at: SystemTime) -> Result<Option<usize>, Unverified> {
+fn verdict(verifier: &Sns, body: &[u8], at: SystemTime) -> Result<Option<usize>, Unverified> {
     with(body, at, |request| verifier.verify(&Scope::raw(request)))
 }
 
@@ -151,26 +151,26 @@ fn a_message_is_verified_by_the_certificate_that_it_names_and_by_no_other() {
     let verifier = pinning(&tester);
     let body = tester.sign(&verifier, &notification());
     let now = SystemTime::now();
-    assert_eq!(judge(&verifier, &body, now), Ok(None));
+    assert_eq!(verdict(&verifier, &body, now), Ok(None));
     let at = |seconds: i64| {
         let by = Duration::from_secs(seconds.unsigned_abs());
         if seconds < 0 { now - by } else { now + by }
     };
     let day = 24 * 3600;
     assert_eq!(
-        judge(&verifier, &body, at(3 * day)),
+        verdict(&verifier, &body, at(3 * day)),
         Err(Unverified::InvalidSignature)
     );
     // Time will make it valid, so a 4xx would not hold.
     assert_eq!(
-        judge(&verifier, &body, at(-day)),
+        verdict(&verifier, &body, at(-day)),
         Err(Unverified::KeyUnavailable)
     );
     let other = changed(&body, |message| {
         message["SigningCertURL"] = url().replace("example", "other").into()
     });
     assert_eq!(
-        judge(&verifier, &other, now),
+        verdict(&verifier, &other, now),
         Err(Unverified::KeyUnavailable)
     );
     let only_second = Sns {
@@ -178,62 +178,62 @@ fn a_message_is_verified_by_the_certificate_that_it_names_and_by_no_other() {
         ..pinning(&tester)
     };
     assert_eq!(
-        judge(&only_second, &body, now),
+        verdict(&only_second, &body, now),
         Err(Unverified::InvalidSignature)
     );
     let strict = Sns {
         tolerance: Some(Duration::from_secs(7200)),
         ..pinning(&tester)
     };
-    assert_eq!(judge(&strict, &body, now), Ok(None));
+    assert_eq!(verdict(&strict, &body, now), Ok(None));
     assert_eq!(
-        judge(&strict, &body, at(7300)),
+        verdict(&strict, &body, at(7300)),
         Err(Unverified::StaleTimestamp)
     );
-    // One reader could take the first Subject, another the second.
+    // One reader could use the first Subject, another the second.
     let twice = String::from_utf8(body.clone())
         .unwrap()
         .replacen('{', "{\"Message\":\"x\",", 1);
     assert_eq!(
-        judge(&verifier, twice.as_bytes(), now),
+        verdict(&verifier, twice.as_bytes(), now),
         Err(Unverified::InvalidSignature)
     );
-    // Nobody signed this Subject.
+    // This Subject is not signed.
     for subject in [json!(1), json!(true), json!(["x"]), json!({})] {
         let body = changed(&body, |message| message["Subject"] = subject);
         assert_eq!(
-            judge(&verifier, &body, now),
+            verdict(&verifier, &body, now),
             Err(Unverified::InvalidSignature)
         );
     }
     let body = changed(&body, |message| message["Subject"] = Value::Null);
-    assert_eq!(judge(&verifier, &body, now), Ok(None));
+    assert_eq!(verdict(&verifier, &body, now), Ok(None));
     let foreign = Sns {
         topics: vec!["arn:aws:sns:eu-central-1:1:x".to_owned()],
         ..pinning(&tester)
     };
-    assert_eq!(judge(&foreign, &body, now), Err(Unverified::Unauthorized));
+    assert_eq!(verdict(&foreign, &body, now), Err(Unverified::Unauthorized));
     for unsigned in [&b"plain text"[..], b"[]", b"\"Signature\"", b"{}", b"\xff"] {
         assert_eq!(
-            judge(&verifier, unsigned, now),
+            verdict(&verifier, unsigned, now),
             Err(Unverified::MissingSignature)
         );
     }
 }
 
 #[test]
-fn a_change_of_any_signed_member_is_noticed() {
+fn a_change_of_any_signed_member_is_detected() {
     let tester = Tester::new("members");
     let verifier = pinning(&tester);
     let mut message = notification();
     message["Subject"] = "Order paid".into();
     for (message, members) in [
-        (message, &OF_NOTIFICATION[..]),
-        (confirmation(), &OF_CONFIRMATION[..]),
+        (message, &SIGNED_IN_NOTIFICATION[..]),
+        (confirmation(), &SIGNED_IN_CONFIRMATION[..]),
     ] {
         let body = tester.sign(&verifier, &message);
         let now = SystemTime::now();
-        assert_eq!(judge(&verifier, &body, now), Ok(None));
+        assert_eq!(verdict(&verifier, &body, now), Ok(None));
         for name in members {
             let other = changed(&body, |message| {
                 let value = message[*name].as_str().unwrap();
@@ -244,11 +244,11 @@ fn a_change_of_any_signed_member_is_noticed() {
             });
             let number = changed(&body, |message| message[*name] = 1.into());
             for body in [other, without, number] {
-                let judged = judge(&verifier, &body, now);
+                let verdict = verdict(&verifier, &body, now);
                 let expected = [Unverified::InvalidSignature, Unverified::Unauthorized];
                 assert!(
-                    judged.is_err_and(|reason| expected.contains(&reason)),
-                    "{name}: {judged:?}"
+                    verdict.is_err_and(|reason| expected.contains(&reason)),
+                    "{name}: {verdict:?}"
                 );
             }
         }
@@ -258,11 +258,11 @@ fn a_change_of_any_signed_member_is_noticed() {
 #[test]
 fn a_subscription_is_confirmed_only_where_the_operator_says_so() {
     let tester = Tester::new("errands");
-    let errand = |verifier: &Sns, message: &Value| {
+    let follow_up = |verifier: &Sns, message: &Value| {
         let body = message.to_string();
         let document = Document::parse(body.as_bytes()).unwrap();
         with(body.as_bytes(), SystemTime::now(), |request| {
-            verifier.errand(&Scope {
+            verifier.follow_up(&Scope {
                 node: Some(document.root()),
                 ..Scope::raw(request)
             })
@@ -273,16 +273,16 @@ fn a_subscription_is_confirmed_only_where_the_operator_says_so() {
         confirms_subscriptions: true,
         ..pinning(&tester)
     };
-    let told = errand(&cautious, &confirmation()).unwrap().unwrap();
+    let told = follow_up(&cautious, &confirmation()).unwrap().unwrap();
     let url = confirmation()["SubscribeURL"].as_str().unwrap().to_owned();
     assert!(told.get.is_none() && told.report.contains(&url), "{told:?}");
-    let asked = errand(&confirming, &confirmation()).unwrap().unwrap();
-    assert_eq!(asked.get, Some(url));
+    let check = follow_up(&confirming, &confirmation()).unwrap().unwrap();
+    assert_eq!(check.get, Some(url));
     let mut evil = confirmation();
     evil["SubscribeURL"] = "https://evil.example/?Action=ConfirmSubscription&Token=2".into();
-    let refused = errand(&confirming, &evil).unwrap_err();
+    let refused = follow_up(&confirming, &evil).unwrap_err();
     assert_eq!(refused.code(), "invalid_event");
-    let told = errand(&cautious, &evil).unwrap().unwrap();
+    let told = follow_up(&cautious, &evil).unwrap().unwrap();
     assert!(
         told.get.is_none() && !told.report.contains("evil"),
         "{told:?}"
@@ -290,11 +290,17 @@ fn a_subscription_is_confirmed_only_where_the_operator_says_so() {
     // A GET of an unsubscription's URL would subscribe again.
     let mut gone = confirmation();
     gone["Type"] = "UnsubscribeConfirmation".into();
-    assert!(errand(&confirming, &gone).unwrap().unwrap().get.is_none());
-    assert_eq!(errand(&confirming, &notification()), Ok(None));
+    assert!(
+        follow_up(&confirming, &gone)
+            .unwrap()
+            .unwrap()
+            .get
+            .is_none()
+    );
+    assert_eq!(follow_up(&confirming, &notification()), Ok(None));
 }
 
-/// A store whose fetches end when they are told to, and how many there were.
+/// A store whose fetches end when notified, and their count.
 fn store(certificate: Result<Vec<u8>, GetError>) -> (Arc<Fetched>, Arc<Notify>, Arc<AtomicUsize>) {
     let (go, count) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let (wait, counted) = (Arc::clone(&go), Arc::clone(&count));
@@ -320,26 +326,26 @@ async fn a_certificate_is_fetched_once_however_many_messages_name_it() {
     let verifier = verifier(Pinned::new(), Some(fetched));
     let body = tester.sign(&verifier, &notification());
     let now = SystemTime::now();
-    // Nobody waits: what is unknown is not a wrong signature.
+    // Nobody waits: an unknown key is not a wrong signature.
     assert_eq!(
-        judge(&verifier, &body, now),
+        verdict(&verifier, &body, now),
         Err(Unverified::KeyUnavailable)
     );
     let waiting: Vec<_> = (0..40).filter_map(|_| prepare(&verifier, &body)).collect();
     assert_eq!((waiting.len(), count.load(Ordering::Relaxed)), (16, 1));
     assert_eq!(
-        judge(&verifier, &body, now),
+        verdict(&verifier, &body, now),
         Err(Unverified::KeyUnavailable)
     );
     go.notify_one();
     futures_util::future::join_all(waiting).await;
-    assert_eq!(judge(&verifier, &body, now), Ok(None));
+    assert_eq!(verdict(&verifier, &body, now), Ok(None));
     assert!(prepare(&verifier, &body).is_none());
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_fails_or_never_ends_is_no_verdict_and_is_tried_again() {
+async fn a_fetch_that_fails_or_never_ends_leaves_the_verdict_open_and_is_retried() {
     let tester = Tester::new("failing");
     let of_another = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
     for answer in [Err(GetError::new("no route to host")), Ok(of_another)] {
@@ -347,16 +353,16 @@ async fn a_fetch_that_fails_or_never_ends_is_no_verdict_and_is_tried_again() {
         let verifier = verifier(Pinned::new(), Some(fetched));
         let body = tester.sign(&verifier, &notification());
         let slow = prepare(&verifier, &body).unwrap();
-        // The wait is over before the fetch is.
+        // The wait ends before the fetch does.
         slow.await;
         let waiting = prepare(&verifier, &body).unwrap();
         go.notify_one();
         waiting.await;
         assert_eq!(
-            judge(&verifier, &body, SystemTime::now()),
+            verdict(&verifier, &body, SystemTime::now()),
             Err(Unverified::KeyUnavailable)
         );
-        assert!(prepare(&verifier, &body).is_none(), "again at once");
+        assert!(prepare(&verifier, &body).is_none(), "immediately again");
         tokio::time::advance(Duration::from_secs(11)).await;
         assert!(prepare(&verifier, &body).is_some());
         assert_eq!(count.load(Ordering::Relaxed), 2);
@@ -390,7 +396,7 @@ async fn nobody_can_make_the_bridge_fetch_more_than_a_few_certificates() {
         );
     }
     assert_eq!(count.load(Ordering::Relaxed), 12);
-    // However long it goes on, the store stays small.
+    // The store stays small however long it goes on.
     for _ in 0..200 {
         tokio::time::advance(Duration::from_secs(10)).await;
         named(

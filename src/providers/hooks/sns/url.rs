@@ -1,5 +1,6 @@
-//! Which URLs are Amazon SNS's own. They come from a body that nobody has verified yet, so they are compared character by
-//! character instead of being parsed: no user information, port, encoded or unusual character gets through.
+//! Recognizes Amazon SNS's own URLs. They come from an unverified body, so they are compared character by character
+//! instead
+//! of being parsed: no user information, port, encoded or unusual character gets through.
 
 /// A region's name in a host: one label.
 pub(super) fn is_region(text: &str) -> bool {
@@ -7,7 +8,7 @@ pub(super) fn is_region(text: &str) -> bool {
     (3..=32).contains(&text.len()) && text.bytes().all(is_label)
 }
 
-/// The path, with its slash, of a URL at `https://sns.REGION.amazonaws.com` or the same with `.cn`.
+/// The path, including its slash, of a URL at `https://sns.REGION.amazonaws.com` or the same with `.cn`.
 fn path_at_sns(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://sns.")?;
     let (host, path) = rest.split_at_checked(rest.find('/')?)?;
@@ -18,10 +19,10 @@ fn path_at_sns(url: &str) -> Option<&str> {
     is_region(region).then_some(path)
 }
 
-/// The longest URL, in bytes.
+/// The maximum length of a URL in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
-/// The name of a certificate's file, where the URL is one that SNS names in `SigningCertURL`.
+/// The name of a certificate's file, if the URL is one that SNS uses in `SigningCertURL`.
 pub(super) fn certificate_name(url: &str) -> Option<&str> {
     let name = path_at_sns(url)?.strip_prefix('/')?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
@@ -48,7 +49,7 @@ mod tests {
     const HOST: &str = "https://sns.eu-central-1.amazonaws.com";
 
     #[test]
-    fn only_certificates_at_amazons_own_hosts_are_named() {
+    fn only_certificates_at_amazons_own_hosts_are_accepted() {
         for host in [HOST, "https://sns.cn-north-1.amazonaws.com.cn"] {
             let url = format!("{host}/SimpleNotificationService-0a1b.pem");
             assert_eq!(
