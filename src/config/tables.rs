@@ -172,6 +172,14 @@ pub(crate) static SOURCE: Table = Table::new(&[
         Key::new("dedup_by", Type::Words(&words(&DEDUP_BY)))
             .depends("the provider's (SYNQ: `\"id+body\"`)")
             .about("what makes two deliveries the same"),
+        Key::new(
+            "expect_every",
+            Type::Duration {
+                least: "1s",
+                most: "1y",
+            },
+        )
+        .about("the longest normal time between two authentic events, see [Silence](operations.md#silence)"),
         Key::new("on_invalid", POLICY)
             .default("reject")
             .about("what becomes of an authentic event that is not valid"),

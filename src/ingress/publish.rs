@@ -79,10 +79,8 @@ pub(super) async fn publish<'d>(
 /// Publishes an event and its copies. It is stored only when all of them are.
 ///
 /// A message beyond its broker's size limit is refused permanently: neither a fallback nor time would help. It becomes
-/// a
-/// dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
-/// Kafka
-/// refuses whole batches: a 4xx must not depend on the other messages of a batch.
+/// a dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
+/// Kafka refuses whole batches: a 4xx must not depend on the other messages of a batch.
 async fn deliver<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -124,6 +122,7 @@ async fn deliver_with_copies<'d>(
             message: Cow::Borrowed(message),
             route: Some(route),
             outcome,
+            started: None,
             duration: None,
         });
         return refused.map(Accepted::Published);
@@ -207,10 +206,8 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
 /// Publishes an event to its broker or its fallback. Returns the outcome and the attempts that led to it.
 ///
 /// The fallback gets the message only when the first broker certainly does not have it, and while there is time. A
-/// message
-/// that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for outages,
-/// and
-/// the event would have to come back.
+/// message that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for
+/// outages, and the event would have to come back.
 async fn publish_with_fallback<'d>(
     bridge: &Bridge,
     route: RouteId,
@@ -268,15 +265,15 @@ async fn attempt_message<'d>(
     route: Option<RouteId>,
     deadline: Instant,
 ) -> Attempt<'d> {
-    let (outcome, duration) = match bridge.share(broker).take(message.body.len()) {
+    let (outcome, started, duration) = match bridge.share(broker).take(message.body.len()) {
         Some(_share) => {
             let started = Instant::now();
             let outcome = bridge.broker(broker).publish(&message, deadline).await;
-            (outcome, Some(started.elapsed()))
+            (outcome, Some(started.into_std()), Some(started.elapsed()))
         }
         None => {
             let detail = "the broker's share of what may be in flight is used up";
-            (Outcome::not_stored(Reason::QueueFull, detail), None)
+            (Outcome::not_stored(Reason::QueueFull, detail), None, None)
         }
     };
     Attempt {
@@ -284,6 +281,7 @@ async fn attempt_message<'d>(
         message,
         route,
         outcome,
+        started,
         duration,
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::client::{client_address, known_client_address};
 use super::gzip::{Coding, decompress};
+use super::received::Received;
 use super::socket::Activity;
 use super::verify::{may_be_open_handshake, to_refusal, verify_head};
 use crate::bridge::Bridge;
@@ -26,85 +27,8 @@ use crate::providers::Scope;
 use crate::providers::handshake::Reply;
 use crate::providers::request::Request as Signed;
 
-/// A request that has arrived completely.
-#[derive(Debug)]
-pub struct Received {
-    source: Arc<Source>,
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-    at: SystemTime,
-}
-
-impl Received {
-    /// A request that did not come over the network, for `explain` and tests. It is unverified like any other.
-    #[must_use]
-    pub fn from_parts(
-        source: Arc<Source>,
-        headers: HeaderMap,
-        body: Bytes,
-        at: SystemTime,
-    ) -> Self {
-        Self {
-            method: Method::POST,
-            target: source.path.parse().unwrap_or_default(),
-            source,
-            headers,
-            body,
-            at,
-        }
-    }
-
-    /// With another method, and a target with a query.
-    #[must_use]
-    pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
-        Self {
-            method,
-            target,
-            ..self
-        }
-    }
-
-    /// The request in the form that verification reads.
-    #[must_use]
-    pub fn as_request(&self) -> Signed<'_> {
-        Signed {
-            method: &self.method,
-            target: &self.target,
-            headers: &self.headers,
-            body: &self.body,
-            public_url: self.source.public_url.as_deref(),
-            at: self.at,
-        }
-    }
-
-    /// The source whose path the request was sent to.
-    #[must_use]
-    pub fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
-    #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    #[must_use]
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The time of receipt.
-    #[must_use]
-    pub fn at(&self) -> SystemTime {
-        self.at
-    }
-}
-
 /// The maximum size in bytes of a body that is read although the request is refused, and the timeout for it. Closing
-/// the
-/// connection would cost both sides more.
+/// the connection would cost both sides more.
 const SMALL_BODY: u64 = 16 * 1024;
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -317,8 +241,9 @@ pub(super) async fn receive(
     read?;
     connection.note_body_read();
     let body = reader.into_body();
-    let body = if source.accept_gzip && Coding::of(&head.headers) == Coding::Gzip {
-        decompress_body(&source, &head, &body).map_err(|refusal| Refused {
+    let at = bridge.process().clock().now();
+    let body = if is_compressed(&source, &head.headers) {
+        decompress_body(&source, &head, &body, at).map_err(|refusal| Refused {
             is_read: true,
             ..Refused::new(Some(&source), refusal)
         })?
@@ -336,7 +261,7 @@ pub(super) async fn receive(
         target,
         headers,
         body,
-        at: bridge.process().clock().now(),
+        at,
     }))
 }
 
@@ -371,20 +296,26 @@ async fn wait_for_body(
         public_url: source.public_url.as_deref(),
         at: bridge.process().clock().now(),
     };
-    // A body that is too long for a handshake is not one.
-    let declared = reader.declared.unwrap_or_default();
-    if !may_be_open_handshake(source, declared) {
-        verify_head(source, &request).map_err(|refusal| Refused {
-            is_unread: true,
-            ..refused(refusal)
-        })?;
-    }
+    // A body that is too long for a handshake is not one. An undeclared length shows as the body arrives.
+    let check = |length: usize| match may_be_open_handshake(source, length) {
+        true => Ok(false),
+        false => verify_head(source, &request)
+            .map(|()| true)
+            .map_err(|refusal| Refused {
+                is_unread: true,
+                ..refused(refusal)
+            }),
+    };
+    let mut is_checked = check(reader.declared.unwrap_or_default())?;
     let http = &bridge.config().http;
     let peer = client_address(connection.peer(), headers, &http.trusted_proxies);
     let unverified = bridge.permits().unverified();
     let arriving = unverified.enter(source.index, peer, source.max_body);
     let started = Instant::now();
     loop {
+        if !is_checked {
+            is_checked = check(reader.length)?;
+        }
         arriving.holds(reader.held());
         let limit = http.body_timeout.min(time_allowed(reader.length));
         let read = tokio::select! {
@@ -400,16 +331,26 @@ async fn wait_for_body(
     }
 }
 
+/// Whether the body is to be decompressed.
+pub(super) fn is_compressed(source: &Source, headers: &HeaderMap) -> bool {
+    source.accept_gzip && Coding::of(headers) == Coding::Gzip
+}
+
 /// Decompresses a body: signature and published message concern the uncompressed bytes. A head that already shows a
 /// forgery saves the work.
-fn decompress_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refusal> {
+fn decompress_body(
+    source: &Source,
+    head: &Head,
+    body: &Bytes,
+    at: SystemTime,
+) -> Result<Bytes, Refusal> {
     let request = Signed {
         method: &head.method,
         target: &head.target,
         headers: &head.headers,
         body: &[],
         public_url: source.public_url.as_deref(),
-        at: SystemTime::now(),
+        at,
     };
     verify_head(source, &request)?;
     decompress(body, source.max_body)
@@ -675,8 +616,7 @@ impl Reader {
 }
 
 /// The capacity to reserve once `length` bytes have arrived: never more than a small multiple of them, whatever the
-/// head
-/// declares. With a declared length the multiple is larger, since reallocation then ends at that length.
+/// head declares. With a declared length the multiple is larger, since reallocation then ends at that length.
 fn capacity_for(length: usize, declared: Option<usize>, limit_bytes: usize) -> usize {
     let wanted = match declared {
         Some(declared) => length.saturating_mul(4).min(declared),

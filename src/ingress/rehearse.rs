@@ -1,4 +1,4 @@
-//! A request that nobody sent: the code of the real one, without its signature and without a broker.
+//! A request that was never sent: runs the real code without a signature and without a broker.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,7 +8,9 @@ use http::{HeaderMap, Method, Uri};
 
 use super::decide::decide;
 use super::decision::{Decided, Decision, Verdict};
-use super::receive::{Received, check_head};
+use super::gzip::decompress;
+use super::receive::{check_head, is_compressed};
+use super::received::Received;
 use super::verify::{Verified, open_handshake};
 use crate::config::Source;
 use crate::event::Refusal;
@@ -51,9 +53,9 @@ impl Rehearsal {
         })
     }
 
-    /// What would become of the request if it were genuine, and what its signature would cover.
+    /// The outcome of the request if it were authentic, and the parts that its signature would cover.
     #[must_use]
-    pub fn decide(self) -> (Decided, Summary) {
+    pub fn decide(mut self) -> (Decided, Summary) {
         let source = Arc::clone(self.received.source());
         let request = self.received.as_request();
         let summary = source.authentication.summarize(&request, &source.mapping);
@@ -64,15 +66,21 @@ impl Rehearsal {
         if let Err(refusal) = check_head(&source, &self.method, &self.headers, Some(length)) {
             return (refused(refusal), summary);
         }
+        if is_compressed(&source, &self.headers) {
+            match decompress(self.received.body(), source.max_body) {
+                Ok(body) => self.received = self.received.with_body(body),
+                Err(refusal) => return (refused(refusal), summary),
+            }
+        }
         if let Some(reply) = open_handshake(&self.received) {
             return (Decided::Handshake(reply), summary);
         }
-        // The signature can't be checked here: this is the one place that takes a request for genuine.
+        // The signature cannot be verified here: this is the only place that assumes a request to be authentic.
         (decide(&Verified::assumed(self.received)), summary)
     }
 }
 
-/// A handshake that the head alone gives away.
+/// A handshake that can be recognized by its head.
 fn handshake_by_head(source: &Source, received: &Received) -> Option<Decided> {
     let request = received.as_request();
     let scope = Scope::raw(&request);
@@ -86,7 +94,7 @@ fn handshake_by_head(source: &Source, received: &Received) -> Option<Decided> {
     let reply: Option<Reply> = handshake.reply(&scope, None).ok().flatten();
     Some(match reply {
         Some(reply) => Decided::Handshake(Box::new(reply)),
-        // Without its secret nothing can be signed.
+        // Without a secret the reply cannot be signed.
         None if handshake.verified => Decided::Handshake(Box::new(handshake.unsigned_reply())),
         None => refused(Refusal::BadRequest(
             "the handshake lacks the value that is to be answered",

@@ -85,10 +85,10 @@ pub(crate) static JWT: Table = Table::new(&[&[
     Key::new("keys", Type::Text(&FILE))
         .depends("`secrets`, as keys of HS256")
         .about("a file with public keys: PEM `PUBLIC KEY` blocks, or a JWKS. RSA is RS256, P-256 is ES256, Ed25519 is EdDSA"),
-    Key::new("issuer", Type::Text(&TEXT)).about("what `iss` must be"),
-    Key::new("audience", Type::Text(&TEMPLATE))
-        .about("what `aud` must be or have. `\"{url}\"` is `public_url` and the request's query"),
-    Key::new("appid", Type::Text(&TEXT)).about("what `appid` must be, or `azp` where the token has none"),
+    Key::new("issuer", Type::List(&Type::Text(&TEXT))).about("what `iss` must be; a list: one of them"),
+    Key::new("audience", Type::List(&Type::Text(&TEMPLATE)))
+        .about("what `aud` must be or have; a list: one of them. `\"{url}\"` is `public_url` and the request's query"),
+    Key::new("appid", Type::List(&Type::Text(&TEXT))).about("what `appid` must be, or `azp` where the token has none; a list: one of them"),
 ]]);
 
 pub(crate) static VERIFY: Table = Table::new(&[&[

@@ -185,7 +185,7 @@ fn mistakes_that_mislead_are_one_problem_that_names_the_cause() {
             format!("{BROKER}{REST}").replace('\n', "\r").into_bytes(),
             &["carriage return alone"],
         ),
-        (utf16(BROKER), &["UTF-16; save it as UTF-8"]),
+        (utf16(BROKER), &["it is UTF-16", "save it as UTF-8"]),
         (
             [BROKER.as_bytes(), b"# Caf\xe9\n"].concat(),
             &["line 4 is not UTF-8 (Latin-1"],

@@ -4,9 +4,8 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use zeroize::Zeroizing;
 
-use super::oidc::{self, Oidc};
+use super::oidc::{self, MECHANISM, Oidc, Options};
 use crate::table::Section;
 
 /// Properties that cannot be set, with the reasons.
@@ -150,8 +149,6 @@ const JAVA: [(&[&str], &str); 7] = [
     ),
 ];
 
-pub(super) const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
-
 /// The legal values of properties that take words.
 const WORDS: [(&[&str], &str); 14] = [
     (
@@ -200,8 +197,6 @@ const NUMERIC: [&str; 6] = [
     ".seconds",
     "retries",
 ];
-
-pub(super) type Options = [(String, Zeroizing<String>)];
 
 /// The problem with an option, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
