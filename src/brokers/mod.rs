@@ -55,6 +55,7 @@ pub use provision::{Contradiction, Created, Creation, Item, Needed, Open, Plan, 
 #[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
 use crate::table::Section;
+use crate::table::key::{Key, Table, Type, Variant, words};
 
 #[cfg(not(any(feature = "kafka", feature = "nats")))]
 compile_error!("a bridge needs a broker: enable the feature `kafka`, `nats` or both");
@@ -64,6 +65,34 @@ const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
     "is not in this build, which was compiled for Kafka alone; use a build with the feature `nats`"
 } else {
     "is not in this build, which was compiled for NATS alone; use a build with the feature `kafka`"
+};
+
+const KINDS: [(&str, Kind); 2] = [("kafka", Kind::Kafka), ("nats", Kind::Nats)];
+
+/// The keys of `[brokers.NAME]`.
+pub static TABLE: Table = Table {
+    keys: &[&[
+        Key::new("kind", Type::Words(&words(&KINDS)))
+            .required("\"kafka\"")
+            .about("which of the tables below applies"),
+        Key::new("require_durable", Type::Flag)
+            .default("false")
+            .about("refuse destinations whose acknowledgement is not known to mean \"stored\"; see [Guarantees](guarantees.md#what-an-acknowledgement-survives)"),
+    ]],
+    variants: &[
+        #[cfg(feature = "kafka")]
+        Variant {
+            key: "kind",
+            word: "kafka",
+            table: &kafka::TABLE,
+        },
+        #[cfg(feature = "nats")]
+        Variant {
+            key: "kind",
+            word: "nats",
+            table: &nats::TABLE,
+        },
+    ],
 };
 
 /// A broker's settings.
@@ -81,10 +110,16 @@ impl Settings {
     /// Reads `[brokers.NAME]`, and reports problems to the section.
     pub fn read(section: &mut Section<'_>) -> Option<Self> {
         if !section.has("kind") {
-            section.required_text("kind", "\"kafka\"` or `kind = \"nats\"");
+            let write = match (section.has("bootstrap_servers"), section.has("servers")) {
+                (true, false) => "write `kind = \"kafka\"`, since it has `bootstrap_servers`",
+                (false, true) => "write `kind = \"nats\"`, since it has `servers`",
+                _ => "write `kind = \"kafka\"` or `kind = \"nats\"`",
+            };
+            section.problem(format!("lacks `kind`; {write}"));
+            section.finish_quietly();
             return None;
         }
-        let kind = section.word("kind", &[("kafka", Kind::Kafka), ("nats", Kind::Nats)]);
+        let kind = section.word("kind", &KINDS);
         if kind.is_none() {
             section.finish_quietly();
         }

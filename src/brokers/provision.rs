@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::kind::Kind;
 use crate::table::Section;
+use crate::table::key::{Key, TEXT, Table, Type};
 
 /// Kafka's own limit is far above what a cluster can serve.
 const MAX_PARTITIONS: usize = 100_000;
@@ -17,6 +18,60 @@ const MAX_STREAM_REPLICAS: usize = 5;
 const MIN_WINDOW: Duration = Duration::from_millis(100);
 const MAX_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 const MAX_STREAM_NAME: usize = 255;
+
+const REPLICAS: Type = Type::Count {
+    least: 1,
+    most: MAX_REPLICAS,
+};
+
+#[cfg(feature = "kafka")]
+pub(super) static OF_KAFKA: Table = Table::new(&[&[
+    Key::new(
+        "partitions",
+        Type::Count {
+            least: 1,
+            most: MAX_PARTITIONS,
+        },
+    )
+    .depends("the cluster's")
+    .about("of each topic"),
+    Key::new("replication_factor", REPLICAS)
+        .depends("`3`, or the number of brokers if there are fewer")
+        .about("of each topic"),
+    Key::new("min_insync_replicas", REPLICAS)
+        .depends("`2` where a topic has 3 replicas")
+        .about("of each topic; at most `replication_factor`"),
+]]);
+
+#[cfg(feature = "nats")]
+pub(super) static OF_NATS: Table = Table::new(&[&[
+    Key::new("stream", Type::Text(&TEXT)).about("the stream's name"),
+    Key::new(
+        "replicas",
+        Type::Count {
+            least: 1,
+            most: MAX_STREAM_REPLICAS,
+        },
+    )
+    .depends("`3` in a cluster, `1` on a single server"),
+    Key::new(
+        "max_bytes",
+        Type::Size {
+            least: "1B",
+            most: None,
+        },
+    )
+    .depends("no limit"),
+    Key::new(
+        "duplicate_window",
+        Type::Duration {
+            least: "100ms",
+            most: "30d",
+        },
+    )
+    .depends("1 h")
+    .about("how long the stream recognizes a message that is published again"),
+]]);
 
 /// `[brokers.NAME.provision]`. `None` means that the value follows from the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,20 +100,16 @@ impl Provision {
         };
         let read = match kind {
             Kind::Kafka => Self {
-                partitions: table.count("partitions", 1, MAX_PARTITIONS),
-                replication_factor: table.count("replication_factor", 1, MAX_REPLICAS),
-                min_insync_replicas: table.count("min_insync_replicas", 1, MAX_REPLICAS),
+                partitions: table.optional_count("partitions"),
+                replication_factor: table.optional_count("replication_factor"),
+                min_insync_replicas: table.optional_count("min_insync_replicas"),
                 ..Self::default()
             },
             Kind::Nats => Self {
                 stream: table.text("stream"),
-                replicas: table.count("replicas", 1, MAX_STREAM_REPLICAS),
-                max_bytes: table.size("max_bytes", 1, usize::MAX >> 1),
-                duplicate_window: table.optional_duration(
-                    "duplicate_window",
-                    MIN_WINDOW,
-                    MAX_WINDOW,
-                ),
+                replicas: table.optional_count("replicas"),
+                max_bytes: table.optional_size("max_bytes"),
+                duplicate_window: table.optional_duration("duplicate_window"),
                 ..Self::default()
             },
         };

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::samples;
 use crate::config::{Config, Source};
 use crate::providers;
+use crate::table::key::{FILE, Key, NAME, TEXT, Table, Type, words};
 use crate::table::{Problem, Reading, Section, Spans, did_you_mean};
 
 /// No source accepts a larger body.
@@ -59,6 +60,50 @@ const OUTCOMES: [(&str, &str); 5] = [
     ("handshake", "handshake"),
 ];
 
+static CASES: Table = Table::new(&[&[Key::new("cases", Type::Tables(&CASE))]]);
+
+static CASE: Table = Table::new(&[&[
+    Key::new("name", Type::Text(&TEXT)).required("\"an issue goes to its topic\""),
+    Key::new("source", Type::Text(&NAME)),
+    Key::new("method", Type::Text(&TEXT)),
+    Key::new("query", Type::Text(&TEXT)),
+    // Text, or any table.
+    Key::new("event", Type::Text(&TEXT)),
+    Key::new("file", Type::Text(&FILE)),
+    Key::new("sample", Type::Text(&TEXT)),
+    Key::new("headers", Type::Map(&Type::Text(&TEXT))),
+    Key::new("expect", Type::TableOrTables(&EXPECTED)),
+]]);
+
+static EXPECTED: Table = Table::new(&[&[
+    Key::new("outcome", Type::Words(&words(&OUTCOMES))),
+    Key::new(
+        "status",
+        Type::Count {
+            least: 100,
+            most: 599,
+        },
+    ),
+    Key::new("code", Type::Text(&TEXT)),
+    Key::new("pointer", Type::Text(&TEXT)),
+    Key::new("id", Type::Text(&TEXT)),
+    Key::new("type", Type::Text(&TEXT)),
+    Key::new(
+        "route",
+        Type::Count {
+            least: 1,
+            most: usize::MAX,
+        },
+    ),
+    Key::new("broker", Type::Text(&NAME)),
+    Key::new("topic", Type::Text(&TEXT)),
+    Key::new("key", Type::Text(&TEXT)),
+    Key::new("fallback", Type::Text(&NAME)),
+    Key::new("copies", Type::List(&Type::Text(&TEXT))),
+    Key::new("headers", Type::Map(&Type::Text(&TEXT))),
+    Key::new("body", Type::Text(&TEXT)),
+]]);
+
 /// Reads the cases of a file for this configuration.
 ///
 /// # Errors
@@ -71,7 +116,7 @@ pub(super) fn read(config: &Config, file: &Path, text: &str) -> Result<Vec<Case>
         is_verbatim: true,
         ..Reading::default()
     };
-    let mut root = Section::new(&reading, String::new(), values);
+    let mut root = Section::new(&reading, String::new(), values, &CASES);
     let folder = file.parent().unwrap_or(Path::new(""));
     let sections = root.sections("cases");
     if sections.is_empty() {
@@ -99,7 +144,7 @@ fn read_case(
     place: String,
     mut section: Section<'_>,
 ) -> Option<Case> {
-    let name = section.required_text("name", "\"an issue goes to its topic\"");
+    let name = section.required_text("name");
     let source = read_source(config, &mut section);
     // A handshake may have no body.
     let needs_event = !section.has("method") && !section.has("query");
@@ -253,12 +298,12 @@ fn expect(mut section: Section<'_>) -> Expected {
     let mut headers = section.section("headers");
     let expected = Expected {
         outcome: section.word("outcome", &OUTCOMES),
-        status: section.count("status", 100, 599),
+        status: section.optional_count("status"),
         code: section.text("code"),
         pointer: section.text("pointer"),
         id: section.text("id"),
         event_type: section.text("type"),
-        route: section.count("route", 1, usize::MAX),
+        route: section.optional_count("route"),
         broker: section.text("broker"),
         topic: section.text("topic"),
         key: section.text("key"),

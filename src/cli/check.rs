@@ -21,6 +21,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Options {
     #[command(flatten)]
     files: ConfigFiles,
+    /// Only warn of secrets whose variables or files are missing, for example in a pipeline
+    #[arg(long, conflicts_with = "connect")]
+    allow_missing_secrets: bool,
     /// Also contact each broker, and check each topic or stream that is known in advance
     #[arg(long)]
     connect: bool,
@@ -39,7 +42,7 @@ enum Format {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let config = match options.files.load() {
+    let config = match load(options) {
         Ok(config) => config,
         Err(error) => {
             return match error.downcast_ref::<Problems>() {
@@ -119,6 +122,13 @@ impl Report {
     fn warnings(&self) -> usize {
         let is_warning = |line: &&Line| line.severity == "warning";
         self.lines.iter().filter(is_warning).count()
+    }
+}
+
+fn load(options: &Options) -> Result<Config, super::Error> {
+    match options.allow_missing_secrets {
+        true => Ok(options.files.origin()?.load_with_missing_secrets()?),
+        false => options.files.load(),
     }
 }
 

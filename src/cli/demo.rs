@@ -78,7 +78,6 @@ async fn demo(options: &Options) -> Outcome {
         .clone();
     let service = Service::start(config).await?;
     let url: Uri = format!("http://{}/hooks/{}", service.address(), provider.name).parse()?;
-    let mut subscription = Subscription::start(&settings, &topics, StartAt::Earliest).await?;
     introduce(
         provider,
         &secret.signing,
@@ -88,6 +87,8 @@ async fn demo(options: &Options) -> Outcome {
     )?;
     let mut terminated = std::pin::pin!(termination()?);
     let sending = tokio::spawn(send(provider, secret.signing, url, options.events));
+    // The first events are published meanwhile.
+    let mut subscription = Subscription::start(&settings, &topics, StartAt::Earliest).await?;
     let mut consumed = HashSet::new();
     let mut timeout = std::pin::pin!(tokio::time::sleep_until(Instant::now() + WAIT_TIMEOUT));
     let done = loop {
@@ -200,7 +201,7 @@ fn introduce(
         "  body='{{\"event_id\":\"mine-1\",\"ping\":{{\"message\":\"hello\"}}}}'; time=$(date +%s)"
     ))?;
     style::println(format_args!(
-        "  curl -i {url} -H 'Content-Type: application/json' -H \"X-Coalesce-Timestamp: $time\" \\"
+        "  curl -i -w '\\n' {url} -H 'Content-Type: application/json' -H \"X-Coalesce-Timestamp: $time\" \\"
     ))?;
     style::println(format_args!(
         "    -H \"X-Coalesce-Signature: v1=$(printf %s \"$time.$body\" | openssl dgst -sha256 -hmac {secret} | sed 's/.* //')\" -d \"$body\""

@@ -29,6 +29,7 @@ mod provision;
 mod replay;
 mod run;
 mod samples;
+mod schema;
 mod send;
 mod style;
 mod tail;
@@ -59,7 +60,7 @@ const DEFAULT_CONFIGS: [&str; 2] = ["config/hookbridge.toml", "/etc/hookbridge/h
 const VERSION: &str = crate::VERSION_AND_COMMIT;
 
 #[derive(Debug, Parser)]
-#[command(name = "hookbridge", version = VERSION, about, max_term_width = 100)]
+#[command(name = "hookbridge", version = VERSION, about, max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -102,6 +103,8 @@ enum Command {
     Provision(provision::Options),
     /// Publish dead letters and events that took a fallback to their intended destinations
     Replay(replay::Options),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema(schema::Options),
     /// Print a completion script for a shell
     Completions(completions::Options),
     /// Write the manual pages into a folder
@@ -296,6 +299,7 @@ impl Arguments {
             Command::Tail(options) => tail::run(&options),
             Command::Provision(options) => provision::run(&options),
             Command::Replay(options) => replay::run(&options),
+            Command::Schema(options) => schema::run(&options),
             Command::Completions(options) => completions::run(&options),
             Command::Manual(options) => manual::run(&options),
         }

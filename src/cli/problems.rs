@@ -60,10 +60,14 @@ impl<'p> Entry<'p> {
 
 /// Renders a problem for standard error.
 pub(super) fn show(severity: Severity, problem: &Problem) -> String {
-    render(severity, problem, style::is_coloured(&std::io::stderr()))
+    let stderr = std::io::stderr();
+    let width = style::width(&stderr).unwrap_or(usize::MAX);
+    render(severity, problem, style::is_coloured(&stderr), width)
 }
 
-fn render(severity: Severity, problem: &Problem, is_coloured: bool) -> String {
+/// As rustc shows an error. Own code, since crates for snippets take a whole source text and quote from it, and this one may
+/// hold secrets: only an [`Excerpt`](crate::table::Excerpt) that was made safe is shown. What is left are these lines.
+fn render(severity: Severity, problem: &Problem, is_coloured: bool, width: usize) -> String {
     let paint = |colour: anstyle::Style, text: &str| style::paint(colour, text, is_coloured);
     let (title, colour) = match severity {
         Severity::Error => ("error", style::RED),
@@ -79,7 +83,11 @@ fn render(severity: Severity, problem: &Problem, is_coloured: bool) -> String {
     let separator = if subject.is_empty() { "" } else { ": " };
     text.push_str(&paint(
         style::BOLD,
-        &format!(": {subject}{separator}{}", problem.what),
+        &style::wrap(
+            &format!(": {subject}{separator}{}", problem.what),
+            width.saturating_sub(title.len()),
+            2,
+        ),
     ));
     text.push('\n');
     // Writing to a string cannot fail.
@@ -103,8 +111,13 @@ fn render(severity: Severity, problem: &Problem, is_coloured: bool) -> String {
     if let Some(help) = &problem.help {
         let sign = paint(style::BLUE, "=");
         add(format_args!(
-            "{margin} {sign} {}: {help}\n",
-            paint(style::BOLD, "help")
+            "{margin} {sign} {}: {}\n",
+            paint(style::BOLD, "help"),
+            style::wrap(
+                help,
+                width.saturating_sub(margin.len() + 9),
+                margin.len() + 9
+            )
         ));
     }
     text
@@ -136,8 +149,8 @@ mod tests {
     #[test]
     fn a_problem_is_rendered_like_rustcs() {
         let expected = "error: route 1: topic: it is wrong\n  --> a.toml:12:19\n   |\n12 | topic = \"y\"\n   |         ^^^\n   = help: write \"x\"\n";
-        assert_eq!(render(Severity::Error, &problem(), false), expected);
-        let coloured = render(Severity::Error, &problem(), true);
+        assert_eq!(render(Severity::Error, &problem(), false, 80), expected);
+        let coloured = render(Severity::Error, &problem(), true, 80);
         if std::env::var_os("NO_COLOR").is_none() {
             assert!(coloured.contains("\u{1b}[31m^^^\u{1b}[0m"), "{coloured}");
         }

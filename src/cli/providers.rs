@@ -106,7 +106,10 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
     let samples = preset.samples();
     let samples = samples.iter().map(|sample| sample.event_type.as_str());
     lines.push(("samples", samples.collect::<Vec<_>>().join(", ")));
+    let width = style::width(&std::io::stdout()).unwrap_or(usize::MAX);
     for (title, value) in lines {
+        let value =
+            style::wrap(&value, width.saturating_sub(17), 0).replace('\n', &format!("\n{:17}", ""));
         style::println(format_args!(
             "{}  {value}",
             style::dim(&format!("{title:15}"))

@@ -16,6 +16,7 @@ use crate::providers::{self, Preset};
 use crate::secret::Secret;
 
 #[derive(Debug, Args)]
+#[command(override_usage = "hookbridge send [OPTIONS] --provider <NAME> --url <URL> [FILE]")]
 pub(super) struct Options {
     /// Provider whose signature is used
     #[arg(long, value_name = "NAME")]

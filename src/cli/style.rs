@@ -54,8 +54,87 @@ pub(super) fn eprint(text: std::fmt::Arguments<'_>) {
     let _unread = std::io::stderr().write_fmt(text);
 }
 
-/// Formats rows as aligned columns, two spaces apart; the first row is the heading.
+/// The width of lines on a terminal; none for what other programs read.
+pub(super) fn width(stream: &impl std::io::IsTerminal) -> Option<usize> {
+    stream.is_terminal().then_some(80)
+}
+
+/// Breaks a text between words so that it fits, and indents its further lines. Longer words stay whole.
+pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 {
+            if column + 1 + length > width {
+                wrapped.push('\n');
+                wrapped.push_str(&" ".repeat(indent));
+                column = indent;
+            } else {
+                wrapped.push(' ');
+                column += 1;
+            }
+        }
+        wrapped.push_str(word);
+        column += length;
+    }
+    wrapped
+}
+
+/// Formats rows as aligned columns, two spaces apart; the first row is the heading. On a terminal, cells are wrapped.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    match width(&std::io::stdout()) {
+        Some(width) => columns(&narrowed(rows, width)),
+        None => columns(rows),
+    }
+}
+
+/// Rows whose longest cells are broken into rows of their own, until lines fit.
+fn narrowed(rows: &[Vec<String>], width: usize) -> Vec<Vec<String>> {
+    const LEAST: usize = 12;
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let cell_width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let mut widths: Vec<_> = (0..count).map(cell_width).collect();
+    loop {
+        let all = widths.iter().sum::<usize>() + 2 * count.saturating_sub(1);
+        let excess = all.saturating_sub(width);
+        let Some(widest) = widths
+            .iter_mut()
+            .max()
+            .filter(|widest| excess > 0 && **widest > LEAST)
+        else {
+            break;
+        };
+        // One by one, so that two wide columns share what is left.
+        *widest -= 1;
+    }
+    let mut narrowed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| wrap(cell, *width, 0));
+        let cells: Vec<_> = cells.collect();
+        let height = cells
+            .iter()
+            .map(|cell| cell.lines().count())
+            .max()
+            .unwrap_or_default();
+        for line in 0..height.max(1) {
+            let part = |cell: &String| cell.lines().nth(line).unwrap_or_default().to_owned();
+            narrowed.push(cells.iter().map(part).collect());
+        }
+    }
+    narrowed
+}
+
+fn columns(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter()
@@ -83,12 +162,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_too_wide_is_broken_between_words() {
+        assert_eq!(wrap("one two three", 8, 2), "one two\n  three");
+        assert_eq!(wrap("a-long-word b", 4, 0), "a-long-word\nb");
+        let cells = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let types = "issue_created issue_updated issue_status_updated issue_closed incident_created incident_closed";
+        let rows = [
+            cells(["ROUTE", "TYPES", "KEY"]),
+            cells([
+                "1",
+                types,
+                "(the provider's default) or something longer than that",
+            ]),
+        ];
+        let narrow = columns(&narrowed(&rows, 80));
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 80),
+            "{narrow}"
+        );
+        let words = |text: &str| {
+            let mut words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(words(&narrow), words(&columns(&rows)));
+        assert_eq!(columns(&narrowed(&rows, 500)), columns(&rows));
+    }
+
+    #[test]
     fn columns_are_aligned_without_trailing_space() {
         let rows = [
             vec!["A".to_owned(), "B".to_owned()],
             vec!["long".to_owned(), "x".to_owned()],
             vec!["é".to_owned(), String::new()],
         ];
-        assert_eq!(table(&rows), "A     B\nlong  x\né\n");
+        assert_eq!(columns(&rows), "A     B\nlong  x\né\n");
     }
 }

@@ -29,7 +29,7 @@ impl Brokers {
             };
             check_name(&section, &name);
             let settings = brokers::Settings::read(&mut section);
-            let require_durable = section.flag("require_durable", false);
+            let require_durable = section.flag("require_durable");
             if require_durable
                 && let Some(why) = settings.as_ref().and_then(brokers::Settings::uninspectable)
             {
@@ -41,7 +41,7 @@ impl Brokers {
             let provision = match &settings {
                 Some(settings) => brokers::Provision::read(&mut section, settings.kind()),
                 None => {
-                    drop(section.section("provision"));
+                    section.discard("provision");
                     brokers::Provision::default()
                 }
             };

@@ -11,45 +11,40 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
+use super::changes::Fingerprint;
 use super::model::{Admin, Config, Http, ReadyWhen, Source};
 use super::origin::{ConfigFile, Origin};
 use super::routes::read_routes;
 use super::sources::read_sources;
 use super::strays::warn_of_strays;
+use super::tables;
 use super::tls::read_tls;
 use super::transport::read_networks;
 use crate::brokers;
-use crate::table::{Files, Place, Problem, Problems, Reading, Section, Spans, private};
+use crate::table::{Files, Place, Problem, Problems, Reading, Secrets, Section, Spans, private};
 
 /// The prefix of environment variables that override the files.
 pub(super) const PREFIX: &str = "HOOKBRIDGE__";
 pub(super) const SEPARATOR: &str = "__";
 
-const KIB: usize = 1024;
-pub(super) const MIB: usize = 1024 * KIB;
+pub(super) const MIB: usize = 1024 * 1024;
 
 /// The largest file that is read, in bytes.
 pub(crate) const MAX_FILE: u64 = 16 * MIB as u64;
 
+pub(super) const READY_WHEN: [(&str, ReadyWhen); 2] =
+    [("any", ReadyWhen::Any), ("all", ReadyWhen::All)];
+
 /// The least length of `admin.token`, in bytes.
 const LEAST_TOKEN: usize = 16;
 
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-/// Some providers wait only one second in total.
-pub(super) const MIN_PUBLISH_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn load(
-    origin: &Origin,
-    without_signing_secrets: bool,
-) -> (Result<Config, Problems>, Files) {
+pub(super) fn load(origin: &Origin, secrets: Secrets) -> (Result<Config, Problems>, Files) {
     let mut files = Files::default();
     let config = match merge(origin, &mut files) {
         Ok((values, reading)) => {
-            let reading = Reading {
-                without_signing_secrets,
-                ..reading
-            };
+            let reading = Reading { secrets, ..reading };
             check(values, reading, &mut files)
         }
         Err(problems) => Err(problems),
@@ -68,8 +63,9 @@ fn check(
     reading: Reading,
     files: &mut Files,
 ) -> Result<Config, Problems> {
-    let mut root = Section::new(&reading, String::new(), values);
-    let config = read(&mut root, &reading);
+    let mut fingerprint = Fingerprint::of(&values);
+    let mut root = Section::new(&reading, String::new(), values, &tables::ROOT);
+    let config = read(&mut root);
     root.finish();
     if let Some(config) = &config
         && reading.problems.borrow().is_empty()
@@ -80,7 +76,16 @@ fn check(
     let (problems, warnings) = reading.take_findings();
     files.merge(reading.files.into_inner());
     match config {
-        Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
+        Some(config) if problems.is_empty() => {
+            for source in &config.sources {
+                fingerprint.set_secrets(&source.name, &source.secret_digests);
+            }
+            Ok(Config {
+                warnings,
+                fingerprint,
+                ..config
+            })
+        }
         _ => Err(Problems(problems)),
     }
 }
@@ -212,15 +217,9 @@ pub(super) fn read_file(file: &Path) -> std::io::Result<String> {
     Ok(opened.text.to_string())
 }
 
-fn read(root: &mut Section<'_>, reading: &Reading) -> Option<Config> {
-    let (http, defaults) = read_http(
-        root.section("http")
-            .unwrap_or_else(|| Section::new(reading, "http".to_owned(), Map::new())),
-    );
-    let admin = read_admin(
-        root.section("admin")
-            .unwrap_or_else(|| Section::new(reading, "admin".to_owned(), Map::new())),
-    );
+fn read(root: &mut Section<'_>) -> Option<Config> {
+    let (http, defaults) = read_http(root.section_or_empty("http"));
+    let admin = read_admin(root.section_or_empty("admin"));
     let brokers = Brokers::read(root);
     let mut sources = read_sources(root, &brokers, &defaults);
     read_routes(root, &brokers, &mut sources);
@@ -232,6 +231,7 @@ fn read(root: &mut Section<'_>, reading: &Reading) -> Option<Config> {
         brokers: brokers.list,
         sources: sources.into_iter().map(Arc::new).collect(),
         warnings: Vec::new(),
+        fingerprint: Fingerprint::default(),
     };
     warn_of_colliding_topics(root, &config);
     Some(config)
@@ -248,7 +248,7 @@ pub(super) struct Defaults {
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
-    let http2 = section.flag("http2", false);
+    let http2 = section.flag("http2");
     if section.is_empty_list("tls") {
         section.problem_at("tls", "an empty list has no certificate; write `tls = { cert = \"…\", key = \"…\" }`, or leave `tls` out for plain HTTP");
     }
@@ -260,36 +260,25 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         "so that any sender could claim any address; list your proxies",
     );
     let defaults = Defaults {
-        max_body: section.size("max_body", 1, 256 * MIB).unwrap_or(MIB),
-        publish_timeout: section.duration(
-            "publish_timeout",
-            8 * SECOND,
-            MIN_PUBLISH_TIMEOUT,
-            300 * SECOND,
-        ),
-        max_in_flight: section
-            .count("max_in_flight", 1, 1_000_000)
-            .unwrap_or(10_000),
+        max_body: section.size("max_body"),
+        publish_timeout: section.duration("publish_timeout"),
+        max_in_flight: section.count("max_in_flight"),
         trusted_proxies: trusted_proxies.clone(),
         has_client_ca,
     };
     let http = Http {
-        listen: read_address(&mut section, "0.0.0.0:8080"),
-        header_timeout: section.duration("header_timeout", 5 * SECOND, SECOND / 10, HOUR),
-        idle_timeout: section.duration("idle_timeout", 75 * SECOND, SECOND / 10, HOUR),
-        body_timeout: section.duration("body_timeout", 10 * SECOND, SECOND / 10, HOUR),
+        listen: read_address(&mut section),
+        header_timeout: section.duration("header_timeout"),
+        idle_timeout: section.duration("idle_timeout"),
+        body_timeout: section.duration("body_timeout"),
         max_in_flight: defaults.max_in_flight,
-        max_in_flight_bytes: section
-            .size("max_in_flight_bytes", KIB, usize::MAX)
-            .unwrap_or(256 * MIB),
-        max_connections: section
-            .count("max_connections", 1, 1_000_000)
-            .unwrap_or(20_000),
-        max_connection_age: section.duration("max_connection_age", 300 * SECOND, SECOND, 24 * HOUR),
-        drain_delay: section.duration("drain_delay", Duration::ZERO, Duration::ZERO, HOUR),
-        shutdown_timeout: section.duration("shutdown_timeout", 25 * SECOND, SECOND, HOUR),
+        max_in_flight_bytes: section.size("max_in_flight_bytes"),
+        max_connections: section.count("max_connections"),
+        max_connection_age: section.duration("max_connection_age"),
+        drain_delay: section.duration("drain_delay"),
+        shutdown_timeout: section.duration("shutdown_timeout"),
         trusted_proxies,
-        access_log: section.flag("access_log", false),
+        access_log: section.flag("access_log"),
         http2,
         tls: read_tls(tls, http2),
     };
@@ -310,15 +299,12 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
 }
 
 fn read_admin(mut section: Section<'_>) -> Admin {
-    let listen = read_address(&mut section, "127.0.0.1:9090");
+    let listen = read_address(&mut section);
     if !listen.ip().is_loopback() {
         section.warn_at("listen", format!("the admin listener at {listen} can be reached from other machines, and needs no password for /metrics, /healthz and /readyz; write \"127.0.0.1:9090\", or keep it in a private network"));
     }
     let ready_when = section
-        .word(
-            "ready_when",
-            &[("any", ReadyWhen::Any), ("all", ReadyWhen::All)],
-        )
+        .word("ready_when", &READY_WHEN)
         .unwrap_or(ReadyWhen::Any);
     let token = section.own_secret("token");
     if token
@@ -327,7 +313,7 @@ fn read_admin(mut section: Section<'_>) -> Admin {
     {
         section.problem_at("token", format!("has fewer than {LEAST_TOKEN} bytes and could be guessed; make one with `openssl rand -hex 32`"));
     }
-    let show_bodies = section.flag("show_bodies", false);
+    let show_bodies = section.flag("show_bodies");
     section.finish();
     Admin {
         listen,
@@ -359,14 +345,12 @@ fn check_addresses(root: &Section<'_>, http: &Http, admin: &Admin) {
     }
 }
 
-fn read_address(section: &mut Section<'_>, default: &str) -> SocketAddr {
-    let given = section.parsed(
+fn read_address(section: &mut Section<'_>) -> SocketAddr {
+    let read = section.parsed(
         "listen",
         "an address; write for example \"0.0.0.0:8080\" or \"[::]:8080\"",
     );
-    given
-        .or_else(|| default.parse().ok())
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    read.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
 fn check_paths(root: &Section<'_>, sources: &[Source]) {

@@ -3,6 +3,7 @@
 //! own table.
 
 mod brokers;
+mod changes;
 mod check;
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
@@ -12,8 +13,10 @@ mod needs;
 mod origin;
 mod reach;
 mod routes;
+mod schema;
 mod sources;
 mod strays;
+mod tables;
 mod template;
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
@@ -21,14 +24,17 @@ mod tests;
 mod tls;
 mod transport;
 
-use crate::table::{Files, Problems};
+use crate::table::{Files, Problems, Secrets};
 
+pub use changes::{Changes, Fingerprint};
 pub(crate) use check::MAX_FILE;
 pub use model::{
     Action, Admin, BrokerId, Config, Destination, FailurePolicy, Forwarding, Http, NamedBroker,
     ReadyWhen, Route, RouteId, Routes, Source, TypedSchema,
 };
 pub use origin::{ConfigFile, Origin};
+pub use schema::json_schema;
+pub(crate) use schema::reference;
 pub use template::{Part, Template};
 pub use tls::Tls;
 pub(crate) use tls::{HTTP2, dns_names};
@@ -49,12 +55,21 @@ impl Origin {
     /// # Errors
     /// Every problem found.
     pub fn load_without_signing_secrets(&self) -> Result<Config, Problems> {
-        check::load(self, true).0
+        check::load(self, Secrets::WithoutSigning).0
+    }
+
+    /// Like [`Self::load`], and only warns of secrets whose variables or files are missing, for a check where they are
+    /// not. Such a configuration must not run.
+    ///
+    /// # Errors
+    /// Every other problem found.
+    pub fn load_with_missing_secrets(&self) -> Result<Config, Problems> {
+        check::load(self, Secrets::MayBeMissing).0
     }
 
     /// Like [`Self::load`], and returns the files involved, whatever the result.
     pub fn load_with_files(&self) -> (Result<Config, Problems>, Files) {
-        check::load(self, false)
+        check::load(self, Secrets::All)
     }
 }
 

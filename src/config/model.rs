@@ -8,6 +8,7 @@ use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
+use super::changes::Fingerprint;
 use super::template::{Part, Template};
 use super::tls::Tls;
 use super::transport::{FixedBody, RateLimit};
@@ -34,6 +35,8 @@ pub struct Config {
     pub sources: Vec<Arc<Source>>,
     /// Legal but questionable settings.
     pub warnings: Vec<Problem>,
+    /// What it was made of, to tell what a reload changes.
+    pub fingerprint: Fingerprint,
 }
 
 /// `[http]`: the public listener.
@@ -144,6 +147,7 @@ pub struct Source {
     pub public_url: Option<String>,
     /// The number of its secrets.
     pub secret_count: usize,
+    pub(super) secret_digests: Vec<[u8; 32]>,
     /// The same secrets, to mask what equals one. Verification has its own.
     pub masked: Vec<Secret>,
     /// The schema for all its events.

@@ -9,9 +9,13 @@ use super::template::{Part, Template};
 use crate::brokers;
 use crate::table::{Section, did_you_mean};
 
+/// Whether an action ignores events.
+pub(super) const ACTIONS: [(&str, bool); 2] = [("publish", false), ("ignore", true)];
+
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
+    let is_there = root.has("routes") && !root.is_empty_list("routes");
     let sections = root.sections("routes");
-    if sections.is_empty() {
+    if sections.is_empty() && !is_there {
         root.problem("there is no route; write `[[routes]]` with `topic = \"hooks.{type}\"`");
     }
     for (index, section) in sections.into_iter().enumerate() {
@@ -41,16 +45,12 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
             format!("the source {shown} is not defined{suggestion}"),
         );
     }
-    let types = section
-        .texts("types")
-        .unwrap_or_else(|| vec!["*".to_owned()]);
+    let types = section.texts("types").unwrap_or_default();
     if types.is_empty() {
         section.problem_at("types", "an empty list matches nothing; write `types = [\"*\"]`, or leave the line out, to match all");
     }
     let matchers = compile_globs(&section, &types);
-    let ignores = section
-        .word("action", &[("publish", false), ("ignore", true)])
-        .unwrap_or(false);
+    let ignores = section.word("action", &ACTIONS).unwrap_or(false);
     let forwarding = read_forwarding(&mut section, brokers, ignores);
     section.finish();
     for source in sources
@@ -153,7 +153,7 @@ fn read_fallback(
 fn read_destination(section: &mut Section<'_>, brokers: &Brokers) -> Option<Destination> {
     let broker = brokers.named_or_only(section);
     let topic = section
-        .required_text("topic", "\"hooks.{type}\"")
+        .required_text("topic")
         .and_then(|text| parse_template(section, "topic", &text));
     let topics = section.texts("topics");
     let key = section

@@ -9,7 +9,7 @@ use http::{HeaderName, Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, MIB, MIN_PUBLISH_TIMEOUT, SECOND, read_file};
+use super::check::{Defaults, HOUR, read_file};
 use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
 use super::reach::nearest;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
@@ -44,6 +44,12 @@ const NEVER_FORWARDED: [&str; 11] = [
     "content-type",
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
+
+pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
+    ("id", DedupBy::Id),
+    ("id+body", DedupBy::IdAndBody),
+    ("never", DedupBy::Never),
+];
 
 /// The presets' schemas, shared by their sources.
 type Presets = HashMap<&'static str, Arc<Schema>>;
@@ -109,6 +115,8 @@ fn read_source(
     let secrets = section.secrets("secrets");
     warn_of_shared(&section, &name, &secrets, seen);
     let secret_count = secrets.len();
+    let digests = secrets.iter().map(digest);
+    let secret_digests: Vec<_> = digests.collect();
     let masked = secrets.clone();
     let authentication = read_authentication(&mut section, secrets);
     let needs_secret = authentication
@@ -138,19 +146,16 @@ fn read_source(
     }
     let path = read_path(&mut section, &name);
     let max_body = section
-        .size("max_body", 1, 256 * MIB)
+        .optional_size("max_body")
         .unwrap_or(defaults.max_body);
-    let publish_timeout = section.duration(
-        "publish_timeout",
-        defaults.publish_timeout,
-        MIN_PUBLISH_TIMEOUT,
-        300 * SECOND,
-    );
+    let publish_timeout = section
+        .optional_duration("publish_timeout")
+        .unwrap_or(defaults.publish_timeout);
     let max_in_flight = section
-        .count("max_in_flight", 1, 1_000_000)
+        .optional_count("max_in_flight")
         .unwrap_or(defaults.max_in_flight)
         .min(defaults.max_in_flight);
-    let accept_gzip = section.flag("accept_gzip", false);
+    let accept_gzip = section.flag("accept_gzip");
     let allow_from = read_allow_from(&mut section, &defaults.trusted_proxies);
     let client_names = read_client_names(&mut section, defaults.has_client_ca);
     let rate_limit = read_rate_limit(&mut section);
@@ -185,16 +190,9 @@ fn read_source(
     let on_invalid = read_failure_policy(&mut section, "on_invalid", brokers);
     let on_unrouted = read_failure_policy(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
-    let dedup_window = section.optional_duration("dedup_window", Duration::ZERO, 7 * 24 * HOUR);
+    let dedup_window = section.optional_duration("dedup_window");
     let dedup_by = section
-        .word(
-            "dedup_by",
-            &[
-                ("id", DedupBy::Id),
-                ("id+body", DedupBy::IdAndBody),
-                ("never", DedupBy::Never),
-            ],
-        )
+        .word("dedup_by", &DEDUP_BY)
         .unwrap_or(DedupBy::IdAndBody);
     if dedup_by == DedupBy::Never && given.contains("dedup_by") && given.contains("dedup_window") {
         section.warn_at(
@@ -202,7 +200,7 @@ fn read_source(
             "it has no effect with dedup_by = \"never\"; drop one of the two",
         );
     }
-    let expect_every = section.optional_duration("expect_every", SECOND, YEAR);
+    let expect_every = section.optional_duration("expect_every");
     let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
     let schemas = read_schemas(&mut section, mapping.as_ref());
     let is_raw = |mapping: &Mapping| mapping.body == BodyKind::Raw;
@@ -281,6 +279,7 @@ fn read_source(
         media_types,
         public_url,
         secret_count,
+        secret_digests,
         masked,
         schema,
         schemas,
@@ -435,11 +434,14 @@ fn read_public_url(section: &mut Section<'_>, name: &str) -> Option<String> {
     Some(url)
 }
 
+fn digest(secret: &Secret) -> [u8; 32] {
+    Sha256::digest(secret.expose()).into()
+}
+
 /// With a shared secret, requests signed by one provider pass as the other's, and a leak affects both.
 fn warn_of_shared(section: &Section<'_>, name: &str, secrets: &[Secret], seen: &mut SeenSecrets) {
     for secret in secrets {
-        let digest = Sha256::digest(secret.expose()).into();
-        match seen.insert(digest, name.to_owned()) {
+        match seen.insert(digest(secret), name.to_owned()) {
             Some(other) if other == name => {
                 section.warn_at("secrets", "lists the same secret twice; leave one of them");
             }
@@ -461,10 +463,7 @@ enum Provider {
     Generic,
 }
 
-/// As `humantime` counts it, so that it is shown as "1year".
-const YEAR: Duration = Duration::from_secs(31_557_600);
-
-const GENERIC: &str = "generic";
+pub(super) const GENERIC: &str = "generic";
 
 impl Provider {
     fn name(self) -> &'static str {
@@ -542,7 +541,7 @@ fn path_fault(path: &str) -> Option<&'static str> {
 }
 
 fn read_success_status(section: &mut Section<'_>) -> StatusCode {
-    let status = section.count("success_status", 200, 299);
+    let status = section.optional_count("success_status");
     status
         .and_then(|status| u16::try_from(status).ok())
         .and_then(|status| StatusCode::from_u16(status).ok())
@@ -622,7 +621,7 @@ fn read_failure_policy(
 
 fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<FailurePolicy> {
     let broker = brokers.named_or_only(&mut section);
-    let topic = section.required_text("topic", "\"hooks.invalid\"");
+    let topic = section.required_text("topic");
     let dead_letter = broker.zip(topic).and_then(|(broker, topic)| {
         let checked = brokers.kind(broker)?.check_destination(&topic);
         if let Err(rule) = checked {

@@ -26,7 +26,7 @@ pub(super) fn read_rate_limit(source: &mut Section<'_>) -> Option<RateLimit> {
         table.problem("lacks `per_second`; write for example `rate_limit = { per_second = 200, burst = 400 }`");
     }
     let mut count = |key| {
-        let count = table.count(key, 1, 1_000_000)?;
+        let count = table.optional_count(key)?;
         u32::try_from(count).ok().and_then(NonZeroU32::new)
     };
     let (per_second, burst) = (count("per_second"), count("burst"));

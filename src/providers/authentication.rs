@@ -27,9 +27,22 @@ use crate::json::{Node, NodeKind, Pointer};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection};
 
-/// The maximum configurable age of a request.
-const MAX_TOLERANCE: Duration = Duration::from_secs(7 * 24 * 3600);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECRET_ENCODINGS: [(&str, Encoding); 3] = [
+    ("text", Encoding::Text),
+    ("base64", Encoding::Base64),
+    ("hex", Encoding::Hex),
+];
+pub(super) const PLACEMENT_ENCODINGS: [(&str, Encoding); 4] = [
+    ("hex", Encoding::Hex),
+    ("base64", Encoding::Base64),
+    ("base64url", Encoding::Base64Url),
+    ("text", Encoding::Text),
+];
+pub(super) const UNITS: [(&str, Unit); 3] = [
+    ("s", Unit::Seconds),
+    ("ms", Unit::Milliseconds),
+    ("rfc3339", Unit::Rfc3339),
+];
 
 /// How a source's requests are verified.
 #[derive(Debug)]
@@ -141,8 +154,13 @@ pub fn read_authentication(
     source: &mut Section<'_>,
     secrets: Vec<Secret>,
 ) -> Option<Authentication> {
-    let tolerance = source.optional_duration("tolerance", SECOND, MAX_TOLERANCE);
+    let tolerance = source.optional_duration("tolerance");
     let auth = source.texts("auth");
+    let mut jwt = source.section("jwt");
+    if let (None, Some(unused)) = (&auth, &mut jwt) {
+        source.problem_at("jwt", JWT_WITHOUT_AUTH);
+        unused.finish_quietly();
+    }
     let mut tables = source.tables("verify");
     if let (None, [table]) = (&auth, tables.as_mut_slice())
         && let Some(name) = table.text("hook")
@@ -163,7 +181,7 @@ pub fn read_authentication(
                     "it has no effect with `auth`, which knows no signed time; remove it",
                 );
             }
-            read_credentials(source, &words, secrets)
+            read_credentials(source, &words, jwt, secrets)
         }
         (None, true) => {
             source.problem(
@@ -214,10 +232,10 @@ fn read_tokens(source: &mut Section<'_>) -> Option<Jwt> {
 fn read_credentials(
     source: &mut Section<'_>,
     words: &[String],
+    mut jwt: Option<Section<'_>>,
     secrets: Vec<Secret>,
 ) -> Option<Authentication> {
     let mut ways = Vec::with_capacity(words.len());
-    let mut jwt = source.section("jwt");
     for (index, word) in words.iter().enumerate() {
         if word == "jwt" {
             ways.extend(read_jwt(jwt.take(), &secrets).map(Credential::Jwt));
@@ -236,10 +254,7 @@ fn read_credentials(
         }
     }
     if let Some(mut unused) = jwt {
-        source.problem_at(
-            "jwt",
-            "has no effect without `auth = \"jwt\"`; write that, or remove it",
-        );
+        source.problem_at("jwt", JWT_WITHOUT_AUTH);
         unused.finish_quietly();
     }
     if !secrets.is_empty() && !ways.iter().any(Credential::needs_secret) {
@@ -698,6 +713,7 @@ impl Authentication {
     }
 }
 
+const JWT_WITHOUT_AUTH: &str = "has no effect without `auth = \"jwt\"`; write that, or remove it";
 const TOKEN_ONLY: &str = "is a secret sent with each request and signs nothing: anyone who sees one request can send any other; accept it over TLS only, and prefer a signature if the provider has one";
 /// The maximum number of tokens in a body: one per application and tenant.
 const MAX_TOKENS: usize = 32;
@@ -768,18 +784,11 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         .word("algorithm", &ALGORITHMS)
         .unwrap_or(Algorithm::HmacSha256);
     let secret_encoding = verify
-        .word(
-            "secret_encoding",
-            &[
-                ("text", Encoding::Text),
-                ("base64", Encoding::Base64),
-                ("hex", Encoding::Hex),
-            ],
-        )
+        .word("secret_encoding", &SECRET_ENCODINGS)
         .unwrap_or(Encoding::Text);
     let secret_prefix = verify.text("secret_prefix").unwrap_or_default();
-    let own_tolerance = verify.optional_duration("tolerance", SECOND, MAX_TOLERANCE);
-    let future = verify.optional_duration("future_tolerance", SECOND, MAX_TOLERANCE);
+    let own_tolerance = verify.optional_duration("tolerance");
+    let future = verify.optional_duration("future_tolerance");
     let past = tolerance.or(own_tolerance);
     let tolerance = past.map(|past| Tolerance {
         past,
@@ -794,7 +803,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     let nonce = read_text(verify, "nonce");
     let mut is_misplaced = false;
     for key in SIGNATURE_KEYS {
-        if verify.text(key).is_some() {
+        if verify.discard(key) {
             is_misplaced = true;
             verify.problem_at(
                 key,
@@ -920,7 +929,11 @@ fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
 
 /// Reads the location of the body's digest, which must be signed itself.
 fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Location> {
-    let location = read_location(&mut section, false)?;
+    let location = read_location(&mut section, false);
+    let Some(location) = location else {
+        section.finish();
+        return None;
+    };
     let is_signed = |content: &Text| match &location {
         Location::Query(name) => content.has_query(name),
         Location::Header(names) => content.headers().any(|signed| names.contains(signed)),
@@ -944,39 +957,24 @@ fn read_placement(mut section: Section<'_>) -> Option<Placement> {
     {
         section.problem_at("separator", "is not one ASCII character");
     }
-    let placement = Placement {
+    let field = section.text("field");
+    let prefix = section.text("prefix").unwrap_or_default();
+    let encoding = section
+        .word("encoding", &PLACEMENT_ENCODINGS)
+        .unwrap_or(Encoding::Hex);
+    section.finish();
+    Some(Placement {
         location: location?,
         separator: separator.and_then(|separator| separator.bytes().next()),
-        field: section.text("field"),
-        prefix: section.text("prefix").unwrap_or_default(),
-        encoding: section
-            .word(
-                "encoding",
-                &[
-                    ("hex", Encoding::Hex),
-                    ("base64", Encoding::Base64),
-                    ("base64url", Encoding::Base64Url),
-                    ("text", Encoding::Text),
-                ],
-            )
-            .unwrap_or(Encoding::Hex),
-    };
-    section.finish();
-    Some(placement)
+        field,
+        prefix,
+        encoding,
+    })
 }
 
 fn read_timestamp(mut section: Section<'_>, tolerance: Option<Tolerance>) -> Option<Timestamp> {
     let location = read_location(&mut section, true);
-    let unit = section
-        .word(
-            "unit",
-            &[
-                ("s", Unit::Seconds),
-                ("ms", Unit::Milliseconds),
-                ("rfc3339", Unit::Rfc3339),
-            ],
-        )
-        .unwrap_or(Unit::Seconds);
+    let unit = section.word("unit", &UNITS).unwrap_or(Unit::Seconds);
     section.finish();
     Some(Timestamp {
         location: location?,

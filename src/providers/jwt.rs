@@ -493,6 +493,7 @@ fn read_keys(text: &str) -> Result<Vec<TokenKey>, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tables::JWT;
     use super::*;
     use crate::table::Reading;
     use ::hmac::{Hmac, KeyInit as _, Mac as _};
@@ -532,7 +533,7 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
     fn jwt(keys: Vec<TokenKey>, settings: &Value) -> Jwt {
         let reading = Reading::default();
         let settings: Map<String, Value> = settings.as_object().cloned().unwrap();
-        let section = Section::new(&reading, "jwt".to_owned(), settings);
+        let section = Section::new(&reading, "jwt".to_owned(), settings, &JWT);
         let read = read_jwt(Some(section), &[]).unwrap();
         let has_key_file = true;
         Jwt {
@@ -552,6 +553,7 @@ MCowBQYDK2VwAyEAzLm3IE6ApBey/FvC0orLwaWzQabR1YEVs34FTq61ql8=
             &reading,
             "jwt".to_owned(),
             settings.as_object().cloned().unwrap(),
+            &JWT,
         );
         read_jwt(Some(section), &secrets).unwrap()
     }

@@ -18,6 +18,7 @@ pub mod request;
 pub mod scheme;
 pub mod sign;
 pub mod synq;
+pub(crate) mod tables;
 pub mod text;
 mod unsigned;
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authentication::{Authentication, read_authentication};
-use super::hooks;
+use super::{hooks, tables};
 use crate::event::EventId;
 use crate::table::{Reading, Section};
 
@@ -118,6 +118,8 @@ impl Sample {
 
 /// A parameter whose value the preset's hook reads from the source's table.
 const READ_BY_HOOK: &str = "hook";
+/// In a parameter: what it is for, for people.
+const ABOUT: &str = "about";
 /// In a parameter: the meanings of its values, if they are a closed list.
 const CHOICES: &str = "choices";
 /// In a scheme: keys of the preset that it drops. In a parameter: marks a key to be removed.
@@ -162,7 +164,7 @@ impl Preset {
             known => SchemeError::Unknown(known.join(", ")),
         })?;
         let reading = Reading::default();
-        let mut section = Section::new(&reading, self.name.to_owned(), keys);
+        let mut section = Section::new(&reading, self.name.to_owned(), keys, &tables::PRESET);
         let read = read_authentication(&mut section, Vec::new());
         read.ok_or(SchemeError::Unreadable(self.name))
     }
@@ -179,6 +181,33 @@ impl PresetFile {
     #[must_use]
     pub fn key(&self, name: &str) -> Option<&Value> {
         self.keys.get(name)
+    }
+
+    /// The keys that only this preset takes.
+    pub fn own_keys(&self) -> impl Iterator<Item = (String, OwnKey)> {
+        self.parameters.iter().map(|(name, meaning)| {
+            let about = meaning
+                .get(ABOUT)
+                .and_then(Value::as_str)
+                .map(str::to_owned);
+            let choices = meaning.get(CHOICES).and_then(Value::as_object);
+            let key = match choices {
+                _ if meaning == READ_BY_HOOK => OwnKey::ReadByHook,
+                Some(choices) => OwnKey::Words {
+                    about,
+                    words: choices.keys().cloned().collect(),
+                },
+                None => {
+                    let mut keys = meaning.as_object().into_iter().flatten();
+                    let whole = keys.find(|(key, template)| *key != ABOUT && *template == "$");
+                    OwnKey::Value {
+                        about,
+                        path: whole.map(|(path, _)| path.clone()),
+                    }
+                }
+            };
+            (name.clone(), key)
+        })
     }
 
     /// Merges the keys of a source: the user's over those of the scheme, over the preset's own.
@@ -236,6 +265,27 @@ impl PresetFile {
     }
 }
 
+/// What a key may be that only one preset takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnKey {
+    /// As its entry says among the keys of every source.
+    ReadByHook,
+    /// One of these words.
+    Words {
+        /// For people.
+        about: Option<String>,
+        /// The words.
+        words: Vec<String>,
+    },
+    /// What the key of a source at this path may be; a text without one.
+    Value {
+        /// For people.
+        about: Option<String>,
+        /// The path.
+        path: Option<String>,
+    },
+}
+
 /// The reason why a preset's scheme cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemeError {
@@ -278,7 +328,8 @@ fn set_parameter(
             known: choices.keys().cloned().collect(),
         })?,
     };
-    for (path, template) in meaning.as_object().into_iter().flatten() {
+    let settings = meaning.as_object().into_iter().flatten();
+    for (path, template) in settings.filter(|(path, _)| *path != ABOUT) {
         let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
         let mut keys = parent.split('.').filter(|key| !key.is_empty());
         let parent = keys.try_fold(&mut *table, |table, key| {

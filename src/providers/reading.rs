@@ -69,13 +69,22 @@ fn mistake_in(text: &Text, key: &str) -> Option<String> {
     })
 }
 /// The names of body formats.
-const BODIES: [(&str, BodyKind); 5] = [
+pub(super) const BODIES: [(&str, BodyKind); 5] = [
     ("json", BodyKind::Json),
     ("form", BodyKind::Form),
     ("lines", BodyKind::Lines),
     ("raw", BodyKind::Raw),
     ("cloudevents", BodyKind::CloudEvent),
 ];
+
+pub(super) const TIME_UNITS: [(&str, TimeUnit); 3] = [
+    ("rfc3339", TimeUnit::Text),
+    ("s", TimeUnit::Seconds),
+    ("ms", TimeUnit::Milliseconds),
+];
+
+/// The methods that a handshake may have.
+pub(super) const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "POST"];
 
 /// Reads `event` and `split`.
 pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
@@ -122,24 +131,21 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
             ));
         }
     }
-    let units = [
-        ("rfc3339", TimeUnit::Text),
-        ("s", TimeUnit::Seconds),
-        ("ms", TimeUnit::Milliseconds),
-    ];
     let mapping = Mapping {
         body,
-        takes_cloud_events: event.flag("cloudevents", false),
+        takes_cloud_events: event.flag("cloudevents"),
         form_field: event.text("form_field"),
         split,
         id: read_choice(&mut event, "id"),
         event_type: read_choice(&mut event, "type"),
         time: read_choice(&mut event, "time"),
-        time_unit: event.word("time_unit", &units).unwrap_or(TimeUnit::Text),
+        time_unit: event
+            .word("time_unit", &TIME_UNITS)
+            .unwrap_or(TimeUnit::Text),
         subject: read_choice(&mut event, "subject"),
         key: read_choice(&mut event, "key"),
         types: event.texts("types").unwrap_or_default(),
-        types_are_all: event.flag("types_are_all", false),
+        types_are_all: event.flag("types_are_all"),
         hook,
     };
     let choices = [
@@ -190,9 +196,9 @@ pub fn read_handshakes(source: &mut Section<'_>) -> Vec<Handshake> {
 
 fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
     let method = section.text("method").unwrap_or_else(|| "POST".to_owned());
-    let method = Method::from_bytes(method.as_bytes()).ok().filter(|method| {
-        [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST].contains(method)
-    });
+    let is_known = METHODS.contains(&method.as_str());
+    let method = Method::from_bytes(method.as_bytes()).ok();
+    let method = method.filter(|_| is_known);
     let Some(method) = method else {
         section.problem_at(
             "method",
@@ -246,7 +252,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
         read.map_err(|rule| section.problem_at("absent", rule)).ok()
     });
     let says_verified = section.has("verified");
-    let verified = section.flag("verified", false);
+    let verified = section.flag("verified");
     let needs_content = |condition: &Condition| condition.text.needs_content();
     if !says_verified && (absent.is_some() || conditions.iter().any(needs_content)) {
         section.problem("would be recognized by an unverified body; write `verified = true`, or `verified = false` where the provider does not sign it");
@@ -254,9 +260,7 @@ fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
     if method == Method::POST && conditions.is_empty() {
         section.problem("would match every event; write `query`, `header`, `form` or `pointer`");
     }
-    let status = section
-        .count("status", 200, 299)
-        .and_then(|status| u16::try_from(status).ok());
+    let status = u16::try_from(section.count("status")).ok();
     let content_type = section.text("content_type").and_then(|value| {
         let header = HeaderValue::from_str(&value).ok();
         if header.is_none() {

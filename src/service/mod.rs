@@ -27,6 +27,8 @@ use system::{notify_systemd, notify_systemd_ready, raise_open_file_limit};
 /// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 
+/// How long further SIGINTs are taken for the first one.
+const KEYSTROKE: Duration = Duration::from_secs(1);
 /// Poll interval of the sources' silences, for the log.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -222,6 +224,8 @@ async fn keep_watching_silences(live: Arc<Live>, stop: CancellationToken) {
 pub struct Terminations {
     terminate: Signal,
     interrupt: Signal,
+    /// When the last SIGINT that counted came.
+    interrupted: Option<Instant>,
 }
 
 impl Terminations {
@@ -233,14 +237,27 @@ impl Terminations {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            interrupted: None,
         })
     }
 
-    /// Resolves with the name of the next signal.
+    /// Resolves with the name of the next signal. Another SIGINT within a second is the same keystroke: terminals and
+    /// wrappers such as `cargo run` deliver one twice.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => {
+                    let now = Instant::now();
+                    let is_repeated = self
+                        .interrupted
+                        .is_some_and(|before| now.duration_since(before) < KEYSTROKE);
+                    if !is_repeated {
+                        self.interrupted = Some(now);
+                        return "SIGINT";
+                    }
+                }
+            }
         }
     }
 }

@@ -97,6 +97,9 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
         system::raise_open_file_limit(config.http.max_connections);
     }
     let (sources, brokers) = (config.sources.len(), config.brokers.len());
+    let changes = config
+        .fingerprint
+        .changes_since(&live.current().config().fingerprint);
     match live.replace(config).await {
         Ok(change) => {
             let (started, ended) = (change.started.join(","), change.ended.join(","));
@@ -105,6 +108,9 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
                 brokers,
                 clients_started = started,
                 clients_ended = ended,
+                added = listed(&changes.added),
+                removed = listed(&changes.removed),
+                changed = listed(&changes.changed),
                 "the configuration has changed"
             );
             true
@@ -113,6 +119,17 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
             tracing::error!("{error}");
             false
         }
+    }
+}
+
+/// The names, as far as a line has room for them.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let shown: Vec<_> = names.iter().take(MOST).map(String::as_str).collect();
+    let shown = shown.join(", ");
+    match names.len().checked_sub(MOST) {
+        Some(left @ 1..) => format!("{shown} and {left} more"),
+        _ => shown,
     }
 }
 

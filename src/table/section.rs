@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use crate::table::files::Files;
+use crate::table::key::{EMPTY, FILE, Key, Shape, TEXT, Table, Type, to_duration, to_size};
 use crate::table::private;
 use crate::table::problem::Problem;
 use crate::table::spans::{Location, Spans, join, parse_value};
@@ -24,13 +24,18 @@ const MAX_SECRET_FILE: u64 = 64 * 1024;
 /// Shorter signing secrets cause a warning: 128 bits are the least that cannot be guessed.
 const LEAST_SECRET: usize = 16;
 
+/// The table that a secret may be.
+pub(super) static SECRET: Table = Table::new(&[&[
+    Key::new("env", Type::Text(&TEXT)).about("an environment variable"),
+    Key::new("file", Type::Text(&FILE)).about("a file of up to 64 KiB"),
+]]);
+
 /// State shared by all sections of one configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) spans: Spans,
     pub(crate) environment: HashMap<String, String>,
-    /// Whether signing secrets are skipped, for commands that verify nothing.
-    pub(crate) without_signing_secrets: bool,
+    pub(crate) secrets: Secrets,
     pub(crate) files: RefCell<Files>,
     pub(crate) problems: RefCell<Vec<Noted>>,
     pub(crate) warnings: RefCell<Vec<Noted>>,
@@ -46,6 +51,21 @@ pub(crate) struct Reading {
     pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
 
+/// What becomes of secrets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// Each must be there.
+    #[default]
+    All,
+    /// Variables and files that are not there are warned of, for a check where they are not.
+    MayBeMissing,
+    /// Signing secrets are not read, for commands that verify nothing.
+    WithoutSigning,
+}
+
+/// Stands in for a secret that may be missing.
+const PLACEHOLDER: &str = "a secret that is not there";
+
 /// A problem, recorded before it is known which parts of its line may be shown.
 #[derive(Debug)]
 pub(crate) struct Noted {
@@ -60,11 +80,32 @@ impl Reading {
     }
 
     fn problem_in(&self, location: Option<Location>, path: &str, message: impl Into<String>) {
+        let mut message = message.into();
+        // The line is right, and what is wrong is elsewhere.
+        if let Some(variables) = self.variables_in(path)
+            && !message.contains("environment variable")
+        {
+            let separator = if message.contains("; ") { ", and" } else { ";" };
+            message.push_str(&format!(
+                "{separator} look at the environment variable {variables}, which it is filled from"
+            ));
+        }
         self.problems.borrow_mut().push(Noted {
             location,
             key: path.to_owned(),
-            message: message.into(),
+            message,
         });
+    }
+
+    /// The names of the variables that a value has as `${NAME}`.
+    fn variables_in(&self, path: &str) -> Option<String> {
+        let written = self.written.borrow();
+        let names = written.get(path)?.split("${").skip(1).filter_map(|rest| {
+            let (name, _) = rest.split_once('}')?;
+            Some(name.split(":-").next().unwrap_or(name))
+        });
+        let names: Vec<_> = names.collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     pub(crate) fn warn(&self, path: &str, message: impl Into<String>) {
@@ -119,6 +160,9 @@ impl Reading {
                     filled.push_str(value)
                 }
                 (_, Some(default)) => filled.push_str(default),
+                _ if matches!(name, "type" | "source") || name.starts_with('/') => {
+                    return Err(ExpansionError::Placeholder(name.to_owned()));
+                }
                 _ => return Err(ExpansionError::NotSet(name.to_owned())),
             }
             rest = behind;
@@ -135,6 +179,10 @@ enum ExpansionError {
     NotClosed,
     #[error("the environment variable {0} is not set; set it, or write `${{{0}:-default}}`")]
     NotSet(String),
+    #[error(
+        "`${{{0}}}` is the environment variable {0}, which is not set; templates have no `$`: write `{{{0}}}`"
+    )]
+    Placeholder(String),
 }
 
 /// A table that is being read.
@@ -144,17 +192,33 @@ pub struct Section<'r> {
     path: String,
     values: Map<String, Value>,
     asked: Vec<Cow<'static, str>>,
+    shape: Shape,
     /// The keys that a source's preset has besides those of every source.
     own_keys: Vec<String>,
 }
 
 impl<'r> Section<'r> {
-    pub(crate) fn new(reading: &'r Reading, path: String, values: Map<String, Value>) -> Self {
+    pub(crate) fn new(
+        reading: &'r Reading,
+        path: String,
+        values: Map<String, Value>,
+        table: &'static Table,
+    ) -> Self {
+        Self::shaped(reading, path, values, Shape::Table(table, None))
+    }
+
+    fn shaped(
+        reading: &'r Reading,
+        path: String,
+        values: Map<String, Value>,
+        shape: Shape,
+    ) -> Self {
         Self {
             reading,
             path,
             values,
             asked: Vec::new(),
+            shape,
             own_keys: Vec::new(),
         }
     }
@@ -233,9 +297,9 @@ impl<'r> Section<'r> {
     }
 
     /// A string whose absence is a problem.
-    pub fn required_text(&mut self, key: &'static str, example: &str) -> Option<String> {
+    pub fn required_text(&mut self, key: &'static str) -> Option<String> {
         if !self.has(key) {
-            self.asked.push(key.into());
+            let example = self.entry(key).example.unwrap_or("\"…\"");
             self.problem(format!(
                 "lacks `{key}`; write for example `{key} = {example}`"
             ));
@@ -244,22 +308,48 @@ impl<'r> Section<'r> {
         self.text(key)
     }
 
-    /// A string that is parsed; `expected` completes "… is not".
+    /// A string that is parsed, or the default; `expected` completes "… is not".
     pub fn parsed<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T> {
-        let text = self.text(key)?;
+        let usual = self
+            .entry(key)
+            .default_text()
+            .and_then(|text| text.parse().ok());
+        let Some(text) = self.text(key) else {
+            return usual;
+        };
         let parsed = text.parse().ok();
         if parsed.is_none() {
             let shown = self.quote(key, &text);
             self.problem_at(key, format!("{shown} is not {expected}"));
         }
-        parsed
+        parsed.or(usual)
     }
 
-    /// One of these words.
+    /// One of the key's words, with its meaning; the default's where there is one.
     pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
-        let text = self.text(key)?;
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+        let entry = self.entry(key);
+        debug_assert!(
+            matches!(entry.value, Type::Words(known) if known.iter().eq(words.iter().map(|(word, _)| word)))
+                || matches!(entry.value, Type::Flag),
+            "the words of `{key}` are not those of its entry"
+        );
+        let meaning = |text: &str| {
+            let mut words = words.iter();
+            words
+                .find(|(word, _)| *word == text)
+                .map(|(_, value)| *value)
+        };
+        let usual = || meaning(entry.default_text()?);
+        let Some(text) = self.text(key) else {
+            return usual();
+        };
+        if let Some(value) = meaning(&text) {
+            if let Shape::Table(table, _) = self.shape
+                && let Some(variant) = table.variant(key, &text)
+            {
+                self.shape = Shape::Table(table, Some(variant));
+            }
+            return Some(value);
         }
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
         self.problem_at(
@@ -271,95 +361,87 @@ impl<'r> Section<'r> {
                 did_you_mean(&text, known.iter().copied())
             ),
         );
+        usual()
+    }
+
+    /// A duration such as `"10s"` within the key's bounds, or its default.
+    pub fn duration(&mut self, key: &'static str) -> Duration {
+        let usual = self.entry(key).default_text().and_then(to_duration);
+        debug_assert!(usual.is_some(), "`{key}` has no default");
+        self.optional_duration(key).or(usual).unwrap_or_default()
+    }
+
+    /// The same without a default.
+    pub fn optional_duration(&mut self, key: &'static str) -> Option<Duration> {
+        let text = self.text(key)?;
+        let Type::Duration { least, most } = self.entry(key).value else {
+            debug_assert!(false, "`{key}` is not a duration");
+            return None;
+        };
+        let is_within = |duration: &Duration| {
+            to_duration(least).is_some_and(|least| *duration >= least)
+                && to_duration(most).is_some_and(|most| *duration <= most)
+        };
+        let what = match humantime::parse_duration(&text) {
+            Ok(duration) if is_within(&duration) => return Some(duration),
+            Ok(_) => {
+                format!("is out of bounds; write a duration from {least} to {most}")
+            }
+            Err(error) => format!(
+                "is not a valid duration ({error}); write for example \"10s\" or \"1h 30m\""
+            ),
+        };
+        self.problem_at(key, format!("{} {what}", self.quote(key, &text)));
         None
     }
 
-    /// A duration such as `"10s"`, within bounds.
-    pub fn duration(
-        &mut self,
-        key: &'static str,
-        default: Duration,
-        least: Duration,
-        most: Duration,
-    ) -> Duration {
-        self.optional_duration(key, least, most).unwrap_or(default)
+    /// A size such as `"1MiB"` within the key's bounds, in bytes, or its default.
+    pub fn size(&mut self, key: &'static str) -> usize {
+        let usual = self.entry(key).default_text().and_then(to_size);
+        debug_assert!(usual.is_some(), "`{key}` has no default");
+        self.optional_size(key).or(usual).unwrap_or_default()
     }
 
-    /// A duration such as `"10s"`, within bounds.
-    pub fn optional_duration(
-        &mut self,
-        key: &'static str,
-        least: Duration,
-        most: Duration,
-    ) -> Option<Duration> {
+    /// The same without a default.
+    pub fn optional_size(&mut self, key: &'static str) -> Option<usize> {
         let text = self.text(key)?;
-        match humantime::parse_duration(&text) {
-            Ok(duration) if duration >= least && duration <= most => Some(duration),
-            Ok(_) => {
-                let (least, most) = (
-                    humantime::format_duration(least),
-                    humantime::format_duration(most),
-                );
-                self.problem_at(
-                    key,
-                    format!(
-                        "{} is out of bounds; write a duration from {least} to {most}",
-                        self.quote(key, &text)
-                    ),
-                );
-                None
-            }
-            Err(error) => {
-                self.problem_at(
-                    key,
-                    format!(
-                        "{} is not a valid duration ({error}); write for example \"10s\" or \"1h 30m\"",
-                        self.quote(key, &text)
-                    ),
-                );
-                None
-            }
-        }
+        let Type::Size { least, most } = self.entry(key).value else {
+            debug_assert!(false, "`{key}` is not a size");
+            return None;
+        };
+        let is_within = |size: usize| {
+            to_size(least).is_some_and(|least| size >= least)
+                && most.is_none_or(|most| to_size(most).is_some_and(|most| size <= most))
+        };
+        let what = match to_size(&text) {
+            Some(size) if is_within(size) => return Some(size),
+            Some(_) => match most {
+                Some(most) => format!("is out of bounds; write a size from {least} to {most}"),
+                None => format!("is out of bounds; write {least} or more"),
+            },
+            None => "is not a valid size; write for example \"1MiB\" or \"64KiB\"".to_owned(),
+        };
+        self.problem_at(key, format!("{} {what}", self.quote(key, &text)));
+        None
     }
 
-    /// A size such as `"1MiB"`, in bytes, within bounds.
-    pub fn size(&mut self, key: &'static str, least: usize, most: usize) -> Option<usize> {
-        let text = self.text(key)?;
-        let size = text
-            .parse::<ByteSize>()
-            .ok()
-            .and_then(|size| usize::try_from(size.as_u64()).ok());
-        match size {
-            Some(size) if size >= least && size <= most => Some(size),
-            Some(_) => {
-                let show = |bytes: usize| ByteSize(bytes as u64).display().iec().to_string();
-                self.problem_at(
-                    key,
-                    format!(
-                        "{} is out of bounds; write a size from {} to {}",
-                        self.quote(key, &text),
-                        show(least),
-                        show(most)
-                    ),
-                );
-                None
-            }
-            None => {
-                self.problem_at(
-                    key,
-                    format!(
-                        "{} is not a valid size; write for example \"1MiB\" or \"64KiB\"",
-                        self.quote(key, &text)
-                    ),
-                );
-                None
-            }
-        }
+    /// A whole number within the key's bounds, or its default.
+    pub fn count(&mut self, key: &'static str) -> usize {
+        let usual = self
+            .entry(key)
+            .default_text()
+            .and_then(|text| text.parse().ok());
+        debug_assert!(usual.is_some(), "`{key}` has no default");
+        self.optional_count(key).or(usual).unwrap_or_default()
     }
 
-    /// A whole number within bounds.
-    pub fn count(&mut self, key: &'static str, least: usize, most: usize) -> Option<usize> {
+    /// The same without a default.
+    pub fn optional_count(&mut self, key: &'static str) -> Option<usize> {
         let text = self.text(key)?;
+        let Type::Count { least, most } = self.entry(key).value else {
+            debug_assert!(false, "`{key}` is not a count");
+            return None;
+        };
         let count = text
             .parse::<usize>()
             .ok()
@@ -377,13 +459,26 @@ impl<'r> Section<'r> {
     }
 
     /// `true` or `false`.
-    pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
+    pub fn flag(&mut self, key: &'static str) -> bool {
+        debug_assert!(
+            matches!(self.entry(key).value, Type::Flag) && self.entry(key).default_text().is_some()
+        );
         self.word(key, &[("true", true), ("false", false)])
-            .unwrap_or(default)
+            .unwrap_or_default()
     }
 
-    /// A list of strings. A single string is a list of one; in an environment variable, commas separate several.
+    /// A list of strings, or the default. A single string is a list of one; in an environment variable, commas separate
+    /// several.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let given = self.given_texts(key);
+        given.or_else(|| {
+            let usual = parse_value(self.entry(key).default_text()?)?;
+            let texts = usual.as_array()?.iter().filter_map(Value::as_str);
+            Some(texts.map(str::to_owned).collect())
+        })
+    }
+
+    fn given_texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let path = join(&self.path, key);
         match self.take_list(key, &path)? {
             Value::Array(values) => {
@@ -419,6 +514,14 @@ impl<'r> Section<'r> {
             .filter_map(|(name, value)| {
                 let path = join(&table.path, &name);
                 let text = match value {
+                    Value::Object(inner) if is_split_name(&inner) => {
+                        let whole = split_name(&name, &inner);
+                        self.reading.problem(
+                            &path,
+                            format!("a dot in a name makes a table of it; write the name in quotes: `\"{whole}\" = …`"),
+                        );
+                        return None;
+                    }
                     value @ Value::Object(_) => {
                         Zeroizing::new(self.to_secret(&path, value)?.expose().to_owned())
                     }
@@ -454,7 +557,7 @@ impl<'r> Section<'r> {
 
     /// A secret that only the service needs: commands that verify nothing do not ask for it.
     pub(crate) fn own_secret(&mut self, key: &'static str) -> Option<Secret> {
-        if self.reading.without_signing_secrets {
+        if self.reading.secrets == Secrets::WithoutSigning {
             self.take(key);
             return None;
         }
@@ -469,7 +572,7 @@ impl<'r> Section<'r> {
 
     pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
         let path = join(&self.path, key);
-        if self.reading.without_signing_secrets {
+        if self.reading.secrets == Secrets::WithoutSigning {
             self.take(key);
             return Vec::new();
         }
@@ -496,6 +599,10 @@ impl<'r> Section<'r> {
 
     fn signing_secret(&self, path: &str, value: Value) -> Option<Secret> {
         let secret = self.to_secret(path, value)?;
+        // It could not be decoded.
+        if self.reading.secrets == Secrets::MayBeMissing && secret.expose() == PLACEHOLDER {
+            return None;
+        }
         if secret.expose().len() < LEAST_SECRET {
             let what = format!(
                 "the secret has fewer than {LEAST_SECRET} bytes and could be guessed; let the provider make a longer one"
@@ -507,13 +614,25 @@ impl<'r> Section<'r> {
 
     pub fn section(&mut self, key: &'static str) -> Option<Self> {
         let value = self.take(key)?;
-        self.to_section(join(&self.path, key), value)
+        self.to_section(join(&self.path, key), value, self.shape_of(key))
+    }
+
+    /// A section for a table that is absent, so that every key has its default.
+    pub(crate) fn section_or_empty(&mut self, key: &'static str) -> Self {
+        let path = join(&self.path, key);
+        let empty = Self::shaped(self.reading, path, Map::new(), self.shape_of(key));
+        self.section(key).unwrap_or(empty)
     }
 
     /// A table with a user-defined key.
     pub(crate) fn named_section(&mut self, name: &str) -> Option<Self> {
         let value = self.values.remove(name)?;
-        self.to_section(join(&self.path, name), value)
+        let shape = match self.shape {
+            Shape::Map(values) => Shape::of(values),
+            Shape::Table(..) => None,
+        };
+        let shape = shape.unwrap_or(Shape::Table(&EMPTY, None));
+        self.to_section(join(&self.path, name), value, shape)
     }
 
     /// Takes the values, to put them back after merging defaults. `names` are known keys from then on.
@@ -547,8 +666,11 @@ impl<'r> Section<'r> {
             None => Vec::new(),
             Some(Value::Array(values)) => {
                 let values = values.into_iter().enumerate();
+                let shape = self.shape_of(key);
                 values
-                    .filter_map(|(index, value)| self.to_section(format!("{path}[{index}]"), value))
+                    .filter_map(|(index, value)| {
+                        self.to_section(format!("{path}[{index}]"), value, shape)
+                    })
                     .collect()
             }
             Some(_) => {
@@ -564,8 +686,11 @@ impl<'r> Section<'r> {
     /// A word, or a table in its place.
     pub(crate) fn word_or_section(&mut self, key: &'static str) -> Option<WordOrSection<'r>> {
         let path = join(&self.path, key);
+        let shape = self.shape_of(key);
         match self.take(key)? {
-            value @ Value::Object(_) => self.to_section(path, value).map(WordOrSection::Section),
+            value @ Value::Object(_) => self
+                .to_section(path, value, shape)
+                .map(WordOrSection::Section),
             value => self.to_text(&path, value).map(WordOrSection::Word),
         }
     }
@@ -578,12 +703,13 @@ impl<'r> Section<'r> {
             Some(Value::Array(values)) => values,
             Some(value) => vec![value],
         };
+        let shape = self.shape_of(key);
         let values = values.into_iter().enumerate().map(|(index, value)| {
             let path = format!("{path}[{index}]");
             match value {
-                value @ Value::Object(_) => {
-                    self.to_section(path, value).map(WordOrSection::Section)
-                }
+                value @ Value::Object(_) => self
+                    .to_section(path, value, shape)
+                    .map(WordOrSection::Section),
                 value => self.to_text(&path, value).map(WordOrSection::Word),
             }
         });
@@ -607,7 +733,14 @@ impl<'r> Section<'r> {
             keys => format!("; keys of this preset: {}", keys.join(", ")),
         };
         for key in self.values.keys() {
-            let suggestion = did_you_mean(key, self.asked.iter().map(AsRef::as_ref));
+            let names: Vec<&str> = self.shape.names().collect();
+            // A key that depends on others.
+            let suggestion = if names.contains(&key.as_str()) {
+                ": it means nothing here; remove it".to_owned()
+            } else {
+                let asked = self.asked.iter().map(AsRef::as_ref);
+                did_you_mean(key, asked.chain(names))
+            };
             let what = format!(
                 "unknown key `{}` in {}{suggestion}{own_keys}",
                 key.escape_debug(),
@@ -685,13 +818,28 @@ impl<'r> Section<'r> {
     }
 
     fn take(&mut self, key: &'static str) -> Option<Value> {
+        debug_assert_eq!(self.entry(key).name, key);
         self.asked.push(key.into());
         self.values.remove(key)
     }
 
-    fn to_section(&self, path: String, value: Value) -> Option<Self> {
+    fn entry(&self, key: &str) -> &'static Key {
+        self.shape.key(key)
+    }
+
+    /// The shape of the tables that a key's value may be.
+    fn shape_of(&self, key: &str) -> Shape {
+        Shape::of(&self.entry(key).value).unwrap_or(Shape::Table(&EMPTY, None))
+    }
+
+    /// Removes a key that belongs elsewhere. Returns whether it was there.
+    pub(crate) fn discard(&mut self, key: &str) -> bool {
+        self.values.remove(key).is_some()
+    }
+
+    fn to_section(&self, path: String, value: Value, shape: Shape) -> Option<Self> {
         match value {
-            Value::Object(values) => Some(Self::new(self.reading, path, values)),
+            Value::Object(values) => Some(Self::shaped(self.reading, path, values, shape)),
             _ => {
                 self.reading.problem(
                     &path,
@@ -727,7 +875,8 @@ impl<'r> Section<'r> {
     fn to_secret(&self, path: &str, value: Value) -> Option<Secret> {
         let mut text = match value {
             value @ Value::Object(_) => {
-                let mut table = self.to_section(path.to_owned(), value)?;
+                let shape = Shape::Table(&SECRET, None);
+                let mut table = self.to_section(path.to_owned(), value, shape)?;
                 let (name, file) = (table.text("env"), table.path("file"));
                 let text = match (name, file) {
                     (Some(name), None) => self.secret_variable(path, &name),
@@ -802,13 +951,19 @@ impl<'r> Section<'r> {
     fn secret_variable(&self, path: &str, name: &str) -> Option<String> {
         self.reading.variables.borrow_mut().insert(name.to_owned());
         let text = self.reading.environment.get(name).cloned();
-        if text.is_none() {
-            self.reading.problem(
-                path,
-                format!("the environment variable {name} is not set; set it to the secret"),
-            );
+        text.or_else(|| {
+            let what = format!("the environment variable {name} is not set; set it to the secret");
+            self.missing_secret(path, what)
+        })
+    }
+
+    fn missing_secret(&self, path: &str, what: String) -> Option<String> {
+        if self.reading.secrets == Secrets::MayBeMissing {
+            self.reading.warn(path, what);
+            return Some(PLACEHOLDER.to_owned());
         }
-        text
+        self.reading.problem(path, what);
+        None
     }
 
     fn secret_file(&self, path: &str, file: &Path) -> Option<String> {
@@ -821,11 +976,14 @@ impl<'r> Section<'r> {
                 Some(opened.text.to_string())
             }
             Err(error) => {
-                self.reading.problem(
-                    path,
-                    format!("the secret file {} can't be read: {error}", file.display()),
-                );
-                None
+                let what = format!("the secret file {} can't be read: {error}", file.display());
+                match error.kind() {
+                    std::io::ErrorKind::NotFound => self.missing_secret(path, what),
+                    _ => {
+                        self.reading.problem(path, what);
+                        None
+                    }
+                }
             }
         }
     }
@@ -835,6 +993,21 @@ impl<'r> Section<'r> {
 pub enum WordOrSection<'r> {
     Word(String),
     Section(Section<'r>),
+}
+
+/// Whether a table is what a dot in an unquoted name made, and not a secret.
+fn is_split_name(table: &Map<String, Value>) -> bool {
+    !table.is_empty() && !table.keys().any(|key| key == "env" || key == "file")
+}
+
+/// The name that was written without its quotes.
+fn split_name(name: &str, inner: &Map<String, Value>) -> String {
+    let (mut whole, mut inner) = (name.to_owned(), Some(inner));
+    while let Some((key, value)) = inner.and_then(|table| table.iter().next()) {
+        whole = join(&whole, key);
+        inner = value.as_object().filter(|table| is_split_name(table));
+    }
+    whole
 }
 
 /// Removes one line break at the end of a secret, which comes from its file or variable.

@@ -13,8 +13,11 @@ use toml::de::{DeTable, DeValue};
 use crate::secret::hide_user_info;
 use crate::table::problem::{Excerpt, Place, Problem};
 
-/// Maximum number of bytes that an excerpt shows on each side of a problem.
-const EXCERPT_REACH: usize = 120;
+/// Maximum number of bytes that an excerpt shows on each side of a problem, so that a line of a terminal has room for it.
+const EXCERPT_REACH: usize = 32;
+
+/// Maximum length of a line that is shown whole, in bytes.
+const WHOLE_LINE: usize = 80;
 
 /// Replaces a masked value.
 const MASK: &str = "***";
@@ -96,6 +99,15 @@ impl Spans {
         text: &str,
     ) -> Result<Map<String, Value>, Vec<Problem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty()
+            && let Some(what) = other_format(text)
+        {
+            return Err(vec![Problem::new(
+                None,
+                String::new(),
+                &format!("{name} {what}"),
+            )]);
+        }
         let file = self.files.len();
         let starts = text.match_indices('\n').map(|(at, _)| at + 1);
         self.files.push(Text {
@@ -105,18 +117,51 @@ impl Spans {
             values: Vec::new(),
         });
         if !errors.is_empty() {
-            let faults = errors.iter().map(|error| {
+            let mut repeated = None;
+            let mut faults = Vec::new();
+            for error in &errors {
                 let span = error.span().unwrap_or_default();
+                let mut message = error.message().to_owned();
+                if message == "duplicate key" {
+                    let header = header_before(text, span.start);
+                    // What is in a table that is there twice is there twice for that reason alone.
+                    if repeated.is_some() && repeated == header.as_ref().map(|(at, _)| *at) {
+                        continue;
+                    }
+                    let (at, path) = header.unzip();
+                    let path = path.unwrap_or_default();
+                    let is_header = at.is_some_and(|at| {
+                        let before = text.get(at..span.start);
+                        before.is_some_and(|before| !before.contains('\n'))
+                    });
+                    repeated = at.filter(|_| is_header);
+                    let key = text.get(span.clone()).unwrap_or_default();
+                    let first = match is_header {
+                        true => headers(text)
+                            .find(|(_, other)| *other == path)
+                            .map(|(at, _)| at),
+                        false => first_place(table.get_ref(), &path, key),
+                    };
+                    let first = first.filter(|first| *first < span.start && Some(*first) != at);
+                    let line = first
+                        .map(|at| text.get(..at).unwrap_or_default().matches('\n').count() + 1);
+                    message = match line {
+                        Some(line) => format!(
+                            "`{key}` is there twice, first in line {line}; remove one of the two"
+                        ),
+                        None => format!("`{key}` is there twice; remove one of the two"),
+                    };
+                }
                 let location = Location {
                     origin: ValueOrigin::File(file),
                     span,
                 };
-                Problem {
+                faults.push(Problem {
                     excerpt: self.broken_excerpt(&location),
-                    ..Problem::new(self.place(&location), String::new(), error.message())
-                }
-            });
-            return Err(faults.collect());
+                    ..Problem::new(self.place(&location), String::new(), &message)
+                });
+            }
+            return Err(faults);
         }
         let values = self.add_table("", table.get_ref(), file);
         if let Some(text) = self.files.get_mut(file) {
@@ -327,8 +372,13 @@ impl Text {
         let (line, start) = self.line_of(span.start);
         let next = self.lines.get(line + 1).copied();
         let end = next.map_or(self.text.len(), |next| next - 1);
-        let reach = span.end.min(end).saturating_add(EXCERPT_REACH);
-        let from = start.max(span.start.saturating_sub(EXCERPT_REACH));
+        let most = if end.saturating_sub(start) <= WHOLE_LINE {
+            WHOLE_LINE
+        } else {
+            EXCERPT_REACH
+        };
+        let reach = span.end.min(end).saturating_add(most);
+        let from = start.max(span.start.saturating_sub(most));
         let from = (start..=from)
             .rev()
             .find(|at| self.text.is_char_boundary(*at));
@@ -393,6 +443,72 @@ impl Line {
 /// Characters that change the text direction, or are invisible.
 fn is_direction(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// What a file is that is not TOML, and the remedy.
+fn other_format(text: &str) -> Option<&'static str> {
+    let text = text.trim_start_matches('\u{feff}');
+    if text.contains('\r') && !text.contains('\n') {
+        return Some("has lines that end in a carriage return alone; save it with line feeds");
+    }
+    let mut lines = text.lines().map(str::trim_end);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    if first.starts_with('{') {
+        return Some(
+            "looks like JSON, and the configuration is TOML; config/hookbridge.toml shows one",
+        );
+    }
+    let is_name = |name: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        !name.is_empty() && name.bytes().all(is_plain)
+    };
+    let key = first
+        .split_once(':')
+        .filter(|(name, rest)| is_name(name) && (rest.is_empty() || rest.starts_with(' ')));
+    (first == "---" || key.is_some()).then_some(
+        "looks like YAML, and the configuration is TOML; config/hookbridge.toml shows one",
+    )
+}
+
+/// The last table's header before an offset: its own offset, and its path.
+fn header_before(text: &str, offset: usize) -> Option<(usize, Vec<&str>)> {
+    headers(text).take_while(|(at, _)| *at <= offset).last()
+}
+
+/// The headers of tables, with their offsets.
+fn headers(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
+    let mut next = 0;
+    text.split('\n').filter_map(move |line| {
+        let at = next;
+        next += line.len() + 1;
+        if !line.trim_start().starts_with('[') {
+            return None;
+        }
+        let path = line.split('#').next()?.trim().trim_matches(['[', ']']);
+        let keys = path
+            .split('.')
+            .map(|key| key.trim().trim_matches(['"', '\'']));
+        Some((at, keys.collect()))
+    })
+}
+
+/// The offset of the first of two equal keys of a table.
+fn first_place(table: &DeTable<'_>, path: &[&str], key: &str) -> Option<usize> {
+    let mut table = table;
+    for key in path {
+        let (_, value) = table.iter().find(|(known, _)| known.get_ref() == key)?;
+        table = match value.get_ref() {
+            DeValue::Table(inner) => inner,
+            DeValue::Array(values) => match values.iter().next_back()?.get_ref() {
+                DeValue::Table(inner) => inner,
+                _ => return None,
+            },
+            _ => return None,
+        };
+    }
+    let name = key.trim_matches(['"', '\'']);
+    let (first, _) = table.iter().find(|(known, _)| known.get_ref() == name)?;
+    Some(first.span().start)
 }
 
 /// The path of a key in a table.

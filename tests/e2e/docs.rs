@@ -52,7 +52,7 @@ fn pages(folders: &[&str]) -> Vec<Page> {
     pages
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort_unstable();
@@ -64,13 +64,13 @@ fn read(path: &str) -> String {
 }
 
 /// A fenced block, and where it begins.
-struct Block {
-    info: String,
-    text: String,
-    place: String,
+pub(crate) struct Block {
+    pub(crate) info: String,
+    pub(crate) text: String,
+    pub(crate) place: String,
 }
 
-fn blocks() -> Vec<Block> {
+pub(crate) fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
     for page in pages(&FOLDERS_OF_PAGES) {
         let mut open: Option<Block> = None;

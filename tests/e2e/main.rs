@@ -169,6 +169,10 @@ mod tail;
 
 // The documentation: its configurations, commands and links.
 mod docs;
+mod schema;
+
+// The habits of those who use commands daily.
+mod habits;
 
 // Traces: carried on, and exported to a real receiver.
 mod tracing;

@@ -56,7 +56,7 @@ pub(in crate::brokers) use durability::check_destinations;
 pub(in crate::brokers) use provision::Provisioning;
 pub(in crate::brokers) use reach::reach;
 pub(in crate::brokers) use replay::Replay;
-pub(in crate::brokers) use settings::Settings;
+pub(in crate::brokers) use settings::{Settings, TABLE};
 pub(in crate::brokers) use subscription::Subscription;
 
 /// If less time than this is left before the deadline, no second attempt is made.

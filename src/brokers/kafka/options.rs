@@ -2,8 +2,6 @@
 //!
 //! The lists follow `CONFIGURATION.md` of librdkafka 2.12 from top to bottom. Anything else passes through.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
@@ -103,8 +101,56 @@ const NOT_BUILT: [(&str, &str); 1] = [("sasl.kerberos.", KERBEROS)];
 
 const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, OAUTHBEARER, or a client certificate";
 
+/// Properties of the Java client, with what librdkafka has instead.
+const JAVA: [(&[&str], &str); 7] = [
+    (
+        &["sasl.jaas.config"],
+        "write sasl.mechanism, sasl.username and sasl.password",
+    ),
+    (
+        &[
+            "ssl.truststore.location",
+            "ssl.truststore.password",
+            "ssl.truststore.type",
+            "ssl.truststore.certificates",
+        ],
+        "write ssl.ca.location with the authorities' certificates as PEM",
+    ),
+    (
+        &[
+            "ssl.keystore.type",
+            "ssl.keystore.certificate.chain",
+            "ssl.keystore.key",
+        ],
+        "write ssl.certificate.location and ssl.key.location with PEM files, or ssl.keystore.location with PKCS#12",
+    ),
+    (
+        &[
+            "key.serializer",
+            "value.serializer",
+            "key.deserializer",
+            "value.deserializer",
+        ],
+        "leave it out: the bridge publishes the bytes that it received",
+    ),
+    (
+        &["buffer.memory"],
+        "write `max_in_flight_bytes` under [http]",
+    ),
+    (&["max.block.ms"], "write `publish_timeout`"),
+    (
+        &[
+            "sasl.login.callback.handler.class",
+            "sasl.client.callback.handler.class",
+            "interceptor.classes",
+            "partitioner.class",
+        ],
+        "leave it out: no class can be loaded",
+    ),
+];
+
 /// The legal values of properties that take words.
-const WORDS: [(&[&str], &str); 11] = [
+const WORDS: [(&[&str], &str); 14] = [
     (
         &["compression.type", "compression.codec"],
         "none, gzip, snappy, lz4 or zstd",
@@ -127,6 +173,12 @@ const WORDS: [(&[&str], &str); 11] = [
     (
         &["partitioner"],
         "murmur2_random (the Java client's), murmur2, consistent_random, consistent, fnv1a_random, fnv1a or random",
+    ),
+    (&["auto.offset.reset"], "earliest, latest or error"),
+    (&["offset.store.method"], "broker or file"),
+    (
+        &["partition.assignment.strategy"],
+        "range, roundrobin or cooperative-sticky",
     ),
     (&["isolation.level"], "read_committed or read_uncommitted"),
     (&["group.protocol"], "classic or consumer"),
@@ -153,6 +205,11 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     }
     if let Some(reason) = not_built(name, value) {
         return Some(format!("{name}: {reason}"));
+    }
+    if let Some((_, instead)) = JAVA.iter().find(|(names, _)| names.contains(&name)) {
+        return Some(format!(
+            "{name} is a property of the Java client, and this one is librdkafka; {instead}"
+        ));
     }
     if oidc::is_ours(name) {
         return oidc::problem(name, value);
@@ -345,24 +402,6 @@ pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>
             name,
             format!("{name} has no effect: security.protocol is {protocol}; set it to {with_tls}"),
         );
-    }
-    for name in ["ssl.key.location", "ssl.keystore.location"] {
-        let Some((_, file)) = options.iter().find(|(known, _)| known == name) else {
-            continue;
-        };
-        let mode = std::fs::metadata(file.as_str()).map(|metadata| metadata.permissions().mode());
-        if let Ok(mode) = mode
-            && mode & 0o077 != 0
-        {
-            warn(
-                name,
-                format!(
-                    "{} can be read by others (mode {:03o}); use mode 0400 or 0600",
-                    file.as_str(),
-                    mode & 0o777
-                ),
-            );
-        }
     }
 }
 

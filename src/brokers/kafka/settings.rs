@@ -17,8 +17,10 @@ use super::{describe, options};
 use crate::brokers::error::RequestError;
 use crate::brokers::health::Limits;
 use crate::brokers::kind::Kind;
+use crate::brokers::provision;
 use crate::secret::hide_user_info;
 use crate::table::Section;
+use crate::table::key::{Key, Syntax, Table, Type};
 
 /// How much earlier librdkafka's time-out is than the bridge's, so that the delivery report, which tells "certainly not
 /// stored" from "unknown", arrives first. librdkafka checks for expired messages once a second, and not at all while it waits
@@ -42,6 +44,23 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// librdkafka's maximum of `message.max.bytes` (`CONFIGURATION.md`).
 const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
+
+pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
+    Key::new("bootstrap_servers", Type::Text(&SERVERS))
+        .required("\"localhost:9092\"")
+        .about("`host:port`, separated by commas"),
+    Key::new("options", Type::Map(&OPTION))
+        .about("any librdkafka property except those below; a value may be a secret"),
+    Key::new("provision", Type::Table(&provision::OF_KAFKA))
+        .about("what topics `hookbridge provision` creates, see [Provisioning](#provisioning)"),
+]]);
+
+static SERVERS: Syntax = Syntax {
+    noun: "text",
+    pattern: Some("^[^@]*[^@, ][^@]*$"),
+};
+
+const OPTION: Type = Type::Any(&[Type::Secret, Type::Number, Type::Flag]);
 
 /// How to reach a Kafka cluster.
 #[derive(Clone)]
@@ -82,7 +101,7 @@ impl Settings {
             );
             None
         } else {
-            section.required_text("bootstrap_servers", "\"localhost:9092\"")
+            section.required_text("bootstrap_servers")
         };
         if let Some(servers) = &bootstrap_servers
             && let Err(what) = options::check_servers(servers)

@@ -235,6 +235,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::health::{Advice, Watch};
+    use super::super::settings::TABLE;
     use super::*;
     use crate::brokers::meter::Meter;
     use crate::brokers::waiters::Waiters;
@@ -247,7 +248,7 @@ mod tests {
         let reading = Reading::default();
         let values = json!({ "bootstrap_servers": NOBODY, "options": options });
         let values = values.as_object().unwrap().clone();
-        let mut section = Section::new(&reading, String::new(), values);
+        let mut section = Section::new(&reading, String::new(), values, &TABLE);
         let settings = Settings::read(&mut section).expect("legal settings");
         let limits = Limits {
             publish_timeout: Duration::from_secs(1),

@@ -719,6 +719,7 @@ mod tests {
     use async_nats::ServerError;
     use serde_json::json;
 
+    use super::super::settings::TABLE;
     use super::*;
     use crate::brokers::waiters::Waiter;
     use crate::table::{Reading, Section};
@@ -923,7 +924,7 @@ mod tests {
         let reading = Reading::default();
         let values = json!({ "servers": ["nats://127.0.0.1:1"] });
         let values = values.as_object().unwrap().clone();
-        let mut section = Section::new(&reading, String::new(), values);
+        let mut section = Section::new(&reading, String::new(), values, &TABLE);
         let settings = Settings::read(&mut section).expect("legal settings");
         let shared = shared();
         let first = Connection::open(&settings, &shared).await.unwrap();

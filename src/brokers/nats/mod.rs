@@ -46,7 +46,7 @@ use subjects::Subjects;
 pub(in crate::brokers) use durability::check_destinations;
 pub(in crate::brokers) use provision::Provisioning;
 pub(in crate::brokers) use replay::Replay;
-pub(in crate::brokers) use settings::Settings;
+pub(in crate::brokers) use settings::{Settings, TABLE};
 pub(in crate::brokers) use subscription::Subscription;
 
 /// Pause before the next attempt while a stream has no leader.

@@ -7,8 +7,10 @@ use async_nats::{AuthError, ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
 
 use super::credentials;
+use crate::brokers::provision;
 use crate::secret::Secret;
 use crate::table::Section;
+use crate::table::key::{FILE, Key, Syntax, TEXT, Table, Type, words};
 
 /// Interval of the client's pings; three unanswered ones end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -17,6 +19,54 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of commands queued for the connection. Small: commands left in the queue when the connection ends are sent
 /// after the next connect, when nobody waits for them.
 const CLIENT_CAPACITY: usize = 256;
+
+const ACKNOWLEDGEMENTS: [(&str, Acknowledgement); 2] = [
+    ("jetstream", Acknowledgement::JetStream),
+    ("core", Acknowledgement::Core),
+];
+
+pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
+    Key::new("servers", Type::List(&Type::Text(&SERVER)))
+        .depends("required")
+        .about("servers of one cluster; `tls://…` demands TLS"),
+    Key::new("ack", Type::Words(&words(&ACKNOWLEDGEMENTS)))
+        .default("jetstream")
+        .about("`\"core\"` uses no stream: a 2xx then means that the server has the message, not that it is stored; `check` warns"),
+    Key::new("credentials", Type::Text(&FILE)).about("a `.creds` file"),
+    Key::new("user", Type::Text(&TEXT)).about("only with `password`"),
+    Key::new("password", Type::Secret).about("only with `user`"),
+    Key::new("token", Type::Secret),
+    Key::new("inbox_prefix", Type::Text(&INBOX_PREFIX))
+        .depends("`\"_INBOX\"`")
+        .about("for users that may subscribe to a prefix of their own only; up to 128 characters"),
+    Key::new("tls", Type::Table(&TLS)).depends("the server decides"),
+    Key::new("provision", Type::Table(&provision::OF_NATS))
+        .about("what stream `hookbridge provision` creates, see [Provisioning](#provisioning)"),
+]]);
+
+static SERVER: Syntax = Syntax {
+    noun: "URL",
+    pattern: Some("."),
+};
+
+static INBOX_PREFIX: Syntax = Syntax {
+    noun: "text",
+    pattern: Some("^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$"),
+};
+
+pub(in crate::brokers) static TLS: Table = Table::new(&[&[
+    Key::new("required", Type::Flag)
+        .default("true")
+        .about("applies where `tls` is set; without the table the server decides"),
+    Key::new("first", Type::Flag)
+        .default("false")
+        .about("start with the TLS handshake, for servers with `handshake_first`"),
+    Key::new("ca", Type::Text(&FILE))
+        .depends("the system's")
+        .about("authorities that are trusted"),
+    Key::new("cert", Type::Text(&FILE)).about("client certificate; only with `key`"),
+    Key::new("key", Type::Text(&FILE)).about("its private key; only with `cert`"),
+]]);
 
 /// How to reach NATS servers.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,12 +137,8 @@ impl Settings {
             parsed.map(Server)
         });
         let servers: Vec<Server> = servers.collect();
-        let words = [
-            ("jetstream", Acknowledgement::JetStream),
-            ("core", Acknowledgement::Core),
-        ];
         let acknowledgement = section
-            .word("ack", &words)
+            .word("ack", &ACKNOWLEDGEMENTS)
             .unwrap_or(Acknowledgement::JetStream);
         if acknowledgement == Acknowledgement::Core {
             section.warn_at("ack", "with ack = \"core\" a 2xx means that the server has the message, not that it is stored");
@@ -247,8 +293,8 @@ fn login(servers: &[Server]) -> (Option<(String, Secret)>, Option<Secret>) {
 
 impl TlsOptions {
     fn read(mut section: Section<'_>) -> Self {
-        let required = section.flag("required", true);
-        let first = section.flag("first", false);
+        let required = section.flag("required");
+        let first = section.flag("first");
         if first && !required {
             section.problem_at(
                 "first",

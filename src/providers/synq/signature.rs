@@ -11,6 +11,7 @@ use ring::hmac;
 use super::super::authentication::{Authentication, read_authentication};
 use super::super::sign::{Unsigned, sign};
 use super::super::{Request, Scope, Unverified};
+use crate::providers::tables::PRESET;
 use crate::secret::Secret;
 use crate::table::{Reading, Section};
 
@@ -28,7 +29,7 @@ fn verifier(secrets: &[&str]) -> Verifier {
     let preset = crate::providers::find("synq").unwrap();
     let keys = preset.read().under(None, serde_json::Map::new()).unwrap();
     let reading = Reading::default();
-    let mut section = Section::new(&reading, "synq".to_owned(), keys);
+    let mut section = Section::new(&reading, "synq".to_owned(), keys, &PRESET);
     let secrets = secrets.iter().map(|text| secret(text)).collect();
     Verifier(read_authentication(&mut section, secrets).unwrap())
 }

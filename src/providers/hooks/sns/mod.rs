@@ -95,10 +95,8 @@ pub(super) fn read(
         );
     }
     let topics = read_topics(source);
-    let versions = verify
-        .texts("versions")
-        .unwrap_or_else(|| vec!["1".to_owned(), "2".to_owned()]);
-    let fetches = source.flag("fetch_certificates", false);
+    let versions = verify.texts("versions").unwrap_or_default();
+    let fetches = source.flag("fetch_certificates");
     let has_folder = source.has("certificates");
     let pinned = store::read_folder(source, "certificates");
     if !has_folder && !fetches {
@@ -112,7 +110,7 @@ pub(super) fn read(
             .collect(),
         pinned: pinned.unwrap_or_default(),
         fetched: fetches.then(Fetched::shared),
-        confirms_subscriptions: source.flag("confirm_subscriptions", false),
+        confirms_subscriptions: source.flag("confirm_subscriptions"),
         tolerance,
         unknown_certificates: LogThrottle::default(),
     }))
