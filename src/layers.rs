@@ -41,7 +41,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The code of a file, without comments and without its unit tests, which stand at its end.
+/// The code of a file, without comments and without its unit tests, which are at its end.
 fn code(text: &str) -> String {
     let (code, _) = text
         .split_once("#[cfg(test)]\nmod tests {")

@@ -1,6 +1,5 @@
 //! CloudEvents: lines `NAME: VALUE`, an empty line, a body. Published events in structured, batched and binary mode
-//! must
-//! agree with an independent implementation.
+//! must agree with an independent implementation.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -1,6 +1,5 @@
 //! A form whose every field is signed (Twilio's rule), and one with its signature among its fields (Mailgun's): a body,
-//! an
-//! empty line, another body. Bodies with an independently made signature are accepted, others only if they are
+//! an empty line, another body. Bodies with an independently made signature are accepted, others only if they are
 //! equivalent.
 #![no_main]
 

@@ -1,6 +1,5 @@
 //! A whole request, through everything between the socket and the broker: lines `NAME: VALUE`, an empty line, a body.
-//! It is
-//! signed if the first line is `signed`. Published messages must agree with an independent implementation.
+//! It is signed if the first line is `signed`. Published messages must agree with an independent implementation.
 #![no_main]
 
 use std::sync::LazyLock;

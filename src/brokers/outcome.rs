@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// The outcome of a publish. There is no fourth one, and none may be taken for another.
+/// The outcome of a publish. There is no fourth one, and they must not be confused.
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Outcome {

@@ -1,6 +1,6 @@
-//! Provisioning: what `[brokers.NAME.provision]` asks for, what the configuration needs, and the plan that follows.
+//! Provisioning: the settings in `[brokers.NAME.provision]`, the needs of the configuration, and the resulting plan.
 //!
-//! A plan only ever creates. What exists is compared and left as it is.
+//! A plan only creates. Existing topics and streams are compared and left unchanged.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const MIN_WINDOW: Duration = Duration::from_millis(100);
 const MAX_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 const MAX_STREAM_NAME: usize = 255;
 
-/// `[brokers.NAME.provision]`. What is `None` follows from the cluster.
+/// `[brokers.NAME.provision]`. `None` means that the value follows from the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provision {
     /// Kafka: of each topic. The cluster's default otherwise.
@@ -69,10 +69,10 @@ impl Provision {
         read
     }
 
-    /// These wishes, with those of `flags` in their place.
+    /// These settings, overridden by `flags`.
     ///
     /// # Errors
-    /// The wishes contradict each other.
+    /// The settings contradict each other.
     pub fn with(&self, flags: &Self) -> Result<Self, Contradiction> {
         let flags = flags.clone();
         let both = Self {
@@ -134,7 +134,7 @@ impl Provision {
     }
 }
 
-/// A wish that cannot be fulfilled.
+/// A setting that cannot be satisfied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contradiction {
     pub key: &'static str,
@@ -173,7 +173,7 @@ pub struct Open {
 }
 
 impl Needed {
-    /// What to tell of names that no broker takes.
+    /// A message about names that the broker does not allow.
     pub(super) fn illegal_note(&self, kind: Kind) -> Option<String> {
         (!self.illegal.is_empty()).then(|| {
             format!(
@@ -186,7 +186,7 @@ impl Needed {
     }
 }
 
-/// What provisioning would do to one broker.
+/// The effect of provisioning on one broker.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Plan {
     pub items: Vec<Item>,
@@ -217,13 +217,13 @@ pub struct Item {
 pub enum State {
     /// It does not exist. The settings are those that it is created with.
     Create { settings: Vec<String> },
-    /// It exists. The differences are from what is wanted; none is changed.
+    /// It exists. The differences are from the wanted settings; none is changed.
     Exists { differences: Vec<String> },
     /// It is needed, and provisioning cannot create it. The text says what to do.
     Blocked { why: String },
 }
 
-/// What became of something that a plan creates.
+/// The result of creating something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Created {
     pub name: String,

@@ -1,4 +1,4 @@
-//! The cases of `hookbridge test`: a request and what is expected of it, read from TOML.
+//! The cases of `hookbridge test`, read from TOML: a request and the expected results.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::config::{Config, Source};
 use crate::providers;
 use crate::table::{Problem, Reading, Section, Spans, did_you_mean};
 
-/// No source takes a larger body.
+/// No source accepts a larger body.
 const MAX_EVENT: u64 = 256 * 1024 * 1024 + 1;
 
-/// A request, and what is expected of it.
+/// A request and the expected results.
 pub(super) struct Case {
     pub(super) name: String,
     /// File and line.
@@ -30,7 +30,7 @@ pub(super) struct Case {
     pub(super) expected: Vec<Expected>,
 }
 
-/// What is expected of an event. What is `None` is not compared.
+/// The expected outcome of an event. `None` is not compared.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) outcome: Option<&'static str>,

@@ -26,7 +26,8 @@ pub(super) struct Options {
     /// The broker that stores the events
     #[arg(long, value_enum)]
     broker: Broker,
-    /// Write to this file, or to hookbridge.toml in this folder, with a first test beside it; standard output otherwise
+    /// Write to this file, or to hookbridge.toml in this folder, with a first test next to it; by default to standard
+    /// output
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
     /// Overwrite what exists
@@ -79,7 +80,7 @@ fn write(path: &Path, text: &str, force: bool) -> std::io::Result<()> {
     }
     let mut options = OpenOptions::new();
     options.write(true);
-    // What someone else has written meanwhile is kept, too.
+    // A file that appeared in the meantime is kept, too.
     match force {
         true => options.create(true).truncate(true),
         false => options.create_new(true),

@@ -14,10 +14,10 @@ use crate::config::{BrokerId, Config};
 use crate::printable::printable;
 use crate::table::did_you_mean;
 
-/// For reading what a broker has.
+/// Time to inspect a broker.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For creating, and for seeing what was created.
+/// Time to create, and to see the results.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(super) struct Options {
     wishes: Wishes,
 }
 
-/// Each replaces its key in `[brokers.NAME.provision]`.
+/// Each flag overrides its key in `[brokers.NAME.provision]`.
 #[derive(Debug, Args)]
 struct Wishes {
     /// Kafka: partitions of a new topic [default: the cluster's]
@@ -84,7 +84,7 @@ impl Wishes {
         }
     }
 
-    /// A flag for a kind of broker that there is none of.
+    /// A flag for a kind of broker that is not selected.
     fn stray(&self, kinds: &[Kind]) -> Option<(&'static str, &'static str)> {
         let flags = [
             ("--partitions", self.partitions.is_some(), Kind::Kafka),
@@ -305,7 +305,7 @@ impl Output {
             }
         }
         for settings in settings {
-            self.line("  what is created has:")?;
+            self.line("  new ones have:")?;
             for setting in settings {
                 self.line(format_args!("           {}", printable(setting)))?;
             }

@@ -2,8 +2,7 @@
 //! acknowledgement.
 //!
 //! Anyone who can write to the topic being read may have forged its headers. So they can choose only destinations that
-//! the
-//! routes can produce, unless the operator names one or allows any.
+//! the routes can produce, unless the operator names one or allows any.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -56,8 +55,7 @@ pub(super) struct Options {
     #[arg(long)]
     any_destination: bool,
     /// Skip events without a destination, or with one to which no route can publish, instead of stopping. They stay in
-    /// the
-    /// topic, and later replays start after them
+    /// the topic, and later replays start after them
     #[arg(long)]
     skip_unplaced: bool,
     /// Skip events that the destination permanently refuses because they are too large, instead of stopping. Likewise

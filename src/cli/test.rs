@@ -78,7 +78,7 @@ struct CaseResult {
     name: String,
     place: String,
     differences: Vec<Difference>,
-    /// Why an event was refused or became a dead letter.
+    /// The reasons for refusing an event or making it a dead letter.
     reasons: Vec<String>,
 }
 
@@ -150,7 +150,7 @@ fn judge(config: &Config, case: Case) -> Result<CaseResult, Error> {
     })
 }
 
-/// What became of an event.
+/// The actual outcome of an event.
 struct Found<'a> {
     outcome: &'static str,
     status: StatusCode,
@@ -245,14 +245,14 @@ impl<'a> Found<'a> {
     }
 }
 
-/// As `check` shows it.
+/// In the form that `check` shows.
 fn copy(copy: &AlsoTo<'_>) -> String {
     format!("{}:{}", copy.broker, copy.topic)
 }
 
 fn to_text(results: &[CaseResult]) -> String {
     let mut text = String::new();
-    // Writing to a text does not fail.
+    // Writing to a string cannot fail.
     let mut line = |line: std::fmt::Arguments<'_>| {
         let _written = text.write_fmt(format_args!("{line}\n"));
     };

@@ -1,6 +1,6 @@
 //! Turns TOML into a checked and immutable [`Config`]: every name is resolved, every template parsed, every key
-//! prepared.
-//! It is data and starts nothing. No other folder knows the names of keys, except that each broker reads its own table.
+//! prepared. It is data and starts nothing. No other folder knows the names of keys, except that each broker reads its
+//! own table.
 
 mod brokers;
 mod check;

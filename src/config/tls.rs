@@ -299,8 +299,7 @@ fn read_authorities(section: &Section<'_>, file: &str) -> Option<RootCertStore> 
 }
 
 /// Verification checks the validity before it looks for an issuer, so it reports the dates even of a certificate with
-/// an
-/// unknown issuer.
+/// an unknown issuer.
 fn warn_of_dates(
     section: &Section<'_>,
     file: &str,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// A younger body has no meaningful rate: it is ended only if no older one is left, the oldest first.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// When a limit is reached, this fraction of it is freed at once, since finding the slowest bodies visits all of them.
+/// When a limit is reached, this fraction of it is freed together, since finding the slowest bodies visits all of them.
 const FREED: usize = 8;
 
 /// A number of bodies and of their bytes.

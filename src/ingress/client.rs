@@ -12,8 +12,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// be forged.
 ///
 /// If `X-Forwarded-For` and `Forwarded` (RFC 7239) disagree, or an entry is not an address, the last trusted proxy
-/// counts
-/// as the client: a sender gains nothing by adding the header that its proxy does not write.
+/// counts as the client: a sender gains nothing by adding the header that its proxy does not write.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     if !is_trusted(peer, trusted) {

@@ -9,6 +9,7 @@ mod tls;
 
 mod gzip;
 pub(crate) mod receive;
+mod received;
 
 // 2 to 6: pure
 pub(crate) mod verify;
@@ -65,7 +66,7 @@ use crate::flow::Permit;
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
 pub use gzip::decompress;
-pub use receive::Received;
+pub use received::Received;
 pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
 
@@ -78,8 +79,7 @@ use socket::Activity;
 /// polled.
 ///
 /// Here and in [`finish`], nothing that is no longer needed is held across an await: a future's state is copied when
-/// the
-/// future is created, and occupies CPU cache for as long as the broker takes.
+/// the future is created, and occupies CPU cache for as long as the broker takes.
 fn handle(
     bridge: Arc<Bridge>,
     request: Request<Incoming>,

@@ -59,8 +59,7 @@ impl<'d> Parsed<'d> {
     }
 
     /// Refuses an event with a duplicate among the member names that were looked up so far: another reader would see
-    /// another
-    /// event.
+    /// another event.
     pub(super) fn refuse_if_ambiguous(&self) -> Result<(), Refusal> {
         self.document.map_or(Ok(()), refuse_if_ambiguous)
     }

@@ -79,10 +79,8 @@ pub(super) async fn publish<'d>(
 /// Publishes an event and its copies. It is stored only when all of them are.
 ///
 /// A message beyond its broker's size limit is refused permanently: neither a fallback nor time would help. It becomes
-/// a
-/// dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
-/// Kafka
-/// refuses whole batches: a 4xx must not depend on the other messages of a batch.
+/// a dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
+/// Kafka refuses whole batches: a 4xx must not depend on the other messages of a batch.
 async fn deliver<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -207,10 +205,8 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
 /// Publishes an event to its broker or its fallback. Returns the outcome and the attempts that led to it.
 ///
 /// The fallback gets the message only when the first broker certainly does not have it, and while there is time. A
-/// message
-/// that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for outages,
-/// and
-/// the event would have to come back.
+/// message that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for
+/// outages, and the event would have to come back.
 async fn publish_with_fallback<'d>(
     bridge: &Bridge,
     route: RouteId,

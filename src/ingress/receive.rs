@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::client::{client_address, known_client_address};
 use super::gzip::{Coding, decompress};
+use super::received::Received;
 use super::socket::Activity;
 use super::verify::{may_be_open_handshake, to_refusal, verify_head};
 use crate::bridge::Bridge;
@@ -26,91 +27,8 @@ use crate::providers::Scope;
 use crate::providers::handshake::Reply;
 use crate::providers::request::Request as Signed;
 
-/// A request that has arrived completely.
-#[derive(Debug)]
-pub struct Received {
-    source: Arc<Source>,
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-    at: SystemTime,
-}
-
-impl Received {
-    /// A request that did not come over the network, for `explain` and tests. It is unverified like any other.
-    #[must_use]
-    pub fn from_parts(
-        source: Arc<Source>,
-        headers: HeaderMap,
-        body: Bytes,
-        at: SystemTime,
-    ) -> Self {
-        Self {
-            method: Method::POST,
-            target: source.path.parse().unwrap_or_default(),
-            source,
-            headers,
-            body,
-            at,
-        }
-    }
-
-    /// With another method, and a target with a query.
-    #[must_use]
-    pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
-        Self {
-            method,
-            target,
-            ..self
-        }
-    }
-
-    /// With another body.
-    #[must_use]
-    pub(super) fn with_body(self, body: Bytes) -> Self {
-        Self { body, ..self }
-    }
-
-    /// The request in the form that verification reads.
-    #[must_use]
-    pub fn as_request(&self) -> Signed<'_> {
-        Signed {
-            method: &self.method,
-            target: &self.target,
-            headers: &self.headers,
-            body: &self.body,
-            public_url: self.source.public_url.as_deref(),
-            at: self.at,
-        }
-    }
-
-    /// The source whose path the request was sent to.
-    #[must_use]
-    pub fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
-    #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    #[must_use]
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The time of receipt.
-    #[must_use]
-    pub fn at(&self) -> SystemTime {
-        self.at
-    }
-}
-
 /// The maximum size in bytes of a body that is read although the request is refused, and the timeout for it. Closing
-/// the
-/// connection would cost both sides more.
+/// the connection would cost both sides more.
 const SMALL_BODY: u64 = 16 * 1024;
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -698,8 +616,7 @@ impl Reader {
 }
 
 /// The capacity to reserve once `length` bytes have arrived: never more than a small multiple of them, whatever the
-/// head
-/// declares. With a declared length the multiple is larger, since reallocation then ends at that length.
+/// head declares. With a declared length the multiple is larger, since reallocation then ends at that length.
 fn capacity_for(length: usize, declared: Option<usize>, limit_bytes: usize) -> usize {
     let wanted = match declared {
         Some(declared) => length.saturating_mul(4).min(declared),

@@ -1,4 +1,4 @@
-//! A request that nobody sent: the code of the real one, without its signature and without a broker.
+//! A request that was never sent: runs the real code without a signature and without a broker.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,7 +9,8 @@ use http::{HeaderMap, Method, Uri};
 use super::decide::decide;
 use super::decision::{Decided, Decision, Verdict};
 use super::gzip::decompress;
-use super::receive::{Received, check_head, is_compressed};
+use super::receive::{check_head, is_compressed};
+use super::received::Received;
 use super::verify::{Verified, open_handshake};
 use crate::config::Source;
 use crate::event::Refusal;
@@ -52,7 +53,7 @@ impl Rehearsal {
         })
     }
 
-    /// What would become of the request if it were genuine, and what its signature would cover.
+    /// The outcome of the request if it were authentic, and the parts that its signature would cover.
     #[must_use]
     pub fn decide(mut self) -> (Decided, Summary) {
         let source = Arc::clone(self.received.source());
@@ -74,12 +75,12 @@ impl Rehearsal {
         if let Some(reply) = open_handshake(&self.received) {
             return (Decided::Handshake(reply), summary);
         }
-        // The signature can't be checked here: this is the one place that takes a request for genuine.
+        // The signature cannot be verified here: this is the only place that assumes a request to be authentic.
         (decide(&Verified::assumed(self.received)), summary)
     }
 }
 
-/// A handshake that the head alone gives away.
+/// A handshake that can be recognized by its head.
 fn handshake_by_head(source: &Source, received: &Received) -> Option<Decided> {
     let request = received.as_request();
     let scope = Scope::raw(&request);
@@ -93,7 +94,7 @@ fn handshake_by_head(source: &Source, received: &Received) -> Option<Decided> {
     let reply: Option<Reply> = handshake.reply(&scope, None).ok().flatten();
     Some(match reply {
         Some(reply) => Decided::Handshake(Box::new(reply)),
-        // Without its secret nothing can be signed.
+        // Without a secret the reply cannot be signed.
         None if handshake.verified => Decided::Handshake(Box::new(handshake.unsigned_reply())),
         None => refused(Refusal::BadRequest(
             "the handshake lacks the value that is to be answered",

@@ -1,10 +1,8 @@
 //! A sender's socket with timers: one between requests, one from the first byte of a head to its last, and one for
-//! senders
-//! that do not read their answers.
+//! senders that do not read their answers.
 //!
 //! hyper has one timer for the first two (`header_read_timeout` starts when it begins to wait), which would close the
-//! idle
-//! connections of load balancers as soon as slow heads.
+//! idle connections of load balancers as soon as slow heads.
 
 use std::future::Future as _;
 use std::io;
@@ -28,10 +26,8 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// After an answer that left a body unread, the rest is read and dropped within the time allowed for a body, so that
-/// the
-/// sender sees the answer instead of a reset (RFC 9112 section 9.6): buffering proxies write the whole body before they
-/// read.
-/// It ends earlier when the sender pauses for `LINGER_PAUSE` or has sent the largest possible `max_body`.
+/// the sender sees the answer instead of a reset (RFC 9112 section 9.6): buffering proxies write the whole body before
+/// they read. It ends earlier when the sender pauses for `LINGER_PAUSE` or has sent the largest possible `max_body`.
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
@@ -111,8 +107,7 @@ impl Activity {
     }
 
     /// Whether the last request line had a fragment, which hyper drops silently. Pipelined requests in the same packet
-    /// are
-    /// not checked.
+    /// are not checked.
     pub(super) fn take_fragment(&self) -> bool {
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
@@ -357,8 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// hyper does not read while a request is in flight, since its sender may have closed its side (RFC 9112 section
-    /// 9.6).
-    /// A sender that disconnected with a reset is noticed here. While it reads a body, hyper notices by itself.
+    /// 9.6). A sender that disconnected with a reset is noticed here. While it reads a body, hyper notices by itself.
     fn check_for_disconnect(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.activity.in_flight.load(Ordering::Acquire) == 0 {
             if std::mem::take(&mut self.is_wake_due) {

@@ -1,6 +1,5 @@
 //! Connections that have not brought a verified event yet. At the connection limit, the oldest of them makes room for a
-//! new
-//! one, so that silent connections never lock others out.
+//! new one, so that silent connections never lock others out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,5 @@
 //! Every vector of the provider reference, posted to a listening bridge whose clock is set to the vector's time, in
-//! front of
-//! an embedded Kafka cluster. The reference is not part of the repository.
+//! front of an embedded Kafka cluster. The reference is not part of the repository.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::parse;
-use super::receive::Received;
+use super::received::Received;
 use crate::config::Source;
 use crate::event::Refusal;
 use crate::json::Document;
@@ -199,7 +199,7 @@ pub(crate) fn open_handshake(received: &Received) -> Option<Box<Reply>> {
     (!is_ambiguous).then(|| Box::new(reply))
 }
 
-/// Refuses requests whose head alone is sufficient evidence, before waiting for the body.
+/// Refuses requests whose head already shows that they are not authentic, before waiting for the body.
 pub(super) fn verify_head(source: &Source, request: &Request<'_>) -> Result<(), Refusal> {
     source
         .authentication

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::str::Chars;
 
 use super::pointer::{Pointer, escape_token};
-use super::scan::{Fault, scan};
 
 /// The kind of a value, or a member's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,12 +159,6 @@ impl<'b> Document<'b> {
             entries,
             ambiguous: Cell::new(None),
         }
-    }
-
-    /// # Errors
-    /// The first [`Fault`] in the body.
-    pub fn parse(body: &'b [u8]) -> Result<Self, Fault> {
-        scan(body)
     }
 
     /// The outermost value.
@@ -563,7 +556,7 @@ fn hexadecimal(characters: &mut impl Iterator<Item = char>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::MAX_DEPTH;
+    use crate::json::{Fault, MAX_DEPTH};
     use proptest::prelude::*;
 
     thread_local! {

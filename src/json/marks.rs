@@ -3,7 +3,7 @@
 /// The positions of quotes, backslashes and control characters.
 ///
 /// Nearly all of a body is in strings, most of them short. Searching for each string's end separately costs a call and a few
-/// unpredictable branches each. So all of a block's are found at once, in code that the compiler vectorizes, and a string ends
+/// unpredictable branches each. So all of a block's are found together, in code that the compiler vectorizes, and a string ends
 /// at the next mark.
 #[derive(Debug)]
 pub(super) struct Marks<'b> {

@@ -97,31 +97,33 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// # Errors
-/// The first [`Fault`] in the body.
-pub(super) fn scan(body: &[u8]) -> Result<Document<'_>, Fault> {
-    let text = std::str::from_utf8(body).map_err(|error| Fault::Encoding {
-        offset: error.valid_up_to(),
-    })?;
-    if text.starts_with('\u{feff}') || body.len() > MAX_BYTES {
-        return Err(Fault::Encoding { offset: 0 });
-    }
-    let mut scanner = Scanner {
-        bytes: body,
-        at: 0,
-        marks: Marks::new(body),
-        entries: Vec::with_capacity(body.len() / BYTES_AN_ENTRY + 4),
-        inside: Container {
-            kind: Inside::Nothing,
-            entry: 0,
-            found: Found::default(),
-        },
-        around: Vec::with_capacity(8),
-        fault: Fault::Encoding { offset: 0 },
-    };
-    match scanner.document() {
-        Ok(()) => Ok(Document::new(text, scanner.entries)),
-        Err(Failed) => Err(scanner.fault),
+impl<'b> Document<'b> {
+    /// # Errors
+    /// The first [`Fault`] in the body.
+    pub fn parse(body: &'b [u8]) -> Result<Self, Fault> {
+        let text = std::str::from_utf8(body).map_err(|error| Fault::Encoding {
+            offset: error.valid_up_to(),
+        })?;
+        if text.starts_with('\u{feff}') || body.len() > MAX_BYTES {
+            return Err(Fault::Encoding { offset: 0 });
+        }
+        let mut scanner = Scanner {
+            bytes: body,
+            at: 0,
+            marks: Marks::new(body),
+            entries: Vec::with_capacity(body.len() / BYTES_AN_ENTRY + 4),
+            inside: Container {
+                kind: Inside::Nothing,
+                entry: 0,
+                found: Found::default(),
+            },
+            around: Vec::with_capacity(8),
+            fault: Fault::Encoding { offset: 0 },
+        };
+        match scanner.document() {
+            Ok(()) => Ok(Document::new(text, scanner.entries)),
+            Err(Failed) => Err(scanner.fault),
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use super::request::{Request, Scope};
 use super::scheme::{
     KeySettings, Location, Placement, Scheme, Timestamp, Tolerance, Unit, Unverified,
 };
-use super::sign::{SignError, Signed, Unsigned};
 use super::text::{Choice, Parsing, Text};
+use super::unsigned::{SignError, Signed, Unsigned};
 use crate::event::Refusal;
 use crate::json::{Node, NodeKind, Pointer};
 use crate::secret::Secret;
@@ -52,8 +52,7 @@ pub struct Summary {
     /// The algorithm or the kind of credential, and its place.
     pub by: String,
     /// The signed text: `{body}` for the body, other placeholders filled in as far as the request has them. Empty if
-    /// nothing is
-    /// signed.
+    /// nothing is signed.
     pub covers: String,
     /// Headers that the event is read from but that the signature does not cover.
     pub unsigned_headers: Vec<String>,
@@ -129,8 +128,7 @@ pub trait Verifier: std::fmt::Debug + Send + Sync {
 }
 
 /// Creates a hook's verifier from the source's table (for keys that only its preset has), the table `verify`, the
-/// secrets
-/// and `tolerance`.
+/// secrets and `tolerance`.
 pub type ReadVerifier = fn(
     &mut Section<'_>,
     &mut Section<'_>,
@@ -288,8 +286,7 @@ fn read_schemes(
     }
     for (index, secret) in secrets.iter().enumerate() {
         // With several schemes, a prefix determines the scheme of a secret. A secret without a prefix belongs to the
-        // schemes that
-        // are like the first.
+        // schemes that are like the first.
         let is_for = |settings: &KeySettings| {
             !settings.prefix.is_empty() && secret.expose().starts_with(&settings.prefix)
         };

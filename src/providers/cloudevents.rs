@@ -1,6 +1,5 @@
 //! CloudEvents 1.0 over HTTP (`cloudevents/spec`, `bindings/http-protocol-binding.md` and `formats/json-format.md`):
-//! the mode
-//! of a request, and the attributes of an event.
+//! the mode of a request, and the attributes of an event.
 
 use http::HeaderMap;
 use percent_encoding::percent_decode;

@@ -1,6 +1,5 @@
 //! Alternatives to a signature for providers that do not sign bodies: a secret in a header, in the query or in each
-//! event,
-//! or a token.
+//! event, or a token.
 
 use data_encoding::BASE64;
 use http::HeaderName;
@@ -8,7 +7,7 @@ use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq as _;
 
 use super::jwt::Jwt;
-use super::request::Request;
+use super::request::{Request, after_scheme};
 use super::scheme::Unverified;
 use crate::json::Pointer;
 use crate::secret::Secret;
@@ -190,12 +189,4 @@ pub(super) fn matching(secrets: &[Secret], presented: &[u8]) -> Option<usize> {
         let is_equal = bool::from(secret.expose().as_bytes().ct_eq(presented));
         found.or(is_equal.then_some(index))
     })
-}
-
-/// The credentials after a scheme's name, whose case does not matter (RFC 9110 section 11.1).
-pub(super) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
-    let (name, rest) = value.split_at_checked(scheme.len())?;
-    let rest = rest.strip_prefix(b" ")?;
-    name.eq_ignore_ascii_case(scheme.as_bytes())
-        .then(|| rest.trim_ascii())
 }

@@ -86,8 +86,7 @@ pub enum JsonValue {
     /// A number.
     Number(u64),
     /// The lower-case hexadecimal HMAC of the value at a pointer, with the key that verified the request. A value that
-    /// could
-    /// be the signed content of an event is refused; otherwise anyone could have events signed.
+    /// could be the signed content of an event is refused; otherwise anyone could have events signed.
     Hmac(Pointer),
 }
 

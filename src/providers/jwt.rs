@@ -1,8 +1,7 @@
 //! JSON Web Tokens (RFC 7519) in `Authorization`. They authenticate the sender of a request, not its body.
 //!
 //! Verified without a crate: the available ones read the system clock and bring their own cryptography. The key
-//! determines
-//! the algorithm, never the token.
+//! determines the algorithm, never the token.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +12,8 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
-use super::credentials::after_scheme;
 use super::keys::ED25519_PREFIX;
-use super::request::{Request, Scope};
+use super::request::{Request, Scope, after_scheme};
 use super::scheme::Unverified;
 use super::text::Text;
 use crate::secret::Secret;

@@ -1,8 +1,7 @@
 //! The seam for providers: how their requests are verified, and where their events have id, type, time and subject.
 //!
 //! A provider is data: a file in `presets/`, in the form in which users declare their own sources. Only what data
-//! cannot
-//! describe is code, in `hooks/`.
+//! cannot describe is code, in `hooks/`.
 
 pub mod authentication;
 pub mod cloudevents;
@@ -20,6 +19,7 @@ pub mod scheme;
 pub mod sign;
 pub mod synq;
 pub mod text;
+mod unsigned;
 
 pub use authentication::Authentication;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The only requests that the bridge makes itself: a GET over HTTPS, if the operator allows it, to a host that a
-//! preset's
-//! hook has checked. Redirects are not followed; size, time and number are bounded.
+//! preset's hook has checked. Redirects are not followed; size, time and number are bounded.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,8 +68,7 @@ static NOT_MADE: AtomicU64 = AtomicU64::new(0);
 pub type Count = (&'static str, fn() -> u64);
 
 /// Outcomes of the bridge's own requests, for `hookbridge_outbound_requests_total`: `ok`, `failed`, or `refused`
-/// because of
-/// the rate limit.
+/// because of the rate limit.
 pub const COUNTS: [Count; 3] = [
     ("ok", || SUCCEEDED.load(Ordering::Relaxed)),
     ("failed", || FAILED.load(Ordering::Relaxed)),

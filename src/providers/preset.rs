@@ -83,8 +83,7 @@ pub struct Sample {
     #[serde(rename = "type")]
     pub event_type: String,
     /// Headers other than those of the signature. `{uuid}` and `{number}` are replaced by an id, `{milliseconds}` by
-    /// the Unix
-    /// time.
+    /// the Unix time.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The body, with the same placeholders.

@@ -148,6 +148,14 @@ fn single_value<'r>(pairs: form_urlencoded::Parse<'r>, wanted: &str) -> Found<'r
     }
 }
 
+/// The credentials after a scheme's name, whose case does not matter (RFC 9110 section 11.1).
+pub(super) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
+    let (name, rest) = value.split_at_checked(scheme.len())?;
+    let rest = rest.strip_prefix(b" ")?;
+    name.eq_ignore_ascii_case(scheme.as_bytes())
+        .then(|| rest.trim_ascii())
+}
+
 /// Everything that a template may refer to.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {

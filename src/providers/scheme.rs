@@ -428,8 +428,7 @@ impl Scheme {
     }
 
     /// Checks that need only the head, before the body is read: missing parts, malformed signatures, and times outside
-    /// the
-    /// tolerance. Passing them proves nothing.
+    /// the tolerance. Passing them proves nothing.
     ///
     /// # Errors
     /// As [`Scheme::verify`].

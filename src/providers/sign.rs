@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use sha2::{Digest as _, Sha256};
@@ -18,32 +18,7 @@ use super::scheme::{Location, Scheme, Unit};
 use crate::json::{Document, NodeKind, Pointer};
 use crate::secret::Secret;
 
-/// The reason why a request cannot be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignError(pub &'static str);
-
-impl std::fmt::Display for SignError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for SignError {}
-
-/// A request to be signed.
-#[derive(Debug, Clone, Copy)]
-pub struct Unsigned<'r> {
-    /// The method.
-    pub method: &'r Method,
-    /// The URL to which it is sent.
-    pub url: &'r Uri,
-    /// Headers other than those of the scheme.
-    pub headers: &'r HeaderMap,
-    /// The body.
-    pub body: &'r [u8],
-    /// The time of signing.
-    pub at: SystemTime,
-}
+pub use super::unsigned::{SignError, Signed, Unsigned};
 
 /// Prefix of private keys in Standard Webhooks.
 const PRIVATE_KEY_PREFIX: &str = "whsk_";
@@ -128,17 +103,6 @@ const P256_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
-
-/// A signed request as its provider would send it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
-    /// The headers that authenticate it, in addition to its own.
-    pub headers: HeaderMap,
-    /// The URL, possibly with an additional parameter.
-    pub url: Uri,
-    /// The body, which may contain parts of the scheme.
-    pub body: Vec<u8>,
-}
 
 /// Signs a request as the provider does, with the first suitable scheme.
 ///

@@ -243,6 +243,6 @@ mod tests {
         assert_eq!(idle_timeout, Duration::from_secs(11));
         stop.cancel();
         let ended = timeout(INTERVAL, reloading).await;
-        ended.expect("it stops when it is told to").unwrap();
+        ended.expect("it stops on request").unwrap();
     }
 }

@@ -1,6 +1,5 @@
 //! An open-loop sender: requests leave at fixed times, whether or not earlier ones were answered, and latencies count
-//! from
-//! those times. So a stalled server is charged for all requests that would have come meanwhile.
+//! from those times. So a stalled server is charged for all requests that would have come meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,6 +1,5 @@
 //! The order of the runs in front of one broker: in each round every server once with each number of connections, one
-//! after
-//! the other, so that changes on the machine affect them all.
+//! after the other, so that changes on the machine affect them all.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

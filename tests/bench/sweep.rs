@@ -1,6 +1,5 @@
 //! The bridge along one axis at a time: does the cost of an event depend on connections, routes, sources or bytes; what
-//! does
-//! it use when idle; how does it behave when overloaded.
+//! does it use when idle; how does it behave when overloaded.
 //!
 //! Each value has its own servers, so that memory of the previous value does not count.
 

@@ -1,6 +1,5 @@
 //! Amazon SNS in front of real NATS. Messages are signed by `openssl`, as Amazon's developer guide describes. Where the
-//! bridge
-//! may fetch something from Amazon, a test server has Amazon's name, for the bridge's process alone.
+//! bridge may fetch something from Amazon, a test server has Amazon's name, for the bridge's process alone.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

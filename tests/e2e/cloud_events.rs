@@ -1,6 +1,5 @@
 //! CloudEvents, Azure Event Grid and Microsoft Graph in front of real brokers: several events in one request, the
-//! sender's
-//! own attributes, handshakes, and alternatives to a signature.
+//! sender's own attributes, handshakes, and alternatives to a signature.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,5 @@
 //! Deployed files: each query of the dashboard and the rules finds data in a real Prometheus, each alert has its
-//! runbook and
-//! its test, and each configuration in a manifest is valid.
+//! runbook and its test, and each configuration in a manifest is valid.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! `init` writes a configuration and a first test that hold for every provider.
+//! `init` writes a configuration and a first test that are valid for every provider.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What `deploy/install` puts where.
+//! The files that `deploy/install` installs.
 
 use std::collections::BTreeSet;
 use std::path::Path;

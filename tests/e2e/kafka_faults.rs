@@ -183,7 +183,7 @@ fn missing_topics_are_named_with_the_command_and_the_option_that_cure_it() {
     let option = "allow.auto.create.topics";
     for text in [
         topic.as_str(),
-        "the bridge creates no topics",
+        "a running bridge creates no topics",
         &command,
         option,
     ] {

@@ -1,6 +1,5 @@
 //! Every preset as its page documents it: the configuration is the page's, requests are signed here as the provider's
-//! own
-//! library signs them, and real Kafka has each event with its id, type, subject and key.
+//! own library signs them, and real Kafka has each event with its id, type, subject and key.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -97,8 +96,7 @@ use Covered::{Body, Time, Url};
 const JSON: &str = "application/json";
 
 /// Presets that `signed_bodies.rs`, `cloud_events.rs` and `aws_sns.rs` test instead, since their requests differ in
-/// more
-/// than header fields.
+/// more than header fields.
 const ELSEWHERE: [&str; 7] = [
     "aws-sns",
     "azure-event-grid",

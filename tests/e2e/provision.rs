@@ -18,7 +18,7 @@ use crate::support::kafka::{Kafka, USER, unique};
 use crate::support::nats::{Access, Nats};
 use crate::support::{process, runtime, tls};
 
-/// What SYNQ sends.
+/// SYNQ's event types.
 const TYPES: [&str; 8] = [
     "ping",
     "issue_created",

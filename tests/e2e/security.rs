@@ -211,8 +211,7 @@ fn s36_twice_as_much_takes_twice_as_long() {
             "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"
         );
         // The goal is 50 ms per MiB in a release build, whose parser alone is five to ten times as fast; here the time
-        // of the
-        // broker and the sender is included.
+        // of the broker and the sender is included.
         assert!(
             long < Duration::from_secs(10),
             "{kind}: 256 KiB {short:?}, 2 MiB {long:?}"

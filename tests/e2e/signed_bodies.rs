@@ -1,6 +1,5 @@
 //! Providers whose signature is in the body, covers the fields of a form, or is a token. The tests sign by themselves,
-//! as the
-//! providers' libraries do.
+//! as the providers' libraries do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,6 +1,5 @@
 //! Random faults under load, from a printed seed, with a check of the guarantees at the end. `tests/soak/run` lets it
-//! run for
-//! any length of time; without it, it takes half a minute with the same faults each time.
+//! run for any length of time; without it, it takes half a minute with the same faults each time.
 
 use std::time::{Duration, Instant};
 
@@ -221,8 +220,7 @@ fn soak(name: &str, broker: &Broker<'_>) {
         checker.summary()
     );
     // A sender that was being answered when the bridge was killed gets no answer, and possibly none on a connection
-    // that the
-    // kernel accepted for the listener that was about to close; all others do.
+    // that the kernel accepted for the listener that was about to close; all others do.
     assert!(
         checker.unanswered() <= 2 * SENDERS * running.ended,
         "{} endings: {}",

@@ -128,8 +128,7 @@ impl Bridge {
     }
 
     /// Runs in front of one NATS stream, ready to publish to `STREAM.TYPE`, with more keys for `[http]` and the source.
-    /// A
-    /// stream that never acknowledges keeps a bridge from being ready, so it acknowledges until this one is.
+    /// A stream that never acknowledges keeps a bridge from being ready, so it acknowledges until this one is.
     pub(crate) fn to_nats(nats: &Nats, stream: &str, http: &str, source: &str) -> Self {
         let is_silent = nats.is_silent(stream);
         if is_silent {
@@ -193,8 +192,7 @@ impl Bridge {
     }
 
     /// Writes another configuration of brokers, sources and routes, sends SIGHUP, and waits for the result. Returns
-    /// whether
-    /// the new one is in use.
+    /// whether the new one is in use.
     pub(crate) fn reload(&mut self, rest: &str) -> bool {
         self.reload_with("", rest)
     }

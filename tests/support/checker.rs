@@ -176,8 +176,7 @@ impl Checker {
     }
 
     /// Checks everything that the broker holds: nothing acknowledged is lost or changed, nothing is stored that was
-    /// never
-    /// sent or was certainly refused, and there are no more copies than deliveries explain.
+    /// never sent or was certainly refused, and there are no more copies than deliveries explain.
     #[track_caller]
     pub(crate) fn check(&self, stored: &[Stored]) -> Books {
         let all = self.all();

@@ -1,6 +1,5 @@
 //! A disk of a few MiB for one broker: a tmpfs in its own mount namespace, so that it disappears with the test and can
-//! be
-//! filled without harm.
+//! be filled without harm.
 
 use std::ffi::OsStr;
 use std::io::Write as _;

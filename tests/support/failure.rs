@@ -1,6 +1,5 @@
 //! The reason of a failed test. Its brokers and its bridge print their logs when dropped, after the panic's own
-//! message, so
-//! each log ends with that message once more, for readers who see only the end.
+//! message, so each log ends with that message once more, for readers who see only the end.
 
 use std::cell::RefCell;
 use std::sync::Once;

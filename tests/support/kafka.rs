@@ -123,8 +123,7 @@ impl Kafka {
     }
 
     /// A shared broker with authorization: [`USER`] on the SASL listener has only the rights granted to it, anyone on
-    /// the
-    /// plain listener has all.
+    /// the plain listener has all.
     pub(crate) fn with_rights() -> Option<&'static Self> {
         static RIGHTS: OnceLock<Option<Kafka>> = OnceLock::new();
         let start = || {
@@ -386,8 +385,7 @@ replica.fetch.max.bytes=8388608
     }
 
     /// Requests a change of a topic until it is answered: a broker that has just started may name no controller, and a
-    /// client
-    /// does not ask again for minutes. `done` is the error of a change that an earlier attempt made.
+    /// client does not ask again for minutes. `done` is the error of a change that an earlier attempt made.
     fn administer(
         &self,
         done: RDKafkaErrorCode,

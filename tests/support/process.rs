@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use super::{failure, wait};
 
 /// A command whose process the kernel kills when the test process ends: `setpriv` requests that, then executes
-/// `program`.
-/// Background jobs of a shell ignore SIGINT, and so would their children.
+/// `program`. Background jobs of a shell ignore SIGINT, and so would their children.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args([
@@ -44,8 +43,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a [`command`]. The parent-death signal refers to the thread that started the child, and a test's thread
-    /// ends
-    /// with its test, so one long-lived thread starts all of them.
+    /// ends with its test, so one long-lived thread starts all of them.
     pub(crate) fn spawn(command: Command) -> Self {
         type Job = (Command, Sender<std::io::Result<Child>>);
         static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
@@ -210,8 +208,7 @@ impl Log {
     }
 
     /// Calls `find` on the lines so far until it returns a result; `None` if the child closes its output first, or
-    /// after
-    /// `limit`.
+    /// after `limit`.
     pub(crate) fn wait_for<T>(
         &self,
         limit: Duration,

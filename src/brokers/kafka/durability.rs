@@ -146,7 +146,7 @@ impl TopicState {
     }
 }
 
-/// Requests all topics of the cluster at once, then individually those that are missing: the first answer omits topics that
+/// Requests all topics of the cluster together, then individually those that are missing: the first answer omits topics that
 /// the user may not describe.
 pub(super) fn states<'t, C: ClientContext>(
     client: &Client<C>,

@@ -596,13 +596,13 @@ impl Advice {
         let does = if topics.len() == 1 { "does" } else { "do" };
         if self.creates {
             return format!(
-                "{names} {does} not exist, and the cluster creates no topics though allow.auto.create.topics is set; create {} with `kafka-topics --bootstrap-server {} --create --topic {first}`",
+                "{names} {does} not exist, and the cluster creates no topics though allow.auto.create.topics is set; create {} with `hookbridge provision` or `kafka-topics --bootstrap-server {} --create --topic {first}`",
                 noun(topics.len()),
                 self.first_server()
             );
         }
         format!(
-            "{names} {does} not exist, and the bridge creates no topics: create {} with `kafka-topics --bootstrap-server {} --create --topic {first}`, or set options = {{ \"allow.auto.create.topics\" = \"true\" }} where the cluster may create topics by itself",
+            "{names} {does} not exist, and a running bridge creates no topics: create {} with `hookbridge provision` or `kafka-topics --bootstrap-server {} --create --topic {first}`, or set options = {{ \"allow.auto.create.topics\" = \"true\" }} where the cluster may create topics by itself",
             noun(topics.len()),
             self.first_server()
         )
@@ -730,6 +730,7 @@ mod tests {
         };
         for text in [
             "topics a, b do not exist",
+            "hookbridge provision",
             "kafka-topics --bootstrap-server k-1:9092 --create --topic a",
             "allow.auto.create.topics",
         ] {

@@ -19,7 +19,6 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
-use super::options::{MECHANISM, Options};
 use crate::http_post::{self, Answer, Terms};
 use crate::printable::printable;
 
@@ -39,6 +38,12 @@ const CA_FILE: &str = "https.ca.location";
 const CA_PEM: &str = "https.ca.pem";
 
 const URL: &str = "write for example \"https://idp.example.com/oauth2/token\"";
+
+/// The two names of one option.
+pub(super) const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
+
+/// A broker's `options`: names and values.
+pub(super) type Options = [(String, Zeroizing<String>)];
 
 /// Appended to errors about unsupported options.
 const SUPPORTED: &str = "OAUTHBEARER works with sasl.oauthbearer.method = \"oidc\", client.id, client.secret, token.endpoint.url and scope";

@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use zeroize::Zeroizing;
 
-use super::oidc::{self, Oidc};
+use super::oidc::{self, MECHANISM, Oidc, Options};
 use crate::table::Section;
 
 /// Properties that cannot be set, with the reasons.
@@ -104,8 +103,6 @@ const NOT_BUILT: [(&str, &str); 1] = [("sasl.kerberos.", KERBEROS)];
 
 const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, OAUTHBEARER, or a client certificate";
 
-pub(super) const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
-
 /// The legal values of properties that take words.
 const WORDS: [(&[&str], &str); 11] = [
     (
@@ -148,8 +145,6 @@ const NUMERIC: [&str; 6] = [
     ".seconds",
     "retries",
 ];
-
-pub(super) type Options = [(String, Zeroizing<String>)];
 
 /// The problem with an option, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {

@@ -388,7 +388,7 @@ fn notes(needed: &[Needed]) -> Vec<String> {
     notes
 }
 
-/// Why a topic was not created, and what to do.
+/// The reason why a topic was not created, and advice.
 fn remedy(code: Code, replicas: usize) -> String {
     match code {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {

@@ -197,7 +197,7 @@ fn in_words(why: Unanswered) -> String {
     }
 }
 
-/// Why the stream was not created, and what to do.
+/// The reason why the stream was not created, and advice.
 fn remedy(code: ErrorCode, why: &str) -> String {
     let advice = match code {
         ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED | ErrorCode::CLUSTER_NO_PEERS => {
@@ -284,7 +284,7 @@ fn covers(pattern: &str, other: &str) -> bool {
     }
 }
 
-/// What existing streams take of the subjects.
+/// The subjects that existing streams accept.
 struct Coverage {
     /// The subjects that no stream takes, for a new one.
     missing: Vec<String>,

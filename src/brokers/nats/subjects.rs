@@ -171,7 +171,7 @@ impl Subjects {
             tracing::error!(
                 broker,
                 subject,
-                "the subject has a subscriber, but no stream: events are delivered without being stored or acknowledged; none is sent for a minute. Create a stream (nats stream add)"
+                "the subject has a subscriber, but no stream: events are delivered without being stored or acknowledged; none is sent for a minute. Create a stream with `hookbridge provision` or `nats stream add`"
             );
         }
     }

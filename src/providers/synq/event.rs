@@ -1,9 +1,8 @@
 //! Id, type, time and subject of an event, in both of its shapes and both of protobuf JSON's spellings.
 //!
 //! Nested (the default): the payload is in a member named after its type, `{"issue_created": {"issue": {…}}}`. Flat: it
-//! is in
-//! `issue`, `incident` or `ping`, and `event_type` has the type. The schema validates everything that is not needed
-//! here.
+//! is in `issue`, `incident` or `ping`, and `event_type` has the type. The schema validates everything that is not
+//! needed here.
 
 use crate::event::{EventId, IdOrigin, Identity, Refusal, Unidentified};
 use crate::json::{Node, NodeKind, is_date_time};

@@ -144,7 +144,10 @@ impl<'s> Mask<'s> {
                 Some(value) => {
                     let shown = self.text(&value, nested);
                     if shown == value {
+                        // Raw is what stands between the quotes.
+                        text.push('"');
                         text.push_str(node.raw());
+                        text.push('"');
                     } else {
                         text.push_str(&quote(&shown));
                     }

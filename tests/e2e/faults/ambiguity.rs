@@ -60,8 +60,7 @@ fn f06_a_lost_reply_is_publish_timeout_and_the_retry_is_a_duplicate_where_the_br
     });
     behind.proxy.set(Mode::Pass);
     // That resets the connection. A retry in flight at that moment would be sent twice by the bridge itself, and it
-    // would
-    // be unclear whose duplicate it is.
+    // would be unclear whose duplicate it is.
     trial.recover();
     let answer = trial.retry(&event);
     let stored = behind.read();

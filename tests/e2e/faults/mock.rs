@@ -1,6 +1,5 @@
 //! Answers that real Kafka gives too rarely, from librdkafka's mock cluster: rows F19, F20, F22, F29, F31. The cluster
-//! runs
-//! in the test, speaks the real protocol and keeps what it acknowledges.
+//! runs in the test, speaks the real protocol and keeps what it acknowledges.
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -97,8 +96,7 @@ fn f29_a_partition_without_a_leader_is_waited_for_and_published_to_again() {
     let mock = Mock::start();
     let trial = mock.trial(4);
     // partition_leader(.., None) would be the natural way, but the mock cluster of librdkafka 2.12 crashes on a publish
-    // to a
-    // partition without a leader.
+    // to a partition without a leader.
     let no_leader = Error::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
     let elsewhere = [Error::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 10_000];
     let set = |error| {

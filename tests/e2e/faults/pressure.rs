@@ -1,6 +1,5 @@
 //! Overload: slow connections, endlessly lost replies, large bodies in little memory, bursts and crowds. Rows F12, F34,
-//! F41,
-//! F48, F49, and the memory limit in docs/scaling.md.
+//! F41, F48, F49, and the memory limit in docs/scaling.md.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,10 +82,8 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
             overloaded.len()
         );
         // In the first round nothing counts against the broker yet: events without a permit are refused as such, and
-        // the others
-        // wait for a limited time. Later, those that waited without success have opened NATS' breaker, and events are
-        // certainly
-        // not stored because "nothing is answered" on the connection.
+        // the others wait for a limited time. Later, those that waited without success have opened NATS' breaker, and
+        // events are certainly not stored because "nothing is answered" on the connection.
         if round == 1 {
             assert!(others < 2 * PLACES, "{}", checker.history());
             let median = overloaded[overloaded.len() / 2];

@@ -1,7 +1,6 @@
 //! A bridge in front of a fault, and the invariants under any fault: no acknowledged event is lost, nothing refused is
 //! stored, every answer comes in time, events are accepted again after the fault, nothing stays in flight, and metrics
-//! agree
-//! with the answers.
+//! agree with the answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

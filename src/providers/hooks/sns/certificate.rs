@@ -39,8 +39,7 @@ pub(super) struct Certificate {
 
 impl Certificate {
     /// Reads the first certificate of a PEM file. Its issuer is not checked, since it changes over the years: the
-    /// origin of
-    /// the file is trusted, which is the operator or Amazon's own server over TLS.
+    /// origin of the file is trusted, which is the operator or Amazon's own server over TLS.
     pub(super) fn parse(pem: &[u8]) -> Result<Self, &'static str> {
         let der = CertificateDer::from_pem_slice(pem).map_err(|_| "it is not a PEM certificate")?;
         let certificate = x509_cert::Certificate::from_der(&der)

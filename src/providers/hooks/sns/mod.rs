@@ -1,8 +1,7 @@
 //! Amazon SNS: the signature is in the body, over some of its members, with a certificate that the body names.
 //!
 //! The signed text has a line with the name and one with the value of each member, in a fixed order (AWS's developer
-//! guide,
-//! "Verifying the signatures of Amazon SNS messages").
+//! guide, "Verifying the signatures of Amazon SNS messages").
 
 mod certificate;
 mod store;
@@ -26,7 +25,8 @@ use super::super::authentication::{Preparation, Verifier};
 use super::super::handshake::FollowUp;
 use super::super::request::{Request, Scope};
 use super::super::scheme::{Tolerance, Unit, Unverified};
-use super::super::sign::{SignError, Signed, Unsigned, write_time};
+use super::super::sign::write_time;
+use super::super::unsigned::{SignError, Signed, Unsigned};
 use crate::event::Refusal;
 use crate::json::{Document, Node};
 use crate::secret::Secret;

@@ -30,8 +30,7 @@ const BURST: u32 = 6;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The maximum number of requests that wait for a fetch, each with its body in memory, and for how long. Others are
-/// asked to
-/// come again.
+/// asked to come again.
 const MAX_WAITING: usize = 16;
 const WAIT: Duration = Duration::from_secs(3);
 

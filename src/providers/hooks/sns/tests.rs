@@ -257,7 +257,7 @@ fn a_change_of_any_signed_member_is_detected() {
 
 #[test]
 fn a_subscription_is_confirmed_only_where_the_operator_says_so() {
-    let tester = Tester::new("errands");
+    let tester = Tester::new("follow-ups");
     let follow_up = |verifier: &Sns, message: &Value| {
         let body = message.to_string();
         let document = Document::parse(body.as_bytes()).unwrap();

@@ -1,6 +1,5 @@
 //! Recognizes Amazon SNS's own URLs. They come from an unverified body, so they are compared character by character
-//! instead
-//! of being parsed: no user information, port, encoded or unusual character gets through.
+//! instead of being parsed: no user information, port, encoded or unusual character gets through.
 
 /// A region's name in a host: one label.
 pub(super) fn is_region(text: &str) -> bool {
