@@ -10,6 +10,7 @@ mod overview;
 mod process;
 mod readiness;
 mod silence;
+mod spans;
 mod throttles;
 
 use std::collections::HashMap;
@@ -29,7 +30,8 @@ use crate::flow::nonces::Nonces;
 use crate::flow::rate_limit::Limiter;
 use crate::flow::silence::Silence;
 use crate::flow::{Permits, Share};
-use crate::metrics::Handles;
+use crate::metrics::{Format, Handles};
+use crate::trace::Tracer;
 use strum::VariantArray as _;
 
 /// One configuration in operation.
@@ -73,7 +75,15 @@ impl Bridge {
     /// # Errors
     /// Settings that a client rejects.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let process = Process::new().map_err(metrics_error)?;
+        Self::start_traced(config, None).await
+    }
+
+    /// The same, with traces where there is a tracer.
+    ///
+    /// # Errors
+    /// Settings that a client rejects.
+    pub async fn start_traced(config: Config, tracer: Option<Tracer>) -> Result<Self, StartError> {
+        let process = Process::new(tracer).map_err(metrics_error)?;
         Self::assemble(config, Arc::new(process), None).await
     }
 
@@ -250,11 +260,19 @@ impl Bridge {
         &self.config
     }
 
-    /// The metrics as text. Gauges that are computed on demand are set first.
+    /// The metrics in the Prometheus text format.
     ///
     /// # Errors
     /// A metric that cannot be encoded.
     pub fn scrape(&self) -> Result<Vec<u8>, prometheus::Error> {
+        self.scrape_as(Format::Prometheus)
+    }
+
+    /// The metrics as text. Gauges that are computed on demand are set first.
+    ///
+    /// # Errors
+    /// A metric that cannot be encoded.
+    pub(crate) fn scrape_as(&self, format: Format) -> Result<Vec<u8>, prometheus::Error> {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = self.process.metrics();
         metrics.ready.set(i64::from(self.readiness().is_ready));
@@ -277,7 +295,11 @@ impl Bridge {
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
         self.show_silences();
-        metrics.encode()
+        metrics.encode_as(format, |name| {
+            let source = self.source_named(name)?;
+            let metrics = self.handles.sources.get(source.index)?;
+            Some(&metrics.exemplars)
+        })
     }
 
     /// Flushes and ends the brokers' clients. Returns the number of messages without an acknowledgement.

@@ -30,7 +30,7 @@ use crate::table::{Section, WordOrSection, did_you_mean};
 /// Headers that are never forwarded: they could be mistaken for the bridge's own, have a meaning for the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either, since readers of the topic could replay
 /// the request.
-const NEVER_FORWARDED: [&str; 10] = [
+const NEVER_FORWARDED: [&str; 11] = [
     "event_id",
     "event_id_origin",
     "authorization",
@@ -39,6 +39,7 @@ const NEVER_FORWARDED: [&str; 10] = [
     "cookie",
     "set-cookie",
     "traceparent",
+    "tracestate",
     "content-encoding",
     "content-type",
 ];

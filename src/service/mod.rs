@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 use crate::bridge::live::Live;
 use crate::config::Config;
 use crate::service::reload::keep_reloading;
-use crate::{ingress, task};
+use crate::trace::Tracer;
+use crate::{ingress, task, trace};
 use system::{notify_systemd, notify_systemd_ready, raise_open_file_limit};
 
 /// Maximum number of connections waiting to be accepted.
@@ -62,13 +63,24 @@ impl Service {
     /// # Errors
     /// An address that cannot be listened on, or settings that a client rejects.
     pub async fn start(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Self::start_traced(config, None).await
+    }
+
+    /// The same, with traces where there are settings for them.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub async fn start_traced(
+        config: Config,
+        traces: Option<trace::Settings>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         raise_open_file_limit(config.http.max_connections);
         let (listen, admin_listen) = (config.http.listen, config.admin.listen);
         let listener = bind(listen)?;
         let admin_listener = bind(admin_listen)?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
         let service = Self {
-            live: Live::start(config).await?,
+            live: Live::start_traced(config, traces.map(Tracer::start)).await?,
             address,
             admin_address,
             stop: CancellationToken::new(),
@@ -79,11 +91,16 @@ impl Service {
         let (listener, admin_listener) = (Arc::new(listener), Arc::new(admin_listener));
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("admin listener", move || {
-            admin::serve(Arc::clone(&admin_listener), Arc::clone(&live), stop.clone())
+            admin::serve(
+                Arc::clone(&admin_listener),
+                Arc::clone(&live),
+                address,
+                stop.clone(),
+            )
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("live page", move || {
-            page::keep_feeding(Arc::clone(&live), stop.clone())
+            page::keep_feeding(Arc::clone(&live), address, stop.clone())
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop.clone());
         let connections = service.connections.clone();
@@ -158,6 +175,9 @@ impl Service {
                 .is_ok();
         }
         let unconfirmed = self.live.drain(deadline).await;
+        if let Some(tracer) = process.tracer() {
+            tracer.flush(deadline).await;
+        }
         self.stop_admin.cancel();
         let connections = self.connections.len();
         if answered && unconfirmed == 0 {

@@ -170,6 +170,9 @@ mod tail;
 // The documentation: its configurations, commands and links.
 mod docs;
 
+// Traces: carried on, and exported to a real receiver.
+mod tracing;
+
 // What `deploy/install` installs.
 mod install;
 
