@@ -364,7 +364,7 @@ fn with_parameter(url: &Uri, name: &str, value: &str) -> Result<Uri, SignError> 
         .map_err(|_| invalid)
 }
 
-/// Sets a string in a JSON body, creating the objects around it.
+/// Sets a string in a JSON body, creating the objects around it. A number that is already there stays a number.
 fn with_value(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, SignError> {
     let invalid =
         SignError("the scheme puts its signature into the body, which has no place for it");
@@ -377,7 +377,10 @@ fn with_value(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, Sig
             .entry(name)
             .or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
     }
-    *at = text.into();
+    *at = match text.parse::<u64>() {
+        Ok(number) if at.is_number() => number.into(),
+        _ => text.into(),
+    };
     serde_json::to_vec(&value).map_err(|_| invalid)
 }
 
