@@ -115,7 +115,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "signature",
             "signature = { header = \"x-acme-signature\", encoding = \"base-64\" }",
-            &["none of hex, base64", "did you mean \"base64\"?"],
+            &["not one of hex, base64", "did you mean \"base64\"?"],
         ),
         (
             "signature",
@@ -144,7 +144,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "signature",
             "algorithm = \"sha256\"\nsignature = { header = \"x-acme-signature\" }",
-            &["acme.verify.algorithm", "none of hmac-sha256"],
+            &["acme.verify.algorithm", "not one of hmac-sha256"],
         ),
         (
             "signature",
@@ -195,12 +195,12 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "id",
             "id = \"{/id}\"\ntime = \"{/at}\"\ntime_unit = \"seconds\"",
-            &["none of rfc3339, s, ms"],
+            &["not one of rfc3339, s, ms"],
         ),
         (
             "id",
             "id = \"{/id}\"\nbody = \"xml\"",
-            &["none of json, form"],
+            &["not one of json, form"],
         ),
     ];
     let field = with("timestamp", "timestamp = { field = \"t\" }");
