@@ -316,6 +316,18 @@ fn subjects_of_other_streams_are_reported_and_left_to_them() {
 }
 
 #[test]
+fn a_cluster_gives_a_new_topic_three_replicas_of_which_two_must_be_in_sync() {
+    let cluster = or_skip!(crate::support::kafka::cluster::Cluster::start());
+    let topic = unique("provision");
+    let rest =
+        kafka_broker("main", &cluster.all.address) + &synq_source("") + &route_with(&topic, "");
+    provision(&write("", &rest), &[], 0);
+    assert_eq!(shape(&cluster.all, &topic).1, 3);
+    assert_eq!(setting(&cluster.all, &topic, "min.insync.replicas"), "2");
+    check_connect(&rest.replace("[sources", "require_durable = true\n[sources")).expect_code(0);
+}
+
+#[test]
 fn a_cluster_gives_a_new_stream_three_replicas() {
     let cluster = or_skip!(crate::support::nats::cluster::Cluster::start());
     let name = unique("provision");
