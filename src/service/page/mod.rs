@@ -133,6 +133,7 @@ impl Page {
         let Some(token) = &admin.token else {
             return if self.is_local { to_page() } else { off() };
         };
+        #[expect(clippy::disallowed_methods, reason = "the body is limited to MAX_FORM")]
         let reading = Limited::new(request.into_body(), MAX_FORM).collect();
         let form = match tokio::time::timeout(FORM_TIMEOUT, reading).await {
             Ok(Ok(form)) => form.to_bytes(),
