@@ -1,4 +1,4 @@
-//! One POST over HTTP/1.1, with TLS where the URL says so: for `send`, and for access tokens.
+//! One POST over HTTP/1.1, with TLS where the URL says so: for `send`, access tokens, and the export of traces.
 
 use std::sync::Arc;
 
@@ -110,13 +110,15 @@ async fn exchange(
     })
 }
 
+/// The authorities that the system trusts. Reads files.
+pub(crate) fn system_authorities() -> RootCertStore {
+    let mut system = RootCertStore::empty();
+    let (_, _) = system.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    system
+}
+
 fn tls(authorities: Option<RootCertStore>) -> Result<TlsConnector, Error> {
-    let authorities = authorities.unwrap_or_else(|| {
-        let mut system = RootCertStore::empty();
-        let (_, _) =
-            system.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        system
-    });
+    let authorities = authorities.unwrap_or_else(system_authorities);
     if authorities.is_empty() {
         return Err("no certificate authorities are installed on this machine".into());
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 10] = [
     &["http_post", "printable", "secret", "task"],
     &["json", "table", "telemetry"],
-    &["event"],
+    &["event", "trace"],
     &["brokers", "providers"],
     &["config", "flow"],
     &["metrics"],

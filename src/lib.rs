@@ -47,6 +47,7 @@ pub mod event;
 pub mod json;
 pub mod table;
 pub mod telemetry;
+pub mod trace;
 
 mod http_post;
 mod printable;

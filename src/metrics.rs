@@ -1,10 +1,12 @@
 //! Every metric, with its labels. Handles are made once per configuration. Label values come from the configuration or a
 //! preset's list of types, so that no sender can add series. A reload removes the series that are no longer needed.
 
+mod open;
+
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
@@ -17,6 +19,7 @@ use crate::config::{Action, BrokerId, Config, FailurePolicy, Source};
 use crate::event::{Code, Status};
 use crate::providers::outbound;
 use crate::telemetry;
+use crate::trace::{self, TraceId};
 use strum::VariantArray as _;
 
 /// In seconds, from a fast local acknowledgement to beyond the default `publish_timeout`.
@@ -24,8 +27,62 @@ const BUCKETS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0, 10.0, 30.0,
 ];
 
+const REQUEST_DURATION: &str = "hookbridge_request_duration_seconds";
+
 /// The label value for anything that is not known in advance.
 const OTHER: &str = "other";
+
+/// An observation, and the trace that it comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Exemplar {
+    trace_id: TraceId,
+    /// In seconds.
+    value: f64,
+    /// Unix time in seconds.
+    at: f64,
+}
+
+/// The last exemplar of each bucket of a histogram.
+#[derive(Debug, Default)]
+pub(crate) struct Exemplars(Mutex<[Option<Exemplar>; BUCKETS.len() + 1]>);
+
+impl Exemplars {
+    pub(crate) fn note(&self, duration: Duration, trace_id: TraceId) {
+        let value = duration.as_secs_f64();
+        let index = BUCKETS.partition_point(|bound| *bound < value);
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(index) {
+            *bucket = Some(Exemplar {
+                trace_id,
+                value,
+                at: unix_seconds(),
+            });
+        }
+    }
+
+    fn of_bucket(&self, index: usize) -> Option<Exemplar> {
+        let buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.get(index).copied().flatten()
+    }
+}
+
+/// How metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The text format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0, with exemplars.
+    OpenMetrics,
+}
+
+impl Format {
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus::TEXT_FORMAT,
+            Self::OpenMetrics => open::CONTENT_TYPE,
+        }
+    }
+}
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -52,6 +109,10 @@ pub struct Metrics {
     log_lines_dropped: Tally,
     /// `hookbridge_outbound_requests_total`, by outcome.
     outbound: [Tally; outbound::COUNTS.len()],
+    /// `hookbridge_trace_spans_exported_total`.
+    spans_exported: Tally,
+    /// `hookbridge_trace_spans_dropped_total`, by reason.
+    spans_dropped: [Tally; trace::DROPPED.len()],
     /// `hookbridge_config_last_reload_successful`.
     reload_successful: IntGauge,
     /// `hookbridge_config_last_reload_success_timestamp_seconds`.
@@ -76,16 +137,28 @@ pub struct SourceMetrics {
     pub requests: Requests,
     /// `hookbridge_request_duration_seconds`.
     pub duration: Histogram,
+    /// Its exemplars.
+    pub(crate) exemplars: Exemplars,
     /// `hookbridge_source_last_event_timestamp_seconds` with outcome `published`.
     pub last_published: Gauge,
     /// The same with outcome `refused`.
     pub last_refused: Gauge,
     /// `hookbridge_secret_last_used_timestamp_seconds`, by the secret's index.
     pub secrets: Vec<Gauge>,
+    /// None without an `expect_every`.
+    pub silence: Option<SilenceMetrics>,
     /// `hookbridge_events_total` of each of its routes.
     pub routes: Vec<Events>,
     /// The same of its dead letters.
     pub dead_letters: Events,
+}
+
+#[derive(Debug)]
+pub struct SilenceMetrics {
+    /// `hookbridge_source_silent`, as of the last scrape.
+    pub is_silent: IntGauge,
+    /// `hookbridge_source_expect_every_seconds`, as of the last scrape.
+    pub expect_every: Gauge,
 }
 
 /// `hookbridge_requests_total` by outcome.
@@ -201,6 +274,31 @@ impl Metrics {
                 let [ok, failed, refused] = outbound::COUNTS;
                 [tally(ok)?, tally(failed)?, tally(refused)?]
             },
+            spans_exported: Tally::of(
+                trace::exported,
+                counter(
+                    "hookbridge_trace_spans_exported_total",
+                    "Spans of traces that the receiver took",
+                )?,
+            ),
+            spans_dropped: {
+                let dropped = register(
+                    &registry,
+                    IntCounterVec::new(
+                        Opts::new(
+                            "hookbridge_trace_spans_dropped_total",
+                            "Spans of traces that were not exported, by reason",
+                        ),
+                        &["reason"],
+                    )?,
+                )?;
+                let tally = |(reason, total): (&str, fn() -> u64)| {
+                    let counter = dropped.get_metric_with_label_values(&[reason])?;
+                    Ok::<_, prometheus::Error>(Tally::of(total, counter))
+                };
+                let [queue_full, export_failed, rejected] = trace::DROPPED;
+                [tally(queue_full)?, tally(export_failed)?, tally(rejected)?]
+            },
             reload_successful: int_gauge(
                 "hookbridge_config_last_reload_successful",
                 "Whether the last reload succeeded",
@@ -291,11 +389,33 @@ impl Metrics {
     /// # Errors
     /// A metric that cannot be encoded.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        self.encode_as(Format::Prometheus, |_| None)
+    }
+
+    /// The metrics in a format. `exemplars` finds those of the source with this name.
+    ///
+    /// # Errors
+    /// A metric that cannot be encoded.
+    pub(crate) fn encode_as<'e>(
+        &self,
+        format: Format,
+        exemplars: impl Fn(&str) -> Option<&'e Exemplars>,
+    ) -> Result<Vec<u8>, prometheus::Error> {
         self.panics.update();
         self.log_lines_dropped.update();
         self.outbound.iter().for_each(Tally::update);
+        self.spans_exported.update();
+        self.spans_dropped.iter().for_each(Tally::update);
+        let families = self.registry.gather();
+        if format == Format::OpenMetrics {
+            let text = open::encode(&families, |family, label| match family {
+                REQUEST_DURATION => exemplars(label),
+                _ => None,
+            });
+            return Ok(text.into_bytes());
+        }
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&families, &mut text)?;
         Ok(text)
     }
 }
@@ -333,6 +453,8 @@ struct Families {
     request_duration: Family<HistogramVec>,
     last_event: Family<GaugeVec>,
     secret_used: Family<GaugeVec>,
+    source_silent: Family<IntGaugeVec>,
+    expect_every: Family<GaugeVec>,
     publish_duration: Family<HistogramVec>,
     publish_errors: Family<IntCounterVec>,
     restarts: Family<IntCounterVec>,
@@ -408,7 +530,7 @@ impl Families {
                 &["source", "type", "broker", "topic"],
             )?,
             request_duration: histograms(
-                "hookbridge_request_duration_seconds",
+                REQUEST_DURATION,
                 "From a request's head to its answer",
                 &["source"],
             )?,
@@ -421,6 +543,16 @@ impl Families {
                 "hookbridge_secret_last_used_timestamp_seconds",
                 "Unix time at which the secret last verified a request; 0 if it never did",
                 &["source", "index"],
+            )?,
+            source_silent: int_gauges(
+                "hookbridge_source_silent",
+                "Whether the source's last authentic event is longer ago than its expect_every",
+                &["source"],
+            )?,
+            expect_every: gauges(
+                "hookbridge_source_expect_every_seconds",
+                "The source's expect_every",
+                &["source"],
             )?,
             publish_duration: histograms(
                 "hookbridge_publish_duration_seconds",
@@ -456,12 +588,14 @@ impl Families {
     }
 
     fn remove(&self, name: &str, labels: &[String]) {
-        let all: [&dyn Forget; 11] = [
+        let all: [&dyn Forget; 13] = [
             &self.requests,
             &self.events,
             &self.request_duration,
             &self.last_event,
             &self.secret_used,
+            &self.source_silent,
+            &self.expect_every,
             &self.publish_duration,
             &self.publish_errors,
             &self.restarts,
@@ -496,6 +630,13 @@ impl Families {
             let index = index.to_string();
             secrets.push(self.secret_used.member(series, &[name, &index])?);
         }
+        let silence = match source.expect_every {
+            None => None,
+            Some(_) => Some(SilenceMetrics {
+                is_silent: self.source_silent.member(series, &[name])?,
+                expect_every: self.expect_every.member(series, &[name])?,
+            }),
+        };
         let mut routes = Vec::new();
         for route in &source.routes {
             let mut events = Events::default();
@@ -539,9 +680,11 @@ impl Families {
         Ok(SourceMetrics {
             requests: self.requests(series, name)?,
             duration: self.request_duration.member(series, &[name])?,
+            exemplars: Exemplars::default(),
             last_published: self.last_event.member(series, &[name, "published"])?,
             last_refused: self.last_event.member(series, &[name, "refused"])?,
             secrets,
+            silence,
             routes,
             dead_letters,
         })

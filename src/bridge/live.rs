@@ -12,6 +12,7 @@ use crate::bridge::Bridge;
 use crate::bridge::inspection::InspectionAttempt;
 use crate::brokers::{Broker, Health, Restart, StartError};
 use crate::config::{BrokerId, Config, NamedBroker};
+use crate::trace::Tracer;
 
 /// How long a new client may take to reach its broker before the change is abandoned.
 const ARRIVAL: Duration = Duration::from_secs(10);
@@ -45,7 +46,18 @@ impl Live {
     /// # Errors
     /// Settings that a client rejects, or destinations that are not as durable as they must be.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
-        let bridge = Bridge::start(config).await?;
+        Self::start_traced(config, None).await
+    }
+
+    /// The same, with traces where there is a tracer.
+    ///
+    /// # Errors
+    /// As [`Live::start`].
+    pub async fn start_traced(
+        config: Config,
+        tracer: Option<Tracer>,
+    ) -> Result<Arc<Self>, StartError> {
+        let bridge = Bridge::start_traced(config, tracer).await?;
         let required = brokers_where(&bridge, |broker| broker.require_durable);
         let attempts = bridge
             .inspect_all(&required, DURABILITY_CHECK_TIMEOUT)

@@ -11,6 +11,7 @@ use crate::config::{BrokerId, RouteId, Source};
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::metrics::{SourceMetrics, unix_seconds};
 use crate::telemetry::shorten;
+use crate::trace::Trace;
 
 /// When and from where a request came.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,8 @@ pub(crate) struct Report<'a> {
     pub(crate) body: Option<&'a [u8]>,
     /// From the head to the answer; none if the request was not received completely.
     pub(crate) duration: Option<Duration>,
+    /// None where tracing is off.
+    pub(crate) trace: Option<&'a Trace>,
 }
 
 impl<'a> Report<'a> {
@@ -55,6 +58,7 @@ impl<'a> Report<'a> {
             result,
             body: None,
             duration: None,
+            trace: None,
         }
     }
 
@@ -69,7 +73,16 @@ impl<'a> Report<'a> {
             result: Err(refusal),
             body: None,
             duration: None,
+            trace: None,
         }
+    }
+}
+
+impl Report<'_> {
+    /// For log lines.
+    fn trace_id(&self) -> Option<impl tracing::Value> {
+        self.trace
+            .map(|trace| tracing::field::display(trace.context.trace_id))
     }
 }
 
@@ -93,6 +106,8 @@ pub(crate) struct Attempt<'a> {
     /// None for a dead letter.
     pub(crate) route: Option<RouteId>,
     pub(crate) outcome: Outcome,
+    /// None if the message was not handed to the broker's client.
+    pub(crate) started: Option<Instant>,
     /// None if the message was not handed to the broker's client.
     pub(crate) duration: Option<Duration>,
 }
@@ -151,11 +166,16 @@ impl Bridge {
         }
         for event in report.events {
             for attempt in &event.attempts {
-                self.observe_attempt(metrics, event.event_type, attempt);
+                self.observe_attempt(metrics, report, event.event_type, attempt);
             }
             for refusal in &event.dead_lettered {
-                self.log_dead_letter(report.source, refusal, event.event_id);
+                self.log_dead_letter(report, refusal, event.event_id);
             }
+        }
+        if let Some(trace) = report.trace
+            && trace.context.is_sampled
+        {
+            self.observe_trace(trace, report, metrics);
         }
         match report.result {
             Ok(status) => {
@@ -195,6 +215,7 @@ impl Bridge {
 
     fn log_access_of(&self, report: &Report<'_>, event: Option<&Observed<'_>>) {
         let request_id = report.arrival.request_id;
+        let trace_id = report.trace_id();
         let client = report.arrival.client.map(tracing::field::display);
         let source = report.source.map(|source| source.name.as_str());
         let event_id = event.map_or(report.event_id, |event| event.event_id);
@@ -224,7 +245,7 @@ impl Bridge {
         let duration_ms = milliseconds(report.arrival.started.elapsed());
         tracing::info!(
             target: "hookbridge::access",
-            %request_id, client, source, event_id, "type" = event_type, outcome, answer, broker, topic, partition,
+            %request_id, trace_id, client, source, event_id, "type" = event_type, outcome, answer, broker, topic, partition,
             offset, stream, sequence, copies, duration_ms, pointer, detail, "access"
         );
     }
@@ -255,6 +276,7 @@ impl Bridge {
     fn observe_attempt(
         &self,
         source: Option<&SourceMetrics>,
+        report: &Report<'_>,
         event_type: &str,
         attempt: &Attempt<'_>,
     ) {
@@ -288,7 +310,8 @@ impl Bridge {
             let topic = shorten(&attempt.message.destination);
             let event = shorten(attempt.message.name());
             let is_certain = matches!(attempt.outcome, Outcome::NotStored(_));
-            tracing::error!(broker, topic, event, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
+            let trace_id = report.trace_id();
+            tracing::error!(broker, topic, event, trace_id, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
         }
     }
 
@@ -317,24 +340,20 @@ impl Bridge {
             };
             let event_type = event.and_then(Observed::shown_type);
             let pointer = refusal.pointer().map(shorten);
-            let request_id = report.arrival.request_id;
-            tracing::warn!(source, code, %request_id, event_id, "type" = event_type, suppressed, pointer, detail = %shorten(&refusal.detail()), "request refused");
+            let (request_id, trace_id) = (report.arrival.request_id, report.trace_id());
+            tracing::warn!(source, code, %request_id, trace_id, event_id, "type" = event_type, suppressed, pointer, detail = %shorten(&refusal.detail()), "request refused");
         }
     }
 
-    fn log_dead_letter(
-        &self,
-        source: Option<&Source>,
-        refusal: &Refusal,
-        event_id: Option<&EventId>,
-    ) {
-        let throttles = source.and_then(|source| self.throttles(source));
+    fn log_dead_letter(&self, report: &Report<'_>, refusal: &Refusal, event_id: Option<&EventId>) {
+        let throttles = report.source.and_then(|source| self.throttles(source));
         let throttle = throttles.map_or(self.process.unmatched(), |of| &of.dead_letters);
         if let Some(suppressed) = throttle.allow(refusal.code()) {
-            let source = source.map(|source| source.name.as_str());
+            let source = report.source.map(|source| source.name.as_str());
             let event_id = event_id.map(|event_id| shorten(event_id.as_str()));
+            let trace_id = report.trace_id();
             let pointer = refusal.pointer().map(shorten);
-            tracing::warn!(source, code = refusal.code(), event_id, suppressed, pointer, detail = %shorten(&refusal.detail()), "event dead-lettered");
+            tracing::warn!(source, code = refusal.code(), trace_id, event_id, suppressed, pointer, detail = %shorten(&refusal.detail()), "event dead-lettered");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The state of a configuration, as the live page shows it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -92,7 +93,8 @@ impl Bridge {
         }
     }
 
-    pub(crate) fn overview(&self) -> Overview<'_> {
+    /// `public`: the address of the public listener.
+    pub(crate) fn overview(&self, public: SocketAddr) -> Overview<'_> {
         let readiness = self.readiness();
         let config = self.config();
         let mut routes: BTreeMap<usize, RouteRow<'_>> = BTreeMap::new();
@@ -115,7 +117,7 @@ impl Bridge {
             ready: readiness.is_ready,
             draining: self.process().is_draining(),
             missing: readiness.missing,
-            public_listen: config.http.listen.to_string(),
+            public_listen: public.to_string(),
             public_scheme: if config.http.tls.is_some() {
                 "https"
             } else {

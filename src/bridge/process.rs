@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::feed::Feed;
 use super::throttles::{Throttles, by_code};
 use crate::metrics::Metrics;
+use crate::trace::Tracer;
 
 /// Shared by every request and every configuration.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Process {
     /// Cancelled when requests stop waiting for brokers.
     given_up: CancellationToken,
     clock: Clock,
+    /// None where tracing is off.
+    tracer: Option<Tracer>,
 }
 
 /// The machine's clock. A unit test can set another time, so that signed ones are checked against that.
@@ -55,7 +58,7 @@ impl Clock {
 }
 
 impl Process {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(tracer: Option<Tracer>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             metrics: Metrics::new()?,
             tasks: TaskTracker::new(),
@@ -65,6 +68,7 @@ impl Process {
             is_closing: AtomicBool::new(false),
             given_up: CancellationToken::new(),
             clock: Clock::default(),
+            tracer,
         })
     }
 
@@ -75,6 +79,10 @@ impl Process {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -49,6 +49,9 @@ const MAX_VALUE_BYTES: usize = MAX_KEY_BYTES
     // `specversion`, `event_id_origin`, `hookbridge_reason`, `; charset=utf-8` and a position.
     + 128;
 
+/// `traceparent` and `tracestate`, which are never encoded.
+const MAX_TRACE_BYTES: usize = 55 + 512;
+
 /// Header names, and the protocols' framing of a message and each header.
 const FRAMING_BYTES: usize = 3 * 1024;
 
@@ -61,7 +64,7 @@ impl Kind {
             // Each byte may become a percent sign and two digits.
             Self::Nats => 3,
         };
-        FRAMING_BYTES + encoded * MAX_VALUE_BYTES
+        FRAMING_BYTES + MAX_TRACE_BYTES + encoded * MAX_VALUE_BYTES
     }
 
     /// Whether a header may have this name. All of the bridge's own and of HTTP's may.
@@ -173,6 +176,26 @@ impl Headers {
         })
     }
 
+    /// The first value of this name.
+    #[must_use]
+    pub fn get(&self, name: &Attribute) -> Option<&[u8]> {
+        let mut headers = self.iter();
+        let (_, value) = headers.find(|(attribute, _)| *attribute == name)?;
+        Some(value)
+    }
+
+    /// The same, to be overwritten by one of the same length.
+    pub(crate) fn get_mut(&mut self, name: &Attribute) -> Option<&mut [u8]> {
+        let mut start = 0;
+        for (attribute, end) in &self.names {
+            if attribute == name {
+                return self.values.get_mut(start..*end);
+            }
+            start = *end;
+        }
+        None
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.names.len()
@@ -243,6 +266,11 @@ impl Attribute {
     pub fn named(name: &str) -> Self {
         Self::Extension(name.into())
     }
+
+    /// W3C Trace Context: the span of the publish.
+    pub const TRACEPARENT: Self = Self::plain("traceparent");
+    /// What the sender's tracing systems add to it.
+    pub const TRACESTATE: Self = Self::plain("tracestate");
 
     #[must_use]
     pub const fn plain(name: &'static str) -> Self {

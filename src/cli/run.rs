@@ -9,7 +9,7 @@ use super::{Completion, ConfigFiles, Error, Outcome, SUCCESS_FLUSH, runtime};
 use crate::config::{ConfigFile, Origin};
 use crate::service::{Ended, Service, Terminations, reload};
 use crate::table::Files;
-use crate::{task, telemetry};
+use crate::{task, telemetry, trace};
 
 /// Time allowed for the last log lines.
 const MAX_FLUSH: Duration = Duration::from_secs(5);
@@ -68,9 +68,9 @@ async fn start(
     let reading = move || {
         let origin = files.origin()?;
         let (config, files) = origin.load_with_files();
-        Ok::<_, Error>((config?, origin, files))
+        Ok::<_, Error>((config?, origin, files, trace::Settings::from_environment()?))
     };
-    let (config, origin, files) = tokio::task::spawn_blocking(reading).await??;
+    let (config, origin, files, traces) = tokio::task::spawn_blocking(reading).await??;
     for file in &origin.files {
         if let ConfigFile::Text { name, .. } = file {
             tracing::warn!(
@@ -82,5 +82,5 @@ async fn start(
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    Ok((Service::start(config).await?, origin, files))
+    Ok((Service::start_traced(config, traces).await?, origin, files))
 }

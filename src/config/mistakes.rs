@@ -94,7 +94,7 @@ fn each_mistake_is_one_problem_that_says_what_to_write() {
         (
             "timestamp",
             "timestamp = { header = \"x-t\", unit = \"seconds\" }",
-            &["none of s, ms, rfc3339"],
+            &["is not one of s, ms, rfc3339"],
         ),
         ("timestamp", "timestamp = \"x-acme-time\"", &["is a table"]),
         (

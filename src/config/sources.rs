@@ -30,7 +30,7 @@ use crate::table::{Section, WordOrSection, did_you_mean};
 /// Headers that are never forwarded: they could be mistaken for the bridge's own, have a meaning for the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either, since readers of the topic could replay
 /// the request.
-const NEVER_FORWARDED: [&str; 10] = [
+const NEVER_FORWARDED: [&str; 11] = [
     "event_id",
     "event_id_origin",
     "authorization",
@@ -39,6 +39,7 @@ const NEVER_FORWARDED: [&str; 10] = [
     "cookie",
     "set-cookie",
     "traceparent",
+    "tracestate",
     "content-encoding",
     "content-type",
 ];
@@ -201,6 +202,7 @@ fn read_source(
             "it has no effect with dedup_by = \"never\"; drop one of the two",
         );
     }
+    let expect_every = section.optional_duration("expect_every", SECOND, YEAR);
     let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
     let schemas = read_schemas(&mut section, mapping.as_ref());
     let is_raw = |mapping: &Mapping| mapping.body == BodyKind::Raw;
@@ -270,6 +272,7 @@ fn read_source(
         path,
         provider: provider.name(),
         body_needs: needs,
+        nonce_lifetime: authentication.nonce_lifetime(),
         authentication,
         mapping,
         methods: methods(&handshakes),
@@ -297,6 +300,7 @@ fn read_source(
         forward_headers,
         dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
         dedup_by,
+        expect_every,
     })
 }
 
@@ -456,6 +460,9 @@ enum Provider {
     /// The user's own declaration.
     Generic,
 }
+
+/// As `humantime` counts it, so that it is shown as "1year".
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 const GENERIC: &str = "generic";
 

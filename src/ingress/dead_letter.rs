@@ -6,6 +6,7 @@ use super::encode::{
     default_key, event_headers, message, push_partition_key,
 };
 use super::parse::Parsed;
+use super::trace;
 use super::verify::Verified;
 use crate::brokers::{Attribute, Headers, MAX_DETAIL_BYTES, MAX_POINTER_BYTES, Message, id_part};
 use crate::config::{Action, Destination, FailurePolicy, Source};
@@ -64,6 +65,7 @@ pub(super) fn for_too_large(
         topic: std::mem::replace(&mut message.destination, topic.clone()),
     };
     push_reason_headers(&mut message.headers, source, &refusal, Some(&intended));
+    trace::renew(&mut message.headers);
     let mut headers = refused.headers.iter();
     let ce_source = headers.find(|(attribute, _)| **attribute == Attribute::SOURCE);
     let ce_source = ce_source.and_then(|(_, value)| std::str::from_utf8(value).ok());

@@ -27,6 +27,8 @@ pub(crate) mod dead_letter;
 mod decide;
 mod decision;
 
+mod trace;
+
 // 7: the broker's answer, and work that outlives its sender
 mod batch;
 mod detached;
@@ -62,9 +64,11 @@ use crate::bridge::observe::{Arrival, Report};
 use crate::config::Source;
 use crate::event::{EventId, Refusal, RequestId, Status};
 use crate::flow::Permit;
+use crate::trace::Trace;
 
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
+pub use gzip::decompress;
 pub use received::Received;
 pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
@@ -92,6 +96,7 @@ fn handle(
             .wants_clients()
             .then(|| receive::client(&bridge, request.headers(), connection)),
     };
+    let trace = trace::begin(&bridge, &request, connection, arrival.started);
     let admitted = catch_unwind(AssertUnwindSafe(|| {
         receive::admit(&bridge, &request, connection)
     }))
@@ -113,7 +118,13 @@ fn handle(
                     bridge: Arc::clone(&bridge),
                     source,
                     arrival,
-                    work: Box::pin(finish(bridge, received, connection.if_stranger(), arrival)),
+                    work: Box::pin(finish(
+                        bridge,
+                        received,
+                        connection.if_stranger(),
+                        arrival,
+                        trace,
+                    )),
                 }))
                 .await
             }
@@ -124,6 +135,7 @@ fn handle(
             }) => {
                 bridge.observe(&Report {
                     duration: Some(arrival.started.elapsed()),
+                    trace: trace.as_deref(),
                     ..Report::new(&source, arrival, Ok(Status::Handshake))
                 });
                 let mut response = answer_handshake(*reply, request_id);
@@ -136,6 +148,7 @@ fn handle(
                 let source = refused.source.as_deref();
                 bridge.observe(&Report {
                     source,
+                    trace: trace.as_deref(),
                     ..Report::refused(arrival, &refused.refusal)
                 });
                 let mut response = answer(&Err(refused.refusal), source, None, request_id);
@@ -156,13 +169,18 @@ fn finish(
     received: Received,
     stranger: Option<Arc<Activity>>,
     arrival: Arrival,
+    mut trace: Option<Box<Trace>>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
     let request_id = arrival.request_id;
+    if let Some(trace) = &mut trace {
+        trace.note_received();
+    }
     async move {
         if let Some(reply) = verify::open_handshake(&received) {
             bridge.observe(&Report {
                 duration: Some(arrival.started.elapsed()),
+                trace: trace.as_deref(),
                 ..Report::new(&source, arrival, Ok(Status::Handshake))
             });
             return answer_handshake(*reply, request_id);
@@ -175,13 +193,14 @@ fn finish(
             secret_index,
             body,
             decided,
-        } = verify_and_decide(&bridge, received, stranger.as_deref());
+        } = verify_and_decide(&bridge, received, stranger.as_deref(), trace.as_deref_mut());
         drop(stranger);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
             secret_index,
             body: body.as_deref().map(|body| &**body),
             duration: Some(arrival.started.elapsed()),
+            trace: trace.as_deref(),
             ..Report::new(&source, arrival, result)
         };
         match decided {
@@ -241,19 +260,31 @@ struct Examined {
 }
 
 /// Steps 2 to 6.
-fn verify_and_decide(bridge: &Bridge, received: Received, stranger: Option<&Activity>) -> Examined {
+fn verify_and_decide(
+    bridge: &Bridge,
+    received: Received,
+    stranger: Option<&Activity>,
+    mut trace: Option<&mut Trace>,
+) -> Examined {
+    let refused = |refusal| Examined {
+        secret_index: None,
+        body: None,
+        decided: Err(refusal),
+    };
     let verified = match verify(received) {
         Ok(verified) => verified,
-        Err(refusal) => {
-            return Examined {
-                secret_index: None,
-                body: None,
-                decided: Err(refusal),
-            };
-        }
+        Err(refusal) => return refused(refusal),
     };
+    if let Some(nonce) = verified.nonce()
+        && bridge.is_reused(verified.source(), nonce, verified.request().body())
+    {
+        return refused(Refusal::ReusedNonce);
+    }
     if let Some(stranger) = stranger {
         stranger.mark_known();
+    }
+    if let Some(trace) = &mut trace {
+        trace.note_verified();
     }
     bridge.observe_secrets(verified.source(), verified.other_secrets());
     let bytes = verified.request().body().len();
@@ -265,11 +296,22 @@ fn verify_and_decide(bridge: &Bridge, received: Received, stranger: Option<&Acti
             permit.ok_or(Refusal::Overloaded)
         }
     };
+    let decided = admitted.map(|permit| {
+        let mut decided = decide(&verified);
+        if let Some(trace) = trace {
+            trace.note_decided();
+            trace::carry(trace, &mut decided, verified.request().headers());
+        }
+        (decided, permit)
+    });
     let wants_body = bridge.wants_bodies();
+    if !matches!(decided, Ok((Decided::Handshake(_), _))) {
+        bridge.observe_authentic(verified.source());
+    }
     Examined {
         secret_index: verified.secret_index(),
         body: wants_body.then(|| Box::new(verified.request().body().clone())),
-        decided: admitted.map(|permit| (decide(&verified), permit)),
+        decided,
     }
 }
 

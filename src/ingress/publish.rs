@@ -122,6 +122,7 @@ async fn deliver_with_copies<'d>(
             message: Cow::Borrowed(message),
             route: Some(route),
             outcome,
+            started: None,
             duration: None,
         });
         return refused.map(Accepted::Published);
@@ -264,15 +265,15 @@ async fn attempt_message<'d>(
     route: Option<RouteId>,
     deadline: Instant,
 ) -> Attempt<'d> {
-    let (outcome, duration) = match bridge.share(broker).take(message.body.len()) {
+    let (outcome, started, duration) = match bridge.share(broker).take(message.body.len()) {
         Some(_share) => {
             let started = Instant::now();
             let outcome = bridge.broker(broker).publish(&message, deadline).await;
-            (outcome, Some(started.elapsed()))
+            (outcome, Some(started.into_std()), Some(started.elapsed()))
         }
         None => {
             let detail = "the broker's share of what may be in flight is used up";
-            (Outcome::not_stored(Reason::QueueFull, detail), None)
+            (Outcome::not_stored(Reason::QueueFull, detail), None, None)
         }
     };
     Attempt {
@@ -280,6 +281,7 @@ async fn attempt_message<'d>(
         message,
         route,
         outcome,
+        started,
         duration,
     }
 }

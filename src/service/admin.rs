@@ -1,14 +1,14 @@
 //! The admin listener: `/metrics`, `/healthz`, `/readyz` and the live page, on an address of its own.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,6 +23,7 @@ use super::page::{LastRead, Page, PageBody};
 use crate::bridge::Bridge;
 use crate::bridge::live::Live;
 use crate::ingress::accept::ACCEPT_PAUSE;
+use crate::metrics::Format;
 use crate::telemetry::LogThrottle;
 
 /// Enough for a scraper, a load balancer's probes and a few people.
@@ -41,12 +42,17 @@ const MAX_STREAM_AGE: Duration = Duration::from_secs(3600);
 const STREAM_CHECK: Duration = Duration::from_secs(10);
 const MAX_STALL: Duration = Duration::from_secs(30);
 
-/// Serves until `stop` is cancelled.
-pub(crate) async fn serve(listener: Arc<TcpListener>, live: Arc<Live>, stop: CancellationToken) {
+/// Serves until `stop` is cancelled. `public` is the public listener's address.
+pub(crate) async fn serve(
+    listener: Arc<TcpListener>,
+    live: Arc<Live>,
+    public: SocketAddr,
+    stop: CancellationToken,
+) {
     let is_local = listener
         .local_addr()
         .is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let page = Arc::new(Page::new(is_local));
+    let page = Arc::new(Page::new(is_local, public));
     let failures = LogThrottle::default();
     let mut open = OpenConnections::default();
     loop {
@@ -171,20 +177,25 @@ fn answer<B>(bridge: &Bridge, request: &Request<B>) -> Response<Full<Bytes>> {
         return response;
     }
     match request.uri().path() {
-        "/metrics" => match bridge.scrape() {
-            Ok(metrics) => {
-                let mut response = Response::new(Full::from(metrics));
-                response.headers_mut().insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static(prometheus::TEXT_FORMAT),
-                );
-                response
+        "/metrics" => {
+            let format = wanted_format(request.headers());
+            match bridge.scrape_as(format) {
+                Ok(metrics) => {
+                    let mut response = Response::new(Full::from(metrics));
+                    let headers = response.headers_mut();
+                    headers.insert(
+                        CONTENT_TYPE,
+                        HeaderValue::from_static(format.content_type()),
+                    );
+                    headers.insert(VARY, HeaderValue::from_static("accept"));
+                    response
+                }
+                Err(error) => text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("the metrics cannot be encoded: {error}\n"),
+                ),
             }
-            Err(error) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the metrics cannot be encoded: {error}\n"),
-            ),
-        },
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => {
             let readiness = bridge.readiness();
@@ -210,6 +221,36 @@ fn answer<B>(bridge: &Bridge, request: &Request<B>) -> Response<Full<Bytes>> {
             StatusCode::NOT_FOUND,
             "this listener has /, /metrics, /healthz and /readyz\n",
         ),
+    }
+}
+
+/// OpenMetrics for whoever asks for it by name and prefers no plain text.
+fn wanted_format(headers: &HeaderMap) -> Format {
+    let (mut open, mut plain) = (0.0_f64, 0.0_f64);
+    for value in headers.get_all(ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let media_type = parts.next().unwrap_or_default();
+            let mut quality = 1.0;
+            let mut is_known = true;
+            for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+                if name.eq_ignore_ascii_case("q") {
+                    quality = value.parse().unwrap_or(0.0);
+                } else if name.eq_ignore_ascii_case("version") {
+                    is_known = matches!(value.trim_matches('"'), "1.0.0" | "0.0.1");
+                }
+            }
+            if media_type.eq_ignore_ascii_case("application/openmetrics-text") && is_known {
+                open = open.max(quality);
+            } else if media_type.eq_ignore_ascii_case("text/plain") {
+                plain = plain.max(quality);
+            }
+        }
+    }
+    if open > 0.0 && open >= plain {
+        Format::OpenMetrics
+    } else {
+        Format::Prometheus
     }
 }
 
@@ -303,6 +344,40 @@ mod tests {
             "http://evil.example/metrics",
             &["localhost"]
         )));
+    }
+
+    #[test]
+    fn openmetrics_is_for_whoever_asks_for_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,\
+text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, expected) in [
+            (prometheus, Format::OpenMetrics),
+            ("Application/OpenMetrics-Text", Format::OpenMetrics),
+            (
+                "application/openmetrics-text; version=\"1.0.0\"; charset=utf-8",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;q=0.5, text/plain;q=0.5",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;q=0.5, text/plain",
+                Format::Prometheus,
+            ),
+            ("application/openmetrics-text;q=0", Format::Prometheus),
+            (
+                "application/openmetrics-text;version=2.0.0",
+                Format::Prometheus,
+            ),
+            ("text/plain", Format::Prometheus),
+            ("*/*", Format::Prometheus),
+            ("", Format::Prometheus),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(wanted_format(&headers), expected, "{accept}");
+        }
+        assert_eq!(wanted_format(&HeaderMap::new()), Format::Prometheus);
     }
 
     #[tokio::test]

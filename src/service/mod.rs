@@ -20,11 +20,15 @@ use tokio_util::task::TaskTracker;
 use crate::bridge::live::Live;
 use crate::config::Config;
 use crate::service::reload::keep_reloading;
-use crate::{ingress, task};
+use crate::trace::Tracer;
+use crate::{ingress, task, trace};
 use system::{notify_systemd, notify_systemd_ready, raise_open_file_limit};
 
 /// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// Poll interval of the sources' silences, for the log.
+const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The part of `shutdown_timeout` that is reserved for the last answers.
 const ANSWER_RESERVE: Duration = Duration::from_secs(1);
@@ -59,13 +63,24 @@ impl Service {
     /// # Errors
     /// An address that cannot be listened on, or settings that a client rejects.
     pub async fn start(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Self::start_traced(config, None).await
+    }
+
+    /// The same, with traces where there are settings for them.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub async fn start_traced(
+        config: Config,
+        traces: Option<trace::Settings>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         raise_open_file_limit(config.http.max_connections);
         let (listen, admin_listen) = (config.http.listen, config.admin.listen);
         let listener = bind(listen)?;
         let admin_listener = bind(admin_listen)?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
         let service = Self {
-            live: Live::start(config).await?,
+            live: Live::start_traced(config, traces.map(Tracer::start)).await?,
             address,
             admin_address,
             stop: CancellationToken::new(),
@@ -76,11 +91,16 @@ impl Service {
         let (listener, admin_listener) = (Arc::new(listener), Arc::new(admin_listener));
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("admin listener", move || {
-            admin::serve(Arc::clone(&admin_listener), Arc::clone(&live), stop.clone())
+            admin::serve(
+                Arc::clone(&admin_listener),
+                Arc::clone(&live),
+                address,
+                stop.clone(),
+            )
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop_admin.clone());
         task::spawn_restarting("live page", move || {
-            page::keep_feeding(Arc::clone(&live), stop.clone())
+            page::keep_feeding(Arc::clone(&live), address, stop.clone())
         });
         let (live, stop) = (Arc::clone(&service.live), service.stop.clone());
         let connections = service.connections.clone();
@@ -91,6 +111,10 @@ impl Service {
         let (live, stop) = (Arc::clone(&service.live), service.stop_reloading.clone());
         task::spawn_restarting("destination checks", move || {
             keep_inspecting(Arc::clone(&live), stop.clone())
+        });
+        let (live, stop) = (Arc::clone(&service.live), service.stop_reloading.clone());
+        task::spawn_restarting("silence", move || {
+            keep_watching_silences(Arc::clone(&live), stop.clone())
         });
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         tracing::info!(listener = "public", address = %address, "listening");
@@ -151,6 +175,9 @@ impl Service {
                 .is_ok();
         }
         let unconfirmed = self.live.drain(deadline).await;
+        if let Some(tracer) = process.tracer() {
+            tracer.flush(deadline).await;
+        }
         self.stop_admin.cancel();
         let connections = self.connections.len();
         if answered && unconfirmed == 0 {
@@ -176,6 +203,17 @@ async fn keep_inspecting(live: Arc<Live>, stop: CancellationToken) {
             () = live.changed() => {}
             () = bridge.keep_inspecting() => {}
         }
+    }
+}
+
+/// Logs the silences of sources until the shutdown begins.
+async fn keep_watching_silences(live: Arc<Live>, stop: CancellationToken) {
+    loop {
+        let next = tokio::time::sleep_until(Instant::now() + SILENCE_INTERVAL);
+        if stop.run_until_cancelled(next).await.is_none() {
+            return;
+        }
+        live.current().log_silences();
     }
 }
 

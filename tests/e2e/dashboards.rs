@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::bridge::{Bridge, hookbridge_reading, nats_broker, route_with, synq_source};
 use crate::support::events;
+use crate::support::fixture::nats;
 use crate::support::load::Load;
 use crate::support::nats::Nats;
 use crate::support::process::{self, Process};
@@ -54,6 +55,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", folder.display()))
             .arg(format!("--web.listen-address={address}"))
             .arg("--log.level=error")
+            .arg("--enable-feature=exemplar-storage")
             .stdout(Stdio::null());
         let prometheus = Self {
             _process: Process::spawn(command),
@@ -109,7 +111,8 @@ fn every_query_of_the_dashboard_and_of_the_rules_finds_data_in_prometheus() {
     let routes = |more: &str| {
         // No stream takes pings: a publish that fails, and a destination that is missing.
         nats_broker("main", &nats.url)
-            + &synq_source("")
+            + &synq_source("expect_every = \"1h\"")
+                .replace("secrets = [", "secrets = [\"the-secret-before-it\", ")
             + &route_with(&format!("{stream}-nowhere.{{type}}"), "types = [\"ping\"]")
             + &route_with(&format!("{stream}.{{type}}"), more)
     };
@@ -180,6 +183,54 @@ fn every_query_of_the_dashboard_and_of_the_rules_finds_data_in_prometheus() {
     let rules = prometheus.get("/api/v1/rules").to_string();
     assert!(!rules.contains("\"health\":\"err\""), "{rules}");
     load.stop();
+}
+
+#[test]
+fn prometheus_reads_openmetrics_and_finds_the_trace_of_a_request_as_its_exemplar() {
+    // Exemplars need no receiver of traces.
+    let endpoint = format!("http://127.0.0.1:{}", process::port()).leak();
+    let bridge = or_skip!(
+        nats()
+            .variable("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .run()
+    );
+    let prometheus = or_skip!(Prometheus::scraping(&bridge));
+    bridge.publish_ping();
+    let message = bridge.read().pop().unwrap();
+    let trace_id = message.header("traceparent").unwrap().split('-').nth(1);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    let target = format!(
+        "/api/v1/query_exemplars?query=hookbridge_request_duration_seconds_bucket&start={}&end={}",
+        now - 60,
+        now + 600
+    );
+    wait::until("Prometheus has the exemplar", PATIENCE, || {
+        let found = prometheus.get(&target);
+        let mut series = found.as_array().unwrap().iter();
+        series.any(|series| {
+            let mut exemplars = series["exemplars"].as_array().unwrap().iter();
+            series["seriesLabels"]["source"] == "synq"
+                && exemplars.any(|found| found["labels"]["trace_id"].as_str() == trace_id)
+        })
+    });
+    // Every sample that the other format has.
+    let samples = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.count()
+    };
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let open = sender::send(
+        bridge.admin,
+        &Request::new("GET", "/metrics").header("accept", accept),
+    );
+    let media_type = open.header("content-type");
+    let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(media_type, Some(expected));
+    let open = String::from_utf8(open.body).unwrap();
+    let plain = bridge.metrics().0;
+    assert_eq!(samples(&open), samples(&plain), "{open}\n{plain}");
+    assert!(open.ends_with("# EOF\n") && !plain.contains("trace_id"));
 }
 
 /// A query with Grafana's variables filled in.

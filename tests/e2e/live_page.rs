@@ -650,7 +650,7 @@ fn the_screenshot_of_the_documentation() {
         // A column of the charts is a second.
         wait::play_silence(Duration::from_millis(400));
     }
-    let picture = browser.screenshot(1240, 1020);
+    let picture = browser.screenshot(1240, 1000);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/live-page.png");
     std::fs::write(file, picture).unwrap();
 }

@@ -322,6 +322,12 @@ pub(crate) fn prometheus() -> Option<PathBuf> {
     installed("prometheus")
 }
 
+/// Where the OTLP receiver is that tests/run compiles.
+pub(crate) fn otlp_receiver() -> Option<PathBuf> {
+    let folder = format!("otlp-receiver-{}", version("OTLP_RECEIVER_VERSION"));
+    cached(&format!("{folder}/otlp")).or_else(|| missing("the OTLP receiver"))
+}
+
 /// The same for Chromium.
 pub(crate) fn chromium() -> Option<PathBuf> {
     installed("chromium")

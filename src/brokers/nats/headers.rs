@@ -16,7 +16,11 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 pub(super) fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in message.headers_on(Kind::Nats) {
-        let encoded = Cow::from(percent_encode(value, ENCODED));
+        // W3C Trace Context is not CloudEvents': its readers decode nothing. Its values are ASCII without line ends.
+        let encoded = match (&*name, std::str::from_utf8(value)) {
+            ("traceparent" | "tracestate", Ok(value)) => Cow::Borrowed(value),
+            _ => Cow::from(percent_encode(value, ENCODED)),
+        };
         // Parsed explicitly: the map's own conversions panic.
         let Ok(value) = encoded.parse::<HeaderValue>() else {
             continue;
@@ -61,6 +65,21 @@ mod tests {
             "Gr%C3%BC%C3%9Fe,%20%22x%22%20100%25%0D%0ANats-Rollup:%20all"
         );
         assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), "synq/1");
+    }
+
+    #[test]
+    fn a_trace_context_arrives_as_it_is_and_still_adds_no_line() {
+        let sent = |value: &str| {
+            let mut message = message("1");
+            message.headers.push(Attribute::TRACESTATE, value);
+            let headers = headers(&message);
+            headers
+                .get("tracestate")
+                .map(|value| value.as_str().to_owned())
+        };
+        let state = "a=x y%2C\"z\",b=1";
+        assert_eq!(sent(state).as_deref(), Some(state));
+        assert_eq!(sent("a=1\r\nNats-Rollup: all"), None);
     }
 
     proptest! {

@@ -5,6 +5,7 @@ mod mask;
 mod stream;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,14 +61,17 @@ pub(super) struct Page {
     refused: LogThrottle,
     /// Whether the listener's address is one that only this machine reaches.
     is_local: bool,
+    /// The public listener's.
+    public: SocketAddr,
 }
 
 impl Page {
-    pub(super) fn new(is_local: bool) -> Self {
+    pub(super) fn new(is_local: bool, public: SocketAddr) -> Self {
         Self {
             sessions: Sessions::new(),
             refused: LogThrottle::default(),
             is_local,
+            public,
         }
     }
 
@@ -197,7 +201,7 @@ impl Page {
         let body = if *request.method() == Method::HEAD {
             Full::default().boxed_unsync()
         } else {
-            let stream = Stream::new(watch, Arc::clone(live), Arc::clone(last_read));
+            let stream = Stream::new(watch, Arc::clone(live), Arc::clone(last_read), self.public);
             stream.boxed_unsync()
         };
         let mut response = Response::new(body);
@@ -208,7 +212,7 @@ impl Page {
 }
 
 /// Gives the page its figures each second, and the state when it has changed, while someone watches.
-pub(super) async fn keep_feeding(live: Arc<Live>, stop: CancellationToken) {
+pub(super) async fn keep_feeding(live: Arc<Live>, public: SocketAddr, stop: CancellationToken) {
     let feed = Arc::clone(live.current().process().feed());
     let mut last = (live.current().config().admin.clone(), String::new());
     loop {
@@ -234,7 +238,7 @@ pub(super) async fn keep_feeding(live: Arc<Live>, stop: CancellationToken) {
             gauges: bridge.gauges(),
         };
         feed.publish(&Update::Other("rates", to_json(&figures).into()));
-        let state = to_json(&bridge.overview());
+        let state = to_json(&bridge.overview(public));
         if state != last.1 {
             feed.publish(&Update::Other("state", state.as_str().into()));
             last.1 = state;

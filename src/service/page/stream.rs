@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -41,11 +42,17 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(watch: Watch, live: Arc<Live>, last_read: Arc<LastRead>) -> Self {
+    /// `public`: the address of the public listener.
+    pub(super) fn new(
+        watch: Watch,
+        live: Arc<Live>,
+        last_read: Arc<LastRead>,
+        public: SocketAddr,
+    ) -> Self {
         last_read.note();
         // Milliseconds until the browser connects again.
         let retry = Bytes::from_static(b"retry: 2000\n\n");
-        let state = frame("state", &to_json(&live.current().overview()));
+        let state = frame("state", &to_json(&live.current().overview(public)));
         Self {
             watch,
             live,
