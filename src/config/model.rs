@@ -462,7 +462,11 @@ impl Config {
     /// A broker's topics or subjects that are known in advance.
     #[must_use]
     pub fn known_destinations(&self, broker: BrokerId) -> Vec<String> {
-        let mut known: Vec<String> = self.destinations_by_use(broker).flatten().collect();
+        let kind = self.broker(broker).settings.kind();
+        // A type that makes an illegal name has its events refused.
+        let is_legal = |name: &String| kind.check_destination(name).is_ok();
+        let names = self.destinations_by_use(broker).flatten();
+        let mut known: Vec<String> = names.filter(is_legal).collect();
         known.sort();
         known.dedup();
         known
@@ -563,7 +567,9 @@ pub(super) fn known_topics(
     destination: &Destination,
 ) -> Vec<Option<String>> {
     let listed = source.mapping.types.iter();
+    let is_unlisted = |glob: &&String| source.mapping.types.iter().all(|known| known != *glob);
     let literal = route.types.iter().filter(|glob| !glob.contains(GLOB_META));
+    let literal = literal.filter(is_unlisted);
     let is_taken = |event_type: &&String| {
         let first = source.routes.first_for(event_type);
         first.is_some_and(|first| first.id == route.id)

@@ -80,3 +80,25 @@ fn open(source: &Source, route: &Route, destination: &Destination) -> Option<Ope
         reads_payload,
     })
 }
+
+#[cfg(feature = "kafka")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_makes_no_legal_topic_needs_none_and_is_named() {
+        let text = "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
+                    [sources.shopify]\nsecrets = [\"of-sixteen-bytes-or-more\"]\n\
+                    [[routes]]\ntypes = [\"orders/create\", \"own\"]\ntopic = \"shop.{type}\"\n\
+                    [[routes]]\ntopic = \"rest\"\n";
+        let config = Config::from_text(text);
+        let broker = config.needed_brokers()[0];
+        assert_eq!(config.known_destinations(broker), ["rest", "shop.own"]);
+        let needed = config.needed(broker);
+        assert_eq!(needed[0].known, ["shop.own"]);
+        assert_eq!(needed[0].illegal, ["shop.orders/create"]);
+        // Nothing but these types takes the route.
+        assert_eq!(needed[0].open, None);
+    }
+}
