@@ -108,7 +108,9 @@ impl Key {
             if !parts.is_empty() {
                 members.insert("description".to_owned(), parts.join("; ").into());
             }
-            let default = self.default_text().map(|text| self.value.to_value(text));
+            let default = self
+                .default_text()
+                .map(|text| self.value.default_value(text));
             members.extend(default.map(|default| ("default".to_owned(), default)));
             let example = self.example.and_then(parse_value);
             members.extend(example.map(|example| ("examples".to_owned(), json!([example]))));
@@ -120,7 +122,7 @@ impl Key {
         match self.default {
             Default::Required => "required".to_owned(),
             Default::Nothing => "none".to_owned(),
-            Default::Value(text) => format!("`{}`", self.value.to_value(text)),
+            Default::Value(text) => format!("`{}`", self.value.default_value(text)),
             Default::Depends(words) => words.to_owned(),
         }
     }
@@ -185,7 +187,7 @@ impl Type {
     }
 
     /// A default's text as JSON.
-    fn to_value(&self, text: &str) -> Value {
+    fn default_value(&self, text: &str) -> Value {
         match self {
             Self::Flag | Self::Count { .. } | Self::List(_) => {
                 parse_value(text).unwrap_or_default()
