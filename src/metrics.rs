@@ -145,10 +145,20 @@ pub struct SourceMetrics {
     pub last_refused: Gauge,
     /// `hookbridge_secret_last_used_timestamp_seconds`, by the secret's index.
     pub secrets: Vec<Gauge>,
+    /// None without an `expect_every`.
+    pub silence: Option<SilenceMetrics>,
     /// `hookbridge_events_total` of each of its routes.
     pub routes: Vec<Events>,
     /// The same of its dead letters.
     pub dead_letters: Events,
+}
+
+#[derive(Debug)]
+pub struct SilenceMetrics {
+    /// `hookbridge_source_silent`, as of the last scrape.
+    pub is_silent: IntGauge,
+    /// `hookbridge_source_expect_every_seconds`, as of the last scrape.
+    pub expect_every: Gauge,
 }
 
 /// `hookbridge_requests_total` by outcome.
@@ -443,6 +453,8 @@ struct Families {
     request_duration: Family<HistogramVec>,
     last_event: Family<GaugeVec>,
     secret_used: Family<GaugeVec>,
+    source_silent: Family<IntGaugeVec>,
+    expect_every: Family<GaugeVec>,
     publish_duration: Family<HistogramVec>,
     publish_errors: Family<IntCounterVec>,
     restarts: Family<IntCounterVec>,
@@ -532,6 +544,16 @@ impl Families {
                 "Unix time at which the secret last verified a request; 0 if it never did",
                 &["source", "index"],
             )?,
+            source_silent: int_gauges(
+                "hookbridge_source_silent",
+                "Whether the source's last authentic event is longer ago than its expect_every",
+                &["source"],
+            )?,
+            expect_every: gauges(
+                "hookbridge_source_expect_every_seconds",
+                "The source's expect_every",
+                &["source"],
+            )?,
             publish_duration: histograms(
                 "hookbridge_publish_duration_seconds",
                 "From a publish to its outcome",
@@ -566,12 +588,14 @@ impl Families {
     }
 
     fn remove(&self, name: &str, labels: &[String]) {
-        let all: [&dyn Forget; 11] = [
+        let all: [&dyn Forget; 13] = [
             &self.requests,
             &self.events,
             &self.request_duration,
             &self.last_event,
             &self.secret_used,
+            &self.source_silent,
+            &self.expect_every,
             &self.publish_duration,
             &self.publish_errors,
             &self.restarts,
@@ -606,6 +630,13 @@ impl Families {
             let index = index.to_string();
             secrets.push(self.secret_used.member(series, &[name, &index])?);
         }
+        let silence = match source.expect_every {
+            None => None,
+            Some(_) => Some(SilenceMetrics {
+                is_silent: self.source_silent.member(series, &[name])?,
+                expect_every: self.expect_every.member(series, &[name])?,
+            }),
+        };
         let mut routes = Vec::new();
         for route in &source.routes {
             let mut events = Events::default();
@@ -653,6 +684,7 @@ impl Families {
             last_published: self.last_event.member(series, &[name, "published"])?,
             last_refused: self.last_event.member(series, &[name, "refused"])?,
             secrets,
+            silence,
             routes,
             dead_letters,
         })

@@ -9,6 +9,7 @@ pub(crate) mod observe;
 mod overview;
 mod process;
 mod readiness;
+mod silence;
 mod spans;
 mod throttles;
 
@@ -25,7 +26,9 @@ use crate::brokers::{Broker, Health, Meter, Reason, StartError};
 use crate::config::{BrokerId, Config, NamedBroker, RateLimit, Source};
 use crate::event::DedupBy;
 use crate::flow::duplicates::Window;
+use crate::flow::nonces::Nonces;
 use crate::flow::rate_limit::Limiter;
+use crate::flow::silence::Silence;
 use crate::flow::{Permits, Share};
 use crate::metrics::{Format, Handles};
 use crate::trace::Tracer;
@@ -44,6 +47,10 @@ pub struct Bridge {
     windows: Vec<Option<Arc<Window>>>,
     /// By source; none without a `rate_limit`.
     limiters: Vec<Option<Arc<Limiter>>>,
+    /// By source; none where signatures have no nonce.
+    nonces: Vec<Option<Arc<Nonces>>>,
+    /// By source; none without an `expect_every`.
+    silences: Vec<Option<Arc<Silence>>>,
     /// By source.
     throttles: Vec<Arc<SourceThrottles>>,
     paths: HashMap<String, Arc<Source>>,
@@ -145,6 +152,23 @@ impl Bridge {
             });
             Some(earlier.unwrap_or_else(|| Arc::new(Limiter::new(per_second, burst))))
         });
+        let nonces = config.sources.iter().map(|source| {
+            source.nonce_lifetime?;
+            let earlier = earlier.and_then(|earlier| {
+                let index = earlier.source_named(&source.name)?.index;
+                earlier.nonces.get(index)?.clone()
+            });
+            Some(earlier.unwrap_or_default())
+        });
+        let silences = config.sources.iter().map(|source| {
+            source.expect_every?;
+            let earlier = earlier.and_then(|earlier| {
+                let index = earlier.source_named(&source.name)?.index;
+                earlier.silences.get(index)?.clone()
+            });
+            Some(earlier.unwrap_or_else(|| Arc::new(Silence::new(process.clock().now()))))
+        });
+        let silences = silences.collect();
         let throttles = config.sources.iter().map(|source| {
             let earlier = earlier.and_then(|earlier| {
                 let index = earlier.source_named(&source.name)?.index;
@@ -160,6 +184,8 @@ impl Bridge {
         Ok(Self {
             windows: windows.collect(),
             limiters: limiters.collect(),
+            nonces: nonces.collect(),
+            silences,
             throttles: throttles.collect(),
             needed_brokers: config.needed_brokers(),
             process,
@@ -268,6 +294,7 @@ impl Bridge {
             metrics.up.set(i64::from(is_up));
             metrics.queue_messages.set(gauge(client.broker.queue_len()));
         }
+        self.show_silences();
         metrics.encode_as(format, |name| {
             let source = self.source_named(name)?;
             let metrics = self.handles.sources.get(source.index)?;
@@ -327,6 +354,14 @@ impl Bridge {
 
     pub(crate) fn limiter(&self, source: &Source) -> Option<&Arc<Limiter>> {
         self.limiters.get(source.index)?.as_ref()
+    }
+
+    /// Whether a signature's nonce came with another body before.
+    pub(crate) fn is_reused(&self, source: &Source, nonce: &str, body: &[u8]) -> bool {
+        let nonces = self.nonces.get(source.index).and_then(Option::as_ref);
+        nonces
+            .zip(source.nonce_lifetime)
+            .is_some_and(|(nonces, lifetime)| nonces.is_reused(nonce.as_bytes(), body, lifetime))
     }
 
     pub(crate) fn permits(&self) -> &Arc<Permits> {

@@ -55,6 +55,8 @@ impl Bridge {
                 )
             }));
         }
+        // For the operator's eyes: a silent sender is no reason to send its events elsewhere.
+        missing.extend(self.silences_in_words());
         let is_draining = self.process.is_draining();
         if is_draining {
             missing.push("the service is shutting down".to_owned());

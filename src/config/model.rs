@@ -126,6 +126,8 @@ pub struct Source {
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
+    /// How long the nonces of its signatures are remembered; none where they have none.
+    pub nonce_lifetime: Option<Duration>,
     /// The parts of a body that verification needs parsed.
     pub body_needs: Parsing,
     /// How to read the identity of its events.
@@ -177,6 +179,8 @@ pub struct Source {
     pub forward_headers: Vec<HeaderName>,
     /// How long a stored delivery is remembered, so that it is not published again.
     pub dedup_window: Option<Duration>,
+    /// The longest normal time between two authentic events.
+    pub expect_every: Option<Duration>,
     /// What makes two deliveries the same.
     pub dedup_by: DedupBy,
 }

@@ -62,8 +62,7 @@ fn open(source: &Source, route: &Route, destination: &Destination) -> Option<Ope
     let reads_payload = template.reads_payload();
     let reads_type = template.parts().contains(&Part::Type);
     let takes_any = || route.types.iter().any(|glob| glob.contains(GLOB_META));
-    let is_open = reads_payload || reads_type && takes_any();
-    if !is_open {
+    if !(reads_payload || reads_type && takes_any()) {
         return None;
     }
     let mut leading = String::new();

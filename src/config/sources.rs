@@ -202,6 +202,7 @@ fn read_source(
             "it has no effect with dedup_by = \"never\"; drop one of the two",
         );
     }
+    let expect_every = section.optional_duration("expect_every", SECOND, YEAR);
     let schema = read_schema(&section, provider, schema_file.as_deref(), presets);
     let schemas = read_schemas(&mut section, mapping.as_ref());
     let is_raw = |mapping: &Mapping| mapping.body == BodyKind::Raw;
@@ -271,6 +272,7 @@ fn read_source(
         path,
         provider: provider.name(),
         body_needs: needs,
+        nonce_lifetime: authentication.nonce_lifetime(),
         authentication,
         mapping,
         methods: methods(&handshakes),
@@ -298,6 +300,7 @@ fn read_source(
         forward_headers,
         dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
         dedup_by,
+        expect_every,
     })
 }
 
@@ -457,6 +460,9 @@ enum Provider {
     /// The user's own declaration.
     Generic,
 }
+
+/// As `humantime` counts it, so that it is shown as "1year".
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 const GENERIC: &str = "generic";
 

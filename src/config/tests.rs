@@ -196,11 +196,7 @@ fn a_misspelt_kind_is_one_problem() {
 
 #[test]
 fn keys_reserved_for_later_versions_are_unknown() {
-    for line in [
-        "scheme = \"x\"",
-        "signature_header = \"x\"",
-        "expect_every = \"1h\"",
-    ] {
+    for line in ["scheme = \"x\"", "signature_header = \"x\""] {
         let problems = in_source(line);
         assert!(
             problems.len() == 1 && problems[0].contains("unknown key"),
@@ -1618,4 +1614,37 @@ fn a_source_of_sns_must_name_its_topics_and_certificates() {
         assert!(found.contains(words), "{keys}: {found}");
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_nonce_is_signed_and_has_a_time_that_limits_its_memory() {
+    let declared = |verify: &str| {
+        let text = format!(
+            "[brokers.main]\nkind = \"nats\"\nservers = [\"nats://localhost:4222\"]\n\
+             [[routes]]\ntopic = \"t\"\n[sources.acme]\nsecrets = [\"a-secret-of-16-bytes\"]\n\
+             verify = {{ signature = {{ header = \"x-s\" }}, {verify} }}\n\
+             event = {{ id = \"{{/id}}\", type = \"x\" }}\n"
+        );
+        load(&text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    };
+    let time = "timestamp = { header = \"x-t\" }, tolerance = \"5m\"";
+    let content = "content = \"{timestamp}.{header:x-n}\", nonce = \"{header:x-n}\"";
+    for (verify, words) in [
+        (
+            format!("{time}, nonce = \"{{header:x-n}}\""),
+            "is not signed",
+        ),
+        (
+            format!("{content}, {time}").replace("nonce = \"{header:x-n}\"", "nonce = \"n\""),
+            "is not signed",
+        ),
+        (
+            format!("{content}, timestamp = {{ header = \"x-t\" }}"),
+            "needs `timestamp` and `tolerance`",
+        ),
+    ] {
+        let found = declared(&verify);
+        assert!(found.contains(words), "{verify}: {found:?}");
+    }
+    assert_eq!(declared(&format!("{content}, {time}")), "");
 }

@@ -23,6 +23,8 @@ pub enum Refusal {
     MissingSignature,
     /// No configured secret matches the signature.
     InvalidSignature,
+    /// The signature does not cover the body, and its nonce came with another one before.
+    ReusedNonce,
     /// The signed time is too far from the present.
     StaleTimestamp,
     /// Another check of the sender failed.
@@ -199,7 +201,9 @@ impl Refusal {
             Self::InvalidJson(_) => row(StatusCode::BAD_REQUEST, Code::InvalidJson, Read),
             Self::InvalidEncoding(_) => row(StatusCode::BAD_REQUEST, Code::InvalidEncoding, Read),
             Self::MissingSignature => row(StatusCode::UNAUTHORIZED, Code::MissingSignature, Read),
-            Self::InvalidSignature => row(StatusCode::UNAUTHORIZED, Code::InvalidSignature, Read),
+            Self::InvalidSignature | Self::ReusedNonce => {
+                row(StatusCode::UNAUTHORIZED, Code::InvalidSignature, Read)
+            }
             Self::StaleTimestamp => row(StatusCode::UNAUTHORIZED, Code::StaleTimestamp, Read),
             Self::Unauthorized => row(StatusCode::UNAUTHORIZED, Code::Unauthorized, Read),
             Self::UnknownPath => row(StatusCode::NOT_FOUND, Code::UnknownPath, Unread),
@@ -266,6 +270,9 @@ impl Refusal {
             Self::InvalidJson(detail) | Self::InvalidEncoding(detail) => Cow::Owned(detail.clone()),
             Self::MissingSignature => "the request lacks a header that the signature needs".into(),
             Self::InvalidSignature => "the signature does not match the request".into(),
+            Self::ReusedNonce => {
+                "the signature was used before, for another body; it is good for one".into()
+            }
             Self::StaleTimestamp => "the timestamp is too far from the present".into(),
             Self::Unauthorized => "the sender is not authorized".into(),
             Self::UnknownPath => "no source has this path".into(),

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -93,7 +94,7 @@ pub(super) fn answer(
                 status: accepted.status().as_str(),
             },
         ),
-        Err(refusal) => problem(refusal, event_id),
+        Err(refusal) => problem(refusal, source, event_id),
     };
     response
         .headers_mut()
@@ -159,7 +160,11 @@ fn success(source: Option<&Source>, body: &impl Serialize) -> Response<Full<Byte
     response
 }
 
-fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes>> {
+fn problem(
+    refusal: &Refusal,
+    source: Option<&Source>,
+    event_id: Option<&EventId>,
+) -> Response<Full<Bytes>> {
     let status = refusal.status();
     let problem = Problem {
         title: status.canonical_reason().unwrap_or_default(),
@@ -179,6 +184,11 @@ fn problem(refusal: &Refusal, event_id: Option<&EventId>) -> Response<Full<Bytes
     headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     if let Some(wait) = refusal.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+    if let (StatusCode::UNAUTHORIZED, Some(source)) = (status, source) {
+        for challenge in source.authentication.challenges() {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
     }
     if let Refusal::MethodNotAllowed { allow } = refusal {
         let allow = HeaderValue::from_str(allow);

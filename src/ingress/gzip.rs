@@ -48,7 +48,7 @@ impl Coding {
 ///
 /// # Errors
 /// The body is larger than `limit_bytes`, or is not gzip.
-pub(super) fn decompress(compressed: &[u8], limit_bytes: usize) -> Result<Bytes, Refusal> {
+pub fn decompress(compressed: &[u8], limit_bytes: usize) -> Result<Bytes, Refusal> {
     let not_gzip = || {
         let detail = "the body is not gzip, or not only gzip, as Content-Encoding says";
         Refusal::InvalidEncoding(detail.to_owned())

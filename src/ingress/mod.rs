@@ -68,6 +68,7 @@ use crate::trace::Trace;
 
 pub use decide::decide;
 pub use decision::{Addressed, Decided, Decision, Delivery, Verdict};
+pub use gzip::decompress;
 pub use received::Received;
 pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
@@ -265,16 +266,20 @@ fn verify_and_decide(
     stranger: Option<&Activity>,
     mut trace: Option<&mut Trace>,
 ) -> Examined {
+    let refused = |refusal| Examined {
+        secret_index: None,
+        body: None,
+        decided: Err(refusal),
+    };
     let verified = match verify(received) {
         Ok(verified) => verified,
-        Err(refusal) => {
-            return Examined {
-                secret_index: None,
-                body: None,
-                decided: Err(refusal),
-            };
-        }
+        Err(refusal) => return refused(refusal),
     };
+    if let Some(nonce) = verified.nonce()
+        && bridge.is_reused(verified.source(), nonce, verified.request().body())
+    {
+        return refused(Refusal::ReusedNonce);
+    }
     if let Some(stranger) = stranger {
         stranger.mark_known();
     }
@@ -300,6 +305,9 @@ fn verify_and_decide(
         (decided, permit)
     });
     let wants_body = bridge.wants_bodies();
+    if !matches!(decided, Ok((Decided::Handshake(_), _))) {
+        bridge.observe_authentic(verified.source());
+    }
     Examined {
         secret_index: verified.secret_index(),
         body: wants_body.then(|| Box::new(verified.request().body().clone())),

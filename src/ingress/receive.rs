@@ -241,8 +241,9 @@ pub(super) async fn receive(
     read?;
     connection.note_body_read();
     let body = reader.into_body();
-    let body = if source.accept_gzip && Coding::of(&head.headers) == Coding::Gzip {
-        decompress_body(&source, &head, &body).map_err(|refusal| Refused {
+    let at = bridge.process().clock().now();
+    let body = if is_compressed(&source, &head.headers) {
+        decompress_body(&source, &head, &body, at).map_err(|refusal| Refused {
             is_read: true,
             ..Refused::new(Some(&source), refusal)
         })?
@@ -260,7 +261,7 @@ pub(super) async fn receive(
         target,
         headers,
         body,
-        at: bridge.process().clock().now(),
+        at,
     }))
 }
 
@@ -295,20 +296,26 @@ async fn wait_for_body(
         public_url: source.public_url.as_deref(),
         at: bridge.process().clock().now(),
     };
-    // A body that is too long for a handshake is not one.
-    let declared = reader.declared.unwrap_or_default();
-    if !may_be_open_handshake(source, declared) {
-        verify_head(source, &request).map_err(|refusal| Refused {
-            is_unread: true,
-            ..refused(refusal)
-        })?;
-    }
+    // A body that is too long for a handshake is not one. An undeclared length shows as the body arrives.
+    let check = |length: usize| match may_be_open_handshake(source, length) {
+        true => Ok(false),
+        false => verify_head(source, &request)
+            .map(|()| true)
+            .map_err(|refusal| Refused {
+                is_unread: true,
+                ..refused(refusal)
+            }),
+    };
+    let mut is_checked = check(reader.declared.unwrap_or_default())?;
     let http = &bridge.config().http;
     let peer = client_address(connection.peer(), headers, &http.trusted_proxies);
     let unverified = bridge.permits().unverified();
     let arriving = unverified.enter(source.index, peer, source.max_body);
     let started = Instant::now();
     loop {
+        if !is_checked {
+            is_checked = check(reader.length)?;
+        }
         arriving.holds(reader.held());
         let limit = http.body_timeout.min(time_allowed(reader.length));
         let read = tokio::select! {
@@ -324,16 +331,26 @@ async fn wait_for_body(
     }
 }
 
+/// Whether the body is to be decompressed.
+pub(super) fn is_compressed(source: &Source, headers: &HeaderMap) -> bool {
+    source.accept_gzip && Coding::of(headers) == Coding::Gzip
+}
+
 /// Decompresses a body: signature and published message concern the uncompressed bytes. A head that already shows a
 /// forgery saves the work.
-fn decompress_body(source: &Source, head: &Head, body: &Bytes) -> Result<Bytes, Refusal> {
+fn decompress_body(
+    source: &Source,
+    head: &Head,
+    body: &Bytes,
+    at: SystemTime,
+) -> Result<Bytes, Refusal> {
     let request = Signed {
         method: &head.method,
         target: &head.target,
         headers: &head.headers,
         body: &[],
         public_url: source.public_url.as_deref(),
-        at: SystemTime::now(),
+        at,
     };
     verify_head(source, &request)?;
     decompress(body, source.max_body)

@@ -49,6 +49,12 @@ impl Received {
         }
     }
 
+    /// With another body.
+    #[must_use]
+    pub(super) fn with_body(self, body: Bytes) -> Self {
+        Self { body, ..self }
+    }
+
     /// The request in the form that verification reads.
     #[must_use]
     pub fn as_request(&self) -> Request<'_> {

@@ -8,7 +8,8 @@ use http::{HeaderMap, Method, Uri};
 
 use super::decide::decide;
 use super::decision::{Decided, Decision, Verdict};
-use super::receive::check_head;
+use super::gzip::decompress;
+use super::receive::{check_head, is_compressed};
 use super::received::Received;
 use super::verify::{Verified, open_handshake};
 use crate::config::Source;
@@ -54,7 +55,7 @@ impl Rehearsal {
 
     /// The outcome of the request if it were authentic, and the parts that its signature would cover.
     #[must_use]
-    pub fn decide(self) -> (Decided, Summary) {
+    pub fn decide(mut self) -> (Decided, Summary) {
         let source = Arc::clone(self.received.source());
         let request = self.received.as_request();
         let summary = source.authentication.summarize(&request, &source.mapping);
@@ -64,6 +65,12 @@ impl Rehearsal {
         let length = u64::try_from(self.received.body().len()).unwrap_or(u64::MAX);
         if let Err(refusal) = check_head(&source, &self.method, &self.headers, Some(length)) {
             return (refused(refusal), summary);
+        }
+        if is_compressed(&source, &self.headers) {
+            match decompress(self.received.body(), source.max_body) {
+                Ok(body) => self.received = self.received.with_body(body),
+                Err(refusal) => return (refused(refusal), summary),
+            }
         }
         if let Some(reply) = open_handshake(&self.received) {
             return (Decided::Handshake(reply), summary);

@@ -618,9 +618,9 @@ fn every_preset_can_be_read_and_names_its_scheme_its_media_types_and_its_types()
 #[test]
 fn a_signed_sample_is_verified_and_its_changed_body_is_not() {
     run(async {
-        // The certificate is generated now.
-        let at = SystemTime::now();
         let sns = SnsTester::new("samples");
+        // The certificate is not valid before it was made.
+        let at = SystemTime::now();
         let mut secrets = BTreeMap::new();
         let mut sources = Map::new();
         for preset in PRESETS {

@@ -26,6 +26,7 @@ pub struct Verified {
     secret_index: Option<usize>,
     /// Further secrets, if each event carries one.
     other_secrets: Vec<usize>,
+    nonce: Option<Box<str>>,
     is_assumed: bool,
 }
 
@@ -36,6 +37,7 @@ impl Verified {
             received,
             secret_index: None,
             other_secrets: Vec::new(),
+            nonce: None,
             is_assumed: true,
         }
     }
@@ -50,6 +52,11 @@ impl Verified {
     #[must_use]
     pub fn other_secrets(&self) -> &[usize] {
         &self.other_secrets
+    }
+
+    /// What only this delivery may have, where its signature does not cover the body.
+    pub(super) fn nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
     }
 
     /// Whether the request is only assumed to be authentic.
@@ -79,22 +86,22 @@ impl Verified {
 /// # Errors
 /// The reason why the request does not count as the provider's.
 pub fn verify(received: Received) -> Result<Verified, Refusal> {
-    let (secret_index, other_secrets) = {
+    let (secret_index, other_secrets, nonce) = {
         let request = received.as_request();
         let source = received.source();
         let authentication = &source.authentication;
         let verdict = if source.body_needs == Parsing::default() {
-            authentication
-                .verify(&Scope::raw(&request))
-                .map_err(to_refusal)
+            let scope = Scope::raw(&request);
+            let verdict = authentication.verify(&scope).map_err(to_refusal);
+            verdict.map(|secret_index| (secret_index, nonce_of(source, &scope)))
         } else {
             verify_content(source, &request)
         };
         match verdict {
-            Ok(secret_index) => (secret_index, Vec::new()),
+            Ok((secret_index, nonce)) => (secret_index, Vec::new(), nonce),
             Err(_) if authentication.is_in_events() => {
                 let mut indices = verify_events(source, &request)?;
-                (indices.pop(), indices)
+                (indices.pop(), indices, None)
             }
             Err(refusal) => return Err(refusal),
         }
@@ -103,6 +110,7 @@ pub fn verify(received: Received) -> Result<Verified, Refusal> {
         received,
         secret_index,
         other_secrets,
+        nonce,
         is_assumed: false,
     })
 }
@@ -124,8 +132,18 @@ fn verify_events(source: &Source, request: &Request<'_>) -> Result<Vec<usize>, R
     verdict.map_err(to_refusal)
 }
 
+/// The nonce of a verified request.
+fn nonce_of(source: &Source, scope: &Scope<'_>) -> Option<Box<str>> {
+    source.nonce_lifetime?;
+    let nonce = source.authentication.nonce(scope)?;
+    Some(nonce.into_boxed_str())
+}
+
 /// Verifies a request whose signature or signed values are in the body.
-fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize>, Refusal> {
+fn verify_content(
+    source: &Source,
+    request: &Request<'_>,
+) -> Result<(Option<usize>, Option<Box<str>>), Refusal> {
     let authentication = &source.authentication;
     // Cheaper than parsing.
     authentication.check_head(request).map_err(to_refusal)?;
@@ -142,11 +160,12 @@ fn verify_content(source: &Source, request: &Request<'_>) -> Result<Option<usize
         node: document.as_ref().map(Document::root),
         ..Scope::raw(request)
     };
-    let verdict = authentication.verify(&scope).map_err(to_refusal)?;
+    let secret_index = authentication.verify(&scope).map_err(to_refusal)?;
+    let nonce = nonce_of(source, &scope);
     // Readers could disagree on which of two values counts.
     match document.and_then(|document| document.ambiguous_name().map(|_| ())) {
         Some(()) => Err(Refusal::InvalidSignature),
-        None => Ok(verdict),
+        None => Ok((secret_index, nonce)),
     }
 }
 
@@ -328,6 +347,98 @@ tolerance = "5m"
             verdict(&jsons, deep.as_bytes()).unwrap_err().code(),
             "invalid_json"
         );
+    }
+
+    /// A pair of keys for tokens, and a file with the public one.
+    fn token_keys(name: &str) -> (ring::signature::EcdsaKeyPair, std::path::PathBuf) {
+        use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+        let random = ring::rand::SystemRandom::new();
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
+        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+        let encode = |bytes| data_encoding::BASE64URL_NOPAD.encode(bytes);
+        let jwk =
+            json!({ "kty": "EC", "crv": "P-256", "kid": "k", "x": encode(x), "y": encode(y) });
+        let file = format!("hookbridge-{name}-{}.json", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        std::fs::write(&file, json!({ "keys": [jwk] }).to_string()).unwrap();
+        (pair, file)
+    }
+
+    #[test]
+    fn each_tenant_of_a_source_needs_a_token_of_its_own() {
+        let (pair, file) = token_keys("tenants");
+        let text = format!(
+            r#"
+[brokers.main]
+kind = "kafka"
+bootstrap_servers = "localhost:9092"
+[[routes]]
+topic = "t"
+[sources.microsoft-graph]
+secrets = ["a secret of ours"]
+[sources.microsoft-graph.validation_tokens]
+keys = "{}"
+issuer = ["https://sts.windows.net/tenant-a/", "https://login.microsoftonline.com/tenant-b/v2.0"]
+audience = ["app-1", "app-2"]
+appid = ["graph", "graph-2"]
+"#,
+            file.display()
+        );
+        let name = "test.toml".to_owned();
+        let files = vec![ConfigFile::Text { name, text }];
+        let environment = Vec::new();
+        let config = Origin { files, environment }.load();
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        std::fs::remove_file(&file).unwrap();
+        let source = Arc::clone(&config.sources[0]);
+        let token = |issuer: &str, audience: &str, appid: &str| {
+            let claims = json!({ "iss": issuer, "aud": audience, "appid": appid, "exp": NOW + 60 });
+            let encode = |value: serde_json::Value| {
+                data_encoding::BASE64URL_NOPAD.encode(value.to_string().as_bytes())
+            };
+            let header = json!({ "alg": "ES256", "kid": "k" });
+            let signed = format!("{}.{}", encode(header), encode(claims));
+            let random = ring::rand::SystemRandom::new();
+            let signature = pair.sign(&random, signed.as_bytes()).unwrap();
+            let signature = data_encoding::BASE64URL_NOPAD.encode(signature.as_ref());
+            format!("{signed}.{signature}")
+        };
+        let a = token("https://sts.windows.net/tenant-a/", "app-1", "graph");
+        let b = token(
+            "https://login.microsoftonline.com/tenant-b/v2.0",
+            "app-2",
+            "graph-2",
+        );
+        let c = token("https://sts.windows.net/tenant-c/", "app-1", "graph");
+        let other_app = token("https://sts.windows.net/tenant-a/", "app-3", "graph");
+        let other_sender = token("https://sts.windows.net/tenant-a/", "app-1", "another");
+        let rich = |tenant: &str| json!({ "clientState": "a secret of ours", "tenantId": tenant, "encryptedContent": {} });
+        let basic = json!({ "clientState": "a secret of ours", "tenantId": "tenant-c" });
+        let without = json!({ "clientState": "a secret of ours", "encryptedContent": {} });
+        for (events, tokens, holds) in [
+            (vec![rich("tenant-a")], vec![&a], true),
+            (vec![rich("tenant-b"), rich("tenant-a")], vec![&a, &b], true),
+            (vec![rich("tenant-a"), basic], vec![&a], true),
+            (vec![rich("tenant-b")], vec![&a], false),
+            (vec![rich("tenant-a"), rich("tenant-b")], vec![&a], false),
+            (vec![rich("tenant-a")], vec![&a, &c], false),
+            (vec![rich("tenant-a")], vec![], false),
+            (vec![rich("")], vec![&a], false),
+            (vec![without], vec![&a], false),
+            (vec![rich("tenant-a")], vec![&other_app], false),
+            (vec![rich("tenant-a")], vec![&other_sender], false),
+        ] {
+            let body = json!({ "value": events, "validationTokens": tokens }).to_string();
+            let found = verdict(&source, body.as_bytes());
+            let expected = if holds {
+                Ok(Some(0))
+            } else {
+                Err(Refusal::Unauthorized)
+            };
+            assert_eq!(found, expected, "{body}");
+        }
     }
 
     proptest! {

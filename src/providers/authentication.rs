@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::credentials::{self, Credential, Member};
 use super::handshake::FollowUp;
@@ -334,6 +335,24 @@ impl Authentication {
         }
     }
 
+    /// What a 401 says in `WWW-Authenticate`, which it must have (RFC 9110 section 11.6.1). Signatures and secrets that are
+    /// not in `Authorization` have no scheme of HTTP's: a name of ours stands for them.
+    #[must_use]
+    pub fn challenges(&self) -> SmallVec<[&'static str; 2]> {
+        let mut challenges = SmallVec::new();
+        if let Self::Credentials { ways, .. } = self {
+            for challenge in ways.iter().filter_map(Credential::challenge) {
+                if !challenges.contains(&challenge) {
+                    challenges.push(challenge);
+                }
+            }
+        }
+        if challenges.is_empty() {
+            challenges.push("Webhook realm=\"hookbridge\"");
+        }
+        challenges
+    }
+
     /// Work to fetch something that is missing for verification, which itself does no I/O.
     #[must_use]
     pub fn prepare(&self, request: &Request<'_>) -> Option<Preparation> {
@@ -415,6 +434,33 @@ impl Authentication {
             true => Ok(found),
             false => Err(Unverified::Unauthorized),
         }
+    }
+
+    /// The nonce of the signature that verifies a request, for a source with a [`nonce_lifetime`](Self::nonce_lifetime).
+    #[must_use]
+    pub fn nonce(&self, scope: &Scope<'_>) -> Option<String> {
+        let Self::Signature(schemes) = self else {
+            return None;
+        };
+        schemes.iter().find_map(|scheme| {
+            let nonce = scheme.nonce.as_ref()?;
+            scheme.verify(scope).ok()?;
+            nonce.fill(scope).ok().flatten()
+        })
+    }
+
+    /// How long nonces must be remembered: as long as a signature may be used.
+    #[must_use]
+    pub fn nonce_lifetime(&self) -> Option<Duration> {
+        let Self::Signature(schemes) = self else {
+            return None;
+        };
+        let lifetimes = schemes.iter().filter_map(|scheme| {
+            scheme.nonce.as_ref()?;
+            let tolerance = scheme.timestamp.as_ref()?.tolerance?;
+            Some(tolerance.past.saturating_add(tolerance.future))
+        });
+        lifetimes.max()
     }
 
     /// Verifies signed values inside the body.
@@ -656,24 +702,41 @@ const TOKEN_ONLY: &str = "is a secret sent with each request and signs nothing: 
 /// The maximum number of tokens in a body: one per application and tenant.
 const MAX_TOKENS: usize = 32;
 
-/// Whether every token of a body is valid. Events with encrypted contents need at least one.
+/// Whether every token of a body is valid. An event with encrypted contents needs one of its tenant.
 fn tokens_are_valid(
     tokens: &Jwt,
     body: Node<'_>,
     events: &[Node<'_>],
     request: &Request<'_>,
 ) -> bool {
-    let is_rich = events
+    let mut rich = events
         .iter()
-        .any(|event| event.get("encryptedContent").is_some());
+        .filter(|event| event.get("encryptedContent").is_some())
+        .peekable();
     let Some(list) = body.get("validationTokens").filter(|list| !list.is_null()) else {
-        return !is_rich;
+        return rich.peek().is_none();
     };
-    let is_list = list.kind() == NodeKind::Array && list.len() <= MAX_TOKENS;
-    let mut all = list.elements().map(|token| token.as_str());
-    is_list
-        && !(is_rich && list.is_empty())
-        && all.all(|token| token.is_some_and(|token| tokens.is_valid(token.as_bytes(), request)))
+    if list.kind() != NodeKind::Array || list.len() > MAX_TOKENS {
+        return false;
+    }
+    let issuers = list.elements().map(|token| {
+        let token = token.as_str()?;
+        tokens.issuer_of(token.as_bytes(), request)
+    });
+    let Some(issuers) = issuers.collect::<Option<Vec<String>>>() else {
+        return false;
+    };
+    // An issuer is a URL with the id of its tenant as a segment.
+    let has_tenant = |tenant: &str| {
+        let mut segments = issuers.iter().flat_map(|issuer| issuer.split('/'));
+        segments.any(|segment| !segment.is_empty() && segment == tenant)
+    };
+    rich.all(|event| match event.get("tenantId") {
+        _ if issuers.is_empty() => false,
+        _ if !tokens.has_issuers() => true,
+        Some(tenant) => tenant.as_str().is_some_and(|tenant| has_tenant(&tenant)),
+        None => false,
+    })
 }
 
 /// The first success, or the failure of the check that got furthest.
@@ -728,6 +791,7 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
     let signature = verify.section("signature");
     let timestamp = verify.section("timestamp");
     let body_digest = verify.section("body_digest");
+    let nonce = read_text(verify, "nonce");
     let mut is_misplaced = false;
     for key in SIGNATURE_KEYS {
         if verify.text(key).is_some() {
@@ -787,8 +851,31 @@ fn read_scheme(verify: &mut Section<'_>, tolerance: Option<Duration>) -> Option<
         Some(section) => Some(read_body_digest(section, &contents)?),
         None => None,
     };
+    let nonce = match nonce {
+        Some(nonce) => Some(nonce?),
+        None => None,
+    };
+    if let Some(nonce) = &nonce {
+        let is_signed = |content: &Text| nonce.has_placeholder() && content.has_all_of(nonce);
+        if !contents.iter().all(is_signed) {
+            verify.problem_at(
+                "nonce",
+                "is not signed; write a placeholder that `content` contains, for example \"{header:x-nonce}\"",
+            );
+        }
+        if timestamp
+            .as_ref()
+            .is_none_or(|timestamp| timestamp.tolerance.is_none())
+        {
+            verify.problem_at(
+                "nonce",
+                "needs `timestamp` and `tolerance`, which say how long it must be remembered",
+            );
+        }
+    }
     let signature = signature?;
     let scheme = |content| Scheme {
+        nonce: nonce.clone(),
         signature: signature.clone(),
         content,
         timestamp: timestamp.clone(),

@@ -128,6 +128,16 @@ impl Credential {
         }
     }
 
+    /// How a 401 asks for it, where HTTP has a scheme for that.
+    #[must_use]
+    pub const fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::Basic => Some("Basic realm=\"hookbridge\""),
+            Self::Bearer | Self::Jwt(_) => Some("Bearer realm=\"hookbridge\""),
+            Self::Header(_) | Self::Query(_) | Self::Event(_) | Self::None => None,
+        }
+    }
+
     /// Returns the index of the secret that a request carries. Secrets inside events are not covered: see
     /// [`Authentication::verify_events`](super::Authentication::verify_events).
     ///

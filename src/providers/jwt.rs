@@ -37,9 +37,10 @@ const LIFETIME: Duration = Duration::from_secs(300);
 pub struct Jwt {
     keys: Vec<TokenKey>,
     has_key_file: bool,
-    issuer: Option<String>,
-    audience: Option<Text>,
-    appid: Option<String>,
+    /// Of each of these lists a token must have one; an empty list takes any.
+    issuers: Vec<String>,
+    audiences: Vec<Text>,
+    appids: Vec<String>,
 }
 
 /// A key, and the index of the secret that it was made from.
@@ -240,7 +241,7 @@ impl Jwt {
     /// Whether a token must contain the URL that the provider calls.
     #[must_use]
     pub fn signs_url(&self) -> bool {
-        self.audience.as_ref().is_some_and(Text::has_url)
+        self.audiences.iter().any(Text::has_url)
     }
 
     /// Returns the index of the secret that signed a request's token; `None` for a key from a file.
@@ -262,25 +263,34 @@ impl Jwt {
         if value.is_empty() {
             return Err(Unverified::MissingSignature);
         }
-        self.check_token(after_scheme(value, "bearer").unwrap_or(value), request)
+        let token = after_scheme(value, "bearer").unwrap_or(value);
+        let (signer, _) = self.check_token(token, request)?;
+        Ok(signer)
     }
 
-    /// Whether a token from the body is valid.
+    /// Whether a token must have a certain issuer.
     #[must_use]
-    pub fn is_valid(&self, token: &[u8], request: &Request<'_>) -> bool {
-        self.check_token(token, request).is_ok()
+    pub fn has_issuers(&self) -> bool {
+        !self.issuers.is_empty()
+    }
+
+    /// The issuer of a token that is in the body, if it is valid.
+    #[must_use]
+    pub fn issuer_of(&self, token: &[u8], request: &Request<'_>) -> Option<String> {
+        let (_, claims) = self.check_token(token, request).ok()?;
+        Some(claims.issuer.unwrap_or_default())
     }
 
     fn check_token(
         &self,
         token: &[u8],
         request: &Request<'_>,
-    ) -> Result<Option<usize>, Unverified> {
+    ) -> Result<(Option<usize>, Claims), Unverified> {
         let (signer, claims) = self.open(token).ok_or(Unverified::InvalidSignature)?;
         let claims: Claims =
             serde_json::from_slice(&claims).map_err(|_| Unverified::Unauthorized)?;
         self.check_claims(&claims, request)?;
-        Ok(signer)
+        Ok((signer, claims))
     }
 
     /// Verifies a token's signature. Returns the secret and the claims.
@@ -324,19 +334,20 @@ impl Jwt {
         if expires <= now || is_early(claims.not_before) || is_early(claims.issued) {
             return Err(Unverified::StaleTimestamp);
         }
-        let audience = match &self.audience {
-            None => None,
-            // A URL that cannot be filled in matches no audience.
-            Some(text) => Some(text.fill(&Scope::raw(request))?.unwrap_or_default()),
+        let is_one_of = |wanted: &[String], found: Option<&String>| {
+            wanted.is_empty() || found.is_some_and(|found| wanted.contains(found))
         };
-        let is =
-            |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
-        let has_audience = audience.is_none_or(|wanted| {
+        let mut has_audience = self.audiences.is_empty();
+        for wanted in &self.audiences {
+            // A URL that cannot be filled in is no audience that any token has.
+            let wanted = wanted.fill(&Scope::raw(request))?.unwrap_or_default();
             let found = claims.audience.as_ref();
-            found.is_some_and(|found| !wanted.is_empty() && found.has(&wanted))
-        });
-        let appid = claims.appid.as_ref().or(claims.azp.as_ref()).cloned();
-        let is_valid = has_audience && is(&self.issuer, &claims.issuer) && is(&self.appid, &appid);
+            has_audience |= !wanted.is_empty() && found.is_some_and(|found| found.has(&wanted));
+        }
+        let appid = claims.appid.as_ref().or(claims.azp.as_ref());
+        let is_valid = has_audience
+            && is_one_of(&self.issuers, claims.issuer.as_ref())
+            && is_one_of(&self.appids, appid);
         is_valid.then_some(()).ok_or(Unverified::Unauthorized)
     }
 
@@ -347,7 +358,7 @@ impl Jwt {
         }
         let now = request.at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let seconds = |time: Duration| Some(time.as_secs_f64().floor());
-        let audience = self.audience.as_ref();
+        let audience = self.audiences.first();
         let audience = audience.map(|text| text.fill(&Scope::raw(request)).ok().flatten());
         let header = Header {
             algorithm: "HS256".to_owned(),
@@ -355,12 +366,12 @@ impl Jwt {
             critical: None,
         };
         let claims = Claims {
-            issuer: self.issuer.clone(),
+            issuer: self.issuers.first().cloned(),
             audience: audience.flatten().map(Audience::One),
             expires: seconds(now + LIFETIME),
             not_before: None,
             issued: seconds(now),
-            appid: self.appid.clone(),
+            appid: self.appids.first().cloned(),
             azp: None,
         };
         let header = BASE64URL_NOPAD.encode(&serde_json::to_vec(&header).ok()?);
@@ -389,9 +400,9 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
         return Some(Jwt {
             keys: of_secrets(),
             has_key_file: false,
-            issuer: None,
-            audience: None,
-            appid: None,
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            appids: Vec::new(),
         });
     };
     let file = section.path("keys");
@@ -408,20 +419,8 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
             None
         }
     };
-    let audience = section.text("audience").and_then(|text| {
-        let read = Text::parse(&text);
-        read.map_err(|mistake| section.problem_at("audience", mistake.to_string()))
-            .ok()
-    });
-    if let Some(audience) = &audience
-        && (audience.needs_content() || audience.has_body() || audience.has_timestamp())
-    {
-        section.problem_at(
-            "audience",
-            "is checked before the body; write a text, or \"{url}\"",
-        );
-    }
-    if file.is_some() && audience.is_none() {
+    let audiences = read_audiences(&mut section);
+    if file.is_some() && audiences.is_empty() {
         section.warn_at(
             "keys",
             "without `audience` a token issued for another receiver passes; write the one that yours are issued for",
@@ -430,12 +429,31 @@ pub(super) fn read_jwt(section: Option<Section<'_>>, secrets: &[Secret]) -> Opti
     let jwt = Jwt {
         keys: keys.unwrap_or_default(),
         has_key_file: file.is_some(),
-        issuer: section.text("issuer"),
-        audience,
-        appid: section.text("appid"),
+        issuers: section.texts("issuer").unwrap_or_default(),
+        audiences,
+        appids: section.texts("appid").unwrap_or_default(),
     };
     section.finish();
     Some(jwt)
+}
+
+fn read_audiences(section: &mut Section<'_>) -> Vec<Text> {
+    let mut audiences = Vec::new();
+    for text in section.texts("audience").unwrap_or_default() {
+        match Text::parse(&text) {
+            Ok(audience)
+                if audience.needs_content() || audience.has_body() || audience.has_timestamp() =>
+            {
+                section.problem_at(
+                    "audience",
+                    "is checked before the body; write a text, or \"{url}\"",
+                );
+            }
+            Ok(audience) => audiences.push(audience),
+            Err(mistake) => section.problem_at("audience", mistake.to_string()),
+        }
+    }
+    audiences
 }
 
 /// Reads public keys in PEM or a JWKS. Unusable keys in a JWKS are skipped.

@@ -272,6 +272,8 @@ pub struct Scheme {
     pub content: Text,
     /// Where the signed time is.
     pub timestamp: Option<Timestamp>,
+    /// Text that occurs in one delivery only: with another body it is refused.
+    pub nonce: Option<Text>,
     /// Where the signed content has the body's hexadecimal SHA-256, if it does not contain the body itself.
     pub body_digest: Option<Location>,
     /// How a secret becomes a key.
@@ -531,6 +533,7 @@ mod tests {
                 encoding: Encoding::Hex,
             },
             content: Text::parse("{timestamp}.{body}").unwrap(),
+            nonce: None,
             body_digest: None,
             timestamp: Some(Timestamp {
                 location: Location::Field("t".to_owned()),

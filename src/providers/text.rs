@@ -153,6 +153,13 @@ impl Text {
         self.parts.iter().map(show).collect()
     }
 
+    /// Whether every placeholder of another text is one of this text too.
+    #[must_use]
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        let mut parts = other.parts.iter();
+        parts.all(|part| matches!(part, Part::Literal(_)) || self.parts.contains(part))
+    }
+
     /// Whether it depends on the request.
     #[must_use]
     pub fn has_placeholder(&self) -> bool {

@@ -27,6 +27,9 @@ use system::{notify_systemd, notify_systemd_ready, raise_open_file_limit};
 /// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 
+/// Poll interval of the sources' silences, for the log.
+const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The part of `shutdown_timeout` that is reserved for the last answers.
 const ANSWER_RESERVE: Duration = Duration::from_secs(1);
 
@@ -108,6 +111,10 @@ impl Service {
         let (live, stop) = (Arc::clone(&service.live), service.stop_reloading.clone());
         task::spawn_restarting("destination checks", move || {
             keep_inspecting(Arc::clone(&live), stop.clone())
+        });
+        let (live, stop) = (Arc::clone(&service.live), service.stop_reloading.clone());
+        task::spawn_restarting("silence", move || {
+            keep_watching_silences(Arc::clone(&live), stop.clone())
         });
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         tracing::info!(listener = "public", address = %address, "listening");
@@ -196,6 +203,17 @@ async fn keep_inspecting(live: Arc<Live>, stop: CancellationToken) {
             () = live.changed() => {}
             () = bridge.keep_inspecting() => {}
         }
+    }
+}
+
+/// Logs the silences of sources until the shutdown begins.
+async fn keep_watching_silences(live: Arc<Live>, stop: CancellationToken) {
+    loop {
+        let next = tokio::time::sleep_until(Instant::now() + SILENCE_INTERVAL);
+        if stop.run_until_cancelled(next).await.is_none() {
+            return;
+        }
+        live.current().log_silences();
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::unreachable,
     reason = "what is prepared here is known to be right; signed times are checked against the clock"
 )]
 
@@ -19,7 +20,7 @@ use std::time::SystemTime;
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use hookbridge::config::{Config, ConfigFile, Origin, Source};
-use hookbridge::ingress::{Received, decide, verify};
+use hookbridge::ingress::{Decided, Decision, Received, Verdict, decide, verify};
 use hookbridge::json::{Document, Schema};
 use hookbridge::providers::sign::{Unsigned, sign};
 use hookbridge::providers::{Request, Scope, synq};
@@ -106,6 +107,88 @@ fn whole_by_routes(bencher: Bencher<'_, '_>, routes: usize) {
             let verified = verify(received).expect("an authentic event");
             decide(&verified)
         });
+}
+
+/// Steps 2 to 6 for other providers, with SYNQ's event in an envelope of theirs. SYNQ's alone has a schema.
+#[divan::bench(args = ["synq", "github", "stripe", "declared"])]
+fn whole_by_provider(bencher: Bencher<'_, '_>, provider: &str) {
+    const DECLARED: &str = r#"
+verify = { algorithm = "hmac-sha256", content = "{timestamp}.{body}", tolerance = "5m", signature = { header = "x-acme-signature", prefix = "sha256=", encoding = "hex" }, timestamp = { header = "x-acme-time" } }
+event = { id = "{/id}", type = "{/type}", time = "{/created_at}" }
+"#;
+    let data = String::from_utf8(event::body(1)).expect("text");
+    let (keys, body) = match provider {
+        "synq" => ("", data),
+        "github" => ("", format!(r#"{{"action":"opened","issue":{data}}}"#)),
+        "stripe" => (
+            "",
+            format!(r#"{{"id":"evt_1","type":"invoice.paid","created":1795132800,"data":{data}}}"#),
+        ),
+        _ => (
+            DECLARED,
+            format!(
+                r#"{{"id":"1","type":"order.created","created_at":"2026-11-20T00:00:00Z","data":{data}}}"#
+            ),
+        ),
+    };
+    let source = source_of(provider, keys);
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("x-github-event", "issues"),
+        ("x-github-delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+    ] {
+        headers.insert(name, http::HeaderValue::from_static(value));
+    }
+    let unsigned = Unsigned {
+        method: &Method::POST,
+        url: &Uri::from_static("http://localhost/hooks"),
+        headers: &headers,
+        body: body.as_bytes(),
+        at: SystemTime::now(),
+    };
+    let signed = sign(&source.authentication, &secret(), unsigned).expect("a signature");
+    headers.extend(signed.headers);
+    let body = bytes::Bytes::from(body);
+    let received = || {
+        Received::from_parts(
+            Arc::clone(&source),
+            headers.clone(),
+            body.clone(),
+            SystemTime::now(),
+        )
+    };
+    let verified = verify(received()).expect("an authentic event");
+    let Decided::Event(Decision {
+        verdict: Verdict::Publish { .. },
+        ..
+    }) = decide(&verified)
+    else {
+        unreachable!("{provider}: it is published");
+    };
+    bencher
+        .counter(BytesCount::new(body.len()))
+        .with_inputs(received)
+        .bench_values(|received| {
+            let verified = verify(received).expect("an authentic event");
+            decide(&verified)
+        });
+}
+
+/// A source of one provider, with a route for everything.
+fn source_of(provider: &str, keys: &str) -> Arc<Source> {
+    let secret = event::SECRET;
+    let text = format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
+         [[routes]]\ntopic = \"hooks.{{type}}\"\n[sources.{provider}]\nsecrets = [\"{secret}\"]\n{keys}\n"
+    );
+    let name = "bench.toml".to_owned();
+    let origin = Origin {
+        files: vec![ConfigFile::Text { name, text }],
+        ..Origin::default()
+    };
+    let config: Config = origin.load().expect("a configuration");
+    Arc::clone(config.sources.first().expect("a source"))
 }
 
 /// Steps 3 to 6: an authentic request in, a message out.

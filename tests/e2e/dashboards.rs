@@ -111,7 +111,8 @@ fn every_query_of_the_dashboard_and_of_the_rules_finds_data_in_prometheus() {
     let routes = |more: &str| {
         // No stream takes pings: a publish that fails, and a destination that is missing.
         nats_broker("main", &nats.url)
-            + &synq_source("")
+            + &synq_source("expect_every = \"1h\"")
+                .replace("secrets = [", "secrets = [\"the-secret-before-it\", ")
             + &route_with(&format!("{stream}-nowhere.{{type}}"), "types = [\"ping\"]")
             + &route_with(&format!("{stream}.{{type}}"), more)
     };

@@ -1,7 +1,10 @@
 //! `explain` describes what `run` would do with an event, without a broker.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::support::bridge::{
@@ -158,6 +161,38 @@ fn it_refuses_what_the_head_alone_makes_run_refuse() {
     }
     let header = "Content-Type: Application/JSON; charset=utf-8";
     explain(&["--header", header], &event, 0);
+}
+
+#[test]
+fn a_compressed_event_is_unfolded_where_the_source_accepts_it() {
+    let rest = kafka_broker("main", "127.0.0.1:1")
+        + &synq_source("accept_gzip = true\nmax_body = \"4KiB\"")
+        + &route("synq.{type}");
+    let files = bridge::write("", &rest);
+    let gzip = |text: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let event = events::issue("created", "0b51f1f2").body;
+    let explain = |body: &[u8], code: i32| {
+        let arguments = ["explain", "--source", "synq", "--json"];
+        let header = ["--header", "content-encoding: gzip"];
+        let all = [&arguments[..], &header].concat();
+        files.command_reading(&all, body).expect_code(code).json()
+    };
+    let said = explain(&gzip(&event), 0);
+    assert_eq!(said["topic"], "synq.issue_created", "{said:#}");
+    for (body, status, code) in [
+        (event.clone(), 400, "invalid_encoding"),
+        (gzip(&[b' '; 4097]), 413, "body_too_large"),
+    ] {
+        let said = explain(&body, 1);
+        assert_eq!(
+            (&said["status"], &said["code"]),
+            (&status.into(), &code.into())
+        );
+    }
 }
 
 #[test]

@@ -55,6 +55,9 @@ mod providers;
 
 // Every preset as its page configures it, and the commands for them.
 mod presets;
+// Challenges, signatures that are used twice, handshakes of anyone.
+mod unauthorized;
+
 // Signatures inside bodies, over forms, and tokens.
 mod signed_bodies;
 
@@ -133,6 +136,9 @@ mod reload;
 
 // The log, with any kind of standard error.
 mod logging;
+
+// Sources that send nothing for longer than expected.
+mod silence;
 
 // The log of each request, and the fields of every line.
 mod access_log;
