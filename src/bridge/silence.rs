@@ -125,7 +125,7 @@ mod tests {
     async fn silence_counts_from_the_start_or_the_last_authentic_event_and_a_reload_keeps_it() {
         let hourly = ("hourly", "expect_every = \"1h\"");
         let first = config(&[hourly, ("whenever", "")]);
-        let process = std::sync::Arc::new(crate::bridge::process::Process::new().unwrap());
+        let process = std::sync::Arc::new(crate::bridge::process::Process::new(None).unwrap());
         process.clock().set(at(0));
         let bridge = Bridge::assemble(first, process, None).await.unwrap();
         let loud = "silent{source=\"hourly\"} 0";
