@@ -113,6 +113,8 @@ pub(crate) static VERIFY: Table = Table::new(&[&[
         .about("how far it may be ahead of now"),
     Key::new("body_digest", Type::Table(&BODY_DIGEST))
         .about("a place in the signed content that has the body's SHA-256 in hexadecimal, instead of the body itself"),
+    Key::new("nonce", Type::Text(&TEMPLATE))
+        .about("where `content` has a nonce and not the body: a nonce is good for one body and its repetitions"),
     Key::new("hook", Type::Text(&NAME)).internal(),
     Key::new("versions", Type::List(&Type::Text(&TEXT)))
         .default("[\"1\", \"2\"]")
