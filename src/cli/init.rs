@@ -11,12 +11,14 @@ use http::Method;
 use super::providers::source_keys;
 use super::send::find_preset;
 use super::{Completion, Error, Outcome, explain, samples, style};
-use crate::config::{ConfigFile, Origin};
+use crate::config::{ConfigFile, Origin, json_schema};
 use crate::ingress::{Decided, Rehearsal};
 use crate::providers::Preset;
 
 /// The name of the configuration in a folder.
 const CONFIG: &str = "hookbridge.toml";
+/// For editors; `#:schema` is read by taplo and what is built on it.
+const SCHEMA: &str = "hookbridge.schema.json";
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -26,8 +28,8 @@ pub(super) struct Options {
     /// The broker that stores the events
     #[arg(long, value_enum)]
     broker: Broker,
-    /// Write to this file, or to hookbridge.toml in this folder, with a first test next to it; by default to standard
-    /// output
+    /// Write to this file, or to hookbridge.toml in this folder, with a first test and the JSON Schema next to it; by
+    /// default to standard output
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
     /// Overwrite what exists
@@ -52,6 +54,7 @@ pub(super) fn run(options: &Options) -> Outcome {
         Some(extension) if extension == "toml" && !output.is_dir() => output.clone(),
         _ => output.join(CONFIG),
     };
+    let config = format!("#:schema {SCHEMA}\n\n{config}");
     let test = file.with_extension("test.toml");
     let files = [(&file, &config), (&test, &cases(preset, &config, &file)?)];
     let exists = |(path, _): &&(&PathBuf, &String)| path.symlink_metadata().is_ok();
@@ -66,6 +69,14 @@ pub(super) fn run(options: &Options) -> Outcome {
         write(path, text, options.force)
             .map_err(|error| format!("{} can't be written: {error}", path.display()))?;
         style::println(format_args!("wrote {}", path.display()))?;
+    }
+    // The same for every configuration: another one's is as good.
+    let schema = file.with_file_name(SCHEMA);
+    if options.force || schema.symlink_metadata().is_err() {
+        let text = serde_json::to_string_pretty(&json_schema())? + "\n";
+        write(&schema, &text, options.force)
+            .map_err(|error| format!("{} can't be written: {error}", schema.display()))?;
+        style::println(format_args!("wrote {}", schema.display()))?;
     }
     let (file, test) = (file.display(), test.display());
     style::println(format_args!(

@@ -34,7 +34,14 @@ fn what_is_written_is_valid_for_every_provider_and_broker_and_its_first_test_hol
             let (file, test) = (path("hookbridge.toml"), path("hookbridge.test.toml"));
             let text = std::fs::read_to_string(&file).unwrap();
             let printed = ["init", "--provider", &provider, "--broker", broker];
-            assert_eq!(hookbridge(printed).expect_code(0).stdout, text);
+            let printed = hookbridge(printed).expect_code(0).stdout;
+            assert_eq!(
+                format!("#:schema hookbridge.schema.json\n\n{printed}"),
+                text
+            );
+            let schema = std::fs::read_to_string(path("hookbridge.schema.json")).unwrap();
+            let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+            assert!(schema.get("$schema").is_some(), "{schema}");
             let variables = variables(&text);
             let environment: Vec<_> = variables
                 .iter()
