@@ -404,7 +404,7 @@ fn the_cheapest_reason_to_refuse_is_the_one_given() {
 }
 
 #[test]
-fn s48_nothing_of_the_sender_is_echoed_but_short_pointers() {
+fn nothing_of_the_sender_is_echoed_but_short_pointers() {
     let bridge = or_skip!(nats().run());
     let long = "<script>".repeat(100);
     for body in [

@@ -1,4 +1,4 @@
-//! HTTP/2: where it is available, and its resistance to hostile peers (S11).
+//! HTTP/2: where it is available, and its resistance to hostile peers.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -131,7 +131,7 @@ fn bears(row: &str, must_end: bool, frames: impl Iterator<Item = Vec<u8>> + Send
 }
 
 #[test]
-fn s11_streams_that_are_reset_immediately_end_their_connection() {
+fn streams_that_are_reset_immediately_end_their_connection() {
     let both = |stream| {
         let reset = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
         [frame(HEADERS, END_HEADERS, stream, &head()), reset].concat()
@@ -140,7 +140,7 @@ fn s11_streams_that_are_reset_immediately_end_their_connection() {
 }
 
 #[test]
-fn s11_a_head_without_end_ends_its_connection() {
+fn a_head_without_end_ends_its_connection() {
     // A literal header, 1,000 bytes of it per frame.
     let more = [&[0x00, 0x01, b'x', 0x7f, 0xe8, 0x06][..], &[b'y'; 999]].concat();
     let first = std::iter::once(frame(HEADERS, 0, 1, &head()));
@@ -149,21 +149,21 @@ fn s11_a_head_without_end_ends_its_connection() {
 }
 
 #[test]
-fn s11_empty_continuations_end_their_connection() {
+fn empty_continuations_end_their_connection() {
     let first = std::iter::once(frame(HEADERS, 0, 1, &head()));
     let rest = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &[]), 500_000);
     bears("S11 empty CONTINUATIONs", true, first.chain(rest));
 }
 
 #[test]
-fn s11_empty_data_frames_cost_nothing() {
+fn empty_data_frames_cost_nothing() {
     let first = std::iter::once(frame(HEADERS, END_HEADERS, 1, &head()));
     let rest = std::iter::repeat_n(frame(DATA, 0, 1, &[]).repeat(100), 3000);
     bears("S11 empty DATA", false, first.chain(rest));
 }
 
 #[test]
-fn s11_a_million_settings_and_pings_cost_nothing() {
+fn a_million_settings_and_pings_cost_nothing() {
     let both = [
         frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]),
         frame(PING, 0, 0, &[7; 8]),

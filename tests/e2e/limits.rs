@@ -127,7 +127,7 @@ fn a_declared_length_over_the_limit_is_413_before_the_body_is_sent() {
 }
 
 #[test]
-fn s09_a_head_that_is_too_long_for_its_uri_is_431_on_a_new_connection_and_on_one_in_use() {
+fn a_head_that_is_too_long_for_its_uri_is_431_on_a_new_connection_and_on_one_in_use() {
     let bridge = or_skip!(nats().run());
     let with_uri = |length: usize| {
         let path = format!("/{}", "x".repeat(length));

@@ -224,7 +224,7 @@ fn each_secret_says_when_it_was_last_used() {
 }
 
 #[test]
-fn s43_no_sender_can_grow_the_series() {
+fn no_sender_can_grow_the_series() {
     let bridge = or_skip!(
         nats()
             .routes(&[

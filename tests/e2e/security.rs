@@ -1,5 +1,4 @@
-//! Rows of the security catalogue that the other files do not have: S17, S20, S25, S34 to S38,
-//! S42, S44, S47, S49. S11 is in `http2.rs`, S43 in `metrics.rs`, S48 in `answers.rs`.
+//! Hostile senders, as far as the files of their subjects (`http2.rs`, `tls.rs`, `admission.rs`) do not have them.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use crate::support::usage::{connections, raise_open_files};
 use crate::support::wait::{self, PATIENCE};
 
 #[test]
-fn s17_a_good_signature_is_looked_for_among_ten_and_no_further() {
+fn a_good_signature_is_looked_for_among_ten_and_no_further() {
     let bridge = or_skip!(nats().run());
     let behind = |event: &Event, wrong_ones: usize| {
         let wrong = format!("v1={} ", "0".repeat(64)).repeat(wrong_ones);
@@ -39,7 +38,7 @@ fn s17_a_good_signature_is_looked_for_among_ten_and_no_further() {
 }
 
 #[test]
-fn s20_which_secret_matched_is_neither_answered_nor_logged() {
+fn which_secret_matched_is_neither_answered_nor_logged() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("s20");
     let rest = nats_broker("main", &nats.url)
@@ -69,7 +68,7 @@ fn s20_which_secret_matched_is_neither_answered_nor_logged() {
 }
 
 #[test]
-fn s25_an_unsigned_request_leaves_nothing_in_the_window() {
+fn an_unsigned_request_leaves_nothing_in_the_window() {
     let bridge = or_skip!(nats().source("dedup_window = \"1h\"").run());
     let event = events::ping();
     let unsigned = Request::post("/hooks/synq", event.body.clone());
@@ -89,7 +88,7 @@ fn s25_an_unsigned_request_leaves_nothing_in_the_window() {
 }
 
 #[test]
-fn s34_a_repeated_name_is_refused_where_it_is_read_and_passes_where_it_is_not() {
+fn a_repeated_name_is_refused_where_it_is_read_and_passes_where_it_is_not() {
     let bridge = or_skip!(kafka().route("key = \"{/customer/name}\"").run());
     let body = |rest: &str| {
         format!(
@@ -112,7 +111,7 @@ fn s34_a_repeated_name_is_refused_where_it_is_read_and_passes_where_it_is_not() 
 }
 
 #[test]
-fn s35_depth_is_limited_in_what_is_used_and_in_what_is_not() {
+fn depth_is_limited_in_what_is_used_and_in_what_is_not() {
     let bridge = or_skip!(nats().run());
     let nested = |depth: usize, open: &str, close: &str| {
         format!("{}1{}", open.repeat(depth), close.repeat(depth))
@@ -138,7 +137,7 @@ fn s35_depth_is_limited_in_what_is_used_and_in_what_is_not() {
 }
 
 #[test]
-fn s36_many_names_and_elements_are_read_in_time_or_too_large() {
+fn many_names_and_elements_are_read_in_time_or_too_large() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic_with("s36", 1, &[("max.message.bytes", "16777216")]);
     let rest = kafka_broker("main", &kafka.address)
@@ -170,7 +169,7 @@ fn s36_many_names_and_elements_are_read_in_time_or_too_large() {
 }
 
 #[test]
-fn s36_twice_as_much_takes_twice_as_long() {
+fn twice_as_much_takes_twice_as_long() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic_with("s36", 1, &[("max.message.bytes", "8388608")]);
     let rest = kafka_broker("main", &kafka.address)
@@ -220,7 +219,7 @@ fn s36_twice_as_much_takes_twice_as_long() {
 }
 
 #[test]
-fn s37_a_number_is_used_as_it_was_written_or_not_at_all() {
+fn a_number_is_used_as_it_was_written_or_not_at_all() {
     let bridge = or_skip!(kafka().route("key = \"{/n}\"").run());
     let mut expected = Vec::new();
     for number in [
@@ -249,7 +248,7 @@ fn s37_a_number_is_used_as_it_was_written_or_not_at_all() {
 }
 
 #[test]
-fn s38_invalid_unicode_is_refused_and_a_nul_passes_in_data_alone() {
+fn invalid_unicode_is_refused_and_a_nul_passes_in_data_alone() {
     let bridge = or_skip!(nats().run());
     let text = r#"{"event_id":"1","event_type":"EVENT_TYPE_PING","ping":{"message":"?"}}"#;
     let with = |bytes: &[u8]| {
@@ -283,7 +282,7 @@ fn s38_invalid_unicode_is_refused_and_a_nul_passes_in_data_alone() {
 }
 
 #[test]
-fn s42_urls_in_events_are_carried_and_never_called() {
+fn urls_in_events_are_carried_and_never_called() {
     let (Some(nats), Some(kafka)) = (Nats::shared(), Kafka::shared()) else {
         return;
     };
@@ -377,7 +376,7 @@ fn with_injections(id: &str) -> Vec<Request> {
 }
 
 #[test]
-fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
+fn nothing_that_a_sender_writes_makes_a_line_of_the_log() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("s44");
     let (public, admin) = (process::port(), process::port());
@@ -438,7 +437,7 @@ fn s44_nothing_that_a_sender_writes_makes_a_line_of_the_log() {
 }
 
 #[test]
-fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
+fn slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
     let bridge = or_skip!(nats().run());
     raise_open_files();
     let mut idle: Vec<_> = (0..1000)
@@ -466,7 +465,7 @@ fn s47_slow_readers_of_the_admin_listener_do_not_touch_the_public_one() {
 }
 
 #[test]
-fn s49_forged_forwarding_headers_change_nothing() {
+fn forged_forwarding_headers_change_nothing() {
     let bridge = or_skip!(nats().run());
     let claims = [
         ("X-Forwarded-For", "127.0.0.1"),

@@ -1,4 +1,4 @@
-//! S12: TLS on the public listener, and senders that misuse it.
+//! TLS on the public listener, and senders that misuse it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -78,7 +78,7 @@ fn peer<W: support::sender::Wire>(connection: &Connection<W>) -> SocketAddr {
 }
 
 #[test]
-fn s12_events_come_over_tls_1_3_and_1_2_and_without_a_server_name() {
+fn events_come_over_tls_1_3_and_1_2_and_without_a_server_name() {
     let bridge = or_skip!(with_tls("", ""));
     let mut sent = Vec::new();
     for (version, number) in [
@@ -263,7 +263,7 @@ fn client_hello(version: [u8; 2]) -> Vec<u8> {
 }
 
 #[test]
-fn s12_older_versions_are_refused() {
+fn older_versions_are_refused() {
     let bridge = or_skip!(with_tls("", ""));
     for version in [[3, 0], [3, 1], [3, 2]] {
         let mut old = Connection::open(bridge.public).unwrap();
@@ -281,15 +281,14 @@ fn s12_older_versions_are_refused() {
 }
 
 #[test]
-fn s12_garbage_and_plain_http_are_closed() {
+fn garbage_is_closed() {
     let bridge = or_skip!(with_tls("", ""));
     let noise: Vec<u8> = (0..20_000_u32)
         .map(|at| (at * at / 7).to_le_bytes()[0])
         .collect();
     let longest = [&[22, 3, 1, 0xff, 0xff][..], &[0; 70_000]].concat();
     let alerts = [21, 3, 1, 0, 2, 1, 0].repeat(1000);
-    let plain = Request::event(&events::ping()).bytes();
-    for bytes in [noise, longest, alerts, plain, vec![0; 100]] {
+    for bytes in [noise, longest, alerts, vec![0; 100]] {
         let mut stranger = Connection::open(bridge.public).unwrap();
         drop(stranger.write(&bytes)); // it may be closed before the last byte
         let said = stranger.read_to_close(PATIENCE).expect("closed");
@@ -301,7 +300,30 @@ fn s12_garbage_and_plain_http_are_closed() {
 }
 
 #[test]
-fn s12_a_stalled_handshake_ends_in_its_time_and_delays_no_other() {
+fn a_request_without_tls_is_told_to_use_https() {
+    let bridge = or_skip!(with_tls("", ""));
+    let long = Request::event(&events::ping()).header("x-padding", &"a".repeat(8000));
+    for request in [Request::event(&events::ping()), long] {
+        let mut plain = Connection::open(bridge.public).unwrap();
+        plain.write(&request.bytes()).unwrap();
+        let said = plain.read_to_close(PATIENCE).expect("closed");
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+        assert!(said.contains("x-request-id: "), "{said}");
+        let (_, body) = said.split_once("\r\n\r\n").unwrap();
+        let problem: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["code"], "bad_request");
+        assert!(
+            problem["detail"].as_str().unwrap().contains("https://"),
+            "{said}"
+        );
+        expect_failure_is_logged(&bridge, peer(&plain));
+    }
+    assert_eq!(bridge.bodies(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_stalled_handshake_ends_in_its_time_and_delays_no_other() {
     let bridge = or_skip!(with_tls("", ""));
     let hello = client_hello([3, 3]);
     let began = Instant::now();
@@ -342,7 +364,7 @@ fn s12_a_stalled_handshake_ends_in_its_time_and_delays_no_other() {
 }
 
 #[test]
-fn s12_unfinished_handshakes_are_connections() {
+fn unfinished_handshakes_are_connections() {
     let bridge = or_skip!(with_tls("", "max_connections = 2"));
     let mut stalled: Vec<_> = (0..2)
         .map(|_| Connection::open(bridge.public).unwrap())
@@ -361,7 +383,7 @@ fn s12_unfinished_handshakes_are_connections() {
 }
 
 #[test]
-fn s12_with_client_ca_only_its_clients_come_in() {
+fn with_client_ca_only_its_clients_come_in() {
     let client_ca = format!(", client_ca = \"{}\"", CERTIFICATES.authority.display());
     let bridge = or_skip!(with_tls(&client_ca, ""));
     let lone = (
@@ -386,7 +408,7 @@ fn s12_with_client_ca_only_its_clients_come_in() {
 }
 
 #[test]
-fn s02_a_head_that_is_too_slow_closes_a_tls_connection() {
+fn a_head_that_is_too_slow_closes_a_tls_connection() {
     let bridge = or_skip!(with_tls("", "header_timeout = \"1s\""));
     let mut connection = open(&bridge);
     for byte in b"POST /hooks/synq HTTP/1.1\r\nHost: x\r\n" {
