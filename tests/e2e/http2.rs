@@ -229,7 +229,8 @@ fn it_is_spoken_on_the_same_port_where_it_is_switched_on() {
     let (status, body) = curl(&bridge, &Request::event(&event).without("host"));
     assert_eq!(status, "200 2", "{body}");
     assert!(body.contains(&event.id), "{body}");
-    let unsigned = Request::post("/hooks/synq", "{}").without("host");
+    // Without a body: curl 7.88 loses an answer that comes while it is still sending.
+    let unsigned = Request::post("/hooks/synq", "").without("host");
     let (status, body) = curl(&bridge, &unsigned);
     assert_eq!(status, "401 2", "{body}");
     assert!(body.contains("missing_signature"), "{body}");
