@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::kind::Kind;
 use crate::table::Section;
-use crate::table::key::{Key, TEXT, Table, Type};
+#[cfg(feature = "nats")]
+use crate::table::key::TEXT;
+use crate::table::key::{Key, Table, Type};
 
 /// Kafka's own limit is far above what a cluster can serve.
 const MAX_PARTITIONS: usize = 100_000;

@@ -43,7 +43,7 @@ pub(super) fn print(text: impl std::fmt::Display) -> std::io::Result<()> {
     output.flush()
 }
 
-/// Like [`print`], with a line break.
+/// Like [`print()`], with a line break.
 pub(super) fn println(text: impl std::fmt::Display) -> std::io::Result<()> {
     print(format_args!("{text}\n"))
 }
