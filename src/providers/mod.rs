@@ -23,7 +23,7 @@ pub mod text;
 mod unsigned;
 
 pub use authentication::Authentication;
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka", feature = "nats"))]
 pub(crate) use hooks::sns::tests::Tester as SnsTester;
 pub use preset::{Preset, Sample, find};
 pub use request::{Request, Scope};
