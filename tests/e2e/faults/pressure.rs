@@ -291,8 +291,11 @@ fn f48_of_ten_times_too_much_the_surplus_is_refused_soon_and_the_rest_answered<B
         percent(&refused, 99)
     );
     assert!(refused.len() > 10 * PLACES);
-    // Refusals do not wait for the broker. How long either takes is the machine's, which other tests share.
+    // Refusals do not wait for the broker. The goals for an idle machine are 50 ms and 1 s; here the senders use most of it, and
+    // other tests the rest.
     assert!(percent(&refused, 50) < percent(&accepted, 50));
+    assert!(percent(&refused, 50) < Duration::from_secs(2));
+    assert!(percent(&accepted, 99) < Duration::from_secs(7));
 
     behind.proxy.set(Mode::Pass);
     trial.checker = checker;
