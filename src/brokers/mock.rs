@@ -1,8 +1,14 @@
 //! An embedded Kafka for the demo and for tests: librdkafka's mock cluster, in memory, real protocol on loopback ports.
 
+use std::net::TcpStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
 use rdkafka::producer::DefaultProducerContext;
 
 use crate::brokers::error::StartError;
+
+const KNOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A Kafka cluster in this process, until it is dropped.
 pub struct MockCluster(rdkafka::mocking::MockCluster<'static, DefaultProducerContext>);
@@ -15,9 +21,10 @@ impl MockCluster {
     pub fn start(topics: &[String]) -> Result<Self, StartError> {
         let start = || {
             let cluster = rdkafka::mocking::MockCluster::new(1)?;
-            for topic in topics {
-                cluster.create_topic(topic, 3, 1)?;
-            }
+            while_knocking_at(&cluster.bootstrap_servers(), || {
+                let mut topics = topics.iter();
+                topics.try_for_each(|topic| cluster.create_topic(topic, 3, 1))
+            })?;
             Ok(Self(cluster))
         };
         start().map_err(|error: rdkafka::error::KafkaError| {
@@ -29,4 +36,20 @@ impl MockCluster {
     pub fn bootstrap_servers(&self) -> String {
         self.0.bootstrap_servers()
     }
+}
+
+/// Calls `make` while connections wake the cluster's thread: it can miss a call that arrives while it answers the one before,
+/// and would sleep for up to a second.
+fn while_knocking_at<T>(address: &str, make: impl FnOnce() -> T) -> T {
+    let (made, is_made) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while is_made.recv_timeout(KNOCK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                drop(TcpStream::connect(address));
+            }
+        });
+        let result = make();
+        drop(made);
+        result
+    })
 }

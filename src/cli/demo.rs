@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use clap::Args;
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::http_client::post;
@@ -22,11 +24,14 @@ use crate::service::{Service, termination};
 const CONFIG: &str = include_str!("../../config/demo.toml");
 const SYNQ: &str = "synq";
 
-/// The preferred port.
+/// The preferred port; a free one if it is in use.
 const USUAL_PORT: u16 = 8080;
 
 /// Pause between two sample events of an endless demo.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Pause before an event that was not stored is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long `--events N` waits for the last event.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,27 +61,33 @@ async fn demo(options: &Options) -> Outcome {
     if provider.samples().is_empty() {
         return Err(format!("there is no demo of {}: it has no samples", provider.name).into());
     }
-    let port = free_port()?;
     let topics = {
-        let config = load(provider, &secret.configured, "127.0.0.1:1", port)?;
+        let config = load(provider, &secret.configured, "127.0.0.1:1", USUAL_PORT)?;
         let broker = config.broker_ids().next();
         let broker = broker.ok_or("the demo's configuration has no broker")?;
         config.known_destinations(broker)
     };
     let cluster = MockCluster::start(&topics)?;
-    let config = load(
-        provider,
-        &secret.configured,
-        &cluster.bootstrap_servers(),
-        port,
-    )?;
+    let load = |port| {
+        load(
+            provider,
+            &secret.configured,
+            &cluster.bootstrap_servers(),
+            port,
+        )
+    };
+    let config = load(USUAL_PORT)?;
     let settings = config
         .brokers
         .first()
         .ok_or("the demo's configuration has no broker")?
         .settings
         .clone();
-    let service = Service::start(config).await?;
+    let service = match Service::start(config).await {
+        Ok(service) => service,
+        // The port is in use, as a rule. Some providers sign it, so it must be known before the service starts.
+        Err(_) => Service::start(load(free_port()?)?).await?,
+    };
     let url: Uri = format!("http://{}/hooks/{}", service.address(), provider.name).parse()?;
     introduce(
         provider,
@@ -85,12 +96,20 @@ async fn demo(options: &Options) -> Outcome {
         &service.admin_address().to_string(),
         &cluster.bootstrap_servers(),
     )?;
-    let mut terminated = std::pin::pin!(termination()?);
-    let sending = tokio::spawn(send(provider, secret.signing, url, options.events));
+    let mut terminated = pin!(termination()?);
+    let deadline = Instant::now() + WAIT_TIMEOUT;
+    let mut sending = tokio::spawn(send(
+        provider,
+        secret.signing,
+        url,
+        options.events,
+        deadline,
+    ));
     // The first events are published meanwhile.
     let mut subscription = Subscription::start(&settings, &topics, StartAt::Earliest).await?;
     let mut consumed = HashSet::new();
-    let mut timeout = std::pin::pin!(tokio::time::sleep_until(Instant::now() + WAIT_TIMEOUT));
+    let mut timeout = pin!(tokio::time::sleep_until(deadline));
+    let mut are_sent = false;
     let done = loop {
         if options
             .events
@@ -105,17 +124,18 @@ async fn demo(options: &Options) -> Outcome {
                 style::print(tail::to_text("demo", &delivered))?;
                 consumed.extend(delivered.headers.into_iter().find(|(name, _)| name == "event_id").map(|(_, id)| id));
             }
+            sent = &mut sending, if !are_sent => {
+                if let Err(error) = sent? {
+                    service.shut_down().await;
+                    return Err(error);
+                }
+                are_sent = true;
+            }
             () = timeout.as_mut(), if options.events.is_some() => break Completion::Failure,
             _ = terminated.as_mut() => break Completion::Success,
         }
     };
-    let sent = if options.events.is_some() {
-        sending.await?
-    } else {
-        Ok(())
-    };
     service.shut_down().await;
-    sent?;
     if done == Completion::Failure {
         return Err(format!(
             "only {} events were consumed within {} s",
@@ -163,11 +183,8 @@ fn load(
     Origin { files, environment }.load()
 }
 
-/// The usual port, or a free one if that is in use. Some providers sign it, so it must be known before the service
-/// starts.
 fn free_port() -> std::io::Result<u16> {
-    let usual = TcpListener::bind(("127.0.0.1", USUAL_PORT));
-    let listener = usual.or_else(|_taken| TcpListener::bind(("127.0.0.1", 0)))?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
     Ok(listener.local_addr()?.port())
 }
 
@@ -211,12 +228,14 @@ fn introduce(
     ))
 }
 
-/// Posts samples of all types in turn; stops at the first that is not accepted.
+/// Posts samples of all types in turn; stops at the first that is refused. As senders do, it sends an event again that was
+/// not stored: where a provider waits half a second for its answer, the embedded Kafka may take longer for the first.
 async fn send(
     provider: &'static Preset,
     secret: String,
     url: Uri,
     events: Option<usize>,
+    deadline: Instant,
 ) -> Result<(), Error> {
     let secret = Secret::new(secret).ok_or("the demo's secret is empty")?;
     let authentication = provider.authentication(None)?;
@@ -232,7 +251,12 @@ async fn send(
         };
         let signed = sign(&authentication, &secret, unsigned)?;
         headers.extend(signed.headers);
-        let answer = post(&signed.url, headers, signed.body.into()).await?;
+        let body = Bytes::from(signed.body);
+        let mut answer = post(&signed.url, headers.clone(), body.clone()).await?;
+        while answer.status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            answer = post(&signed.url, headers.clone(), body.clone()).await?;
+        }
         if !answer.status.is_success() {
             return Err(format!(
                 "a sample {} was answered {}: {}",

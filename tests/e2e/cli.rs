@@ -74,6 +74,14 @@ fn demo_needs_nothing_and_ends_when_all_events_were_consumed() {
 }
 
 #[test]
+fn demos_that_start_at_once_get_a_port_each() {
+    let demos = [(); 3].map(|()| bridge::start(&["demo", "--events", "1"]));
+    for demo in demos {
+        demo.expect_code(0);
+    }
+}
+
+#[test]
 fn run_refuses_a_configuration_with_problems_and_lists_them() {
     let rest = kafka_broker("main", "127.0.0.1:1")
         + &synq_source("")

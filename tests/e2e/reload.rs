@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio_rustls::rustls::version::TLS13;
 
@@ -481,6 +482,9 @@ fn many_hangups_are_no_trouble() {
     assert_eq!(restarts, Some(0.0), "nothing has changed");
 }
 
+/// Longer than the runtime keeps an idle thread, and clients take to end.
+const SETTLING: Duration = Duration::from_secs(20);
+
 #[test]
 fn a_change_that_can_not_be_made_leaves_nothing_behind() {
     let mut bridge = or_skip!(nats().route("broker = \"main\"").run());
@@ -492,18 +496,22 @@ fn a_change_that_can_not_be_made_leaves_nothing_behind() {
         + "options = { \"ssl.ca.location\" = \"/absent\", \"security.protocol\" = \"ssl\" }\n"
         + &bridge.tables;
     assert!(!bridge.reload(&impossible));
-    let before = bridge.usage();
-    for _ in 0..5 {
-        assert!(!bridge.reload(&impossible));
-    }
-    wait::until(
-        "threads and connections are those of before",
-        PATIENCE,
-        || {
-            let now = bridge.usage();
-            now.threads <= before.threads && now.descriptors <= before.descriptors
-        },
-    );
+    // How many idle threads the runtime keeps is chance, within limits; what a change leaves behind is left in every round.
+    let mut left = Vec::new();
+    let is_clean = (0..6).any(|_| {
+        let before = bridge.usage();
+        for _ in 0..5 {
+            assert!(!bridge.reload(&impossible));
+        }
+        let mut now = before;
+        let settled = wait::poll(SETTLING, || {
+            now = bridge.usage();
+            (now.threads <= before.threads && now.descriptors <= before.descriptors).then_some(())
+        });
+        left.push((before, now));
+        settled.is_some()
+    });
+    assert!(is_clean, "before and after five changes: {left:#?}");
     for broker in ["a", "b", "c"] {
         let label = format!("broker=\"{broker}\"");
         assert!(!bridge.metrics().0.contains(&label), "{label}");

@@ -577,14 +577,17 @@ impl Running {
     /// Waits for its exit; returns its output lines.
     #[track_caller]
     pub(crate) fn expect_code(mut self, code: i32) -> Vec<String> {
-        let status = self.process.wait(wait::PATIENCE);
+        let status = wait::poll(wait::PATIENCE, || self.process.try_wait());
+        if status.is_none() {
+            self.process.kill();
+        }
         let (out, err) = (
             self.stdout.finished(wait::PATIENCE),
             self.stderr.finished(wait::PATIENCE),
         );
         assert_eq!(
-            status.code(),
-            Some(code),
+            status.map(|status| status.code()),
+            Some(Some(code)),
             "stdout:\n{}\nstderr:\n{}",
             out.join("\n"),
             err.join("\n")

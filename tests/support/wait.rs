@@ -7,19 +7,26 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Polls until there is a result; panics with `what` after `limit`.
-pub(crate) fn until_some<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Polls until there is a result, up to `limit`.
+pub(crate) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || started.elapsed() >= limit {
             return answer;
         }
-        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
         std::thread::sleep(POLL);
     }
 }
 
+/// Polls until there is a result; panics with `what` after `limit`.
+#[track_caller]
+pub(crate) fn until_some<T>(what: &str, limit: Duration, ask: impl FnMut() -> Option<T>) -> T {
+    poll(limit, ask).unwrap_or_else(|| panic!("not within {limit:?}: {what}"))
+}
+
 /// [`until_some`] for a boolean condition.
+#[track_caller]
 pub(crate) fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     until_some(what, limit, || holds().then_some(()));
 }
