@@ -120,7 +120,7 @@ pub(super) fn read(config: &Config, file: &Path, text: &str) -> Result<Vec<Case>
     let folder = file.parent().unwrap_or(Path::new(""));
     let sections = root.sections("cases");
     if sections.is_empty() {
-        let what = format!("there is no case in {}; write `[[cases]]`", file.display());
+        let what = format!("no case in {}; write `[[cases]]`", file.display());
         root.problem(what);
     }
     let mut cases = Vec::new();

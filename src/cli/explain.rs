@@ -159,10 +159,7 @@ pub(super) fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, St
                 .iter()
                 .map(|source| source.name.as_str())
                 .collect();
-            format!(
-                "there is no source {name}; configured: {}",
-                known.join(", ")
-            )
+            format!("source {name} not found; configured: {}", known.join(", "))
         })
 }
 

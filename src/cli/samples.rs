@@ -28,7 +28,7 @@ pub(super) fn fresh(sample: &Sample) -> Fresh {
 /// The sample of this type.
 ///
 /// # Errors
-/// There is no such sample; the message lists the known types.
+/// No sample has this type; the message lists the known types.
 pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, String> {
     let samples = preset.samples();
     let known: Vec<_> = samples
@@ -39,14 +39,8 @@ pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, String> 
         .into_iter()
         .find(|sample| sample.event_type == event_type);
     found.ok_or_else(|| match known.as_slice() {
-        [] => format!(
-            "there are no samples of {}; name a file with an event",
-            preset.name
-        ),
-        known => format!(
-            "there is no sample {event_type}; known: {}",
-            known.join(", ")
-        ),
+        [] => format!("no samples for {}; name a file with an event", preset.name),
+        known => format!("unknown sample {event_type}; known: {}", known.join(", ")),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Where a configuration comes from.
+//! The files and the environment that a configuration is read from.
 
 use std::path::PathBuf;
 

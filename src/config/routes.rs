@@ -16,7 +16,7 @@ pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &m
     let is_there = root.has("routes") && !root.is_empty_list("routes");
     let sections = root.sections("routes");
     if sections.is_empty() && !is_there {
-        root.problem("there is no route; write `[[routes]]` with `topic = \"hooks.{type}\"`");
+        root.problem("no route is configured; write `[[routes]]` with `topic = \"hooks.{type}\"`");
     }
     for (index, section) in sections.into_iter().enumerate() {
         read_route(index + 1, section, brokers, sources);

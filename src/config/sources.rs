@@ -63,12 +63,12 @@ pub(super) fn read_sources(
     defaults: &Defaults,
 ) -> Vec<Source> {
     let Some(mut table) = root.section("sources") else {
-        root.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        root.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
         return Vec::new();
     };
     let names = table.names();
     if names.is_empty() {
-        table.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        table.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
     }
     let sections = names
         .into_iter()
@@ -490,7 +490,7 @@ fn read_provider(section: &mut Section<'_>, name: &str) -> Option<Provider> {
     let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
     let suggestion = did_you_mean(wanted, known.iter().copied());
     let what = format!(
-        "there is no provider {}{}; known: {}",
+        "unknown provider {}{}; known: {}",
         section.quote("provider", wanted),
         suggestion.replace("; did", ": did"),
         known.join(", ")

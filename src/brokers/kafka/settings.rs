@@ -22,7 +22,7 @@ use crate::secret::hide_user_info;
 use crate::table::Section;
 use crate::table::key::{Key, Syntax, Table, Type};
 
-/// How much earlier librdkafka's time-out is than the bridge's, so that the delivery report, which tells "certainly not
+/// librdkafka's time-out is this much shorter than the bridge's, so that the delivery report, which tells "certainly not
 /// stored" from "unknown", arrives first. librdkafka checks for expired messages once a second, and not at all while it waits
 /// to reconnect ([`RECONNECT_MAX_MS`]).
 const MARGIN: Duration = Duration::from_millis(1200);
@@ -52,7 +52,7 @@ pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
     Key::new("options", Type::Map(&OPTION))
         .about("any librdkafka property except those below; a value may be a secret"),
     Key::new("provision", Type::Table(&provision::OF_KAFKA))
-        .about("what topics `hookbridge provision` creates, see [Provisioning](#provisioning)"),
+        .about("the topics that `hookbridge provision` creates, see [Provisioning](#provisioning)"),
 ]]);
 
 static SERVERS: Syntax = Syntax {

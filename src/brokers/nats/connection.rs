@@ -39,7 +39,7 @@ const STUCK: Duration = Duration::from_secs(60);
 /// Pause between connection attempts of an abandoned client.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// How long a replaced connection may take to drain.
+/// Time limit for draining a replaced connection.
 const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request whose answer proves that the acknowledgement inbox works. It changes nothing, and a server without JetStream
@@ -371,7 +371,7 @@ impl Shared {
         }
     }
 
-    /// How long there has been no connection: zero if its loss is not noticed yet, and the maximum if there never was one.
+    /// Time without a connection: zero if its loss has not been noticed yet, and the maximum if there never was one.
     pub(super) fn lost_for(&self) -> Duration {
         if matches!(*self.lock_health(), Health::Up { .. }) {
             return Duration::ZERO;

@@ -52,7 +52,7 @@ pub(in crate::brokers) use subscription::Subscription;
 /// Pause before the next attempt while a stream has no leader.
 const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a publish waits for a connection that has just ended: with a single server, and where the client knows of others,
+/// Time limit for a publish to wait for the next connection: with a single server, and where the client knows of others,
 /// which are restarted one by one.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(1);
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(3);

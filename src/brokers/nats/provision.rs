@@ -37,7 +37,7 @@ impl Provisioning {
         timeout: Duration,
     ) -> Result<Self, String> {
         if settings.acknowledgement == Acknowledgement::Core {
-            let note = "ack = \"core\": nothing is stored, so there is no stream to create";
+            let note = "ack = \"core\" stores nothing, so no stream is needed";
             let plan = Plan {
                 items: Vec::new(),
                 notes: vec![note.to_owned()],
