@@ -188,19 +188,12 @@ impl Provision {
 }
 
 /// A setting that cannot be satisfied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {what}")]
 pub struct Contradiction {
     pub key: &'static str,
     pub what: String,
 }
-
-impl std::fmt::Display for Contradiction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.what)
-    }
-}
-
-impl std::error::Error for Contradiction {}
 
 /// The topics or subjects that one destination of the configuration can become.
 #[derive(Debug, Clone, PartialEq, Eq)]

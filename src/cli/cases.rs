@@ -251,7 +251,9 @@ fn read_event(
             let preset = providers::find(source?.provider);
             let found = preset
                 .ok_or_else(|| "the source has no preset, and so no samples".to_owned())
-                .and_then(|preset| samples::find(preset, &sample));
+                .and_then(|preset| {
+                    samples::find(preset, &sample).map_err(|error| error.to_string())
+                });
             match found {
                 Ok(found) => {
                     let fresh = samples::fresh(&found);

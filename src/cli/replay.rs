@@ -296,7 +296,7 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
         let read = Read::new(bridge.config(), from, &replay, &delivered);
         let shown = read.to_string();
         let stepped = if options.dry_run {
-            preview(&bridge, from, options, &read)?
+            Ok(preview(&bridge, from, options, &read)?)
         } else {
             let planned = plan(bridge.config(), from, options, &read);
             let step = step(
@@ -344,9 +344,9 @@ fn preview(
     from: BrokerId,
     options: &Options,
     read: &Read<'_>,
-) -> std::io::Result<Result<Step, String>> {
+) -> std::io::Result<Step> {
     if !options.selects(read) {
-        return Ok(Ok(Step::NotSelected));
+        return Ok(Step::NotSelected);
     }
     let (line, step) = match plan(bridge.config(), from, options, read) {
         Ok(planned) => {
@@ -358,7 +358,7 @@ fn preview(
         Err(why) => (format!("{read} stops the replay: {why}"), Step::WouldStop),
     };
     style::println(printable(&line))?;
-    Ok(Ok(step))
+    Ok(step)
 }
 
 /// Publishes or skips a message, and moves the position past it.

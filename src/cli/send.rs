@@ -71,10 +71,20 @@ pub(super) fn run(options: &Options) -> Outcome {
     })
 }
 
-pub(super) fn find_preset(name: &str) -> Result<&'static Preset, String> {
+#[derive(Debug, thiserror::Error)]
+#[error("unknown provider {name}; known: {known}")]
+pub(super) struct UnknownProvider {
+    name: String,
+    known: String,
+}
+
+pub(super) fn find_preset(name: &str) -> Result<&'static Preset, UnknownProvider> {
     providers::find(name).ok_or_else(|| {
         let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-        format!("unknown provider {name}; known: {}", known.join(", "))
+        UnknownProvider {
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
     })
 }
 

@@ -94,10 +94,13 @@ fn check(
 fn try_clients(config: &Config, reading: &Reading) {
     let limits = config.broker_limits();
     for broker in &config.brokers {
-        if let Err((option, why)) = broker.settings.try_clients(limits) {
+        if let Err(rejected) = broker.settings.try_clients(limits) {
             let table = format!("brokers.{}.options", broker.name);
-            let path = option.map_or_else(|| table.clone(), |option| format!("{table}.{option}"));
-            reading.problem(&path, why);
+            let path = match rejected.option {
+                Some(option) => format!("{table}.{option}"),
+                None => table,
+            };
+            reading.problem(&path, rejected.why);
         }
     }
 }

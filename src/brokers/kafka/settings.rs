@@ -14,7 +14,7 @@ use super::health::Advice;
 use super::oidc::{self, Oidc};
 use super::tokens::{Login, Tokens};
 use super::{describe, options};
-use crate::brokers::error::RequestError;
+use crate::brokers::error::{RejectedSettings, RequestError};
 use crate::brokers::health::Limits;
 use crate::brokers::kind::Kind;
 use crate::brokers::provision;
@@ -185,7 +185,7 @@ impl Settings {
     pub(in crate::brokers) fn try_clients(
         &self,
         limits: Limits,
-    ) -> Result<(), (Option<&str>, String)> {
+    ) -> Result<(), RejectedSettings<'_>> {
         let producers = std::iter::once(self.producer_config(limits))
             .chain(self.batching_producer_config(limits));
         let offline = |mut config: ClientConfig| {
