@@ -253,7 +253,7 @@ async fn send(
         let body = Bytes::from(signed.body);
         let mut answer = post(&signed.url, headers.clone(), body.clone()).await?;
         while answer.status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline {
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep_until(Instant::now() + RETRY_PAUSE).await;
             answer = post(&signed.url, headers.clone(), body.clone()).await?;
         }
         if !answer.status.is_success() {

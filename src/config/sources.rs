@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, Uri};
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, read_file};
 use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
+use super::origin::read_file;
 use super::reach::nearest;
+use super::tables::DEDUP_BY;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
@@ -45,11 +47,17 @@ const NEVER_FORWARDED: [&str; 11] = [
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
 
-pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
-    ("id", DedupBy::Id),
-    ("id+body", DedupBy::IdAndBody),
-    ("never", DedupBy::Never),
-];
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Facts about `[http]` that sources need: defaults, and settings that their own keys depend on.
+pub(super) struct Defaults {
+    pub(super) max_body: usize,
+    pub(super) publish_timeout: Duration,
+    pub(super) max_in_flight: usize,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    /// Whether senders must show a certificate.
+    pub(super) has_client_ca: bool,
+}
 
 /// The presets' schemas, shared by their sources.
 type Presets = HashMap<&'static str, Arc<Schema>>;

@@ -1,14 +1,25 @@
 //! The keys of the configuration, as far as this folder reads them.
 
-use super::check::READY_WHEN;
-use super::routes::ACTIONS;
-use super::sources::DEDUP_BY;
+use super::model::ReadyWhen;
 use crate::brokers;
+use crate::event::DedupBy;
 use crate::providers::tables::{AUTHENTICATION, EVENTS, OF_HOOKS};
 use crate::table::key::{
     ADDRESS, FILE, GLOB, HEADER, HOST, Key, MEDIA_TYPE, NAME, NETWORK, TEMPLATE, TEXT, Table, Type,
     URL, URL_PATH, words,
 };
+
+pub(super) const READY_WHEN: [(&str, ReadyWhen); 2] =
+    [("any", ReadyWhen::Any), ("all", ReadyWhen::All)];
+
+pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
+    ("id", DedupBy::Id),
+    ("id+body", DedupBy::IdAndBody),
+    ("never", DedupBy::Never),
+];
+
+/// Whether an action ignores events.
+pub(super) const ACTIONS: [(&str, bool); 2] = [("publish", false), ("ignore", true)];
 
 const CONNECTION_TIMEOUT: Type = Type::Duration {
     least: "100ms",

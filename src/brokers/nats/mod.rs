@@ -19,6 +19,7 @@ mod refusals;
 mod replay;
 mod session;
 mod settings;
+mod state;
 mod subjects;
 mod subscription;
 
@@ -38,9 +39,10 @@ use crate::brokers::health::{Health, Limits};
 use crate::brokers::message::Message;
 use crate::brokers::meter::Meter;
 use crate::task;
-use connection::{Connection, Shared};
+use connection::Connection;
 use outbox::OutgoingMessage;
 use settings::Acknowledgement;
+use state::Shared;
 use subjects::Subjects;
 
 pub(in crate::brokers) use durability::check_destinations;
