@@ -20,7 +20,7 @@ impl Brokers {
             names: HashMap::new(),
         };
         let Some(mut table) = root.section("brokers") else {
-            root.problem("there is no broker; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+            root.problem("no broker is configured; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
             return brokers;
         };
         for name in table.names() {
@@ -67,7 +67,7 @@ impl Brokers {
             brokers.names.insert(name, id);
         }
         if brokers.names.is_empty() {
-            table.problem("there is no broker; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+            table.problem("no broker is configured; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
         }
         brokers
     }

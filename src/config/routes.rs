@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 use super::brokers::Brokers;
 use super::model::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
 use super::reach;
+use super::tables::ACTIONS;
 use super::template::{Part, Template};
 use crate::brokers;
 use crate::table::{Section, did_you_mean};
-
-/// Whether an action ignores events.
-pub(super) const ACTIONS: [(&str, bool); 2] = [("publish", false), ("ignore", true)];
 
 pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
     let is_there = root.has("routes") && !root.is_empty_list("routes");
     let sections = root.sections("routes");
     if sections.is_empty() && !is_there {
-        root.problem("there is no route; write `[[routes]]` with `topic = \"hooks.{type}\"`");
+        root.problem("no route is configured; write `[[routes]]` with `topic = \"hooks.{type}\"`");
     }
     for (index, section) in sections.into_iter().enumerate() {
         read_route(index + 1, section, brokers, sources);

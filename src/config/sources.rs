@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, Uri};
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, read_file};
 use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
+use super::origin::read_file;
 use super::reach::nearest;
+use super::tables::DEDUP_BY;
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
@@ -45,11 +47,17 @@ const NEVER_FORWARDED: [&str; 11] = [
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
 
-pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
-    ("id", DedupBy::Id),
-    ("id+body", DedupBy::IdAndBody),
-    ("never", DedupBy::Never),
-];
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Facts about `[http]` that sources need: defaults, and settings that their own keys depend on.
+pub(super) struct Defaults {
+    pub(super) max_body: usize,
+    pub(super) publish_timeout: Duration,
+    pub(super) max_in_flight: usize,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    /// Whether senders must show a certificate.
+    pub(super) has_client_ca: bool,
+}
 
 /// The presets' schemas, shared by their sources.
 type Presets = HashMap<&'static str, Arc<Schema>>;
@@ -63,12 +71,12 @@ pub(super) fn read_sources(
     defaults: &Defaults,
 ) -> Vec<Source> {
     let Some(mut table) = root.section("sources") else {
-        root.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        root.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
         return Vec::new();
     };
     let names = table.names();
     if names.is_empty() {
-        table.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        table.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
     }
     let sections = names
         .into_iter()
@@ -490,7 +498,7 @@ fn read_provider(section: &mut Section<'_>, name: &str) -> Option<Provider> {
     let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
     let suggestion = did_you_mean(wanted, known.iter().copied());
     let what = format!(
-        "there is no provider {}{}; known: {}",
+        "unknown provider {}{}; known: {}",
         section.quote("provider", wanted),
         suggestion.replace("; did", ": did"),
         known.join(", ")

@@ -124,7 +124,7 @@ impl Spans {
                 let mut message = error.message().to_owned();
                 if message == "duplicate key" {
                     let header = header_before(text, span.start);
-                    // What is in a table that is there twice is there twice for that reason alone.
+                    // A repeated table repeats its contents, too: one problem is enough.
                     if repeated.is_some() && repeated == header.as_ref().map(|(at, _)| *at) {
                         continue;
                     }
@@ -445,7 +445,7 @@ fn is_direction(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// What a file is that is not TOML, and the remedy.
+/// The apparent format of a file that is not TOML, and the remedy.
 fn other_format(text: &str) -> Option<&'static str> {
     let text = text.trim_start_matches('\u{feff}');
     if text.contains('\r') && !text.contains('\n') {
