@@ -25,7 +25,7 @@ pub(super) fn for_event(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
         let mut headers = event_headers(verified, &known, parsed.payload());
         push_partition_key(&mut headers, &known, &key);
         push_reason_headers(&mut headers, verified.source(), refusal, intended.as_ref());
-        let names = event.names();
+        let names = parsed.names();
         dead_letter(verified, parsed.payload(), topic, key, headers, names)
     })
 }
