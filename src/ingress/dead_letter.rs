@@ -128,7 +128,7 @@ pub(super) fn for_unidentified(
         };
         dead_letter(verified, payload, topic, key, headers, names)
     });
-    // The sender is told the id of a dead letter, but not an id that was generated for nothing.
+    // The answer has the id of a dead letter, but not an id that was generated for nothing.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
     let event_id = event_id.or_else(|| is_dead_letter.then_some(generated));
     Decision {
