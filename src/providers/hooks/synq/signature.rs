@@ -9,9 +9,10 @@ use proptest::prelude::*;
 use ring::hmac;
 
 use crate::providers::authentication::{Authentication, read_authentication};
+use crate::providers::request::{Request, Scope};
+use crate::providers::scheme::Unverified;
 use crate::providers::sign::{Unsigned, sign};
 use crate::providers::tables::PRESET;
-use crate::providers::{Request, Scope, Unverified};
 use crate::secret::Secret;
 use crate::table::{Reading, Section};
 
