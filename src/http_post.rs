@@ -35,7 +35,7 @@ pub(crate) struct Terms {
 /// Posts a body with these headers, as JSON unless they say otherwise. Follows no redirect and sets no deadline.
 ///
 /// # Errors
-/// The step that failed, in words.
+/// A description of the step that failed.
 pub(crate) async fn post(
     url: &Uri,
     headers: HeaderMap,

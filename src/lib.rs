@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 1 accept, receive | [`ingress::accept`](mod@ingress::accept), [`ingress::receive`](mod@ingress::receive) | connections with their clocks; the head, then the body within bounds |
 //! | 2 verify | [`ingress::verify`](mod@ingress::verify) | the provider's signature over the raw bytes |
-//! | 3 parse | [`ingress::parse`](mod@ingress::parse) | JSON without copying; id, type, time, subject |
+//! | 3 parse | [`ingress::decide`](mod@ingress::decide), which calls steps 3 to 6; [`ingress::parse`](mod@ingress::parse) | JSON without copying; id, type, time, subject |
 //! | 4 validate | [`ingress::validate`](mod@ingress::validate) | the JSON Schema, within bounds |
 //! | 5 route | [`ingress::route`](mod@ingress::route) | the first route that matches the type |
 //! | 6 encode | [`ingress::encode`](mod@ingress::encode), [`ingress::dead_letter`](mod@ingress::dead_letter) | topic, key and headers |
@@ -40,14 +40,14 @@ pub mod flow;
 pub mod brokers;
 pub mod providers;
 
-// The vocabulary of an event.
+// The vocabulary of an event, and of its trace.
 pub mod event;
+pub mod trace;
 
 // The ground floor.
 pub mod json;
 pub mod table;
 pub mod telemetry;
-pub mod trace;
 
 mod http_post;
 mod printable;

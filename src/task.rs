@@ -53,7 +53,7 @@ pub(crate) async fn failed() -> &'static str {
     }
 }
 
-/// Runs one round of a task. If it panics, pauses and returns none, and the task goes on with the next round.
+/// Runs one round of a task. If it panics, pauses and returns none, and the task continues with the next round.
 pub(crate) async fn survive<T>(name: &'static str, round: impl Future<Output = T>) -> Option<T> {
     match AssertUnwindSafe(round).catch_unwind().await {
         Ok(result) => Some(result),

@@ -2,23 +2,22 @@
 //! must agree with an independent implementation.
 #![no_main]
 
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::LazyLock;
 
-use bytes::Bytes;
 use hookbridge::brokers::{Kind, Message};
-use hookbridge::config::{Config, ConfigFile, Origin};
-use hookbridge::ingress::{Decided, Received, Verdict, decide, verify};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use hookbridge::config::Config;
+use hookbridge::ingress::{Decided, Verdict, decide};
+use hookbridge_fuzz::{request, valid, verified};
+use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
-const NOW: Duration = Duration::from_secs(1_795_000_000);
 const CORE: [&str; 5] = ["id", "source", "type", "time", "subject"];
 const OURS: [&str; 3] = ["specversion", "recordedtime", "partitionkey"];
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let text = r#"
+    valid(
+        r#"
 [brokers.edge]
 kind = "nats"
 servers = ["nats://localhost:4222"]
@@ -26,12 +25,8 @@ servers = ["nats://localhost:4222"]
 auth = "none"
 [[routes]]
 topic = "t"
-"#;
-    let (name, text) = ("fuzz.toml".to_owned(), text.to_owned());
-    let files = vec![ConfigFile::Text { name, text }];
-    let environment = Vec::new();
-    let config = Origin { files, environment }.load();
-    config.unwrap_or_else(|problems| panic!("{problems}"))
+"#,
+    )
 });
 
 /// The attributes of a message, without those that only the bridge adds.
@@ -120,32 +115,13 @@ fn assert_same(message: &Message, said: &Map<String, Value>) {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let mut headers = HeaderMap::new();
-    let mut body = input;
-    while let Some(end) = body.iter().position(|byte| *byte == b'\n') {
-        let line = &body[..end];
-        body = &body[end + 1..];
-        if line.is_empty() {
-            break;
-        }
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-            continue;
-        };
-        let name = HeaderName::from_bytes(&line[..colon]);
-        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            headers.append(name, value);
-        }
-    }
+    let (headers, body) = request(input);
     let media_type = headers
         .get("content-type")
         .and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next());
     let media_type = media_type.unwrap_or_default().trim().to_ascii_lowercase();
-    let source = Arc::clone(&CONFIG.sources[0]);
-    let bytes = Bytes::copy_from_slice(body);
-    let received = Received::from_parts(source, headers.clone(), bytes, UNIX_EPOCH + NOW);
-    let verified = verify(received).expect("the source takes anyone");
+    let verified = verified(&CONFIG, headers.clone(), body).expect("the source takes anyone");
     let (decisions, is_batch) = match decide(&verified) {
         Decided::Event(decision) => (vec![decision], false),
         Decided::Batch(decisions) => (decisions, true),

@@ -9,19 +9,20 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hookbridge::config::{Config, ConfigFile, Origin, Source};
+use hookbridge::config::{Config, Source};
 use hookbridge::ingress::{Received, decide, verify};
+use hookbridge_fuzz::{SECRET, valid};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use sha2::Sha256;
 
-const SECRET: &str = "whs_fuzz";
 const NOW: u64 = 1_795_000_000;
 const URL: &str = "https://hooks.example.com/hooks/twilio";
 const MAX_FIELDS: usize = 1000;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let text = r#"
+    valid(
+        r#"
 [brokers.main]
 kind = "kafka"
 bootstrap_servers = "localhost:9092"
@@ -33,12 +34,8 @@ scheme = "sharedkey-sha256"
 public_url = "https://hooks.example.com/hooks/twilio"
 [[routes]]
 topic = "t"
-"#;
-    let (name, text) = ("fuzz.toml".to_owned(), text.to_owned());
-    let files = vec![ConfigFile::Text { name, text }];
-    let environment = Vec::new();
-    let config = Origin { files, environment }.load();
-    config.unwrap_or_else(|problems| panic!("{problems}"))
+"#,
+    )
 });
 
 fn source(name: &str) -> &'static Arc<Source> {

@@ -7,8 +7,7 @@ use std::sync::LazyLock;
 use hookbridge::brokers::{Kind, Message};
 use hookbridge::config::Config;
 use hookbridge::ingress::{Decided, Verdict, decide};
-use hookbridge_fuzz::{assert_signed, config, first_line, signed, verified};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use hookbridge_fuzz::{assert_signed, config, request, signed, verified};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -49,26 +48,8 @@ fn assert_bounded(message: &Message) {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let mut headers = HeaderMap::new();
-    let mut must_sign = false;
-    let mut body = input;
-    while body.contains(&b'\n') {
-        let (line, rest) = first_line(body);
-        body = rest;
-        if line.is_empty() {
-            break;
-        }
-        must_sign |= line == b"signed";
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-            continue;
-        };
-        let name = HeaderName::from_bytes(&line[..colon]);
-        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            headers.append(name, value);
-        }
-    }
-    if must_sign {
+    let (mut headers, body) = request(input);
+    if input.starts_with(b"signed\n") {
         headers.extend(signed(&CONFIG.sources[0].authentication, body));
     }
     let Some(verified) = verified(&CONFIG, headers.clone(), body) else {

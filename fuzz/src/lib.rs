@@ -1,4 +1,4 @@
-//! Shared by the targets: a configuration with one SYNQ source, its clock, the sender's part of a signature, and an
+//! Shared by the targets: reading of configurations and requests, a clock, the sender's part of a signature, and an
 //! independent check of signatures.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use hookbridge::providers::Authentication;
 use hookbridge::providers::sign::{Unsigned, sign};
 use hookbridge::secret::Secret;
 use hookbridge::table::Problems;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use sha2::Sha256;
 
 /// The secret of the source.
@@ -23,19 +23,35 @@ pub fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_795_000_000)
 }
 
-/// A configuration with these keys for the source, and these routes and brokers.
+/// A configuration.
 ///
 /// # Errors
 /// Every problem found.
-pub fn load(source: &str, rest: &str) -> Result<Config, Problems> {
-    let text = format!(
-        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
-         [sources.synq]\nsecrets = [\"{SECRET}\"]\n{source}\n{rest}"
-    );
+pub fn read(text: String) -> Result<Config, Problems> {
     let name = "fuzz.toml".to_owned();
     let files = vec![ConfigFile::Text { name, text }];
     let environment = Vec::new();
     Origin { files, environment }.load()
+}
+
+/// A configuration with these keys for a SYNQ source, and these routes and brokers.
+///
+/// # Errors
+/// Every problem found.
+pub fn load(source: &str, rest: &str) -> Result<Config, Problems> {
+    read(format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n\
+         [sources.synq]\nsecrets = [\"{SECRET}\"]\n{source}\n{rest}"
+    ))
+}
+
+/// [`read`] for a configuration that must be valid.
+///
+/// # Panics
+/// If it is not.
+#[must_use]
+pub fn valid(text: &str) -> Config {
+    read(text.to_owned()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// [`load`] for a configuration that must be valid.
@@ -104,4 +120,27 @@ pub fn first_line(input: &[u8]) -> (&[u8], &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n');
     let (line, rest) = input.split_at(end.unwrap_or(input.len()));
     (line, rest.get(1..).unwrap_or_default())
+}
+
+/// A request from an input: lines `NAME: VALUE`, an empty line, a body. Other lines are ignored.
+#[must_use]
+pub fn request(input: &[u8]) -> (HeaderMap, &[u8]) {
+    let mut headers = HeaderMap::new();
+    let mut body = input;
+    while body.contains(&b'\n') {
+        let (line, rest) = first_line(body);
+        body = rest;
+        if line.is_empty() {
+            break;
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let name = HeaderName::from_bytes(&line[..colon]);
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    (headers, body)
 }

@@ -1,4 +1,4 @@
-//! Errors of clients and of requests to a broker, in words for the operator.
+//! Errors of clients and of requests to a broker, written for the operator.
 
 use std::time::Duration;
 

@@ -23,12 +23,12 @@ pub enum Health {
     },
     /// It is reachable, and refuses messages: to some destinations, or to all that are published to.
     Refusing {
-        /// The destinations and the reason, in words for the operator.
+        /// The destinations and the reason, for the operator.
         why: String,
         /// Whether it accepts messages to others.
         takes_others: bool,
     },
-    /// It cannot. The reason, in words for the operator.
+    /// It cannot. The reason, for the operator.
     Down(String),
     /// It has not been reached yet.
     Starting,

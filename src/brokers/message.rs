@@ -16,7 +16,7 @@ pub const MAX_FORWARDED_BYTES: usize = 4096;
 pub const MAX_CE_SOURCE_BYTES: usize = Identity::MAX_SOURCE_BYTES;
 /// Of the media type, without its parameters (RFC 6838 section 4.2).
 pub const MAX_MEDIA_TYPE_BYTES: usize = 255;
-/// Of a dead letter's reason in words. A longer one is cut.
+/// Of a dead letter's reason. A longer one is cut.
 pub const MAX_DETAIL_BYTES: usize = 1024;
 /// Of a dead letter's pointer. A longer one is omitted.
 pub const MAX_POINTER_BYTES: usize = 1024;

@@ -371,7 +371,7 @@ impl Broker {
 /// Asks a broker whether the destinations exist and what their acknowledgements survive. Takes no longer than `timeout`.
 ///
 /// # Errors
-/// The broker could not be asked. In words for the operator.
+/// The broker could not be asked, described for the operator.
 pub async fn durability(
     settings: &Settings,
     destinations: &[String],
@@ -393,7 +393,7 @@ pub async fn durability(
 /// Reaches a broker as its client would, from name resolution to the right to write. Takes no longer than 10 s.
 ///
 /// # Errors
-/// The step that failed, in words for the operator.
+/// The step that failed, described for the operator.
 pub async fn reach(
     settings: &Settings,
     destinations: &[String],

@@ -1,6 +1,6 @@
 //! Turns TOML into a checked and immutable [`Config`]: every name is resolved, every template parsed, every key
-//! prepared. It is data and starts nothing. No other folder knows the names of keys, except that each broker reads its
-//! own table.
+//! prepared. It is data and starts nothing. Providers and brokers define and read the keys of their own
+//! tables.
 
 mod brokers;
 mod changes;

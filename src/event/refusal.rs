@@ -363,7 +363,7 @@ mod tests {
             },
             Refusal::Overloaded,
             Refusal::ProviderUnavailable {
-                cause: "the certificate is not at hand",
+                cause: "the certificate is not available",
             },
             Refusal::ShuttingDown,
             Refusal::PublishTimeout,

@@ -25,7 +25,7 @@ pub(super) fn for_event(verified: &Verified, parsed: &Parsed<'_>, refusal: Refus
         let mut headers = event_headers(verified, &known, parsed.payload());
         push_partition_key(&mut headers, &known, &key);
         push_reason_headers(&mut headers, verified.source(), refusal, intended.as_ref());
-        let names = event.names();
+        let names = parsed.names();
         dead_letter(verified, parsed.payload(), topic, key, headers, names)
     })
 }
@@ -128,7 +128,7 @@ pub(super) fn for_unidentified(
         };
         dead_letter(verified, payload, topic, key, headers, names)
     });
-    // The sender is told the id of a dead letter, but not an id that was generated for nothing.
+    // The answer has the id of a dead letter, but not an id that was generated for nothing.
     let is_dead_letter = matches!(verdict, Verdict::DeadLetter { .. });
     let event_id = event_id.or_else(|| is_dead_letter.then_some(generated));
     Decision {

@@ -172,7 +172,7 @@ fn decide_event<'d>(
         .unwrap_or_else(|refusal| dead_letter::for_event(verified, &parsed, refusal));
     let event = parsed.into_event();
     Decision {
-        event_id: Some(event.id),
+        event_id: Some(event.event_id),
         event_type: Some(event.event_type),
         verdict,
     }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::decision::{Addressed, Delivery};
-use super::parse::{Event, Parsed};
+use super::parse::Parsed;
 use super::verify::Verified;
 use crate::brokers::{
     Attribute, Headers, Kind, MAX_FORWARDED_BYTES, MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, Message,
@@ -51,7 +51,7 @@ pub(super) fn encode(
         || forwarding.fallback.as_ref().is_some_and(is_for_nats)
         || forwarding.copies.iter().any(is_for_nats);
     let fingerprint = is_needed
-        .then(|| Fingerprint::of(source.dedup_by, parsed.event().names(), parsed.payload()))
+        .then(|| Fingerprint::of(source.dedup_by, parsed.names(), parsed.payload()))
         .flatten();
     let to = encode_for(verified, parsed, &forwarding.to, fingerprint)?;
     let fallback = forwarding.fallback.as_ref().map(|destination| {
@@ -109,11 +109,11 @@ fn encode_for(
     let known = Known::of(event);
     let mut headers = event_headers(verified, &known, parsed.payload());
     push_partition_key(&mut headers, &known, &key);
-    let id = deduplication_id(verified.source(), event.names(), fingerprint);
+    let id = deduplication_id(verified.source(), parsed.names(), fingerprint);
     Ok(message(verified, parsed.payload(), topic, key, headers, id))
 }
 
-fn check_bounds(verified: &Verified, event: &Event) -> Result<(), Refusal> {
+fn check_bounds(verified: &Verified, event: &Identity) -> Result<(), Refusal> {
     let values = [
         ("type", Some(&event.event_type), Identity::MAX_TYPE_BYTES),
         ("time", event.time.as_ref(), Identity::MAX_TIME_BYTES),
@@ -199,11 +199,11 @@ pub(super) fn message(
 
 /// The provider's default key: the subject, so that events about one thing stay in order, or else the event's id.
 /// A subject that is too long for a key can only occur in a dead letter.
-pub(super) fn default_key(event: &Event) -> &str {
+pub(super) fn default_key(event: &Identity) -> &str {
     let named = event.key.as_deref().or(event.subject.as_deref());
     named
         .filter(|key| key.len() <= MAX_KEY_BYTES)
-        .unwrap_or(event.id.as_str())
+        .unwrap_or(event.event_id.as_str())
 }
 
 /// The attributes of an event, as far as they are known.
@@ -221,9 +221,9 @@ impl<'e> Known<'e> {
         self.cloud_event?.extension(name)
     }
 
-    pub(super) fn of(event: &'e Event) -> Self {
+    pub(super) fn of(event: &'e Identity) -> Self {
         Self {
-            id: &event.id,
+            id: &event.event_id,
             id_origin: event.id_origin,
             event_type: Some(&event.event_type),
             time: event.time.as_deref(),
@@ -322,7 +322,7 @@ fn rfc_3339(time: SystemTime) -> String {
 
 /// Fills in templates.
 pub(super) struct Fill<'e, 'd> {
-    pub(super) event: &'e Event,
+    pub(super) event: &'e Identity,
     pub(super) source: &'e str,
     pub(super) root: Option<Node<'d>>,
 }

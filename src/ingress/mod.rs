@@ -11,8 +11,12 @@ mod gzip;
 pub(crate) mod receive;
 mod received;
 
-// 2 to 6: pure
+// 2: pure, like the next ones
 pub(crate) mod verify;
+
+// 3 to 6: `decide` calls the others
+pub(crate) mod decide;
+mod decision;
 
 pub(crate) mod parse;
 
@@ -20,13 +24,10 @@ pub(crate) mod validate;
 
 pub(crate) mod route;
 
+pub(crate) mod dead_letter;
 pub(crate) mod encode;
 
-pub(crate) mod dead_letter;
-
-mod decide;
-mod decision;
-
+// a sampled request's spans
 mod trace;
 
 // 7: the broker's answer, and work that outlives its sender

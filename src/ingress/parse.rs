@@ -3,34 +3,12 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use crate::event::{CloudEvent, EventId, IdOrigin, Identity, Refusal, Unidentified};
+use crate::event::{Identity, Refusal, Unidentified};
 use crate::flow::duplicates::Names;
 use crate::json::{Document, Fault, Node};
 use crate::printable::printable;
 use crate::providers::Scope;
 use crate::providers::mapping::{Content, Mapping};
-
-/// The identity of an event.
-#[derive(Debug, Clone)]
-pub(super) struct Event {
-    pub(super) id: EventId,
-    pub(super) id_origin: IdOrigin,
-    pub(super) event_type: String,
-    pub(super) time: Option<String>,
-    pub(super) subject: Option<String>,
-    pub(super) key: Option<String>,
-    pub(super) cloud_event: Option<Box<CloudEvent>>,
-}
-
-impl Event {
-    pub(super) fn names(&self) -> Names<'_> {
-        let cloud_event = self.cloud_event.as_deref();
-        Names {
-            id: &self.id,
-            ce_source: cloud_event.map(|event| event.source.as_str()),
-        }
-    }
-}
 
 /// An event with its bytes and their JSON.
 #[derive(Debug)]
@@ -38,16 +16,25 @@ pub(super) struct Parsed<'d> {
     /// A part of the body, or all of it.
     payload: &'d [u8],
     document: Option<&'d Document<'d>>,
-    event: Event,
+    event: Identity,
 }
 
 impl<'d> Parsed<'d> {
-    pub(super) fn event(&self) -> &Event {
+    pub(super) fn event(&self) -> &Identity {
         &self.event
     }
 
-    pub(super) fn into_event(self) -> Event {
+    pub(super) fn into_event(self) -> Identity {
         self.event
+    }
+
+    /// The names by which the event's duplicates are recognized.
+    pub(super) fn names(&self) -> Names<'_> {
+        let cloud_event = self.event.cloud_event.as_deref();
+        Names {
+            id: &self.event.event_id,
+            ce_source: cloud_event.map(|event| event.source.as_str()),
+        }
     }
 
     pub(super) fn payload(&self) -> &'d [u8] {
@@ -103,30 +90,13 @@ pub(super) fn identify<'d>(
     scope: &Scope<'d>,
     document: Option<&'d Document<'d>>,
 ) -> Result<Parsed<'d>, Unidentified> {
-    let identity = mapping.identify(scope);
+    let event = mapping.identify(scope);
     // Attributes read from an ambiguous event are not known.
     document.map_or(Ok(()), refuse_if_ambiguous)?;
-    let Identity {
-        event_id,
-        id_origin,
-        event_type,
-        time,
-        subject,
-        key,
-        cloud_event,
-    } = identity?;
     Ok(Parsed {
         payload: scope.payload,
         document,
-        event: Event {
-            id: event_id,
-            id_origin,
-            event_type,
-            time,
-            subject,
-            key,
-            cloud_event,
-        },
+        event: event?,
     })
 }
 

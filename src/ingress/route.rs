@@ -1,8 +1,7 @@
 //! Step 5: the first route that takes the event's type.
 
-use super::parse::Event;
 use crate::config::{Action, Forwarding, RouteId, Source};
-use crate::event::Refusal;
+use crate::event::{Identity, Refusal};
 
 /// The action of a route on an event.
 #[derive(Debug)]
@@ -14,7 +13,7 @@ pub(super) enum Routed<'s> {
     Ignore,
 }
 
-pub(super) fn route<'s>(source: &'s Source, event: &Event) -> Result<Routed<'s>, Refusal> {
+pub(super) fn route<'s>(source: &'s Source, event: &Identity) -> Result<Routed<'s>, Refusal> {
     match source.routes.first_for(&event.event_type) {
         None => Err(Refusal::NoRoute {
             event_type: event.event_type.clone(),

@@ -214,7 +214,7 @@ pub(super) fn to_refusal(unverified: Unverified) -> Refusal {
         Unverified::StaleTimestamp => Refusal::StaleTimestamp,
         Unverified::Unauthorized => Refusal::Unauthorized,
         Unverified::KeyUnavailable => Refusal::ProviderUnavailable {
-            cause: "the certificate that it names is not at hand",
+            cause: "the certificate that it names is not available",
         },
     }
 }

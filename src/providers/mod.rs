@@ -15,16 +15,19 @@ pub mod outbound;
 pub mod preset;
 pub mod reading;
 pub mod request;
+mod sample;
 pub mod scheme;
 pub mod sign;
-pub mod synq;
 pub(crate) mod tables;
 pub mod text;
 mod unsigned;
+pub mod verifier;
 
 pub use authentication::Authentication;
 #[cfg(all(test, feature = "kafka", feature = "nats"))]
 pub(crate) use hooks::sns::tests::Tester as SnsTester;
-pub use preset::{Preset, Sample, find};
+pub use hooks::synq;
+pub use preset::{Preset, find};
 pub use request::{Request, Scope};
+pub use sample::Sample;
 pub use scheme::Unverified;

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::keys::{Algorithm, Candidate, Encoding, Key};
 use super::request::{Ambiguous, Found, Request, Scope};
 use super::text::{Parsing, Text};
+use super::unsigned::SignError;
 use crate::json::Pointer;
 
 /// The maximum number of signatures that are tried. Providers send two while a secret is rotated.
@@ -205,6 +206,20 @@ impl Unit {
             Self::Milliseconds => Duration::from_millis(text.parse().ok()?),
         };
         SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+    }
+
+    /// Writes a timestamp.
+    pub(super) fn write(self, at: SystemTime) -> Result<String, SignError> {
+        let since_epoch = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_err(|_| SignError("the clock is before 1970"))?;
+        match self {
+            Self::Seconds => Ok(since_epoch.as_secs().to_string()),
+            Self::Milliseconds => Ok(since_epoch.as_millis().to_string()),
+            Self::Rfc3339 => OffsetDateTime::from(at)
+                .format(&Rfc3339)
+                .map_err(|_| SignError("the clock is not a time")),
+        }
     }
 }
 

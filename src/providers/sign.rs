@@ -1,20 +1,17 @@
 //! Signs requests as providers do, for `hookbridge send` and for tests.
 
 use std::borrow::Cow;
-use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use sha2::{Digest as _, Sha256};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::authentication::Authentication;
 use super::credentials::{Credential, Member};
 use super::keys::{Algorithm, Encoding, Key};
 use super::request::{Form, Request, Scope};
-use super::scheme::{Location, Scheme, Unit};
+use super::scheme::{Location, Scheme};
 use crate::json::{Document, NodeKind, Pointer};
 use crate::secret::Secret;
 
@@ -247,7 +244,7 @@ fn sign_by(scheme: &Scheme, secret: &Secret, unsigned: Unsigned<'_>) -> Result<S
         body: unsigned.body.to_vec(),
     };
     let timestamp = match &scheme.timestamp {
-        Some(timestamp) => Some(write_time(timestamp.unit, unsigned.at)?),
+        Some(timestamp) => Some(timestamp.unit.write(unsigned.at)?),
         None => None,
     };
     let of_time = scheme
@@ -448,19 +445,6 @@ fn sign_asymmetric(
                 .to_vec())
         }
         _ => Err(SignError("signing with RSA keys is not supported")),
-    }
-}
-
-pub(super) fn write_time(unit: Unit, at: SystemTime) -> Result<String, SignError> {
-    let since_epoch = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_err(|_| SignError("the clock is before 1970"))?;
-    match unit {
-        Unit::Seconds => Ok(since_epoch.as_secs().to_string()),
-        Unit::Milliseconds => Ok(since_epoch.as_millis().to_string()),
-        Unit::Rfc3339 => OffsetDateTime::from(at)
-            .format(&Rfc3339)
-            .map_err(|_| SignError("the clock is not a time")),
     }
 }
 

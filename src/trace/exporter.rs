@@ -1,5 +1,5 @@
-//! A bounded queue of spans, and the task that posts them to an OTLP receiver. What has no room, or cannot be delivered, is
-//! dropped and counted: nothing waits for a receiver.
+//! A bounded queue of spans, and the task that posts them to an OTLP receiver. Spans that find the queue full, or cannot be
+//! delivered, are dropped and counted: nothing waits for a receiver.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -133,14 +133,20 @@ fn configuration(nats: &Nats, stream: &str, keys: &str) -> String {
     nats_broker("main", &nats.url) + &source + &route(&format!("{stream}.x"))
 }
 
+/// A bridge that has the signer's certificate.
+fn ready(nats: &Nats, stream: &str, signer: &Signer) -> Bridge {
+    let keys = format!("certificates = \"{}\"", signer.folder().display());
+    let bridge = Bridge::run(&configuration(nats, stream, &keys));
+    bridge.wait_ready();
+    bridge
+}
+
 #[test]
 fn sns_messages_are_stored_as_they_came_and_a_changed_part_is_noticed() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("sns");
     let signer = Signer::new();
-    let keys = format!("certificates = \"{}\"", signer.folder().display());
-    let bridge = Bridge::run(&configuration(nats, &stream, &keys));
-    bridge.wait_ready();
+    let bridge = ready(nats, &stream, &signer);
     let good = signer.signed(notification("m-1"));
     for name in [
         "Message",
@@ -222,9 +228,7 @@ fn a_subscription_of_sns_is_answered_reported_and_not_confirmed_by_default() {
     let Some(nats) = Nats::shared() else { return };
     let stream = nats.stream("sns");
     let signer = Signer::new();
-    let keys = format!("certificates = \"{}\"", signer.folder().display());
-    let bridge = Bridge::run(&configuration(nats, &stream, &keys));
-    bridge.wait_ready();
+    let bridge = ready(nats, &stream, &signer);
     let forged = confirmation("SubscriptionConfirmation");
     bridge
         .send(&post(&forged))
@@ -257,9 +261,7 @@ fn an_unknown_sns_certificate_leaves_the_verdict_open_until_its_file_exists() {
     let signer = Signer::new();
     let elsewhere = signer.0.join("elsewhere.pem");
     std::fs::rename(signer.certificate(), &elsewhere).unwrap();
-    let keys = format!("certificates = \"{}\"", signer.folder().display());
-    let bridge = Bridge::run(&configuration(nats, &stream, &keys));
-    bridge.wait_ready();
+    let bridge = ready(nats, &stream, &signer);
     let request = post(&signer.signed(notification("m-1")));
     let answer = bridge.send(&request);
     answer.expect_problem(503, "provider_unavailable");
@@ -283,9 +285,7 @@ fn send_signs_as_sns_does() {
             .join("SimpleNotificationService-example.pem"),
     )
     .unwrap();
-    let keys = format!("certificates = \"{}\"", signer.folder().display());
-    let bridge = Bridge::run(&configuration(nats, &stream, &keys));
-    bridge.wait_ready();
+    let bridge = ready(nats, &stream, &signer);
     let key = std::fs::read_to_string(signer.0.join("key.pem")).unwrap();
     let url = format!("http://{}/hooks/aws-sns", bridge.public);
     let done = hookbridge([

@@ -12,23 +12,12 @@ use serde_json::Value;
 use crate::support::bridge::{
     Files, Finished, check_connect, kafka_broker, nats_broker, route_with, synq_source, write,
 };
+use crate::support::events::TYPES;
 use crate::support::kafka::acl::{Operation, Resource};
 use crate::support::kafka::tokens::{CLIENT, Provider};
 use crate::support::kafka::{Kafka, USER, unique};
 use crate::support::nats::{Access, Nats};
 use crate::support::{process, runtime, tls};
-
-/// SYNQ's event types.
-const TYPES: [&str; 8] = [
-    "ping",
-    "issue_created",
-    "issue_updated",
-    "issue_status_updated",
-    "issue_closed",
-    "incident_open",
-    "incident_closed",
-    "incident_cancelled",
-];
 
 fn provision(files: &Files, arguments: &[&str], code: i32) -> Finished {
     files

@@ -50,16 +50,7 @@ fn it_signs_as_the_provider_does_and_prints_the_answer() {
 #[test]
 fn every_type_has_a_sample_that_is_accepted() {
     let bridge = or_skip!(nats().run());
-    let mut types = [
-        "ping",
-        "issue_created",
-        "issue_updated",
-        "issue_status_updated",
-        "issue_closed",
-        "incident_open",
-        "incident_closed",
-        "incident_cancelled",
-    ];
+    let mut types = events::TYPES;
     for kind in types {
         send(&bridge.url(), SECRET, &["--sample", kind]).expect_code(0);
     }

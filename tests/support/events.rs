@@ -10,6 +10,18 @@ use sha2::Sha256;
 
 use super::process;
 
+/// SYNQ's event types.
+pub(crate) const TYPES: [&str; 8] = [
+    "ping",
+    "issue_created",
+    "issue_updated",
+    "issue_status_updated",
+    "issue_closed",
+    "incident_open",
+    "incident_closed",
+    "incident_cancelled",
+];
+
 /// The signing secret that tests configure.
 pub(crate) const SECRET: &str = "whs_e2e_4d1f0c9b7a";
 

@@ -132,7 +132,7 @@ impl Kafka {
         }
     }
 
-    /// Updates the watch from an outcome, and explains it in words for the operator.
+    /// Updates the watch from an outcome, and explains it to the operator.
     fn note_unstored(&self, message: &Message, outcome: Outcome) -> Outcome {
         let topic = &message.destination;
         match outcome {

@@ -1,4 +1,4 @@
-//! Finds the failed step of a connection, in words for the operator: name resolution, TCP, greeting, TLS, authentication.
+//! Describes the failed step of a connection for the operator: name resolution, TCP, greeting, TLS, authentication.
 
 use std::time::Duration;
 

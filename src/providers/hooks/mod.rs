@@ -1,11 +1,11 @@
 //! Code for what data cannot describe. Everything else about these providers is in their presets.
 
 pub(crate) mod sns;
+pub mod synq;
 
-use super::authentication::ReadVerifier;
 use super::mapping::Hook;
-use super::preset::Sample;
-use super::synq;
+use super::sample::Sample;
+use super::verifier::ReadVerifier;
 
 /// The hook of this name, which replaces a mapping's templates.
 pub(super) fn find(name: &str) -> Option<Hook> {

@@ -52,7 +52,7 @@ impl Sessions {
 
     /// In a time that does not depend on where they differ.
     pub(super) fn is_token(&self, token: &Secret, shown: &[u8]) -> bool {
-        // Tags have one length, so that not even the token's is told.
+        // Tags have one length, so that the comparison does not reveal the token's.
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.nonce);
         let (expected, found) = (
             hmac::sign(&key, token.expose().as_bytes()),

@@ -279,9 +279,7 @@ fn f28_an_event_that_a_leader_took_with_it_is_sent_again_when_later_ones_are_sto
     let rest = nats_broker("main", &url) + &synq_source("") + &route("events.x");
     let trial = Trial::ready(60, &rest);
     thread::scope(|scope| {
-        let lost: Vec<_> = (0..LOST)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let lost = trial.burst(scope, LOST);
         wait::until("they are in flight", PATIENCE, || {
             trial.bridge.metric("hookbridge_in_flight", &[]) == LOST as f64
         });

@@ -257,9 +257,7 @@ fn f23_the_neighbours_of_an_event_above_kafkas_limit_are_stored_within_their_req
     proxy.set(Mode::Freeze);
     let large = events::ping_of_size(200_000);
     std::thread::scope(|scope| {
-        let small: Vec<_> = (0..99)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let small = trial.burst(scope, 99);
         let large = scope.spawn(|| trial.deliver(&large));
         trial.bridge.wait_metric("hookbridge_in_flight", &[], 100.0);
         proxy.set(Mode::Pass);
@@ -282,9 +280,7 @@ fn f23_one_event_above_the_brokers_limit_costs_no_other_event_more_than_a_retry<
     let trial = Trial::ready(8, &tables);
     let large = events::ping_of_size(200_000);
     std::thread::scope(|scope| {
-        let small: Vec<_> = (0..99)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let small = trial.burst(scope, 99);
         trial
             .deliver(&large)
             .expect_problem(503, "broker_unavailable");

@@ -26,15 +26,11 @@ fn f35_of_a_burst_exactly_the_surplus_is_overloaded() {
     trial.bridge.wait_ready();
     behind.proxy.set(Mode::HoldReplies);
     std::thread::scope(|scope| {
-        let inside: Vec<_> = (0..30)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let inside = trial.burst(scope, 30);
         wait::until("30 events are in flight", PATIENCE, || {
             in_flight(&trial) == 30.0
         });
-        let surplus: Vec<_> = (0..70)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let surplus = trial.burst(scope, 70);
         for delivery in surplus {
             delivery.join().unwrap().expect_problem(503, "overloaded");
         }
@@ -54,9 +50,7 @@ fn f12_a_burst_over_many_milliseconds_of_latency_is_answered_in_full() {
     let trial = Trial::ready(20, &behind.tables());
     behind.proxy.set(Mode::Delay(Duration::from_millis(150)));
     std::thread::scope(|scope| {
-        let burst: Vec<_> = (0..100)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let burst = trial.burst(scope, 100);
         for delivery in burst {
             assert_eq!(delivery.join().unwrap().status, 200);
         }
@@ -239,9 +233,7 @@ fn f50_a_silent_broker_takes_no_place_of_another_and_none_of_its_time() {
     let mut sent_to_near = Vec::new();
     std::thread::scope(|scope| {
         // More than the silent broker's half of all permits.
-        let silent: Vec<_> = (0..35)
-            .map(|_| scope.spawn(|| trial.deliver_new()))
-            .collect();
+        let silent = trial.burst(scope, 35);
         wait::until("the silent one's share is full", PATIENCE, || {
             in_flight(&trial) >= 20.0
                 && trial

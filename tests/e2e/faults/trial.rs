@@ -3,6 +3,7 @@
 //! agree with the answers.
 
 use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{RECOVERY, issue};
@@ -74,6 +75,17 @@ impl Trial {
     #[track_caller]
     pub(super) fn deliver_new(&self) -> Answer {
         self.deliver(&issue(0))
+    }
+
+    /// Delivers new events at the same time.
+    pub(super) fn burst<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        count: usize,
+    ) -> Vec<ScopedJoinHandle<'scope, Answer>> {
+        (0..count)
+            .map(|_| scope.spawn(|| self.deliver_new()))
+            .collect()
     }
 
     /// Delivers new events until one is answered 200.

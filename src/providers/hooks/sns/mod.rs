@@ -21,12 +21,11 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Map, Value};
 
-use super::super::authentication::{Preparation, Verifier};
 use super::super::handshake::FollowUp;
 use super::super::request::{Request, Scope};
 use super::super::scheme::{Tolerance, Unit, Unverified};
-use super::super::sign::write_time;
 use super::super::unsigned::{SignError, Signed, Unsigned};
+use super::super::verifier::{Preparation, Verifier};
 use crate::event::Refusal;
 use crate::json::{Document, Node};
 use crate::secret::Secret;
@@ -315,7 +314,7 @@ impl Verifier for Sns {
             serde_json::from_slice(unsigned.body).map_err(|_| {
                 SignError("the body is not a message of SNS; see `--sample Notification`")
             })?;
-        let time = write_time(Unit::Rfc3339, unsigned.at)?;
+        let time = Unit::Rfc3339.write(unsigned.at)?;
         message.entry("Timestamp").or_insert(time.into());
         message.insert("SignatureVersion".to_owned(), "2".into());
         let member = |name| message.get(name).and_then(Value::as_str).map(Cow::Borrowed);

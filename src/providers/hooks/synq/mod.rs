@@ -5,7 +5,7 @@ mod event;
 #[cfg(test)]
 mod signature;
 
-use super::preset::Sample;
+use super::super::sample::Sample;
 use crate::json::Document;
 
 pub use event::identify;
@@ -25,7 +25,7 @@ const SAMPLES: [&str; 8] = [
 ];
 
 /// A sample of each type. The id is a placeholder.
-pub(super) fn samples() -> Vec<Sample> {
+pub(in crate::providers) fn samples() -> Vec<Sample> {
     let samples = SAMPLES.iter().filter_map(|text| {
         let document = Document::parse(text.as_bytes()).ok()?;
         let identity = identify(document.root()).ok()?;

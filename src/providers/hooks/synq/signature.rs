@@ -8,9 +8,10 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use proptest::prelude::*;
 use ring::hmac;
 
-use super::super::authentication::{Authentication, read_authentication};
-use super::super::sign::{Unsigned, sign};
-use super::super::{Request, Scope, Unverified};
+use crate::providers::authentication::{Authentication, read_authentication};
+use crate::providers::request::{Request, Scope};
+use crate::providers::scheme::Unverified;
+use crate::providers::sign::{Unsigned, sign};
 use crate::providers::tables::PRESET;
 use crate::secret::Secret;
 use crate::table::{Reading, Section};
