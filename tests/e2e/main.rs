@@ -131,8 +131,14 @@ mod soak;
 // Signals.
 mod shutdown;
 
+// SIGINT, once and twice.
+mod keystrokes;
+
 // Reloads.
 mod reload;
+
+// What a reload says that it has changed.
+mod reload_changes;
 
 // The log, with any kind of standard error.
 mod logging;
@@ -173,6 +179,9 @@ mod schema;
 
 // The habits of those who use commands daily.
 mod habits;
+
+// The width of what is printed on a terminal.
+mod terminal;
 
 // Traces: carried on, and exported to a real receiver.
 mod tracing;
