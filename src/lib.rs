@@ -1,4 +1,4 @@
-//! Hookbridge: the small, hardened door between webhook providers and Kafka or NATS.
+//! Hookbridge: a small, hardened gateway between webhook providers and Kafka or NATS.
 //!
 //! An event's path, in the order in which [`ingress`](mod@ingress) shows it on a page:
 //!

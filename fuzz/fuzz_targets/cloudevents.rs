@@ -149,7 +149,7 @@ fuzz_target!(|input: &[u8]| {
     let (decisions, is_batch) = match decide(&verified) {
         Decided::Event(decision) => (vec![decision], false),
         Decided::Batch(decisions) => (decisions, true),
-        Decided::Handshake(_) => panic!("a POST is no handshake here"),
+        Decided::Handshake(_) => panic!("a POST is not a handshake here"),
     };
     assert!(!is_batch || media_type == "application/cloudevents-batch+json");
     let value = serde_json::from_slice::<Value>(body);

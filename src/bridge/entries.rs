@@ -56,7 +56,7 @@ impl Bridge {
             .any(|status| status.as_str() == outcome);
         let class = match report.result {
             _ if is_accepted => Class::Accepted,
-            // What refuses one event of a batch for good refuses the batch before anything is published.
+            // A permanent refusal of one event refuses the whole batch before anything is published.
             _ if outcome != answer => Class::Failed,
             result => class(result),
         };

@@ -1,4 +1,4 @@
-//! What the live page is fed with: bounded, and nothing at all while nobody watches.
+//! Feeds the live page: bounded, and nothing at all while nobody watches.
 //!
 //! While nobody does, an event costs two or three relaxed loads. While someone does, its figures are counted, and it is shown unless
 //! too many came within the second. A watcher that reads too slowly loses events and learns how many; nobody waits for it.
@@ -108,7 +108,7 @@ pub(crate) struct Content {
     /// None if it is larger than [`MAX_BODY`].
     pub(crate) body: Option<Bytes>,
     pub(crate) length: usize,
-    /// Those of the message.
+    /// The message's headers.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -124,7 +124,7 @@ impl Content {
     }
 }
 
-/// What an outcome means to an operator.
+/// The meaning of an outcome to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Class {

@@ -31,7 +31,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Minimum time between the starts of two inspections, however often a broker comes and goes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a result stays valid while later inspections get no answer and the broker stays up. A refusal invalidates it
+/// Time for which a result stays valid while later inspections get no answer and the broker stays up. A refusal invalidates it
 /// immediately.
 const VALIDITY: Duration = Duration::from_secs(150);
 

@@ -14,13 +14,13 @@ use crate::brokers::{Broker, Health, Restart, StartError};
 use crate::config::{BrokerId, Config, NamedBroker};
 use crate::trace::Tracer;
 
-/// How long a new client may take to reach its broker before the change is abandoned.
+/// Time limit for a new client to reach its broker before the change is abandoned.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// Limit of the inspection before a configuration takes events. Anything not found by then is unknown.
 const DURABILITY_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client that is no longer needed may take to finish its last messages.
+/// Time limit for a client that is no longer needed to finish its last messages.
 const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The configuration in use.

@@ -68,7 +68,7 @@ struct Goal<'b> {
     topic: String,
 }
 
-/// What changes all the time.
+/// The values that change all the time.
 #[derive(Debug, Serialize)]
 pub(crate) struct Gauges<'b> {
     in_flight: usize,

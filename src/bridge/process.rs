@@ -113,7 +113,7 @@ impl Process {
         &self.given_up
     }
 
-    /// What the live page is fed with.
+    /// The events and figures for the live page.
     pub(crate) fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }

@@ -55,7 +55,7 @@ impl Bridge {
                 )
             }));
         }
-        // For the operator's eyes: a silent sender is no reason to send its events elsewhere.
+        // For the operator only: a silent sender does not justify sending its events elsewhere.
         missing.extend(self.silences_in_words());
         let is_draining = self.process.is_draining();
         if is_draining {

@@ -102,7 +102,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000 + minutes * 60)
     }
 
-    /// What `/readyz` and `/metrics` say of silences at this minute.
+    /// The silent sources in `/readyz` and `/metrics` at this minute.
     fn silences(bridge: &Bridge, minute: u64) -> (Vec<String>, Vec<String>) {
         bridge.process().clock().set(at(minute));
         let words = bridge.readiness().missing.into_iter();

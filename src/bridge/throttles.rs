@@ -27,7 +27,7 @@ pub(crate) fn by_code() -> Throttles<&'static str> {
     Throttles::new(Code::VARIANTS.iter().map(|code| code.into_str()))
 }
 
-/// Those of one source. A reload keeps them.
+/// The throttles of one source. A reload keeps them.
 #[derive(Debug)]
 pub(crate) struct SourceThrottles {
     pub(crate) refusals: Throttles<&'static str>,

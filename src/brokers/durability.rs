@@ -138,7 +138,8 @@ impl Finding {
 }
 
 /// The reason why a broker's destinations could not be inspected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
 pub struct NotInspected {
     why: String,
     is_refused: bool,
@@ -166,14 +167,6 @@ impl NotInspected {
         self.is_refused
     }
 }
-
-impl std::fmt::Display for NotInspected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.why)
-    }
-}
-
-impl std::error::Error for NotInspected {}
 
 /// Counters whose change means that a broker's destinations should be inspected again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,4 +1,8 @@
-//! Errors at the start of a client, a subscription or a replay, and of a request to a broker, in words for the operator.
+//! Errors of clients and of requests to a broker, in words for the operator.
+
+use std::time::Duration;
+
+use super::durability::NotInspected;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -11,6 +15,36 @@ pub struct StartError(pub(crate) String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SubscribeError(pub(crate) String);
+
+/// The reason why the client library rejects settings.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct RejectedSettings<'s> {
+    /// The option to point at, if the reason names one.
+    pub option: Option<&'s str>,
+    pub why: String,
+}
+
+/// The reason why a plan could not be made or carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    #[error("it can't be reached: {0}")]
+    Unreachable(RequestError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    NotInspected(#[from] NotInspected),
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    #[error(
+        "rdkafka's admin client can't log in with OAUTHBEARER, so topics can't be created with this login; create them with Kafka's own tools, if they do not exist: {topics}"
+    )]
+    NoAdminLogin { topics: String },
+    #[error(
+        "min_insync_replicas = {least} needs as many replicas, and a topic would have {replicas}, since the cluster has no more brokers; write a smaller `min_insync_replicas`"
+    )]
+    TooFewReplicas { least: usize, replicas: usize },
+}
 
 /// The reason why a broker could not be reached, or refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -269,7 +269,7 @@ impl Attribute {
 
     /// W3C Trace Context: the span of the publish.
     pub const TRACEPARENT: Self = Self::plain("traceparent");
-    /// What the sender's tracing systems add to it.
+    /// The data that the sender's tracing systems add to it.
     pub const TRACESTATE: Self = Self::plain("tracestate");
 
     #[must_use]

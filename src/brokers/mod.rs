@@ -39,7 +39,9 @@ use tokio::time::Instant;
 
 pub use delivered::{Delivered, StartAt};
 pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, merge_equal};
-pub use error::{ReplayError, RequestError, StartError, SubscribeError};
+pub use error::{
+    ProvisionError, RejectedSettings, ReplayError, RequestError, StartError, SubscribeError,
+};
 pub use health::{Health, Limits};
 pub use kind::Kind;
 pub use message::{
@@ -234,8 +236,8 @@ impl Settings {
     /// Creates the clients with the final settings, without connecting, and drops them.
     ///
     /// # Errors
-    /// The client library's reason for rejecting the settings, with the option to point at, if there is one.
-    pub fn try_clients(&self, limits: Limits) -> Result<(), (Option<&str>, String)> {
+    /// The client library rejects the settings.
+    pub fn try_clients(&self, limits: Limits) -> Result<(), RejectedSettings<'_>> {
         match self {
             #[cfg(feature = "kafka")]
             Self::Kafka(settings) => settings.try_clients(limits),
@@ -474,14 +476,14 @@ impl Provisioning {
     /// Compares what the broker has with what is needed. Takes no longer than `timeout`.
     ///
     /// # Errors
-    /// The broker could not be asked. In words for the operator.
+    /// The broker did not answer, or the plan is impossible.
     pub async fn plan(
         settings: &Settings,
         wishes: &Provision,
         needed: &[Needed],
         needs: Needs,
         timeout: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ProvisionError> {
         match settings {
             #[cfg(feature = "kafka")]
             Settings::Kafka(settings) => {
@@ -510,8 +512,12 @@ impl Provisioning {
     /// than `timeout`.
     ///
     /// # Errors
-    /// The broker did not answer. In words for the operator.
-    pub async fn apply(self, dry_run: bool, timeout: Duration) -> Result<Vec<Created>, String> {
+    /// The broker did not answer.
+    pub async fn apply(
+        self,
+        dry_run: bool,
+        timeout: Duration,
+    ) -> Result<Vec<Created>, ProvisionError> {
         match self {
             #[cfg(feature = "kafka")]
             Self::Kafka(provisioning) => provisioning.apply(dry_run, timeout).await,

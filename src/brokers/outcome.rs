@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// The outcome of a publish. There is no fourth one, and they must not be confused.
+/// The outcome of a publish: one of these three, which must not be confused.
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Outcome {
@@ -64,7 +64,7 @@ impl Stored {
     }
 }
 
-/// Where a broker stored a message, as its acknowledgement says.
+/// The position of a stored message, from the broker's acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
     Kafka { partition: i32, offset: i64 },

@@ -76,7 +76,7 @@ pub(super) static OF_NATS: Table = Table::new(&[&[
         },
     )
     .depends("1 h")
-    .about("how long the stream recognizes a message that is published again"),
+    .about("time within which the stream recognizes a repeated message"),
 ]]);
 
 /// `[brokers.NAME.provision]`. `None` means that the value follows from the cluster.
@@ -192,26 +192,19 @@ impl Provision {
 }
 
 /// A setting that cannot be satisfied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {what}")]
 pub struct Contradiction {
     pub key: &'static str,
     pub what: String,
 }
 
-impl std::fmt::Display for Contradiction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.what)
-    }
-}
-
-impl std::error::Error for Contradiction {}
-
 /// The topics or subjects that one destination of the configuration can become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needed {
-    /// Where the configuration says so, such as `route 1`.
+    /// The place in the configuration, such as `route 1`.
     pub origin: String,
-    /// Those known in advance, all of them legal.
+    /// Legal names that are known in advance.
     pub known: Vec<String>,
     /// Names that the template makes of known types, and that the broker does not allow.
     pub illegal: Vec<String>,

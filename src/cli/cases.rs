@@ -120,7 +120,7 @@ pub(super) fn read(config: &Config, file: &Path, text: &str) -> Result<Vec<Case>
     let folder = file.parent().unwrap_or(Path::new(""));
     let sections = root.sections("cases");
     if sections.is_empty() {
-        let what = format!("there is no case in {}; write `[[cases]]`", file.display());
+        let what = format!("no case in {}; write `[[cases]]`", file.display());
         root.problem(what);
     }
     let mut cases = Vec::new();
@@ -251,7 +251,9 @@ fn read_event(
             let preset = providers::find(source?.provider);
             let found = preset
                 .ok_or_else(|| "the source has no preset, and so no samples".to_owned())
-                .and_then(|preset| samples::find(preset, &sample));
+                .and_then(|preset| {
+                    samples::find(preset, &sample).map_err(|error| error.to_string())
+                });
             match found {
                 Ok(found) => {
                     let fresh = samples::fresh(&found);

@@ -21,13 +21,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Options {
     #[command(flatten)]
     files: ConfigFiles,
-    /// Only warn of secrets whose variables or files are missing, for example in a pipeline
+    /// Only warn about secrets whose variables or files are missing, for example in a CI job
     #[arg(long, conflicts_with = "connect")]
     allow_missing_secrets: bool,
     /// Also contact each broker, and check each topic or stream that is known in advance
     #[arg(long)]
     connect: bool,
-    /// Exit with 1 for warnings too
+    /// Exit with status 1 for warnings, too
     #[arg(long)]
     deny_warnings: bool,
     /// Output format: text for people, or one JSON object

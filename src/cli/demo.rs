@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Pause before an event that was not stored is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long `--events N` waits for the last event.
+/// Time limit of `--events N` for the last event.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -56,10 +56,9 @@ pub(super) fn run(options: &Options) -> Outcome {
 async fn demo(options: &Options) -> Outcome {
     let provider = send::find_preset(&options.provider)?;
     let secret = example_secret(&provider.authentication(None)?);
-    let secret =
-        secret.map_err(|error| format!("there is no demo of {}: {error}", provider.name))?;
+    let secret = secret.map_err(|error| format!("no demo for {}: {error}", provider.name))?;
     if provider.samples().is_empty() {
-        return Err(format!("there is no demo of {}: it has no samples", provider.name).into());
+        return Err(format!("no demo for {}: it has no samples", provider.name).into());
     }
     let topics = {
         let config = load(provider, &secret.configured, "127.0.0.1:1", USUAL_PORT)?;
@@ -254,7 +253,7 @@ async fn send(
         let body = Bytes::from(signed.body);
         let mut answer = post(&signed.url, headers.clone(), body.clone()).await?;
         while answer.status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline {
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep_until(Instant::now() + RETRY_PAUSE).await;
             answer = post(&signed.url, headers.clone(), body.clone()).await?;
         }
         if !answer.status.is_success() {

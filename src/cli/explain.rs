@@ -147,7 +147,14 @@ fn read_body(options: &Options, max_body: usize) -> Result<Vec<u8>, Error> {
     Ok(body)
 }
 
-pub(super) fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, String> {
+#[derive(Debug, thiserror::Error)]
+#[error("source {name} not found; configured: {known}")]
+pub(super) struct UnknownSource {
+    name: String,
+    known: String,
+}
+
+pub(super) fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, UnknownSource> {
     config
         .sources
         .iter()
@@ -159,18 +166,22 @@ pub(super) fn find_source(config: &Config, name: &str) -> Result<Arc<Source>, St
                 .iter()
                 .map(|source| source.name.as_str())
                 .collect();
-            format!(
-                "there is no source {name}; configured: {}",
-                known.join(", ")
-            )
+            UnknownSource {
+                name: name.to_owned(),
+                known: known.join(", "),
+            }
         })
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a header; write `Name: value`")]
+pub(super) struct NotAHeader(String);
+
 /// Parses headers as written in arguments.
-pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, String> {
+pub(super) fn headers(lines: &[String]) -> Result<HeaderMap, NotAHeader> {
     let mut headers = HeaderMap::new();
     for line in lines {
-        let wrong = || format!("`{line}` is not a header; write `Name: value`");
+        let wrong = || NotAHeader(line.clone());
         let (name, value) = line.split_once(':').ok_or_else(wrong)?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
         headers.append(

@@ -32,7 +32,7 @@ pub(super) struct Options {
     /// default to standard output
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Overwrite what exists
+    /// Overwrite existing files
     #[arg(long, requires = "output")]
     force: bool,
 }

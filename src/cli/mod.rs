@@ -91,7 +91,7 @@ enum Command {
     Check(check::Options),
     /// Explain what would happen to an event, without publishing it
     Explain(explain::Options),
-    /// Run routing cases kept beside the configuration, without a broker or a secret
+    /// Run routing tests, without a broker or secrets
     Test(test::Options),
     /// Sign an event as its provider does and post it
     Send(send::Options),
@@ -99,7 +99,7 @@ enum Command {
     Providers(providers::Options),
     /// Subscribe to the configured topics and print messages as they arrive
     Tail(tail::Options),
-    /// Create the topics and streams that the configuration needs and that do not exist
+    /// Create the topics and streams that the configuration needs and that do not exist yet
     Provision(provision::Options),
     /// Publish dead letters and events that took a fallback to their intended destinations
     Replay(replay::Options),
@@ -182,7 +182,7 @@ impl ConfigFiles {
         let found = DEFAULT_CONFIGS.iter().find(|file| Path::new(file).exists());
         found.map(|file| vec![PathBuf::from(file)]).ok_or_else(|| {
             format!(
-                "there is no configuration: neither {} exists; write one, or name it with --config or HOOKBRIDGE_CONFIG",
+                "no configuration found: neither {} exists; write one, or name it with --config or HOOKBRIDGE_CONFIG",
                 DEFAULT_CONFIGS.join(" nor ")
             )
         })

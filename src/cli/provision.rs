@@ -9,7 +9,9 @@ use clap::{Args, CommandFactory as _, ValueEnum};
 use serde::Serialize;
 
 use super::{Arguments, Completion, ConfigFiles, Error, Outcome, counted, runtime, style};
-use crate::brokers::{Created, Creation, Item, Kind, Plan, Provision, Provisioning, State, reach};
+use crate::brokers::{
+    Created, Creation, Item, Kind, Plan, Provision, ProvisionError, Provisioning, State, reach,
+};
 use crate::config::{BrokerId, Config};
 use crate::printable::printable;
 use crate::table::did_you_mean;
@@ -207,11 +209,11 @@ async fn provision<'c>(
                 let needed = config.needed(*id);
                 Provisioning::plan(settings, &wishes, &needed, config.needs(), PLAN_TIMEOUT).await
             }
-            Err(why) => Err(format!("it can't be reached: {why}")),
+            Err(why) => Err(ProvisionError::Unreachable(why)),
         };
         match &provisioning {
             Ok(provisioning) => output.plan(provisioning.as_plan())?,
-            Err(why) => output.failure(&broker.name, why),
+            Err(why) => output.failure(&broker.name, &why.to_string()),
         }
         planned.push((broker, provisioning));
     }
@@ -230,12 +232,12 @@ async fn provision<'c>(
                 match provisioning.apply(options.dry_run, CREATE_TIMEOUT).await {
                     Ok(created) => report.created = created,
                     Err(why) => {
-                        output.failure(&broker.name, &why);
-                        report.error = Some(why);
+                        output.failure(&broker.name, &why.to_string());
+                        report.error = Some(why.to_string());
                     }
                 }
             }
-            Err(why) => report.error = Some(why),
+            Err(why) => report.error = Some(why.to_string()),
         }
         output.created(&report, options.dry_run)?;
         reports.push(report);

@@ -25,7 +25,7 @@ use crate::config::{BrokerId, Config};
 use crate::printable::printable;
 use crate::service::termination;
 
-/// How long to wait until a broker is reachable.
+/// Time limit for a broker to become reachable.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum number of destinations remembered as durable.
@@ -44,7 +44,7 @@ pub(super) struct Options {
     /// Broker of the topic; needed if several brokers have a topic of that name
     #[arg(long, value_name = "NAME")]
     broker: Option<String>,
-    /// Where to publish; by default each event's intended topic (its header hookbridge_intended_topic), if a route can
+    /// Topic to publish to; by default each event's intended topic (header hookbridge_intended_topic), if a route can
     /// publish there
     #[arg(long, value_name = "TOPIC")]
     to: Option<String>,
@@ -58,7 +58,8 @@ pub(super) struct Options {
     /// the topic, and later replays start after them
     #[arg(long)]
     skip_unplaced: bool,
-    /// Skip events that the destination permanently refuses because they are too large, instead of stopping. Likewise
+    /// Skip events that the destination permanently refuses because they are too large, instead of stopping. They,
+    /// too, stay in the topic
     #[arg(long)]
     skip_refused: bool,
     /// Only events with this hookbridge_reason; may be repeated
@@ -159,7 +160,7 @@ fn find_broker(config: &Config, name: &str) -> Result<BrokerId, String> {
         .broker_ids()
         .find(|id| config.broker(*id).name == name);
     // A message's header may have named it.
-    found.ok_or_else(|| format!("there is no broker {}", printable(name)))
+    found.ok_or_else(|| format!("broker {} not found", printable(name)))
 }
 
 fn source_broker(config: &Config, options: &Options) -> Result<BrokerId, String> {
@@ -175,7 +176,7 @@ fn source_broker(config: &Config, options: &Options) -> Result<BrokerId, String>
         ([], 1) => config
             .broker_ids()
             .next()
-            .ok_or_else(|| "there is no broker".to_owned()),
+            .ok_or_else(|| "no broker is configured".to_owned()),
         _ => Err(format!(
             "say which broker has {} with --broker",
             options.from
@@ -295,7 +296,7 @@ async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
         let read = Read::new(bridge.config(), from, &replay, &delivered);
         let shown = read.to_string();
         let stepped = if options.dry_run {
-            preview(&bridge, from, options, &read)?
+            Ok(preview(&bridge, from, options, &read)?)
         } else {
             let planned = plan(bridge.config(), from, options, &read);
             let step = step(
@@ -343,9 +344,9 @@ fn preview(
     from: BrokerId,
     options: &Options,
     read: &Read<'_>,
-) -> std::io::Result<Result<Step, String>> {
+) -> std::io::Result<Step> {
     if !options.selects(read) {
-        return Ok(Ok(Step::NotSelected));
+        return Ok(Step::NotSelected);
     }
     let (line, step) = match plan(bridge.config(), from, options, read) {
         Ok(planned) => {
@@ -357,7 +358,7 @@ fn preview(
         Err(why) => (format!("{read} stops the replay: {why}"), Step::WouldStop),
     };
     style::println(printable(&line))?;
-    Ok(Ok(step))
+    Ok(step)
 }
 
 /// Publishes or skips a message, and moves the position past it.

@@ -25,11 +25,16 @@ pub(super) fn fresh(sample: &Sample) -> Fresh {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnknownSample {
+    #[error("no samples for {0}; name a file with an event")]
+    NoSamples(&'static str),
+    #[error("unknown sample {event_type}; known: {known}")]
+    Type { event_type: String, known: String },
+}
+
 /// The sample of this type.
-///
-/// # Errors
-/// There is no such sample; the message lists the known types.
-pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, String> {
+pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, UnknownSample> {
     let samples = preset.samples();
     let known: Vec<_> = samples
         .iter()
@@ -39,14 +44,11 @@ pub(super) fn find(preset: &Preset, event_type: &str) -> Result<Sample, String> 
         .into_iter()
         .find(|sample| sample.event_type == event_type);
     found.ok_or_else(|| match known.as_slice() {
-        [] => format!(
-            "there are no samples of {}; name a file with an event",
-            preset.name
-        ),
-        known => format!(
-            "there is no sample {event_type}; known: {}",
-            known.join(", ")
-        ),
+        [] => UnknownSample::NoSamples(preset.name),
+        known => UnknownSample::Type {
+            event_type: event_type.to_owned(),
+            known: known.join(", "),
+        },
     })
 }
 

@@ -21,8 +21,8 @@ pub(super) struct Options {
     /// Provider whose signature is used
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// Signing secret, or private key (PKCS #8 in base64, seed of an Ed25519 key, RSA in PEM); prefer the variable,
-    /// which lists of processes do not show
+    /// Signing secret, or private key (PKCS #8 in base64, seed of an Ed25519 key, RSA in PEM); prefer the variable:
+    /// process listings do not show it
     #[arg(
         long,
         value_name = "SECRET",
@@ -31,7 +31,7 @@ pub(super) struct Options {
         hide_env_values = true
     )]
     secret: String,
-    /// Which of the provider's schemes to sign with
+    /// Signature scheme, where the provider has several
     #[arg(long, value_name = "NAME")]
     scheme: Option<String>,
     /// Header of the request, as `Name: value`
@@ -71,10 +71,20 @@ pub(super) fn run(options: &Options) -> Outcome {
     })
 }
 
-pub(super) fn find_preset(name: &str) -> Result<&'static Preset, String> {
+#[derive(Debug, thiserror::Error)]
+#[error("unknown provider {name}; known: {known}")]
+pub(super) struct UnknownProvider {
+    name: String,
+    known: String,
+}
+
+pub(super) fn find_preset(name: &str) -> Result<&'static Preset, UnknownProvider> {
     providers::find(name).ok_or_else(|| {
         let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-        format!("there is no provider {name}; known: {}", known.join(", "))
+        UnknownProvider {
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
     })
 }
 

@@ -52,7 +52,7 @@ fn wanted(config: &Config, options: &Options) -> Result<Vec<(BrokerId, Vec<Strin
     };
     let brokers: Vec<BrokerId> = config.broker_ids().filter(is_chosen).collect();
     if let (Some(name), true) = (&options.broker, brokers.is_empty()) {
-        return Err(format!("there is no broker {name}"));
+        return Err(format!("broker {name} not found"));
     }
     if options.topics.is_empty() {
         let known = brokers

@@ -22,7 +22,7 @@ pub(super) struct Options {
     /// Output format: text for people, or the Test Anything Protocol
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
-    /// Files with cases
+    /// Files with test cases
     #[arg(required = true, value_name = "FILE")]
     cases: Vec<PathBuf>,
 }

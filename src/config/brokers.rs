@@ -22,7 +22,7 @@ impl Brokers {
         let is_there = root.has("brokers") || root.is_misspelt("brokers");
         let Some(mut table) = root.section("brokers") else {
             if !is_there {
-                root.problem("there is no broker; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+                root.problem("no broker is configured; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
             }
             return brokers;
         };
@@ -73,7 +73,7 @@ impl Brokers {
             brokers.names.insert(name, id);
         }
         if brokers.names.is_empty() {
-            table.problem("there is no broker; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+            table.problem("no broker is configured; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
         }
         brokers
     }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 type Hash = [u8; 32];
 
-/// What a configuration is made of: tables by name, each with its keys.
+/// The contents of a configuration: tables by name, each with its keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fingerprint(BTreeMap<String, BTreeMap<String, Hash>>);
 
@@ -49,7 +49,7 @@ impl Fingerprint {
         table.extend(secrets.map(|(index, digest)| (format!("secrets[{index}]"), *digest)));
     }
 
-    /// What has changed since an earlier configuration.
+    /// The differences from an earlier configuration.
     #[must_use]
     pub fn changes_since(&self, earlier: &Self) -> Changes {
         let mut changes = Changes::default();

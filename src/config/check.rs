@@ -3,43 +3,26 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
 use super::changes::Fingerprint;
 use super::model::{Admin, Config, Http, ReadyWhen, Source};
-use super::origin::{ConfigFile, Origin};
+use super::origin::{ConfigFile, Origin, PREFIX, SEPARATOR, read_file};
 use super::routes::read_routes;
-use super::sources::read_sources;
+use super::sources::{Defaults, read_sources};
 use super::strays::warn_of_strays;
-use super::tables;
+use super::tables::{self, READY_WHEN};
 use super::tls::read_tls;
 use super::transport::read_networks;
-use crate::table::{Files, Place, Problem, Problems, Reading, Secrets, Section, Spans, private};
+use crate::table::{Files, Place, Problem, Problems, Reading, Secrets, Section, Spans};
 use crate::{brokers, providers};
-
-/// The prefix of environment variables that override the files.
-pub(super) const PREFIX: &str = "HOOKBRIDGE__";
-pub(super) const SEPARATOR: &str = "__";
-
-pub(super) const MIB: usize = 1024 * 1024;
-
-/// The largest file that is read, in bytes.
-pub(crate) const MAX_FILE: u64 = 16 * MIB as u64;
-
-pub(super) const READY_WHEN: [(&str, ReadyWhen); 2] =
-    [("any", ReadyWhen::Any), ("all", ReadyWhen::All)];
 
 /// The least length of `admin.token`, in bytes.
 const LEAST_TOKEN: usize = 16;
-
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn load(origin: &Origin, secrets: Secrets) -> (Result<Config, Problems>, Files) {
     let mut files = Files::default();
@@ -95,10 +78,13 @@ fn check(
 fn try_clients(config: &Config, reading: &Reading) {
     let limits = config.broker_limits();
     for broker in &config.brokers {
-        if let Err((option, why)) = broker.settings.try_clients(limits) {
+        if let Err(rejected) = broker.settings.try_clients(limits) {
             let table = format!("brokers.{}.options", broker.name);
-            let path = option.map_or_else(|| table.clone(), |option| format!("{table}.{option}"));
-            reading.problem(&path, why);
+            let path = match rejected.option {
+                Some(option) => format!("{table}.{option}"),
+                None => table,
+            };
+            reading.problem(&path, rejected.why);
         }
     }
 }
@@ -213,11 +199,6 @@ fn set(values: &mut Map<String, Value>, path: &str, value: &str) -> Result<(), N
     }
 }
 
-pub(super) fn read_file(file: &Path) -> std::io::Result<String> {
-    let opened = private::read(file, MAX_FILE)?;
-    Ok(opened.text.to_string())
-}
-
 fn read(root: &mut Section<'_>) -> Option<Config> {
     let (http, defaults) = read_http(root.section_or_empty("http"));
     let admin = read_admin(root.section_or_empty("admin"));
@@ -250,16 +231,6 @@ fn refuse_bare_presets(root: &mut Section<'_>) {
             root.discard(&name);
         }
     }
-}
-
-/// Facts about `[http]` that sources need: defaults, and settings that their own keys depend on.
-pub(super) struct Defaults {
-    pub(super) max_body: usize,
-    pub(super) publish_timeout: Duration,
-    pub(super) max_in_flight: usize,
-    pub(super) trusted_proxies: Vec<IpNet>,
-    /// Whether senders must show a certificate.
-    pub(super) has_client_ca: bool,
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {

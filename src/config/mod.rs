@@ -27,11 +27,11 @@ mod transport;
 use crate::table::{Files, Problems, Secrets};
 
 pub use changes::{Changes, Fingerprint};
-pub(crate) use check::MAX_FILE;
 pub use model::{
     Action, Admin, BrokerId, Config, Destination, FailurePolicy, Forwarding, Http, NamedBroker,
     ReadyWhen, Route, RouteId, Routes, Source, TypedSchema,
 };
+pub(crate) use origin::MAX_FILE;
 pub use origin::{ConfigFile, Origin};
 pub use schema::json_schema;
 pub(crate) use schema::reference;

@@ -35,7 +35,7 @@ pub struct Config {
     pub sources: Vec<Arc<Source>>,
     /// Legal but questionable settings.
     pub warnings: Vec<Problem>,
-    /// What it was made of, to tell what a reload changes.
+    /// The file's contents, to tell what a reload changes.
     pub fingerprint: Fingerprint,
 }
 
@@ -57,7 +57,7 @@ pub struct Http {
     pub max_connections: usize,
     /// Age at which a connection is closed with its next answer, ±10 %.
     pub max_connection_age: Duration,
-    /// How long `/readyz` fails before the listener closes.
+    /// Time for which `/readyz` fails before the listener closes.
     pub drain_delay: Duration,
     /// Maximum duration of a shutdown.
     pub shutdown_timeout: Duration,
@@ -75,7 +75,6 @@ pub struct Http {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
-    /// Which brokers must be reachable for readiness.
     pub ready_when: ReadyWhen,
     /// Opens the live page to whoever knows it.
     pub token: Option<Secret>,
@@ -83,7 +82,7 @@ pub struct Admin {
     pub show_bodies: bool,
 }
 
-/// Which brokers needed by routes must be reachable for the service to be ready.
+/// The brokers, of those that routes need, that must be reachable for readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyWhen {
     /// At least one.
@@ -129,7 +128,7 @@ pub struct Source {
     pub provider: &'static str,
     /// How its requests are verified.
     pub authentication: Authentication,
-    /// How long the nonces of its signatures are remembered; none where they have none.
+    /// Time for which the nonces of its signatures are remembered; `None` where they have none.
     pub nonce_lifetime: Option<Duration>,
     /// The parts of a body that verification needs parsed.
     pub body_needs: Parsing,
@@ -181,11 +180,11 @@ pub struct Source {
     pub ce_source: String,
     /// Request headers that are copied to the message.
     pub forward_headers: Vec<HeaderName>,
-    /// How long a stored delivery is remembered, so that it is not published again.
+    /// Time for which a stored delivery is remembered, so that it is not published again.
     pub dedup_window: Option<Duration>,
     /// The longest normal time between two authentic events.
     pub expect_every: Option<Duration>,
-    /// What makes two deliveries the same.
+    /// The criterion by which two deliveries are the same.
     pub dedup_by: DedupBy,
 }
 

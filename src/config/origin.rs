@@ -1,6 +1,20 @@
-//! Where a configuration comes from.
+//! The files and the environment that a configuration is read from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::table::private;
+
+/// The prefix of environment variables that override the files.
+pub(super) const PREFIX: &str = "HOOKBRIDGE__";
+pub(super) const SEPARATOR: &str = "__";
+
+/// The largest file that is read, in bytes.
+pub(crate) const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+pub(super) fn read_file(file: &Path) -> std::io::Result<String> {
+    let opened = private::read(file, MAX_FILE)?;
+    Ok(opened.text.to_string())
+}
 
 /// A configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,15 +5,13 @@ use std::collections::BTreeSet;
 use super::brokers::{Brokers, one_of};
 use super::model::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
 use super::reach;
+use super::tables::ACTIONS;
 use super::template::{Part, Template};
 use crate::brokers;
 use crate::table::Section;
 
 /// What ignoring is called elsewhere.
 const DROP: [&str; 5] = ["drop", "discard", "skip", "none", "ack"];
-
-/// Whether an action ignores events.
-pub(super) const ACTIONS: [(&str, bool); 2] = [("publish", false), ("ignore", true)];
 
 /// `declared` are the names of all sources, with mistakes or without.
 pub(super) fn read_routes(
@@ -26,7 +24,7 @@ pub(super) fn read_routes(
         root.has("routes") && !root.is_empty_list("routes") || root.is_misspelt("routes");
     let sections = root.sections("routes");
     if sections.is_empty() && !is_there {
-        root.problem("there is no route; write `[[routes]]` with `topic = \"hooks.{type}\"`");
+        root.problem("no route is configured; write `[[routes]]` with `topic = \"hooks.{type}\"`");
     }
     for (index, section) in sections.into_iter().enumerate() {
         read_route(index + 1, section, brokers, sources, declared);

@@ -69,7 +69,7 @@ pub fn json_schema() -> Value {
     Value::Object(schema)
 }
 
-/// What presets have besides the keys of every source.
+/// The keys of presets besides those of every source.
 struct Presets {
     /// For each preset, its own keys with their schemas.
     own: BTreeMap<&'static str, BTreeMap<String, Value>>,
@@ -108,14 +108,14 @@ impl Presets {
         if let Some(keys) = source.get_mut("properties").and_then(Value::as_object_mut) {
             for (preset, own) in &self.own {
                 for (name, schema) in own {
-                    // What it may be depends on the preset: see below.
+                    // Its type depends on the preset: see below.
                     let words = schema
                         .get("description")
                         .and_then(Value::as_str)
                         .unwrap_or_default();
                     let about = match words {
-                        "" => format!("`{preset}` alone"),
-                        words => format!("`{preset}` alone; {words}"),
+                        "" => format!("`{preset}` only"),
+                        words => format!("`{preset}` only; {words}"),
                     };
                     keys.entry(name.clone())
                         .or_insert_with(|| json!({ "description": about }));
@@ -236,7 +236,7 @@ mod tests {
         text.into()
     }
 
-    /// What a table needs around it to be read at all.
+    /// A minimal table that the reader accepts.
     fn base(key: &str) -> Value {
         match key {
             "verify" => json!({ "signature": { "header": "x" } }),

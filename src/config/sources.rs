@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, Uri};
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::brokers::{Brokers, check_name};
-use super::check::{Defaults, HOUR, read_file};
 use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
+use super::origin::read_file;
 use super::reach::nearest;
-use super::tables;
+use super::tables::{self, DEDUP_BY};
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
@@ -46,11 +47,17 @@ const NEVER_FORWARDED: [&str; 11] = [
 ];
 const NEVER_FORWARDED_PREFIXES: [&str; 4] = ["nats-", "ce-", "ce_", "hookbridge_"];
 
-pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
-    ("id", DedupBy::Id),
-    ("id+body", DedupBy::IdAndBody),
-    ("never", DedupBy::Never),
-];
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Facts about `[http]` that sources need: defaults, and settings that their own keys depend on.
+pub(super) struct Defaults {
+    pub(super) max_body: usize,
+    pub(super) publish_timeout: Duration,
+    pub(super) max_in_flight: usize,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    /// Whether senders must show a certificate.
+    pub(super) has_client_ca: bool,
+}
 
 /// The presets' schemas, shared by their sources.
 type Presets = HashMap<&'static str, Arc<Schema>>;
@@ -69,7 +76,7 @@ pub(super) fn read_sources(
         let bare = root.unknown_keys();
         let is_bare = bare.iter().any(|(name, _)| providers::find(name).is_some());
         if !is_there && !is_bare && !root.is_misspelt("sources") {
-            root.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+            root.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
         }
         return (Vec::new(), Vec::new());
     };
@@ -79,7 +86,7 @@ pub(super) fn read_sources(
     let names = table.names();
     let declared = names.clone();
     if names.is_empty() {
-        table.problem("there is no source; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        table.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
     }
     let sections = names
         .into_iter()
@@ -508,12 +515,12 @@ fn read_provider(section: &mut Section<'_>, name: &str) -> Option<Provider> {
     match (given.is_some(), provider_meant(wanted)) {
         (true, Some(meant)) => section.problem_at(
             "provider",
-            format!("there is no provider {shown}; did you mean \"{meant}\"?"),
+            format!("unknown provider {shown}; did you mean \"{meant}\"?"),
         ),
         (true, None) => section.problem_at(
             "provider",
             format!(
-                "there is no provider {shown}; write one of {}; {declare}",
+                "unknown provider {shown}; write one of {}; {declare}",
                 all()
             ),
         ),

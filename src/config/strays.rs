@@ -1,7 +1,7 @@
 //! Environment variables that look like settings but are not read, such as `HOOKBRIDGE_HTTP_LISTEN` with one
 //! underscore.
 
-use super::check::{PREFIX, SEPARATOR};
+use super::origin::{PREFIX, SEPARATOR};
 use crate::table::Reading;
 
 /// The prefix of the bridge's variables.

@@ -1,14 +1,25 @@
 //! The keys of the configuration, as far as this folder reads them.
 
-use super::check::READY_WHEN;
-use super::routes::ACTIONS;
-use super::sources::DEDUP_BY;
+use super::model::ReadyWhen;
 use crate::brokers;
+use crate::event::DedupBy;
 use crate::providers::tables::{AUTHENTICATION, EVENTS, OF_HOOKS};
 use crate::table::key::{
     ADDRESS, FILE, GLOB, HEADER, HOST, Key, MEDIA_TYPE, NAME, NETWORK, TEMPLATE, TEXT, Table, Type,
     URL, URL_PATH, words,
 };
+
+pub(super) const READY_WHEN: [(&str, ReadyWhen); 2] =
+    [("any", ReadyWhen::Any), ("all", ReadyWhen::All)];
+
+pub(super) const DEDUP_BY: [(&str, DedupBy); 3] = [
+    ("id", DedupBy::Id),
+    ("id+body", DedupBy::IdAndBody),
+    ("never", DedupBy::Never),
+];
+
+/// Whether an action ignores events.
+pub(super) const ACTIONS: [(&str, bool); 2] = [("publish", false), ("ignore", true)];
 
 const CONNECTION_TIMEOUT: Type = Type::Duration {
     least: "100ms",
@@ -117,7 +128,7 @@ pub(crate) static HTTP: Table = Table::new(&[&[
     .default("5m")
     .about("then an answer says `Connection: close`, so that load balancers spread; ±10 %"),
     Key::new("trusted_proxies", Type::List(&Type::Text(&NETWORK))).about(
-        "who may say `X-Forwarded-For` or `Forwarded`; every address (`0.0.0.0/0`, `::/0`) is refused",
+        "proxies that may send `X-Forwarded-For` or `Forwarded`; every address (`0.0.0.0/0`, `::/0`) is refused",
     ),
     Key::new("access_log", Type::Flag)
         .default("false")
@@ -139,7 +150,7 @@ pub(crate) static HTTP: Table = Table::new(&[&[
         },
     )
     .default("25s")
-    .about("the longest that a shutdown takes"),
+    .about("maximum duration of a shutdown"),
 ]]);
 
 pub(crate) static TLS: Table = Table::new(&[&[
@@ -158,7 +169,7 @@ pub(crate) static TLS: Table = Table::new(&[&[
         .instead_of(&["private_key", "key_file", "private_key_file"])
         .about("a PEM file with the private key, not encrypted"),
     Key::new("client_ca", Type::Text(&FILE)).about(
-        "a PEM file with authorities: only senders with a certificate of theirs are accepted",
+        "a PEM file with authorities: only senders with a certificate from one of them are accepted",
     ),
 ]]);
 
@@ -173,7 +184,7 @@ pub(crate) static ADMIN: Table = Table::new(&[&[
         .default("any")
         .about("how many of the brokers that routes need must be up"),
     Key::new("token", Type::Secret)
-        .about("opens the live page; at least 16 bytes; without it the page is at loopback addresses alone"),
+        .about("opens the live page; at least 16 bytes; without it the page is available on loopback addresses only"),
     Key::new("show_bodies", Type::Flag)
         .default("false")
         .about("the live page shows bodies and message headers, with secrets masked"),
@@ -215,7 +226,7 @@ pub(crate) static SOURCE: Table = Table::new(&[
         ),
         Key::new("media_types", Type::List(&Type::Text(&MEDIA_TYPE)))
             .depends("the preset's, else `[\"application/json\"]`")
-            .about("what a body may be; anything else is answered 415"),
+            .about("accepted media types; others are answered 415"),
         Key::new(
             "dedup_window",
             Type::Duration {
@@ -238,13 +249,13 @@ pub(crate) static SOURCE: Table = Table::new(&[
         .about("the longest normal time between two authentic events, see [Silence](operations.md#silence)"),
         Key::new("on_invalid", POLICY)
             .default("reject")
-            .about("what becomes of an authentic event that is not valid"),
+            .about("policy for an authentic event that is not valid"),
         Key::new("on_unrouted", POLICY)
             .default("reject")
-            .about("what becomes of an authentic event that no route takes"),
+            .about("policy for an authentic event that no route takes"),
         Key::new("accept_gzip", Type::Flag)
             .default("false")
-            .about("take bodies with `Content-Encoding: gzip`, see [Compressed bodies](#compressed-bodies)"),
+            .about("accept bodies with `Content-Encoding: gzip`, see [Compressed bodies](#compressed-bodies)"),
         Key::new("schema", Type::Text(&FILE))
             .depends("the provider's")
             .about("a JSON Schema instead of the provider's")
@@ -253,7 +264,7 @@ pub(crate) static SOURCE: Table = Table::new(&[
             "further JSON Schemas by type: `{ \"issues.*\" = \"config/schemas/issues.json\" }`, a glob for each",
         ),
         Key::new("forward_headers", Type::List(&Type::Text(&HEADER)))
-            .about("request headers that go on with the message; not signed, up to 4 KiB together"),
+            .about("request headers that are copied to the message; not signed, up to 4 KiB together"),
         Key::new("ce_source", Type::Text(&TEXT))
             .depends("`\"/hookbridge/NAME\"`")
             .about("CloudEvents `source`; up to 1024 bytes of printable ASCII without spaces"),
@@ -268,27 +279,27 @@ pub(crate) static SOURCE: Table = Table::new(&[
         .about("with 204 and 205 an answer has no body"),
         Key::new("success_body", Type::Text(&TEXT))
             .depends("`event_id` and `status` as JSON")
-            .about("the body of every success, batches too; up to 64 KiB; `\"\"` is an empty one"),
+            .about("the body of every success, batches too; up to 64 KiB; `\"\"` for an empty one"),
         Key::new("success_content_type", Type::Text(&MEDIA_TYPE))
             .depends("`\"text/plain; charset=utf-8\"`")
             .about("of `success_body`"),
         Key::new("allow_from", Type::List(&Type::Text(&NETWORK)))
             .depends("any address")
-            .about("who may send at all, see [Addresses](#addresses)"),
+            .about("the only addresses that may send, see [Addresses](#addresses)"),
         Key::new("client_names", Type::List(&Type::Text(&HOST)))
             .depends("any")
-            .about("names of which the sender's certificate must have one; needs `client_ca`, see [TLS](#tls)"),
+            .about("the sender's certificate must have one of these names; needs `client_ca`, see [TLS](#tls)"),
         Key::new("rate_limit", Type::Table(&RATE_LIMIT))
             .about("`{ per_second = 200, burst = 400 }`; see [Rate limit](#rate-limit)"),
         Key::new("max_body", BODY)
             .depends("the preset's, else that of `[http]`")
-            .about("for this source alone"),
+            .about("for this source only"),
         Key::new("publish_timeout", PUBLISH_TIMEOUT)
             .depends("the preset's, else that of `[http]`")
-            .about("for this source alone"),
+            .about("for this source only"),
         Key::new("max_in_flight", MILLION)
             .depends("that of `[http]`")
-            .about("for this source alone"),
+            .about("for this source only"),
     ],
     &OF_HOOKS,
 ])

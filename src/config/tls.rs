@@ -17,7 +17,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 
-use super::check::read_file;
+use super::origin::read_file;
 use crate::table::Section;
 
 /// The names of the protocols in ALPN (RFC 7301).

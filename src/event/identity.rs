@@ -38,10 +38,10 @@ pub struct Identity {
     pub cloud_event: Option<Box<CloudEvent>>,
 }
 
-/// What a CloudEvent says besides id, type, time and subject.
+/// The other attributes of a CloudEvent, besides id, type, time and subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent {
-    /// Where it comes from. Only together with it an id is unique.
+    /// An id is unique only together with its source.
     pub source: String,
     /// `dataschema` and the extensions.
     pub extensions: Vec<(Box<str>, String)>,

@@ -181,7 +181,7 @@ impl Refusal {
         self.row().code.into_str()
     }
 
-    /// How long the sender should wait before the next attempt.
+    /// Time that the sender should wait before the next attempt.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.row().retry_after

@@ -1,4 +1,4 @@
-//! How long a source has been silent, where its operator expects events (`expect_every`).
+//! The silence of sources whose operators expect events (`expect_every`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

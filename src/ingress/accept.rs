@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
-use super::strangers::{Stranger, Strangers};
 use super::tls::{Stream, client_names, may_speak_http2, tcp, tls_handshake};
+use super::unverified_connections::{UnverifiedConnection, UnverifiedConnections};
 use crate::bridge::live::Live;
 use crate::config::Http;
 use crate::telemetry::LogThrottle;
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
 ) {
     let (failures, shortages) = (LogThrottle::default(), LogThrottle::default());
     let mut count = 0_u64;
-    let strangers = Arc::<Strangers>::default();
+    let unverified = Arc::<UnverifiedConnections>::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -97,23 +97,23 @@ pub(crate) async fn serve(
                 );
             }
             // This makes room for the next connection.
-            let _has_ended_one = strangers.end_oldest();
+            let _has_ended_one = unverified.end_oldest();
             continue;
         }
         if connections.len() >= bridge.config().http.max_connections {
             process.metrics().connections_rejected.inc();
-            // A connection that has brought a verified event stays; the oldest of the others makes room.
-            if !strangers.end_oldest() {
+            // A connection that has delivered a verified event stays; the oldest of the others makes room.
+            if !unverified.end_oldest() {
                 continue;
             }
         }
-        let (stranger, ending) = strangers.enter();
+        let (unverified, ending) = unverified.enter();
         count = count.wrapping_add(1);
         let (live, stop) = (Arc::clone(&live), stop.clone());
         let open = Open::new(&process.metrics().connections);
         connections.spawn(async move {
             let _until_it_ends = open;
-            let connection = connection(stream, peer, stranger, &live, &stop, count);
+            let connection = connection(stream, peer, unverified, &live, &stop, count);
             if let Ok(Err(error)) = Abortable::new(connection, ending).await {
                 tracing::debug!(error = %error, "a connection ended early");
             }
@@ -160,7 +160,7 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    stranger: Stranger,
+    unverified: UnverifiedConnection,
     live: &Arc<Live>,
     stop: &CancellationToken,
     count: u64,
@@ -196,7 +196,7 @@ async fn connection(
         peer.ip(),
         client_names(&stream),
         aged_at,
-        stranger,
+        unverified,
     ));
     let mut socket = Socket::new(
         stream,

@@ -12,7 +12,7 @@ use crate::config::Source;
 use crate::event::{Refusal, Status};
 use crate::flow::Permit;
 
-/// How many events of one request are published concurrently.
+/// Maximum number of events of one request that are published concurrently.
 const MAX_CONCURRENT: usize = 64;
 
 /// Publishes all events of a batch.

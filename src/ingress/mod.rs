@@ -4,8 +4,8 @@
 pub(crate) mod accept;
 mod client;
 mod socket;
-mod strangers;
 mod tls;
+mod unverified_connections;
 
 mod gzip;
 pub(crate) mod receive;
@@ -121,7 +121,7 @@ fn handle(
                     work: Box::pin(finish(
                         bridge,
                         received,
-                        connection.if_stranger(),
+                        connection.if_unverified(),
                         arrival,
                         trace,
                     )),
@@ -167,7 +167,7 @@ fn handle(
 fn finish(
     bridge: Arc<Bridge>,
     received: Received,
-    stranger: Option<Arc<Activity>>,
+    unverified: Option<Arc<Activity>>,
     arrival: Arrival,
     mut trace: Option<Box<Trace>>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
@@ -193,8 +193,13 @@ fn finish(
             secret_index,
             body,
             decided,
-        } = verify_and_decide(&bridge, received, stranger.as_deref(), trace.as_deref_mut());
-        drop(stranger);
+        } = verify_and_decide(
+            &bridge,
+            received,
+            unverified.as_deref(),
+            trace.as_deref_mut(),
+        );
+        drop(unverified);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
             secret_index,
@@ -263,7 +268,7 @@ struct Examined {
 fn verify_and_decide(
     bridge: &Bridge,
     received: Received,
-    stranger: Option<&Activity>,
+    unverified: Option<&Activity>,
     mut trace: Option<&mut Trace>,
 ) -> Examined {
     let refused = |refusal| Examined {
@@ -280,8 +285,8 @@ fn verify_and_decide(
     {
         return refused(Refusal::ReusedNonce);
     }
-    if let Some(stranger) = stranger {
-        stranger.mark_known();
+    if let Some(connection) = unverified {
+        connection.mark_verified();
     }
     if let Some(trace) = &mut trace {
         trace.note_verified();

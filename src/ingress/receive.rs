@@ -380,9 +380,9 @@ fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(
     match (host, uri.authority()) {
         (Some(_), None) => {}
         (None, None) if version == Version::HTTP_10 => {}
-        (None, None) => return bad("there is no Host header"),
+        (None, None) => return bad("the Host header is missing"),
         (None, Some(_)) if version != Version::HTTP_11 => {}
-        (None, Some(_)) => return bad("there is no Host header"),
+        (None, Some(_)) => return bad("the Host header is missing"),
         (Some(host), Some(authority)) => {
             if !is_same_host(host, authority.as_str().as_bytes(), uri.scheme_str()) {
                 return bad("the request target names another host than the Host header");

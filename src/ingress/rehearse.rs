@@ -18,6 +18,10 @@ use crate::providers::Scope;
 use crate::providers::authentication::Summary;
 use crate::providers::handshake::Reply;
 
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a valid query")]
+pub struct InvalidQuery(String);
+
 /// A request as a provider could send it.
 #[derive(Debug)]
 pub struct Rehearsal {
@@ -30,20 +34,20 @@ impl Rehearsal {
     /// The query is without `?`.
     ///
     /// # Errors
-    /// The query is not a valid one.
+    /// The query is not valid.
     pub fn new(
         source: &Arc<Source>,
         method: Method,
         query: Option<&str>,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, InvalidQuery> {
         let target = match query {
             None => source.path.clone(),
             Some(query) => format!("{}?{query}", source.path),
         };
-        let wrong = || format!("`{}` is not a valid query", query.unwrap_or_default());
-        let target: Uri = target.parse().map_err(|_| wrong())?;
+        let wrong = |_| InvalidQuery(query.unwrap_or_default().to_owned());
+        let target: Uri = target.parse().map_err(wrong)?;
         let now = SystemTime::now();
         let received = Received::from_parts(Arc::clone(source), headers.clone(), body, now);
         Ok(Self {

@@ -17,9 +17,9 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::strangers::Stranger;
+use super::unverified_connections::UnverifiedConnection;
 
-/// How long an answer may wait until its sender reads it.
+/// Time limit for a sender to read an answer.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After this time between requests, a connection is idle and keeps no buffers.
@@ -38,8 +38,8 @@ pub(super) struct Activity {
     /// The names in the client certificate.
     names: Box<[String]>,
     aged_at: Instant,
-    stranger: Stranger,
-    is_known: AtomicBool,
+    registration: UnverifiedConnection,
+    is_verified: AtomicBool,
     /// The body of the request in flight is still being read. Unused for HTTP/2, which has concurrent requests.
     is_reading_body: AtomicBool,
     has_fragment: AtomicBool,
@@ -54,14 +54,14 @@ impl Activity {
         peer: IpAddr,
         names: Box<[String]>,
         aged_at: Instant,
-        stranger: Stranger,
+        registration: UnverifiedConnection,
     ) -> Self {
         Self {
             peer,
             names,
             aged_at,
-            stranger,
-            is_known: AtomicBool::new(false),
+            registration,
+            is_verified: AtomicBool::new(false),
             is_reading_body: AtomicBool::new(false),
             has_fragment: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -93,16 +93,16 @@ impl Activity {
         self.is_reading_body.store(false, Ordering::Release);
     }
 
-    /// The connection, unless it has already brought a verified event.
-    pub(super) fn if_stranger(self: &Arc<Self>) -> Option<Arc<Self>> {
-        let is_known = self.is_known.load(Ordering::Relaxed);
-        (!is_known).then(|| Arc::clone(self))
+    /// The connection, unless it has already delivered a verified event.
+    pub(super) fn if_unverified(self: &Arc<Self>) -> Option<Arc<Self>> {
+        let is_verified = self.is_verified.load(Ordering::Relaxed);
+        (!is_verified).then(|| Arc::clone(self))
     }
 
-    /// Records that the connection has brought a verified event.
-    pub(super) fn mark_known(&self) {
-        if !self.is_known.swap(true, Ordering::Relaxed) {
-            self.stranger.mark_known();
+    /// Records that the connection has delivered a verified event.
+    pub(super) fn mark_verified(&self) {
+        if !self.is_verified.swap(true, Ordering::Relaxed) {
+            self.registration.mark_verified();
         }
     }
 
@@ -144,11 +144,11 @@ impl Drop for Busy<'_> {
 pub(super) struct TimeLimits {
     pub(super) header: Duration,
     pub(super) idle: Duration,
-    /// How long an unread body is drained.
+    /// Time limit for draining an unread body.
     pub(super) linger: Duration,
 }
 
-/// What the connection waits for, and since when.
+/// The bytes that a connection waits for, and the start of the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
     /// The connection's first byte.
@@ -483,7 +483,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::strangers::Strangers;
+    use super::super::unverified_connections::UnverifiedConnections;
     use super::*;
     use tokio::io::AsyncWriteExt as _;
 
@@ -493,10 +493,10 @@ mod tests {
         Arc<Activity>,
     ) {
         let (ours, theirs) = tokio::io::duplex(1024);
-        let (stranger, _) = Arc::<Strangers>::default().enter();
+        let (unverified, _) = Arc::<UnverifiedConnections>::default().enter();
         let aged_at = Instant::now() + Duration::from_secs(3600);
         let peer = IpAddr::from([127, 0, 0, 1]);
-        let activity = Arc::new(Activity::new(peer, Box::default(), aged_at, stranger));
+        let activity = Arc::new(Activity::new(peer, Box::default(), aged_at, unverified));
         let limits = TimeLimits {
             header: Duration::from_secs(5),
             idle: Duration::from_secs(75),

@@ -18,7 +18,7 @@ fn validate_by(schema: &Schema, parsed: &Parsed<'_>) -> Result<(), Refusal> {
     match parsed.root() {
         Some(root) => schema.validate(root).map_err(Refusal::InvalidEvent),
         None => {
-            let reason = "has no JSON that could be validated by its schema";
+            let reason = "is not JSON, and cannot be validated by its schema";
             Err(Refusal::invalid_event("", reason))
         }
     }

@@ -169,7 +169,7 @@ impl Listening {
         messages
     }
 
-    /// How many messages the bridge has counted as published to a topic.
+    /// The number of messages that the bridge has counted as published to a topic.
     fn published_to(&self, topic: &str) -> usize {
         let scrape = String::from_utf8(self.live.current().scrape().unwrap()).unwrap();
         let label = format!("topic=\"{topic}\"");

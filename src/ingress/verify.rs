@@ -54,7 +54,7 @@ impl Verified {
         &self.other_secrets
     }
 
-    /// What only this delivery may have, where its signature does not cover the body.
+    /// The text that only this delivery may have, where its signature does not cover the body.
     pub(super) fn nonce(&self) -> Option<&str> {
         self.nonce.as_deref()
     }

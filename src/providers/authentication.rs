@@ -51,7 +51,7 @@ pub enum Authentication {
     Signature(Vec<Scheme>),
     /// A secret sent with the request, in any of these ways.
     Credentials {
-        /// Where the secret may be.
+        /// The places where the secret may be.
         ways: Vec<Credential>,
         secrets: Vec<Secret>,
     },
@@ -204,7 +204,7 @@ fn read_hook(
     tolerance: Option<Duration>,
 ) -> Option<Authentication> {
     let Some(read) = hooks::verifier(name) else {
-        table.problem_at("hook", "there is no such hook; remove it");
+        table.problem_at("hook", "unknown hook; remove it");
         return None;
     };
     let verifier = read(source, table, secrets, tolerance);
@@ -353,7 +353,7 @@ impl Authentication {
         }
     }
 
-    /// What a 401 says in `WWW-Authenticate`, which it must have (RFC 9110 section 11.6.1). Signatures and secrets that are
+    /// The value of `WWW-Authenticate`, which a 401 must have (RFC 9110 section 11.6.1). Signatures and secrets that are
     /// not in `Authorization` have no scheme of HTTP's: a name of ours stands for them.
     #[must_use]
     pub fn challenges(&self) -> SmallVec<[&'static str; 2]> {
@@ -467,7 +467,7 @@ impl Authentication {
         })
     }
 
-    /// How long nonces must be remembered: as long as a signature may be used.
+    /// Time for which nonces must be remembered: as long as a signature may be used.
     #[must_use]
     pub fn nonce_lifetime(&self) -> Option<Duration> {
         let Self::Signature(schemes) = self else {

@@ -10,7 +10,7 @@ use crate::event::{
 use crate::json::{Node, NodeKind, is_date_time};
 use crate::printable::printable;
 
-/// Where a request has its event. Only `Content-Type` determines it, regardless of `ce-` headers.
+/// The part of a request that holds the event. Only `Content-Type` determines it, regardless of `ce-` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The body is the event.
@@ -166,7 +166,7 @@ fn decode(value: &[u8]) -> Option<String> {
     decoded.ok().map(std::borrow::Cow::into_owned)
 }
 
-/// Where the attributes are, for error messages.
+/// The location of the attributes, for error messages.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Members,

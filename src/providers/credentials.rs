@@ -12,7 +12,7 @@ use super::scheme::Unverified;
 use crate::json::Pointer;
 use crate::secret::Secret;
 
-/// Where the secret is.
+/// The place of a secret in a request.
 #[derive(Debug)]
 pub enum Credential {
     /// `Authorization: Bearer SECRET` (RFC 6750).

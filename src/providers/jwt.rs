@@ -339,7 +339,7 @@ impl Jwt {
         };
         let mut has_audience = self.audiences.is_empty();
         for wanted in &self.audiences {
-            // A URL that cannot be filled in is no audience that any token has.
+            // A URL that cannot be filled in matches no token.
             let wanted = wanted.fill(&Scope::raw(request))?.unwrap_or_default();
             let found = claims.audience.as_ref();
             has_audience |= !wanted.is_empty() && found.is_some_and(|found| found.has(&wanted));

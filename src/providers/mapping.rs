@@ -1,4 +1,4 @@
-//! Where an authentic request has its events, and their ids, types, times, subjects and keys.
+//! Finds the events of an authentic request, and their ids, types, times, subjects and keys.
 
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, PrimitiveDateTime};

@@ -156,7 +156,7 @@ impl Preset {
     /// How its requests are signed, without a secret.
     ///
     /// # Errors
-    /// There is no such scheme.
+    /// The scheme is unknown.
     pub fn authentication(&self, scheme: Option<&str>) -> Result<Authentication, SchemeError> {
         let keys = self.read().under(scheme, Map::new());
         let keys = keys.map_err(|UnknownWord { known, .. }| match known.as_slice() {
@@ -265,7 +265,7 @@ impl PresetFile {
     }
 }
 
-/// What a key may be that only one preset takes.
+/// The meaning of a key that only one preset has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnKey {
     /// As its entry says among the keys of every source.
@@ -274,14 +274,12 @@ pub enum OwnKey {
     Words {
         /// For people.
         about: Option<String>,
-        /// The words.
         words: Vec<String>,
     },
-    /// What the key of a source at this path may be; a text without one.
+    /// A value of its own, with the type and bounds of the source's key at this path; without a path, a text.
     Value {
         /// For people.
         about: Option<String>,
-        /// The path.
         path: Option<String>,
     },
 }
@@ -293,7 +291,7 @@ pub enum SchemeError {
     #[error("{0} has one scheme; leave the name out")]
     OnlyOne(&'static str),
     /// An unknown scheme; the known ones.
-    #[error("there is no such scheme; known: {0}")]
+    #[error("unknown scheme; known: {0}")]
     Unknown(String),
     /// The preset needs keys of the user.
     #[error("the preset {0} can't be read")]

@@ -110,7 +110,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
     let hook = event.text("hook").and_then(|name| {
         let hook = hooks::find(&name);
         if hook.is_none() {
-            event.problem_at("hook", "there is no such hook; remove it");
+            event.problem_at("hook", "unknown hook; remove it");
         }
         hook
     });

@@ -120,7 +120,7 @@ fn is_numbered(name: &str, prefix: &str) -> bool {
     })
 }
 
-/// Where signatures are, and how they are written.
+/// The location and format of signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// The place of the text that holds them.
@@ -236,7 +236,7 @@ impl Tolerance {
     }
 }
 
-/// Where the signed time is.
+/// The location and format of the signed time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timestamp {
     pub location: Location,
@@ -266,15 +266,13 @@ pub struct KeySettings {
 /// A signature scheme with its keys.
 #[derive(Debug)]
 pub struct Scheme {
-    /// Where signatures are.
     pub signature: Placement,
     /// The signed bytes.
     pub content: Text,
-    /// Where the signed time is.
     pub timestamp: Option<Timestamp>,
     /// Text that occurs in one delivery only: with another body it is refused.
     pub nonce: Option<Text>,
-    /// Where the signed content has the body's hexadecimal SHA-256, if it does not contain the body itself.
+    /// The body's hexadecimal SHA-256 in the signed content, if that does not contain the body itself.
     pub body_digest: Option<Location>,
     /// How a secret becomes a key.
     pub key_settings: KeySettings,

@@ -27,17 +27,17 @@ const CHOICE: Type = Type::List(&Type::Any(&[
 /// How requests are verified.
 pub(crate) static AUTHENTICATION: [Key; 5] = [
     Key::new("scheme", Type::Text(&NAME)).depends("the preset's").about(
-        "which of its signatures, where a preset has several; `hookbridge providers NAME` lists them",
+        "a signature scheme, where the preset has several; `hookbridge providers NAME` lists them",
     ),
     Key::new("auth", Type::List(&Type::Text(&CREDENTIAL)))
         .depends("the preset's signature")
-        .about("a secret or token that is sent along, instead of a signature, see [Providers](providers.md#presets)"),
+        .about("a secret or token in the request instead of a signature, see [Providers](providers.md#presets)"),
     Key::new("jwt", Type::Table(&JWT))
         .depends("the preset's")
-        .about("which tokens `auth = \"jwt\"` takes, see [Providers](providers.md#json-web-tokens)"),
+        .about("the tokens that `auth = \"jwt\"` accepts, see [Providers](providers.md#json-web-tokens)"),
     Key::new("verify", Type::TableOrTables(&VERIFY))
         .depends("the preset's")
-        .about("how requests are signed; a list: any of them. See [Sources without a preset](providers.md#sources-without-a-preset)"),
+        .about("how requests are signed; of a list, any one suffices. See [Sources without a preset](providers.md#sources-without-a-preset)"),
     Key::new("tolerance", TOLERANCE)
         .depends("the provider's (SYNQ: 35 min)")
         .about("how far the signed time may be from now, both ways"),
@@ -60,7 +60,7 @@ pub(crate) static EVENTS: [Key; 3] = [
 pub(crate) static OF_HOOKS: [Key; 5] = [
     Key::new("topic_arns", Type::List(&Type::Text(&TEXT)))
         .depends("required")
-        .about("the topics whose messages are taken")
+        .about("the topics whose messages are accepted")
         .of("aws-sns"),
     Key::new("certificates", Type::Text(&FILE))
         .about("a folder with the PEM files that `SigningCertURL` names")
@@ -74,45 +74,45 @@ pub(crate) static OF_HOOKS: [Key; 5] = [
         .about("confirm a subscription by a request to the same host")
         .of("aws-sns"),
     Key::new("validation_tokens", Type::Table(&JWT))
-        .about("which tokens must vouch for events with encrypted contents")
+        .about("the tokens that events with encrypted contents must carry")
         .of("microsoft-graph"),
 ];
 
-/// What a preset is read as before it is laid under a source.
+/// A preset before it is laid under a source.
 pub(crate) static PRESET: Table = Table::new(&[&AUTHENTICATION, &EVENTS, &OF_HOOKS]);
 
 pub(crate) static JWT: Table = Table::new(&[&[
     Key::new("keys", Type::Text(&FILE))
         .depends("`secrets`, as keys of HS256")
         .about("a file with public keys: PEM `PUBLIC KEY` blocks, or a JWKS. RSA is RS256, P-256 is ES256, Ed25519 is EdDSA"),
-    Key::new("issuer", Type::List(&Type::Text(&TEXT))).about("what `iss` must be; a list: one of them"),
+    Key::new("issuer", Type::List(&Type::Text(&TEXT))).about("the value of `iss`; of a list, one of them"),
     Key::new("audience", Type::List(&Type::Text(&TEMPLATE)))
-        .about("what `aud` must be or have; a list: one of them. `\"{url}\"` is `public_url` and the request's query"),
-    Key::new("appid", Type::List(&Type::Text(&TEXT))).about("what `appid` must be, or `azp` where the token has none; a list: one of them"),
+        .about("the value of `aud`, or one of its values; of a list, one of them. `\"{url}\"` is `public_url` and the request's query"),
+    Key::new("appid", Type::List(&Type::Text(&TEXT))).about("the value of `appid`, or of `azp` where the token has none; of a list, one of them"),
 ]]);
 
 pub(crate) static VERIFY: Table = Table::new(&[&[
     Key::new("algorithm", Type::Words(&words(&ALGORITHMS)))
         .default("hmac-sha256")
-        .about("`token` compares a secret that is sent along"),
+        .about("`token` compares a secret in the request"),
     Key::new("secret_encoding", Type::Words(&words(&SECRET_ENCODINGS)))
         .default("text")
-        .about("what `secrets` are written in"),
-    Key::new("secret_prefix", Type::Text(&TEXT)).about("is dropped from a secret first"),
+        .about("the encoding of `secrets`"),
+    Key::new("secret_prefix", Type::Text(&TEXT)).about("removed from a secret before decoding"),
     Key::new("signature", Type::Table(&SIGNATURE))
         .depends("required")
-        .about("where the signature is, and what it looks like"),
+        .about("location and format of the signature"),
     Key::new("content", Type::List(&Type::Text(&TEMPLATE)))
         .depends("`\"{body}\"`")
-        .about("what is signed: `{timestamp}`, `{method}`, `{url}`, `{path}`, `{query}`, `{body}`, `{form}` (every field, sorted), `{header:NAME}`, `{query:NAME}`, `{form:NAME}`, `{/json/pointer}`; a list: any of them"),
-    Key::new("timestamp", Type::Table(&TIMESTAMP)).about("where the signed time is"),
+        .about("what is signed: `{timestamp}`, `{method}`, `{url}`, `{path}`, `{query}`, `{body}`, `{form}` (every field, sorted), `{header:NAME}`, `{query:NAME}`, `{form:NAME}`, `{/json/pointer}`; of a list, any one suffices"),
+    Key::new("timestamp", Type::Table(&TIMESTAMP)).about("location and format of the signed time"),
     Key::new("tolerance", TOLERANCE)
-        .about("how far that time may be from now; without one a request of any age is taken"),
+        .about("how far that time may be from now; without it, a request of any age is accepted"),
     Key::new("future_tolerance", TOLERANCE)
         .depends("`tolerance`")
         .about("how far it may be ahead of now"),
     Key::new("body_digest", Type::Table(&BODY_DIGEST))
-        .about("a place in the signed content that has the body's SHA-256 in hexadecimal, instead of the body itself"),
+        .about("location of the body's hexadecimal SHA-256, where the signed content has that instead of the body"),
     Key::new("nonce", Type::Text(&TEMPLATE))
         .about("where `content` has a nonce and not the body: a nonce is good for one body and its repetitions"),
     Key::new("hook", Type::Text(&NAME)).internal(),
@@ -121,10 +121,10 @@ pub(crate) static VERIFY: Table = Table::new(&[&[
         .internal(),
 ]]);
 
-/// Where a signature or a time is: exactly one of these.
+/// The location of a signature or a time: exactly one of these.
 static LOCATION: [Key; 5] = [
     Key::new("header", Type::List(&Type::Text(&HEADER)))
-        .about("a header; of a list, the first that is there"),
+        .about("a header; of a list, the first that is present"),
     Key::new("numbered_headers", Type::Text(&HEADER))
         .about("headers that begin with this text and end with a number"),
     Key::new("query", Type::Text(&TEXT)).about("a parameter of the query"),
@@ -140,7 +140,7 @@ pub(crate) static SIGNATURE: Table = Table::new(&[
         Key::new("field", Type::Text(&TEXT))
             .about("of values that are `NAME=value`, the name of those that count"),
         Key::new("prefix", Type::Text(&TEXT))
-            .about("is dropped from each value; a value without it is ignored"),
+            .about("removed from each value; a value without it is ignored"),
         Key::new("encoding", Type::Words(&words(&PLACEMENT_ENCODINGS))).default("hex"),
     ],
 ]);
@@ -158,7 +158,7 @@ static BODY_DIGEST: Table = Table::new(&[&LOCATION]);
 pub(crate) static EVENT: Table = Table::new(&[&[
     Key::new("id", CHOICE)
         .depends("required")
-        .about("a template such as `\"{/id}\"`; of a list, the first whose parts are all there. `\"{sha256:body}\"` or `\"{uuid}\"` where there is none"),
+        .about("a template such as `\"{/id}\"`; of a list, the first whose parts are all present. `\"{sha256:body}\"` or `\"{uuid}\"` for events without an id"),
     Key::new("type", CHOICE).depends("required").about("likewise"),
     Key::new("time", CHOICE).about("likewise"),
     Key::new("time_unit", Type::Words(&words(&TIME_UNITS))).default("rfc3339"),
@@ -166,17 +166,17 @@ pub(crate) static EVENT: Table = Table::new(&[&[
     Key::new("key", CHOICE)
         .depends("the event id")
         .about("likewise; the key where a route has none"),
-    Key::new("types", Type::List(&Type::Text(&TEXT))).about("known types, which become labels of metrics"),
+    Key::new("types", Type::List(&Type::Text(&TEXT))).about("known types, which become metric labels"),
     Key::new("types_are_all", Type::Flag)
         .default("false")
-        .about("there are no others: a route that none of them reaches causes a warning"),
+        .about("the list is complete: a route that none of them reaches causes a warning"),
     Key::new("body", Type::Words(&words(&BODIES)))
         .default("json")
-        .about("`form` has `{form:NAME}`, `lines` is a JSON text on each line, `raw` is not read"),
+        .about("`form` has `{form:NAME}`, `lines` is one JSON text per line, `raw` is not parsed"),
     Key::new("form_field", Type::Text(&TEXT)).about("a field of a form that holds JSON"),
     Key::new("cloudevents", Type::Flag)
         .default("false")
-        .about("bodies with a media type of CloudEvents are read as those"),
+        .about("bodies with a CloudEvents media type are read as CloudEvents"),
     Key::new("hook", Type::Text(&NAME)).internal(),
 ]]);
 
@@ -187,16 +187,16 @@ static ALTERNATIVE: Table = Table::new(&[&[
 
 pub(crate) static HANDSHAKE: Table = Table::new(&[&[
     Key::new("method", Type::Words(&METHODS)).default("POST"),
-    Key::new("query", Type::Text(&TEXT)).about("a parameter of the query that must be there"),
-    Key::new("header", Type::Text(&HEADER)).about("a header that must be there"),
-    Key::new("form", Type::Text(&TEXT)).about("a field of a form that must be there"),
-    Key::new("pointer", Type::Text(&POINTER)).about("a value in the JSON body that must be there"),
+    Key::new("query", Type::Text(&TEXT)).about("a query parameter that must be present"),
+    Key::new("header", Type::Text(&HEADER)).about("a header that must be present"),
+    Key::new("form", Type::Text(&TEXT)).about("a form field that must be present"),
+    Key::new("pointer", Type::Text(&POINTER)).about("a value in the JSON body that must be present"),
     Key::new("equals", Type::Text(&TEXT)).about("the value that the last of these must have"),
     Key::new("hosts", Type::List(&Type::Text(&HOST)))
-        .about("the host names that it may have instead; `\"*\"` is any"),
-    Key::new("absent", Type::Text(&POINTER)).about("a JSON Pointer at which nothing may be"),
+        .about("the host names that it may be instead; `\"*\"` is any"),
+    Key::new("absent", Type::Text(&POINTER)).about("a JSON Pointer that must lead to no value"),
     Key::new("verified", Type::Flag).default("false").about(
-        "only with a valid signature; required in so many words where the body tells a handshake",
+        "only with a valid signature; required, `true` or `false`, where the body identifies a handshake",
     ),
     Key::new(
         "status",

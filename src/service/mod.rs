@@ -27,7 +27,7 @@ use system::{notify_systemd, notify_systemd_ready, raise_open_file_limit};
 /// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long further SIGINTs are taken for the first one.
+/// Further SIGINTs within this time count as the same one.
 const KEYSTROKE: Duration = Duration::from_secs(1);
 /// Poll interval of the sources' silences, for the log.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(1);

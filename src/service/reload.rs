@@ -21,7 +21,6 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The triggers of a reload.
 #[derive(Debug)]
 pub struct Inputs {
-    /// Where the configuration comes from.
     pub origin: Origin,
     /// The files of the current configuration.
     pub files: Files,

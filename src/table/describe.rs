@@ -61,7 +61,7 @@ impl Table {
             "| key | type | default | bounds and meaning |\n| --- | --- | --- | --- |\n".to_owned();
         for key in self.keys().filter(|key| !key.is_internal) {
             let bounds = key.value.bounds();
-            let preset = key.preset.map(|preset| format!("`{preset}` alone"));
+            let preset = key.preset.map(|preset| format!("`{preset}` only"));
             let about = Some(key.about.to_owned()).filter(|about| !about.is_empty());
             let meaning: Vec<_> = [preset, bounds, about].into_iter().flatten().collect();
             // Writing to a text does not fail.

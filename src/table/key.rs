@@ -45,7 +45,7 @@ pub struct Key {
     pub is_internal: bool,
 }
 
-/// What applies where a key is absent.
+/// The value where a key is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Default {
     /// The key is required.

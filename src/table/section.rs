@@ -51,7 +51,7 @@ pub(crate) struct Reading {
     pub(crate) known_keys: Option<RefCell<BTreeSet<String>>>,
 }
 
-/// What becomes of secrets.
+/// The treatment of secrets while reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Secrets {
     /// Each must be there.

@@ -126,7 +126,7 @@ impl Spans {
                 let mut message = error.message().to_owned();
                 if message == "duplicate key" {
                     let header = header_before(text, span.start);
-                    // What is in a table that is there twice is there twice for that reason alone.
+                    // A repeated table repeats its contents, too: one problem is enough.
                     if repeated.is_some() && repeated == header.as_ref().map(|(at, _)| *at) {
                         continue;
                     }

@@ -19,16 +19,16 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use levels::Levels;
 
-/// How long a panicking thread waits for its line to be written: it may be the last one of the process.
+/// Time that a panicking thread allows for writing its line: it may be the last one of the process.
 const PANIC_FLUSH: Duration = Duration::from_millis(100);
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -103,7 +103,7 @@ impl Exporter {
     /// Exports what is queued, until the deadline.
     pub(super) async fn finish(&self, deadline: Instant) {
         self.ending.cancel();
-        // What is left then is lost with the process.
+        // Spans left then are lost with the process.
         let _late = timeout_at(deadline, self.ended.cancelled()).await;
     }
 
@@ -123,7 +123,7 @@ impl Exporter {
             }
             loop {
                 let batch = self.take_batch();
-                // What has come meanwhile waits for more.
+                // Spans that arrived meanwhile wait for more.
                 let is_last = batch.len() < self.settings.max_batch && !self.ending.is_cancelled();
                 if !batch.is_empty() {
                     self.export(batch).await;

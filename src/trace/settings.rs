@@ -16,10 +16,10 @@ use crate::http_post;
 
 const DEFAULT_ENDPOINT: &str = "http://localhost:4318";
 const PATH: &str = "/v1/traces";
-/// Where receivers speak OTLP over gRPC.
+/// The usual port of OTLP over gRPC.
 const GRPC_PORT: u16 = 4317;
 
-/// What traces are sampled, and how and where their spans are exported.
+/// The sampling of traces, and the export of their spans.
 #[derive(Debug)]
 pub struct Settings {
     pub(super) sampler: Sampler,
@@ -51,7 +51,7 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
-/// Which traces are sampled.
+/// Decides which traces are sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sampler {
     /// Whether the sender's decision counts.
@@ -263,7 +263,7 @@ the receiver check a header ({})", "OTEL_EXPORTER_OTLP_HEADERS"));
             });
             match decoded.filter(|(key, _)| !key.is_empty()) {
                 Some(pair) => pairs.push(pair),
-                // What it is may be a secret.
+                // The entry may be a secret, so it is not shown.
                 None => self.problem(format!(
                     "{name}: entry {} is not a key and a value: write key=value,key=value, with commas in values as %2C",
                     index + 1

@@ -73,7 +73,7 @@ impl Broker {
             }
             (Kind::Nats, None) => {
                 let nats = support::nats::Nats::private().ok_or(
-                    "there is no nats-server: run tests/run --install-only, or say --nats URL",
+                    "nats-server not found: run tests/run --install-only, or pass --nats URL",
                 )?;
                 (nats.url.clone(), Some(Own::Nats { _nats: nats }))
             }

@@ -225,11 +225,7 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
         .iter()
         .find(|name| !known.contains(&name.as_str()))
     {
-        return Err(format!(
-            "there is no server {unknown}: there are {}",
-            known.join(", ")
-        )
-        .into());
+        return Err(format!("unknown server {unknown}; known: {}", known.join(", ")).into());
     }
     let wanted = all
         .into_iter()

@@ -173,7 +173,7 @@ impl Running {
             Program::Bridge(program) => {
                 let file = folder.join(format!("{name}.toml"));
                 std::fs::write(&file, configuration(broker, name, setup))?;
-                let file = file.to_str().ok_or("the folder's name is no text")?;
+                let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
                 let arguments = ["run", "--log-format", "json", "--config", file];
                 let child = Child::start_with(program, arguments, Listen::Stderr, workers)?;
                 let mut addresses = [None, None];
@@ -365,7 +365,7 @@ fn wrk(address: SocketAddr, pool: &Path, connections: usize, seconds: u64) -> Ou
     let (script, pool) = script
         .to_str()
         .zip(pool.to_str())
-        .ok_or("the folder's name is no text")?;
+        .ok_or("the folder's name is not UTF-8")?;
     let (threads, connections) = (connections.min(2).to_string(), connections.to_string());
     let (seconds_text, url) = (
         format!("{seconds}s"),

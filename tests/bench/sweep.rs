@@ -362,7 +362,7 @@ impl Sweep<'_> {
         let ways = [
             ("nothing was sent", Sending::Nothing),
             ("one event each, in turn", Sending::InTurn),
-            ("one event each, at once", Sending::AtOnce),
+            ("one event each, together", Sending::AtOnce),
         ];
         let connections = u64::try_from(IDLE)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -276,7 +276,7 @@ fn the_table_of_log_fields_has_every_field_and_no_other() {
     }
     let mut logged = logged_fields();
     assert!(logged.len() > 30, "{logged:?}");
-    // Those of the format.
+    // The fields of the log format.
     logged.extend(["timestamp", "level", "target", "message"].map(str::to_owned));
     let missing: Vec<_> = logged.difference(&documented).collect();
     let gone: Vec<_> = documented.difference(&logged).collect();

@@ -417,7 +417,7 @@ fn where_it_is_allowed_a_certificate_of_sns_is_fetched_once_and_a_subscription_c
     let environment = [("SSL_CERT_FILE", authorities.to_str().unwrap())];
     let bridge = Bridge::run_command(hosts.command(PROGRAM), &files, &environment);
     bridge.wait_ready();
-    // The bridge follows neither a stranger's URL nor a redirect from Amazon.
+    // The bridge follows neither a foreign URL nor a redirect from Amazon.
     let mut forged = notification("m-0");
     forged["Signature"] = "AAAA".into();
     forged["SignatureVersion"] = "2".into();

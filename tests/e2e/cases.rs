@@ -222,7 +222,7 @@ fn a_mistake_in_a_case_is_shown_with_its_place() {
     let files = files();
     let case = |text: &str| format!("[[cases]]\nname = \"x\"\n{text}\n");
     let rows = [
-        ("", "there is no case"),
+        ("", "no case in"),
         ("[[case]]\n", "unknown key `case`"),
         (
             &case("source = \"synq\"\nsampel = \"ping\"\nexpect = { topic = \"x\" }"),
@@ -242,7 +242,7 @@ fn a_mistake_in_a_case_is_shown_with_its_place() {
         ),
         (
             &case("source = \"synq\"\nsample = \"pong\"\nexpect = { topic = \"x\" }"),
-            "there is no sample pong",
+            "unknown sample pong",
         ),
         (
             &case("source = \"synq\"\nfile = \"missing.json\"\nexpect = { topic = \"x\" }"),

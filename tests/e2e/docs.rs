@@ -21,7 +21,7 @@ const FOLDERS: [&str; 3] = [
     "/run/secrets/",
 ];
 
-/// Where the documentation is.
+/// The folders of the documentation.
 const FOLDERS_OF_PAGES: [&str; 5] = [
     "",
     "docs",
@@ -453,18 +453,18 @@ fn every_link_of_the_documentation_leads_somewhere() {
                 page.text.clone()
             } else {
                 let target = folder.join(path);
-                assert!(target.exists(), "{place}: there is no such file");
+                assert!(target.exists(), "{place}: file not found");
                 std::fs::read_to_string(target).unwrap_or_default()
             };
             assert!(
                 anchor.is_empty() || anchors(&text).contains(anchor),
-                "{place}: there is no such heading"
+                "{place}: heading not found"
             );
         }
     }
 }
 
-/// Where inline links lead.
+/// The targets of inline links.
 fn links(text: &str) -> Vec<&str> {
     let targets = prose(text).into_iter().flat_map(|line| {
         let behind = line.split("](").skip(1);
@@ -516,7 +516,7 @@ fn the_catalogue_of_faults_and_the_tests_name_each_other() {
         let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "no test: {row}");
         for test in named {
-            assert!(tests.contains(test), "there is no test {test}");
+            assert!(tests.contains(test), "test {test} not found");
         }
     }
     for test in &tests {

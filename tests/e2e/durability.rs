@@ -529,7 +529,7 @@ fn as_kafka_user(kafka: &Kafka, user: &str, keys: &str, topic: &str) -> String {
 
 #[test]
 fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
-    let users = ["all", "uninformed", "stranger", "reader", "loner"];
+    let users = ["all", "uninformed", "outsider", "reader", "loner"];
     let kafka = or_skip!(Kafka::private_with_users(&users));
     let (topic, dead) = (kafka.topic("rights"), kafka.topic("rights"));
     let grant = |user: &str, topic: &str, operations: &[Operation]| {
@@ -567,7 +567,7 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
     let what = [topic.as_str(), "DescribeConfigs"];
     expect_check(&of("uninformed", ""), 0, &what);
     expect_check(&of("uninformed", "require_durable = true"), 1, &what);
-    expect_check(&of("stranger", ""), 1, &[&topic, "it needs Write"]);
+    expect_check(&of("outsider", ""), 1, &[&topic, "it needs Write"]);
     let bridge = Bridge::run(&of("uninformed", ""));
     bridge.wait_ready();
     wait_logged(&bridge, &what);
@@ -586,7 +586,7 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
             .contains("hookbridge-tail: it needs Read on the group"),
         "{done:?}"
     );
-    let done = run("stranger", &tail).expect_code(1);
+    let done = run("outsider", &tail).expect_code(1);
     assert!(done.stderr.contains("it needs Read on it"), "{done:?}");
     let replay = ["replay", "--from", &topic, "--to", &dead];
     let done = run("loner", &replay).expect_code(1);
@@ -594,7 +594,7 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
         done.stderr.contains(&group) && done.stderr.contains("it needs Read on the group"),
         "{done:?}"
     );
-    let done = run("stranger", &replay).expect_code(1);
+    let done = run("outsider", &replay).expect_code(1);
     assert!(done.stderr.contains("it needs Read on it"), "{done:?}");
     run("reader", &replay).expect_code(0);
     assert_eq!(kafka.read(&dead).len(), 2);

@@ -125,7 +125,7 @@ fn f03_a_long_outage_fills_neither_memory_nor_log_and_leaves_nothing_over<B: Bro
             wait::play_silence(Duration::from_millis(20));
         }
     };
-    outage(Duration::from_secs(5)); // what is used for the first time is no leak
+    outage(Duration::from_secs(5)); // one-time allocations are not a leak
     let before = bridge.usage();
     outage(OUTAGE);
     let after = bridge.usage();

@@ -1,4 +1,4 @@
-//! Where a request ends: no byte of one request ever becomes part of another event.
+//! Request boundaries: no byte of one request ever becomes part of another event.
 
 use crate::support::events::{self, SECRET};
 use crate::support::fixture::nats;

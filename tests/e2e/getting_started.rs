@@ -124,7 +124,7 @@ impl Terminal {
         let printed = self.run(&commands("## 6. Send a first event"));
         assert!(printed.contains("HTTP 200"), "{printed}");
         assert!(printed.contains("\"status\":\"published\""), "{printed}");
-        // What `tail` prints.
+        // The output of `tail`.
         assert!(
             printed.contains("ce_type") || printed.contains("ce-type"),
             "{printed}"

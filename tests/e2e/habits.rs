@@ -1,4 +1,4 @@
-//! What people who use commands daily expect of them: what is completed, how wide lines are, what a mistake looks like.
+//! Command-line conventions: completion, line width, and the look of mistakes.
 
 use crate::support::bridge::{
     self, hookbridge, hookbridge_reading, kafka_broker, route, synq_source,

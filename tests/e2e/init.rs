@@ -84,6 +84,6 @@ fn nothing_that_exists_is_overwritten_unless_it_is_forced() {
     init("stripe", "kafka", &named, &[]).expect_code(0);
     assert!(named.exists() && folder.join("bridge.test.toml").exists());
     let unknown = init("githup", "kafka", &named, &["--force"]).expect_code(1);
-    unknown.expect_stderr(&["there is no provider githup"]);
+    unknown.expect_stderr(&["unknown provider githup"]);
     hookbridge(["init", "--provider", "github"]).expect_code(2);
 }

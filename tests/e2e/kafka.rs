@@ -29,7 +29,7 @@ fn an_attribute_that_an_event_lacks_has_no_header() {
     assert_eq!(
         message.key.as_deref(),
         Some(least.id.as_str()),
-        "the event id where there is no subject"
+        "the event id without a subject"
     );
     assert_eq!(message.header("ce_type"), Some("ping"));
 }

@@ -288,7 +288,7 @@ fn only_so_many_pages_are_served_and_a_slow_one_delays_nobody() {
         }
     }
     assert_eq!(shown + not_shown + lost, 300);
-    // Those that have gone leave room.
+    // Closed streams leave room.
     wait::until("there is room again", PATIENCE, || {
         let head = sender::send(bridge.admin, &Request::new("HEAD", "/stream"));
         head.status == 200
@@ -442,7 +442,7 @@ fn bodies_are_shown_only_where_allowed_with_secrets_masked_and_within_bounds() {
             .unwrap()
             .contains("yesterday")
     );
-    bridge.send(&Request::post("/hooks/synq", r#"{"of":"a stranger"}"#).signed("wrong"));
+    bridge.send(&Request::post("/hooks/synq", r#"{"of":"an attacker"}"#).signed("wrong"));
     let shown = stream.next("event");
     assert_eq!(
         (&shown["outcome"], &shown["body"]),
@@ -455,7 +455,7 @@ fn bodies_are_shown_only_where_allowed_with_secrets_masked_and_within_bounds() {
     assert_eq!(shown["body_note"], "17408 bytes, too many to be shown.");
 }
 
-/// How many rows of events are visible.
+/// The number of visible events.
 const VISIBLE: &str =
     "[...document.querySelectorAll('#rows tr')].filter((row) => !row.hidden).length";
 

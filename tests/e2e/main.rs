@@ -30,7 +30,7 @@ mod limits;
 // The lifetime of connections.
 mod connections;
 
-// Where a request ends.
+// The boundaries of a request.
 mod framing;
 
 // HTTP as the RFCs define it.
@@ -186,7 +186,7 @@ mod terminal;
 // Traces: carried on, and exported to a real receiver.
 mod tracing;
 
-// What `deploy/install` installs.
+// The files that `deploy/install` installs.
 mod install;
 
 // Deployed files: dashboard, rules, manifests.

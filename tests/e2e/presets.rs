@@ -59,7 +59,7 @@ type Sign = fn(body: &str, seconds: u64) -> Vec<(&'static str, String)>;
 
 // ---- The table
 
-/// Where an event's id comes from.
+/// The expected origin of an event's id.
 enum Id {
     Given(&'static str),
     DigestOfBody,

@@ -155,7 +155,7 @@ fn f43_a_broker_changes_under_load_and_the_old_client_is_flushed_first() {
             .log()
             .iter()
             .any(|line| line.contains("broker is down")),
-        "a client that is not needed any more is no outage"
+        "a client that is no longer needed is not an outage"
     );
 }
 
@@ -496,7 +496,7 @@ fn a_change_that_can_not_be_made_leaves_nothing_behind() {
         + "options = { \"ssl.ca.location\" = \"/absent\", \"security.protocol\" = \"ssl\" }\n"
         + &bridge.tables;
     assert!(!bridge.reload(&impossible));
-    // How many idle threads the runtime keeps is chance, within limits; what a change leaves behind is left in every round.
+    // The number of idle threads that the runtime keeps varies; what a change leaves behind is left in every round.
     let mut left = Vec::new();
     let is_clean = (0..6).any(|_| {
         let before = bridge.usage();

@@ -237,7 +237,7 @@ fn wrong_configurations_are_refused_where_they_are_wrong() {
         });
         assert!(is_there, "{text}: {found:#?}");
     }
-    // What the reader takes, the schema does too.
+    // The schema accepts whatever the reader accepts.
     let legal = [
         "[http]\nmax_in_flight = \"${MANY}\"\nhttp2 = \"${H2:-false}\"\nidle_timeout = \"${IDLE}\"\nlisten = \"${ADDRESS}\"",
         "[http]\ntls = [{ cert = \"a\", key = \"b\" }]\ntrusted_proxies = \"10.0.0.0/8\"",
@@ -278,9 +278,8 @@ fn the_reference_is_what_the_configuration_is_read_with() {
             let (name, rest) = part.split_once(" -->\n").unwrap();
             let (_, rest) = rest.split_once("<!-- end of keys -->").unwrap();
             let table = tables.remove(name);
-            let table = table.unwrap_or_else(|| {
-                panic!("{page}: there is no table {name}, or it is there twice")
-            });
+            let table = table
+                .unwrap_or_else(|| panic!("{page}: the table {name} must be there exactly once"));
             expected.push_str(&format!(
                 "<!-- keys: {name} -->\n{table}<!-- end of keys -->{rest}"
             ));

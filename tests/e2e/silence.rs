@@ -42,7 +42,7 @@ fn silence_shows_in_log_metric_and_readyz_until_an_authentic_event_or_a_longer_e
     assert_eq!(line["expect_every"], "1s", "{line}");
     assert_eq!(line["level"], "WARN", "{line}");
 
-    // A stranger, and a handshake.
+    // A forged request, and a handshake.
     bridge
         .send(&post("{\"id\":1}", "guessed"))
         .expect_problem(401, "unauthorized");

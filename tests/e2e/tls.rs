@@ -289,11 +289,11 @@ fn garbage_is_closed() {
     let longest = [&[22, 3, 1, 0xff, 0xff][..], &[0; 70_000]].concat();
     let alerts = [21, 3, 1, 0, 2, 1, 0].repeat(1000);
     for bytes in [noise, longest, alerts, vec![0; 100]] {
-        let mut stranger = Connection::open(bridge.public).unwrap();
-        drop(stranger.write(&bytes)); // it may be closed before the last byte
-        let said = stranger.read_to_close(PATIENCE).expect("closed");
+        let mut rejected = Connection::open(bridge.public).unwrap();
+        drop(rejected.write(&bytes)); // it may be closed before the last byte
+        let said = rejected.read_to_close(PATIENCE).expect("closed");
         assert!(!said.starts_with(b"HTTP"), "{said:?}");
-        expect_failure_is_logged(&bridge, peer(&stranger));
+        expect_failure_is_logged(&bridge, peer(&rejected));
     }
     let event = open(&bridge).publish_ping();
     assert_eq!(bridge.bodies(), [event.body]);
@@ -392,8 +392,8 @@ fn with_client_ca_only_its_clients_come_in() {
     );
     let mut sent = Vec::new();
     for version in [&TLS13, &TLS12] {
-        for stranger in [None, Some(lone)] {
-            let client = tls::client(&[version], stranger);
+        for rejected in [None, Some(lone)] {
+            let client = tls::client(&[version], rejected);
             let refused = tls::open(bridge.public, &client, "localhost").and_then(|mut open| {
                 // With TLS 1.3 a sender has completed the handshake before its certificate is checked.
                 open.send(&Request::event(&events::ping()))

@@ -300,7 +300,7 @@ fn a_trace_begins_where_the_senders_is_missing_or_invalid_and_says_whether_it_is
 }
 
 #[test]
-fn strangers_who_ask_to_be_sampled_get_one_trace_a_second_and_senders_each() {
+fn unverified_requests_get_one_trace_a_second_and_verified_ones_each() {
     let receiver = or_skip!(Receiver::start(&[]));
     let bridge = or_skip!(traced::<crate::support::nats::Nats>(receiver.url()).run());
     let started = Instant::now();
@@ -338,15 +338,15 @@ fn strangers_who_ask_to_be_sampled_get_one_trace_a_second_and_senders_each() {
         );
     }
     let spans = receiver.spans();
-    let strangers: Vec<_> = spans
+    let unverified: Vec<_> = spans
         .iter()
         .filter(|span| span.name == "verify" && span.is_error)
         .collect();
     let most = usize::try_from(least.as_secs()).unwrap() + 1;
     assert!(
-        (1..=most).contains(&strangers.len()),
+        (1..=most).contains(&unverified.len()),
         "{} in {least:?}",
-        strangers.len()
+        unverified.len()
     );
     let logged = bridge.wait_for_log("request refused");
     assert_eq!(logged["trace_id"], format!("{:032x}", 1), "{logged}");

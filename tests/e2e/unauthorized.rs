@@ -1,4 +1,4 @@
-//! What a request that fails verification learns, and what it cannot do.
+//! A request that fails verification learns little and achieves nothing.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -303,7 +303,7 @@ pub(crate) fn port() -> u16 {
     unreachable!("the loop above ends by returning or panicking")
 }
 
-/// Where tests/run keeps its downloads; `None` if it has not run.
+/// A path in the downloads of tests/run; `None` if it has not run.
 pub(crate) fn cached(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -322,7 +322,7 @@ pub(crate) fn prometheus() -> Option<PathBuf> {
     installed("prometheus")
 }
 
-/// Where the OTLP receiver is that tests/run compiles.
+/// The OTLP receiver that tests/run compiles.
 pub(crate) fn otlp_receiver() -> Option<PathBuf> {
     let folder = format!("otlp-receiver-{}", version("OTLP_RECEIVER_VERSION"));
     cached(&format!("{folder}/otlp")).or_else(|| missing("the OTLP receiver"))

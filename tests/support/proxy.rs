@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{runtime, wait};
 
-/// What the proxy does with connections and bytes.
+/// The treatment of connections and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Everything goes through.

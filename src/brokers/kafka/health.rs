@@ -19,7 +19,7 @@ use crate::telemetry::LogThrottle;
 /// The prefix of complaints about credentials.
 const AUTHENTICATION_FAILED: &str = "authentication failed: ";
 
-/// How long an acknowledgement proves that the cluster is up.
+/// Time for which an acknowledgement proves that the cluster is up.
 const FRESH: Duration = Duration::from_secs(10);
 /// How often the producer is checked, and a cluster that is down is queried.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 const INTERVAL_UP: Duration = Duration::from_secs(5);
 /// Surveys may take up to 1/20 of the time: the metadata of a large cluster is costly for its brokers.
 const SURVEY_SHARE: u32 = 20;
-/// How long a refused topic counts as not writable. Kafka does not notify of granted rights, so the next event after this
+/// Time for which a refused topic counts as not writable. Kafka does not notify of granted rights, so the next event after this
 /// tries again.
 const DENIED: Duration = Duration::from_secs(30);
 /// Maximum number of topics remembered as refused, and of those remembered as failing.

@@ -303,7 +303,7 @@ impl Oidc {
     }
 }
 
-/// The reason why there is no new token, in words for the operator, without any secret.
+/// The reason why no new token was obtained, for the operator, without any secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct FetchError(String);

@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use super::oidc::{self, MECHANISM, Oidc, Options};
+use crate::brokers::error::RejectedSettings;
 use crate::table::Section;
 
 /// Properties that cannot be set, with the reasons.
@@ -347,15 +348,16 @@ fn not_built(name: &str, value: &str) -> Option<&'static str> {
     family.map(|(_, reason)| *reason)
 }
 
-/// librdkafka's reason for rejecting the combination of options, with the option to point at, if the reason names one.
-pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> (Option<&'o str>, String) {
+/// librdkafka's reason for rejecting the combination of options.
+pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> RejectedSettings<'o> {
     let why = super::describe(error);
     if why.contains("No provider for SASL mechanism GSSAPI") {
-        let key = option_named("security.protocol", options);
-        return (
-            key,
-            format!("sasl.mechanism is missing: librdkafka's default is GSSAPI, and {KERBEROS}"),
-        );
+        return RejectedSettings {
+            option: option_named("security.protocol", options),
+            why: format!(
+                "sasl.mechanism is missing: librdkafka's default is GSSAPI, and {KERBEROS}"
+            ),
+        };
     }
     // librdkafka often names a property by the alias that the user did not choose.
     let aliases = [
@@ -381,13 +383,13 @@ pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> (Option<
         Some(_) if why.contains("mandatory") => "; set it too",
         _ => "",
     };
-    (
-        named,
-        format!(
+    RejectedSettings {
+        option: named,
+        why: format!(
             "librdkafka refuses these options: {}{help}",
             why.replace("; ", ", ")
         ),
-    )
+    }
 }
 
 fn option_named<'o>(name: &str, options: &'o Options) -> Option<&'o str> {

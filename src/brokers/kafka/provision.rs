@@ -7,11 +7,12 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::durability::{TopicState, left, states};
 use super::{Settings, describe};
 use crate::brokers::durability::Needs;
+use crate::brokers::error::{ProvisionError, RequestError};
 use crate::brokers::kind::Kind;
 use crate::brokers::provision::{Created, Creation, Item, Needed, Plan, Provision, State};
 
@@ -64,12 +65,10 @@ impl Wanted {
     }
 
     /// Kafka creates such a topic, and then takes no event for it.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), ProvisionError> {
         let (least, replicas) = (self.min_insync.unwrap_or_default(), self.replicas);
         if least > replicas {
-            return Err(format!(
-                "min_insync_replicas = {least} needs as many replicas, and a topic would have {replicas}, since the cluster has no more brokers; write a smaller `min_insync_replicas`"
-            ));
+            return Err(ProvisionError::TooFewReplicas { least, replicas });
         }
         Ok(())
     }
@@ -163,14 +162,12 @@ impl Provisioning {
         needed: &[Needed],
         needs: Needs,
         timeout: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ProvisionError> {
         let known: BTreeSet<&String> = needed.iter().flat_map(|needed| &needed.known).collect();
         let topics: Vec<String> = known.into_iter().cloned().collect();
         if settings.uninspectable().is_some() {
-            return Err(format!(
-                "rdkafka's admin client can't log in with OAUTHBEARER, so topics can't be created with this login; create them with Kafka's own tools, if they do not exist: {}",
-                topics.join(", ")
-            ));
+            let topics = topics.join(", ");
+            return Err(ProvisionError::NoAdminLogin { topics });
         }
         let notes = notes(needed);
         let (settings, wishes) = (settings.clone(), wishes.clone());
@@ -178,18 +175,15 @@ impl Provisioning {
         let deadline = Instant::now() + timeout;
         // Creating and querying a client block.
         let planning = tokio::task::spawn_blocking(move || {
-            let admin: AdminClient<DefaultClientContext> = settings
-                .consumer_config(false)
-                .create()
-                .map_err(|error| describe(&error))?;
+            let admin: AdminClient<DefaultClientContext> =
+                settings.consumer_config(false).create().map_err(failed)?;
             let cluster = admin
                 .inner()
                 .fetch_metadata(None, left(deadline))
-                .map_err(|error| describe(&error))?;
+                .map_err(failed)?;
             let wanted = Wanted::new(&wishes, needs, cluster.brokers().len());
             wanted.check()?;
-            let states =
-                states(admin.inner(), &topics, deadline).map_err(|error| error.to_string())?;
+            let states = states(admin.inner(), &topics, deadline)?;
             let existing: Vec<_> = states
                 .iter()
                 .filter(|(_, state)| matches!(state, TopicState::Led { .. }))
@@ -200,7 +194,7 @@ impl Provisioning {
             } else {
                 let options = AdminOptions::new().request_timeout(Some(left(deadline)));
                 let described = runtime.block_on(admin.describe_configs(&existing, &options));
-                described.map_err(|error| describe(&error))?
+                described.map_err(failed)?
             };
             let mut configurations = configurations.into_iter();
             let items = states.iter().map(|(topic, state)| {
@@ -246,24 +240,20 @@ impl Provisioning {
                 plan,
             })
         });
-        planning
-            .await
-            .unwrap_or_else(|error| Err(error.to_string()))
+        planning.await.unwrap_or_else(|error| Err(ended(&error)))
     }
 
     pub(in crate::brokers) async fn apply(
         self,
         dry_run: bool,
         timeout: Duration,
-    ) -> Result<Vec<Created>, String> {
+    ) -> Result<Vec<Created>, ProvisionError> {
         let runtime = tokio::runtime::Handle::current();
         let deadline = Instant::now() + timeout;
         // Dropping the client blocks, too.
         let applying =
             tokio::task::spawn_blocking(move || self.apply_blocking(&runtime, dry_run, deadline));
-        applying
-            .await
-            .unwrap_or_else(|error| Err(error.to_string()))
+        applying.await.unwrap_or_else(|error| Err(ended(&error)))
     }
 
     fn apply_blocking(
@@ -271,7 +261,7 @@ impl Provisioning {
         runtime: &tokio::runtime::Handle,
         dry_run: bool,
         deadline: Instant,
-    ) -> Result<Vec<Created>, String> {
+    ) -> Result<Vec<Created>, ProvisionError> {
         let missing: Vec<&str> = self
             .plan
             .items
@@ -302,7 +292,7 @@ impl Provisioning {
             .validate_only(dry_run);
         let results = runtime
             .block_on(self.admin.create_topics(&topics, &options))
-            .map_err(|error| describe(&error))?;
+            .map_err(failed)?;
         let mut created: Vec<Created> = results
             .into_iter()
             .map(|result| match result {
@@ -357,6 +347,15 @@ impl Provisioning {
             }
         }
     }
+}
+
+fn failed(error: KafkaError) -> RequestError {
+    RequestError(describe(&error))
+}
+
+/// The blocking task panicked, or the runtime is shutting down.
+fn ended(error: &tokio::task::JoinError) -> ProvisionError {
+    RequestError(error.to_string()).into()
 }
 
 /// The topics that cannot be known in advance, once for each template.

@@ -10,7 +10,7 @@ use super::metadata::{Cluster as _, Fault};
 use super::tokens::Login;
 use crate::brokers::error::RequestError;
 
-/// How long to wait for a consumer's pending error.
+/// Time limit for a consumer's pending error.
 const PENDING: Duration = Duration::from_secs(2);
 
 /// The partitions of a topic.

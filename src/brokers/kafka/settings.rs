@@ -14,7 +14,7 @@ use super::health::Advice;
 use super::oidc::{self, Oidc};
 use super::tokens::{Login, Tokens};
 use super::{describe, options};
-use crate::brokers::error::RequestError;
+use crate::brokers::error::{RejectedSettings, RequestError};
 use crate::brokers::health::Limits;
 use crate::brokers::kind::Kind;
 use crate::brokers::provision;
@@ -22,7 +22,7 @@ use crate::secret::hide_user_info;
 use crate::table::Section;
 use crate::table::key::{Key, Syntax, Table, Type};
 
-/// How much earlier librdkafka's time-out is than the bridge's, so that the delivery report, which tells "certainly not
+/// librdkafka's time-out is this much shorter than the bridge's, so that the delivery report, which tells "certainly not
 /// stored" from "unknown", arrives first. librdkafka checks for expired messages once a second, and not at all while it waits
 /// to reconnect ([`RECONNECT_MAX_MS`]).
 const MARGIN: Duration = Duration::from_millis(1200);
@@ -56,7 +56,7 @@ pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
     Key::new("options", Type::Map(&OPTION))
         .about("any librdkafka property except those below; a value may be a secret"),
     Key::new("provision", Type::Table(&provision::OF_KAFKA))
-        .about("what topics `hookbridge provision` creates, see [Provisioning](#provisioning)"),
+        .about("the topics that `hookbridge provision` creates, see [Provisioning](#provisioning)"),
 ]])
 .notes(&[
     (
@@ -204,7 +204,7 @@ impl Settings {
     pub(in crate::brokers) fn try_clients(
         &self,
         limits: Limits,
-    ) -> Result<(), (Option<&str>, String)> {
+    ) -> Result<(), RejectedSettings<'_>> {
         let producers = std::iter::once(self.producer_config(limits))
             .chain(self.batching_producer_config(limits));
         let offline = |mut config: ClientConfig| {

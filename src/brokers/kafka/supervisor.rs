@@ -33,7 +33,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of topics that a fresh client checks.
 const MOST_TOPICS: usize = 4;
 
-/// How long replaced producers may take to finish their messages.
+/// Time limit for replaced producers to finish their messages.
 const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) struct Supervisor {

@@ -74,7 +74,7 @@ impl Current {
     }
 }
 
-/// The reason why there is no valid token.
+/// The reason why no token is valid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoToken {
     #[error("{REASON}{0}")]

@@ -54,7 +54,7 @@ impl Breaker {
         }
     }
 
-    /// How long the breaker has been open.
+    /// Time since the breaker opened.
     pub(super) fn open_for(&self) -> Duration {
         self.state()
             .open_since

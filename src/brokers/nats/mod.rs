@@ -19,6 +19,7 @@ mod refusals;
 mod replay;
 mod session;
 mod settings;
+mod state;
 mod subjects;
 mod subscription;
 
@@ -38,9 +39,10 @@ use crate::brokers::health::{Health, Limits};
 use crate::brokers::message::Message;
 use crate::brokers::meter::Meter;
 use crate::task;
-use connection::{Connection, Shared};
+use connection::Connection;
 use outbox::OutgoingMessage;
 use settings::Acknowledgement;
+use state::Shared;
 use subjects::Subjects;
 
 pub(in crate::brokers) use durability::check_destinations;
@@ -52,7 +54,7 @@ pub(in crate::brokers) use subscription::Subscription;
 /// Pause before the next attempt while a stream has no leader.
 const NO_RESPONDERS_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a publish waits for a connection that has just ended: with a single server, and where the client knows of others,
+/// Time limit for a publish to wait for the next connection: with a single server, and where the client knows of others,
 /// which are restarted one by one.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(1);
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(3);

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{Proof, Shared};
 use super::headers::headers;
 use super::refusals::mark;
 use super::settings::Acknowledgement;
+use super::state::{Proof, Shared};
 use crate::brokers::message::Message;
 use crate::brokers::outcome::{Outcome, Reason, Restart};
 use crate::brokers::waiters::Ticket;

@@ -8,6 +8,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 
 use super::durability::{Info, Inspector, RETRY_HORIZON, Unanswered};
 use super::settings::{Acknowledgement, Settings};
+use crate::brokers::error::{ProvisionError, RequestError};
 use crate::brokers::kind::Kind;
 use crate::brokers::provision::{Created, Creation, Item, Needed, Plan, Provision, State};
 
@@ -35,9 +36,9 @@ impl Provisioning {
         wishes: &Provision,
         needed: &[Needed],
         timeout: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ProvisionError> {
         if settings.acknowledgement == Acknowledgement::Core {
-            let note = "ack = \"core\": nothing is stored, so there is no stream to create";
+            let note = "ack = \"core\" stores nothing, so no stream is needed";
             let plan = Plan {
                 items: Vec::new(),
                 notes: vec![note.to_owned()],
@@ -49,8 +50,7 @@ impl Provisioning {
             });
         }
         within(timeout, async {
-            let connected = Inspector::connect(settings, timeout).await;
-            let inspector = connected.map_err(|why| why.to_string())?;
+            let inspector = Inspector::connect(settings, timeout).await?;
             let (plan, stream) = inspector.plan(wishes, needed).await?;
             Ok(Self {
                 inspector: Some(inspector),
@@ -65,7 +65,7 @@ impl Provisioning {
         self,
         dry_run: bool,
         timeout: Duration,
-    ) -> Result<Vec<Created>, String> {
+    ) -> Result<Vec<Created>, ProvisionError> {
         let (Some(inspector), Some(stream), false) = (self.inspector, self.stream, dry_run) else {
             return Ok(Vec::new());
         };
@@ -87,14 +87,10 @@ impl Provisioning {
 
 async fn within<T>(
     timeout: Duration,
-    work: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
-    tokio::time::timeout(timeout, work)
-        .await
-        .unwrap_or_else(|_| {
-            let limit = humantime::format_duration(timeout);
-            Err(format!("no answer within {limit}"))
-        })
+    work: impl Future<Output = Result<T, ProvisionError>>,
+) -> Result<T, ProvisionError> {
+    let done = tokio::time::timeout(timeout, work).await;
+    done.unwrap_or(Err(ProvisionError::TimedOut(timeout)))
 }
 
 impl Inspector {
@@ -102,13 +98,13 @@ impl Inspector {
         &self,
         wishes: &Provision,
         needed: &[Needed],
-    ) -> Result<(Plan, Option<Config>), String> {
+    ) -> Result<(Plan, Option<Config>), ProvisionError> {
         let (subjects, mut notes) = subjects(needed);
         let name = wishes.stream.as_deref().unwrap_or(STREAM);
         let mut streams: BTreeMap<String, Config> = BTreeMap::new();
         for subject in &subjects {
             let found = self.streams_on(&subject.pattern).await;
-            for stream in found.map_err(in_words)? {
+            for stream in found? {
                 if !streams.contains_key(&stream)
                     && let Some(config) = self.find(&stream).await?
                 {
@@ -170,12 +166,12 @@ impl Inspector {
     }
 
     /// The configuration of a stream, if it exists.
-    async fn find(&self, stream: &str) -> Result<Option<Config>, String> {
+    async fn find(&self, stream: &str) -> Result<Option<Config>, ProvisionError> {
         let request = format!("STREAM.INFO.{stream}");
         match self.ask::<Info>(&request, &serde_json::Value::Null).await {
             Ok(info) => Ok(Some(info.config)),
             Err(Unanswered::Refused(ErrorCode::STREAM_NOT_FOUND, _)) => Ok(None),
-            Err(why) => Err(in_words(why)),
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -185,15 +181,17 @@ impl Inspector {
         match self.ask::<Info>(&request, &config).await {
             Ok(_) => Ok(()),
             Err(Unanswered::Refused(code, why)) => Err(remedy(code, &why)),
-            Err(why) => Err(in_words(why)),
+            Err(why) => Err(ProvisionError::from(why).to_string()),
         }
     }
 }
 
-fn in_words(why: Unanswered) -> String {
-    match why {
-        Unanswered::Disabled(why) | Unanswered::Refused(_, why) => why,
-        Unanswered::Failed(why) => why.to_string(),
+impl From<Unanswered> for ProvisionError {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Disabled(why) | Unanswered::Refused(_, why) => RequestError(why).into(),
+            Unanswered::Failed(why) => why.into(),
+        }
     }
 }
 

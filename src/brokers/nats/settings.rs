@@ -47,10 +47,10 @@ pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
     Key::new("token", Type::Secret),
     Key::new("inbox_prefix", Type::Text(&INBOX_PREFIX))
         .depends("`\"_INBOX\"`")
-        .about("for users that may subscribe to a prefix of their own only; up to 128 characters"),
+        .about("for users that may only subscribe below a prefix of their own; up to 128 characters"),
     Key::new("tls", Type::Table(&TLS)).depends("the server decides"),
     Key::new("provision", Type::Table(&provision::OF_NATS))
-        .about("what stream `hookbridge provision` creates, see [Provisioning](#provisioning)"),
+        .about("the stream that `hookbridge provision` creates, see [Provisioning](#provisioning)"),
 ]])
 .notes(&[
     (
@@ -86,7 +86,7 @@ pub(in crate::brokers) static TLS: Table = Table::new(&[&[
         .about("start with the TLS handshake, for servers with `handshake_first`"),
     Key::new("ca", Type::Text(&FILE))
         .depends("the system's")
-        .about("authorities that are trusted"),
+        .about("trusted authorities"),
     Key::new("cert", Type::Text(&FILE)).about("client certificate; only with `key`"),
     Key::new("key", Type::Text(&FILE)).about("its private key; only with `cert`"),
 ]]);

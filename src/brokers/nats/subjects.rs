@@ -17,7 +17,7 @@ use crate::brokers::durability::{EXISTS, Finding, INSPECTED, Verdict};
 use crate::brokers::health::Health;
 use crate::brokers::outcome::{Outcome, Reason};
 
-/// How long nothing is sent to a subject that has subscribers, but no stream to acknowledge.
+/// Time for which nothing is sent to a subject that has subscribers, but no stream to acknowledge.
 const CLOSED: Duration = Duration::from_secs(60);
 
 /// Maximum number of subjects listed in a message; the rest are counted.

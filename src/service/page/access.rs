@@ -1,4 +1,4 @@
-//! Who may see the live page: whoever reaches a loopback address, or knows the token.
+//! Access to the live page: from a loopback address, or with the token.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -18,7 +18,7 @@ pub(super) enum Access {
     Allowed,
     /// Its sender must show the token first.
     SignIn,
-    /// The listener can be reached from other machines, and there is no token.
+    /// The listener can be reached from other machines, and no token is configured.
     Off,
 }
 

@@ -54,7 +54,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 pub(super) type PageBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What the page needs of the listener.
+/// The state of the live page.
 #[derive(Debug)]
 pub(super) struct Page {
     sessions: Sessions,
@@ -301,7 +301,7 @@ fn to_page() -> Response<PageBody> {
 fn off() -> Response<PageBody> {
     text(
         StatusCode::FORBIDDEN,
-        "The live page is off: this address can be reached from other machines, and there is no token.\n\
+        "The live page is off: this address can be reached from other machines, and no token is configured.\n\
 Write `token = { env = \"HOOKBRIDGE_ADMIN_TOKEN\" }` under [admin], or listen at 127.0.0.1.\n\
 /metrics, /healthz and /readyz work without it.\n",
     )

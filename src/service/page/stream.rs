@@ -115,7 +115,7 @@ struct Shown<'e> {
     route: Option<usize>,
     messages: &'e [Sent],
     body: Option<String>,
-    /// Why there is no body.
+    /// The reason why the body is missing.
     body_note: Option<String>,
     headers: Vec<(&'e str, String)>,
 }

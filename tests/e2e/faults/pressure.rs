@@ -145,7 +145,7 @@ fn f34_replies_that_are_lost_without_end_leave_nothing_in_memory<B: Broker>() {
         }
         sending.into_iter().for_each(|sending| drop(join(sending)));
     };
-    send_for(Duration::from_secs(2)); // what is used for the first time is no leak
+    send_for(Duration::from_secs(2)); // one-time allocations are not a leak
     assert!(checker.answered(200) > 50, "{}", checker.summary());
     let before = trial.bridge.usage();
     behind.proxy.set(Mode::DropReplies);

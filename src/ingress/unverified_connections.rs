@@ -1,4 +1,4 @@
-//! Connections that have not brought a verified event yet. At the connection limit, the oldest of them makes room for a
+//! Connections that have not delivered a verified event yet. At the connection limit, the oldest of them makes room for a
 //! new one, so that silent connections never lock others out.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use futures_util::future::{AbortHandle, AbortRegistration};
 
 /// All such connections by age.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(Mutex<Waiting>);
+pub(super) struct UnverifiedConnections(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -16,23 +16,23 @@ struct Waiting {
     connections: BTreeMap<u64, AbortHandle>,
 }
 
-impl Strangers {
+impl UnverifiedConnections {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a new connection. The returned registration ends it when aborted.
-    pub(super) fn enter(self: &Arc<Self>) -> (Stranger, AbortRegistration) {
+    /// Adds a new connection, which ends when the returned registration is aborted.
+    pub(super) fn enter(self: &Arc<Self>) -> (UnverifiedConnection, AbortRegistration) {
         let (handle, registration) = AbortHandle::new_pair();
         let mut waiting = self.waiting();
         let id = waiting.next;
         waiting.next = id.wrapping_add(1);
         waiting.connections.insert(id, handle);
-        let stranger = Stranger {
+        let connection = UnverifiedConnection {
             all: Arc::clone(self),
             id,
         };
-        (stranger, registration)
+        (connection, registration)
     }
 
     /// Ends the oldest; false if there is none.
@@ -42,23 +42,23 @@ impl Strangers {
     }
 }
 
-/// A registered connection, until it is known or dropped.
+/// A registered connection, until it is verified or dropped.
 #[derive(Debug)]
-pub(super) struct Stranger {
-    all: Arc<Strangers>,
+pub(super) struct UnverifiedConnection {
+    all: Arc<UnverifiedConnections>,
     id: u64,
 }
 
-impl Stranger {
-    /// The connection has brought a verified event and keeps its place from now on.
-    pub(super) fn mark_known(&self) {
+impl UnverifiedConnection {
+    /// The connection has delivered a verified event and is no longer ended for others.
+    pub(super) fn mark_verified(&self) {
         self.all.waiting().connections.remove(&self.id);
     }
 }
 
-impl Drop for Stranger {
+impl Drop for UnverifiedConnection {
     fn drop(&mut self) {
-        self.mark_known();
+        self.mark_verified();
     }
 }
 
@@ -68,15 +68,15 @@ mod tests {
     use futures_util::future::{Abortable, pending};
 
     #[tokio::test]
-    async fn the_oldest_makes_room_and_a_known_one_never_does() {
-        let all = Arc::<Strangers>::default();
-        let [known, first, second] = [(); 3].map(|()| all.enter());
-        known.0.mark_known();
+    async fn the_oldest_makes_room_and_a_verified_one_never_does() {
+        let all = Arc::<UnverifiedConnections>::default();
+        let [verified, first, second] = [(); 3].map(|()| all.enter());
+        verified.0.mark_verified();
         assert!(all.end_oldest());
         let ended = Abortable::new(pending::<()>(), first.1).await;
-        assert!(ended.is_err(), "the first of those that are not known");
+        assert!(ended.is_err(), "the oldest unverified one");
         drop(second);
-        assert!(!all.end_oldest(), "one that has ended has no place to give");
-        assert!(!known.1.handle().is_aborted());
+        assert!(!all.end_oldest(), "an ended connection frees nothing");
+        assert!(!verified.1.handle().is_aborted());
     }
 }
