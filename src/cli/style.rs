@@ -129,7 +129,7 @@ fn narrowed(rows: &[Vec<String>], width: usize) -> Vec<Vec<String>> {
 }
 
 /// A cell's lines. Words that are longer than a line are broken too, or the columns behind them would be pushed aside.
-fn cell_lines(cell: &str, width: usize) -> Vec<String> {
+pub(super) fn cell_lines(cell: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in cell.split(' ') {
         for (index, piece) in pieces(word, width).into_iter().enumerate() {
@@ -216,6 +216,12 @@ mod tests {
         };
         assert_eq!(words(&narrow), words(&columns(&rows)));
         assert_eq!(columns(&narrowed(&rows, 500)), columns(&rows));
+        assert_eq!(
+            cell_lines("a one.two-three b", 9),
+            ["a", "one.two-", "three b"]
+        );
+        assert_eq!(cell_lines("ééééé", 2), ["éé", "éé", "é"]);
+        assert_eq!(cell_lines("", 9), [""]);
     }
 
     #[test]

@@ -192,6 +192,9 @@ mod install;
 // Deployed files: dashboard, rules, manifests.
 mod dashboards;
 
+// docker-compose.yml without Docker.
+mod composition;
+
 // Topics and streams that are missing.
 mod provision;
 
