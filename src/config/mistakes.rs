@@ -394,6 +394,7 @@ fn mistakes_in_listeners_limits_and_files_are_one_problem_with_a_remedy() {
         (SYNQ, "bootstrap.servers=localhost:9092\nsecurity.protocol=SSL\n", "", &["looks like a file of properties", "`hookbridge init`"]),
         (SYNQ, "http {\n  listen = \"0.0.0.0:8080\"\n}\n", "", &["looks like HCL"]),
         (SYNQ, "<?xml version=\"1.0\"?>\n<http/>\n", "", &["looks like XML"]),
+        ("[http]", "\0[\0h\0t\0t\0p\0]", "", &["UTF-16 without a mark", "save it as UTF-8"]),
         ("[http]", "// The listener\n[http]", "1:4", &["a comment begins with `#`"]),
         ("[http]", "; The listener\n[http]", "1:3", &["a comment begins with `#`"]),
         ("[http]", "<<<<<<< HEAD\n[http]", "1:9", &["a merge conflict was not resolved"]),
@@ -451,6 +452,7 @@ fn mistakes_in_brokers_are_one_problem_with_a_remedy() {
         (SERVERS, "bootstrap_servers = \"a:9092\"\noptions = { \"linger.ms\" = \"5ms\" }", "10:27", &["without a unit"]),
         (SERVERS, "bootstrap_servers = \"a:9092\"\noptions = { \"security.protocol\" = \"SASL_SSL\" }", "10:35", &["sasl.mechanism is missing", "SCRAM-SHA-512"]),
         (SERVERS, "bootstrap_servers = \"a:9092\"\noptions = { \"sasl.mechanism\" = \"scram-sha-512\" }", "10:32", &["write PLAIN, SCRAM-SHA-256", "in capitals"]),
+        (SERVERS, "bootstrap_servers = \"a:9092\"\noptions = { \"security.protocol\" = \"ssl\", \"ssl.ca.location\" = \"/nowhere/ca.pem\" }", "10:62", &["the path of a file that is there"]),
         (SERVERS, "bootstrap_servers = \"a:9092\"\noptions = { \"group.id\" = \"x\" }", "10:26", &["can't be set", "remove it"]),
         // NATS.
         (KAFKA, "kind = \"nats\"\nurl = \"nats://n:4222\"", "9:1", &["`servers = [\"nats://localhost:4222\"]`"]),

@@ -116,8 +116,9 @@ fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: 
         let known: Vec<&str> = all_known().map(String::as_str).collect();
         let mut names: Vec<_> = sources.iter().map(|source| source.provider).collect();
         names.dedup();
-        let help = other_syntax(glob).unwrap_or_else(|| nearest(glob, &known));
         let types = format!("{key}.types[{index}]");
+        let other = other_syntax(glob).filter(|_| !root.is_filled_in(&types));
+        let help = other.unwrap_or_else(|| nearest(glob, &known));
         let shown = root.quote(&types, glob);
         root.warn_at(
             &types,

@@ -218,6 +218,9 @@ fn warn_of_constant_key(section: &Section<'_>, key: Option<&Template>) {
     let Some([Part::Literal(text)]) = key.map(Template::parts) else {
         return;
     };
+    if section.is_filled_in("key") {
+        return;
+    }
     let pointer = match text.strip_prefix("$.") {
         Some(path) => format!("/{}", path.replace('.', "/")),
         None if text.starts_with('/') => text.clone(),
@@ -231,7 +234,15 @@ fn warn_of_constant_key(section: &Section<'_>, key: Option<&Template>) {
 
 fn parse_template(section: &Section<'_>, key: &str, text: &str) -> Option<Template> {
     Template::parse(text)
-        .map_err(|what| section.problem_at(key, format!("{}: {what}", section.quote(key, text))))
+        .map_err(|what| {
+            let shown = section.quote(key, text);
+            let what = match section.is_filled_in(key) {
+                // The placeholder may be the variable's content.
+                true => format!("{shown} is not a valid template"),
+                false => format!("{shown}: {what}"),
+            };
+            section.problem_at(key, what);
+        })
         .ok()
 }
 
@@ -268,7 +279,7 @@ fn check_topic(
                 "the {} {} {rule}{}",
                 kind.destination_noun(),
                 section.quote("topic", topic.as_str()),
-                legal_topic(kind, topic.as_str())
+                legal_topic(section, kind, topic.as_str())
             ),
         );
     }
@@ -280,7 +291,10 @@ fn check_topic(
 }
 
 /// A legal topic like this one, as advice.
-fn legal_topic(kind: brokers::Kind, topic: &str) -> String {
+fn legal_topic(section: &Section<'_>, kind: brokers::Kind, topic: &str) -> String {
+    if section.is_filled_in("topic") {
+        return String::new();
+    }
     let mut legal = topic.to_owned();
     for word in ["type", "source"] {
         for (before, after) in [("%", "%"), ("<", ">"), ("[", "]"), ("$", ""), (":", "")] {

@@ -566,8 +566,7 @@ const OTHER_PROVIDERS: [(&str, &[&str]); 12] = [
 fn provider_meant(word: &str) -> Option<&'static str> {
     let plain = |word: &str| {
         let word = word.to_lowercase().replace(['_', ' '], "-");
-        let word = word.strip_suffix(".com").unwrap_or(&word).to_owned();
-        word
+        word.strip_suffix(".com").unwrap_or(&word).to_owned()
     };
     let word = plain(word);
     if let Some(preset) = providers::find(&word) {

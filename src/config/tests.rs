@@ -1188,6 +1188,41 @@ fn values_from_variables_are_not_shown_in_messages() {
 }
 
 #[test]
+fn advice_does_not_repeat_what_a_variable_has() {
+    let topic = "topic = \"synq.{type}\"";
+    for (line, instead, content) in [
+        ("[sources", "publish_timeout = \"${VAR}\"", "4242424242"),
+        ("[[routes", "tolerance = \"${VAR}\"", "4242424242"),
+        (topic, "topic = \"${VAR}\"", "4242424242/x y"),
+        (topic, "topic = \"x.${VAR}\"", "{4242424242}"),
+        (topic, "topic = \"x\"\nkey = \"${VAR}\"", "/4242424242"),
+        (topic, "topic = \"x\"\nkey = \"${VAR}\"", "$.4242424242"),
+        (topic, "topic = \"x\"\nkey = \"${VAR}\"", "{4242424242}"),
+        (
+            topic,
+            "topic = \"x\"\ntypes = [\"${VAR}\"]",
+            "^4242424242.*$",
+        ),
+        (topic, "topic = \"x\"\ntypes = [\"${VAR}\"]", "!4242424242"),
+        (
+            topic,
+            "topic = \"x\"\ntypes = [\"${VAR}\"]",
+            "4242424242, b",
+        ),
+    ] {
+        let text = match line == topic {
+            true => MINIMAL.replace(topic, instead),
+            false => MINIMAL.replace(line, &format!("{instead}\n{line}")),
+        };
+        let shown = match load_with(&[&text], &[("VAR", content)]) {
+            Ok(config) => format!("{:?}", config.warnings),
+            Err(problems) => problems.to_string(),
+        };
+        assert!(!shown.contains("4242424242"), "{instead}: {shown}");
+    }
+}
+
+#[test]
 fn readable_secret_files_cause_warnings() {
     use std::os::unix::fs::PermissionsExt as _;
     let file = std::env::temp_dir().join(format!("hookbridge-readable-{}", std::process::id()));

@@ -257,6 +257,12 @@ impl<'r> Section<'r> {
         format!("\"{}\"", shown.escape_debug())
     }
 
+    /// Whether a value, or a part of it, came from a variable and may be a secret, which advice must not repeat.
+    pub(crate) fn is_filled_in(&self, key: &str) -> bool {
+        let written = self.reading.written.borrow();
+        written.contains_key(&join(&self.path, key))
+    }
+
     /// Warns if others can read a file that only the bridge should read.
     pub(crate) fn warn_of_exposure(&self, key: &str, file: &Path) {
         if let Some(what) = private::exposure_of(file) {
@@ -491,7 +497,11 @@ impl<'r> Section<'r> {
             Ok(_) => {
                 format!("is out of bounds; write a duration from {least} to {most}")
             }
-            Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(_)
+                if !text.is_empty()
+                    && text.bytes().all(|byte| byte.is_ascii_digit())
+                    && !self.is_filled_in(key) =>
+            {
                 format!("has no unit; write \"{text}s\" for seconds, or \"{text}ms\"")
             }
             Err(_) => "is not a valid duration; write for example \"10s\" or \"1h 30m\"".to_owned(),

@@ -9,6 +9,10 @@ pub(super) fn other_format(text: &str) -> Option<String> {
         let what = "has lines that end in a carriage return alone; save it with line feeds";
         return Some(what.to_owned());
     }
+    if text.contains('\0') {
+        let what = "has NUL characters: it is UTF-16 without a mark, or not text; save it as UTF-8";
+        return Some(what.to_owned());
+    }
     let is_text = |line: &&str| !line.is_empty() && !line.starts_with('#');
     let mut lines = text.lines().map(str::trim_end).filter(is_text);
     let first = lines.next()?;

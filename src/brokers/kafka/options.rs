@@ -376,11 +376,11 @@ pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> Rejected
         .max_by_key(|name| name.len());
     let why = why.trim();
     let help = match named {
-        Some(name) if name.ends_with(".location") && why.contains(&format!("{name} failed")) => {
-            "; write the path of a file that is there and is PEM"
-        }
         Some(_) if why.ends_with("must be set") => "; set both",
         Some(_) if why.contains("mandatory") => "; set it too",
+        Some(name) if name.ends_with(".location") => {
+            "; write the path of a file that is there and is PEM, or PKCS#12 for a keystore"
+        }
         _ => "",
     };
     RejectedSettings {
