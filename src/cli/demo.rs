@@ -18,7 +18,7 @@ use crate::printable::printable;
 use crate::providers::Preset;
 use crate::providers::sign::{Unsigned, example_secret, sign};
 use crate::secret::Secret;
-use crate::service::{Service, termination};
+use crate::service::{BindError, Service, termination};
 
 /// The file that `hookbridge check --config config/demo.toml` reads.
 const CONFIG: &str = include_str!("../../config/demo.toml");
@@ -30,7 +30,10 @@ const USUAL_PORT: u16 = 8080;
 /// Pause between two sample events of an endless demo.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Pause before an event that was not stored is sent again.
+/// How often another port is tried: some providers sign it, so it is chosen before the service starts, and can be taken meanwhile.
+const PORT_ATTEMPTS: usize = 5;
+
+/// Pause before an event that is not known to be stored is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time limit of `--events N` for the last event.
@@ -82,11 +85,14 @@ async fn demo(options: &Options) -> Outcome {
         .ok_or("the demo's configuration has no broker")?
         .settings
         .clone();
-    let service = match Service::start(config).await {
-        Ok(service) => service,
-        // The port is in use, as a rule. Some providers sign it, so it must be known before the service starts.
-        Err(_) => Service::start(load(free_port()?)?).await?,
-    };
+    let mut started = Service::start(config).await;
+    for _ in 0..PORT_ATTEMPTS {
+        if !started.as_ref().is_err_and(|error| error.is::<BindError>()) {
+            break;
+        }
+        started = Service::start(load(free_port()?)?).await;
+    }
+    let service = started?;
     let url: Uri = format!("http://{}/hooks/{}", service.address(), provider.name).parse()?;
     introduce(
         provider,
@@ -96,24 +102,17 @@ async fn demo(options: &Options) -> Outcome {
         &cluster.bootstrap_servers(),
     )?;
     let mut terminated = pin!(termination()?);
-    let deadline = Instant::now() + WAIT_TIMEOUT;
-    let mut sending = tokio::spawn(send(
-        provider,
-        secret.signing,
-        url,
-        options.events,
-        deadline,
-    ));
+    let mut sending = tokio::spawn(send(provider, secret.signing, url, options.events));
     // The first events are published meanwhile.
     let mut subscription = Subscription::start(&settings, &topics, StartAt::Earliest).await?;
     let mut consumed = HashSet::new();
-    let mut timeout = pin!(tokio::time::sleep_until(deadline));
+    let mut timeout = pin!(tokio::time::sleep_until(Instant::now() + WAIT_TIMEOUT));
     let mut are_sent = false;
     let done = loop {
-        if options
+        let are_consumed = options
             .events
-            .is_some_and(|events| consumed.len() >= events)
-        {
+            .is_some_and(|events| consumed.len() >= events);
+        if are_consumed && are_sent {
             style::println(format_args!("all {} events were consumed", consumed.len()))?;
             break Completion::Success;
         }
@@ -227,14 +226,13 @@ fn introduce(
     ))
 }
 
-/// Posts samples of all types in turn; stops at the first that is refused. As senders do, it sends an event again that was
-/// not stored: where a provider waits half a second for its answer, the embedded Kafka may take longer for the first.
+/// Posts samples of all types in turn; stops at the first that is refused. As senders do, it sends an event again that is not
+/// known to be stored: the embedded Kafka may take longer for the first than the shortest `publish_timeout` of a provider.
 async fn send(
     provider: &'static Preset,
     secret: String,
     url: Uri,
     events: Option<usize>,
-    deadline: Instant,
 ) -> Result<(), Error> {
     let secret = Secret::new(secret).ok_or("the demo's secret is empty")?;
     let authentication = provider.authentication(None)?;
@@ -251,6 +249,7 @@ async fn send(
         let signed = sign(&authentication, &secret, unsigned)?;
         headers.extend(signed.headers);
         let body = Bytes::from(signed.body);
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         let mut answer = post(&signed.url, headers.clone(), body.clone()).await?;
         while answer.status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline {
             tokio::time::sleep_until(Instant::now() + RETRY_PAUSE).await;

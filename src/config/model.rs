@@ -35,7 +35,7 @@ pub struct Config {
     pub sources: Vec<Arc<Source>>,
     /// Legal but questionable settings.
     pub warnings: Vec<Problem>,
-    /// The file's contents, to tell what a reload changes.
+    /// Digests of the configuration's keys, to tell what a reload changes.
     pub fingerprint: Fingerprint,
 }
 
@@ -82,7 +82,7 @@ pub struct Admin {
     pub show_bodies: bool,
 }
 
-/// The brokers, of those that routes need, that must be reachable for readiness.
+/// How many of the brokers that routes need must be reachable for readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyWhen {
     /// At least one.

@@ -38,7 +38,7 @@ pub struct Identity {
     pub cloud_event: Option<Box<CloudEvent>>,
 }
 
-/// The other attributes of a CloudEvent, besides id, type, time and subject.
+/// The attributes of a CloudEvent besides id, type, time and subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent {
     /// An id is unique only together with its source.

@@ -66,7 +66,7 @@ pub(crate) async fn serve(
 ) {
     let (failures, shortages) = (LogThrottle::default(), LogThrottle::default());
     let mut count = 0_u64;
-    let unverified = Arc::<UnverifiedConnections>::default();
+    let all_unverified = Arc::<UnverifiedConnections>::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -97,17 +97,17 @@ pub(crate) async fn serve(
                 );
             }
             // This makes room for the next connection.
-            let _has_ended_one = unverified.end_oldest();
+            let _has_ended_one = all_unverified.end_oldest();
             continue;
         }
         if connections.len() >= bridge.config().http.max_connections {
             process.metrics().connections_rejected.inc();
             // A connection that has delivered a verified event stays; the oldest of the others makes room.
-            if !unverified.end_oldest() {
+            if !all_unverified.end_oldest() {
                 continue;
             }
         }
-        let (unverified, ending) = unverified.enter();
+        let (unverified, ending) = all_unverified.enter();
         count = count.wrapping_add(1);
         let (live, stop) = (Arc::clone(&live), stop.clone());
         let open = Open::new(&process.metrics().connections);

@@ -52,13 +52,17 @@ pub(super) struct UnverifiedConnection {
 impl UnverifiedConnection {
     /// The connection has delivered a verified event and is no longer ended for others.
     pub(super) fn mark_verified(&self) {
+        self.leave();
+    }
+
+    fn leave(&self) {
         self.all.waiting().connections.remove(&self.id);
     }
 }
 
 impl Drop for UnverifiedConnection {
     fn drop(&mut self) {
-        self.mark_verified();
+        self.leave();
     }
 }
 

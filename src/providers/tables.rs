@@ -85,10 +85,10 @@ pub(crate) static JWT: Table = Table::new(&[&[
     Key::new("keys", Type::Text(&FILE))
         .depends("`secrets`, as keys of HS256")
         .about("a file with public keys: PEM `PUBLIC KEY` blocks, or a JWKS. RSA is RS256, P-256 is ES256, Ed25519 is EdDSA"),
-    Key::new("issuer", Type::List(&Type::Text(&TEXT))).about("the value of `iss`; of a list, one of them"),
+    Key::new("issuer", Type::List(&Type::Text(&TEXT))).about("the required value of `iss`; of a list, one of them"),
     Key::new("audience", Type::List(&Type::Text(&TEMPLATE)))
-        .about("the value of `aud`, or one of its values; of a list, one of them. `\"{url}\"` is `public_url` and the request's query"),
-    Key::new("appid", Type::List(&Type::Text(&TEXT))).about("the value of `appid`, or of `azp` where the token has none; of a list, one of them"),
+        .about("a value that `aud` must be or contain; of a list, one of them. `\"{url}\"` is `public_url` and the request's query"),
+    Key::new("appid", Type::List(&Type::Text(&TEXT))).about("the required value of `appid`, or of `azp` where the token has none; of a list, one of them"),
 ]]);
 
 pub(crate) static VERIFY: Table = Table::new(&[&[

@@ -287,7 +287,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
-struct BindError {
+pub(crate) struct BindError {
     address: SocketAddr,
     #[source]
     cause: std::io::Error,

@@ -66,8 +66,8 @@ impl Tracer {
         }
     }
 
-    /// Whether the trace of a request that was not verified may be exported: at most one a second, so that unverified senders cannot
-    /// fill the queue.
+    /// Whether the trace of a request that was not verified may be exported: at most one a second, so that unverified senders
+    /// cannot fill the queue.
     pub(crate) fn allow_unverified(&self) -> bool {
         self.unverified.allow().is_some()
     }

@@ -67,7 +67,7 @@ impl Broker {
             (_, Some(address)) => (address.to_owned(), None),
             (Kind::Kafka, None) => {
                 let kafka = support::kafka::Kafka::private().ok_or(
-                    "there is no Kafka: run tests/run --install-only, or say --kafka HOST:PORT",
+                    "Kafka not found: run tests/run --install-only, or pass --kafka HOST:PORT",
                 )?;
                 (kafka.address.clone(), Some(Own::Kafka { _kafka: kafka }))
             }

@@ -74,7 +74,7 @@ fn demo_needs_nothing_and_ends_when_all_events_were_consumed() {
 }
 
 #[test]
-fn demos_that_start_at_once_get_a_port_each() {
+fn demos_that_start_together_get_a_port_each() {
     let demos = [(); 3].map(|()| bridge::start(&["demo", "--events", "1"]));
     for demo in demos {
         demo.expect_code(0);

@@ -17,6 +17,8 @@ pub(crate) struct Usage {
     /// Address space.
     pub(crate) virtual_size: u64,
     pub(crate) threads: u64,
+    /// Of these, threads of libraries: neither the runtime's nor the main thread.
+    pub(crate) library_threads: usize,
     pub(crate) descriptors: usize,
 }
 
@@ -30,11 +32,18 @@ impl Usage {
             number.unwrap_or_else(|| panic!("no {name} in {status}"))
         };
         let descriptors = std::fs::read_dir(format!("/proc/{process}/fd"));
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("a process of ours");
+        let names = tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        let of_libraries =
+            names.filter(|name| !name.starts_with("tokio") && !name.starts_with("hookbridge"));
         Self {
             resident: number("VmRSS:") * 1024,
             peak: number("VmHWM:") * 1024,
             virtual_size: number("VmSize:") * 1024,
             threads: number("Threads:"),
+            library_threads: of_libraries.count(),
             descriptors: descriptors.expect("a process of ours").count(),
         }
     }

@@ -22,7 +22,10 @@ pub(crate) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
 /// Polls until there is a result; panics with `what` after `limit`.
 #[track_caller]
 pub(crate) fn until_some<T>(what: &str, limit: Duration, ask: impl FnMut() -> Option<T>) -> T {
-    poll(limit, ask).unwrap_or_else(|| panic!("not within {limit:?}: {what}"))
+    let Some(answer) = poll(limit, ask) else {
+        panic!("not within {limit:?}: {what}");
+    };
+    answer
 }
 
 /// [`until_some`] for a boolean condition.

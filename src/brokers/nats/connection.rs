@@ -336,6 +336,7 @@ pub(super) async fn supervise(
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -156,7 +156,7 @@ impl Shared {
         self.current.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// A replaced client says nothing about the broker.
+    /// Whether this is the current client: a replaced one says nothing about the broker.
     pub(super) fn is_current(&self, number: u64) -> bool {
         self.current.load(Ordering::Acquire) == number
     }

@@ -1,4 +1,4 @@
-//! Access to the live page: from a loopback address, or with the token.
+//! Access to the live page: with the token; without one, only where the listener is at a loopback address.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
