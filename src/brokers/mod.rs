@@ -57,7 +57,7 @@ pub use provision::{Contradiction, Created, Creation, Item, Needed, Open, Plan, 
 #[cfg(feature = "kafka")]
 use crate::secret::hide_user_info;
 use crate::table::Section;
-use crate::table::key::{Key, Table, Type, Variant, words};
+use crate::table::key::{Key, Note, Table, Type, Variant, words};
 
 #[cfg(not(any(feature = "kafka", feature = "nats")))]
 compile_error!("a bridge needs a broker: enable the feature `kafka`, `nats` or both");
@@ -71,6 +71,35 @@ const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
 
 const KINDS: [(&str, Kind); 2] = [("kafka", Kind::Kafka), ("nats", Kind::Nats)];
 
+/// What kinds are called that speak the protocol of one of ours.
+const OTHER_KINDS: [(&str, &[&str]); 2] = [
+    (
+        "kafka",
+        &[
+            "redpanda",
+            "confluent",
+            "msk",
+            "warpstream",
+            "automq",
+            "aiven",
+            "eventhubs",
+            "event-hubs",
+        ],
+    ),
+    ("nats", &["jetstream", "nats-jetstream", "synadia"]),
+];
+
+const NOTES: [Note; 2] = [
+    (
+        &["topic", "topics", "subject", "key"],
+        "a route names where events go; write `[[routes]]` with `topic = \"…\"`",
+    ),
+    (
+        &["partitions", "replication_factor", "replicas"],
+        "it is for creating topics and streams; write it into `provision = { … }`",
+    ),
+];
+
 /// The keys of `[brokers.NAME]`.
 pub static TABLE: Table = Table {
     keys: &[&[
@@ -81,6 +110,7 @@ pub static TABLE: Table = Table {
             .default("false")
             .about("refuse destinations whose acknowledgement is not known to mean \"stored\"; see [Guarantees](guarantees.md#what-an-acknowledgement-survives)"),
     ]],
+    notes: &NOTES,
     variants: &[
         #[cfg(feature = "kafka")]
         Variant {
@@ -117,7 +147,33 @@ impl Settings {
                 (false, true) => "write `kind = \"nats\"`, since it has `servers`",
                 _ => "write `kind = \"kafka\"` or `kind = \"nats\"`",
             };
-            section.problem(format!("lacks `kind`; {write}"));
+            // `[brokers.main.eu]`
+            let what = match section.unknown_keys().first() {
+                Some((inner, keys)) if !keys.is_empty() => format!(
+                    "has a table `{inner}` and no `kind`; a name has no dots: write for example `{}-{inner}]`",
+                    section.title().trim_end_matches(']')
+                ),
+                _ => format!("lacks `kind`; {write}"),
+            };
+            section.problem(what);
+            section.finish_quietly();
+            return None;
+        }
+        let other = section
+            .peek("kind")
+            .map(str::to_lowercase)
+            .and_then(|given| {
+                let known = OTHER_KINDS
+                    .iter()
+                    .find(|(_, names)| names.contains(&given.as_str()));
+                known.map(|(kind, _)| *kind)
+            });
+        if let Some(kind) = other {
+            let given = section.text("kind").unwrap_or_default();
+            section.problem_at(
+                "kind",
+                format!("\"{given}\" is not one of kafka, nats; it speaks the protocol of one of them: write `kind = \"{kind}\"`"),
+            );
             section.finish_quietly();
             return None;
         }

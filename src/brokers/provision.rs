@@ -36,9 +36,13 @@ pub(super) static OF_KAFKA: Table = Table::new(&[&[
         },
     )
     .depends("the cluster's")
-    .about("of each topic"),
+    .about("of each topic")
+    .example("12")
+    .instead_of(&["num_partitions", "partition"]),
     Key::new("replication_factor", REPLICAS)
         .depends("`3`, or the number of brokers if there are fewer")
+        .example("3")
+        .instead_of(&["replicas", "replication"])
         .about("of each topic"),
     Key::new("min_insync_replicas", REPLICAS)
         .depends("`2` where a topic has 3 replicas")

@@ -108,8 +108,12 @@ fn explain(preset: &Preset) -> std::io::Result<()> {
     lines.push(("samples", samples.collect::<Vec<_>>().join(", ")));
     let width = style::width(&std::io::stdout()).unwrap_or(usize::MAX);
     for (title, value) in lines {
-        let value =
-            style::wrap(&value, width.saturating_sub(17), 0).replace('\n', &format!("\n{:17}", ""));
+        // A link stays whole, so that it can be followed.
+        let lines = match value.contains("://") {
+            true => style::wrap(&value, width.saturating_sub(17), 0),
+            false => style::cell_lines(&value, width.saturating_sub(17)).join("\n"),
+        };
+        let value = lines.replace('\n', &format!("\n{:17}", ""));
         style::println(format_args!(
             "{}  {value}",
             style::dim(&format!("{title:15}"))

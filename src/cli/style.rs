@@ -91,7 +91,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 
 /// Rows whose longest cells are broken into rows of their own, until lines fit.
 fn narrowed(rows: &[Vec<String>], width: usize) -> Vec<Vec<String>> {
-    const LEAST: usize = 12;
+    const LEAST: usize = 10;
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();
     let cell_width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -116,22 +116,51 @@ fn narrowed(rows: &[Vec<String>], width: usize) -> Vec<Vec<String>> {
     }
     let mut narrowed = Vec::with_capacity(rows.len());
     for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| wrap(cell, *width, 0));
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| cell_lines(cell, *width));
         let cells: Vec<_> = cells.collect();
-        let height = cells
-            .iter()
-            .map(|cell| cell.lines().count())
-            .max()
-            .unwrap_or_default();
+        let height = cells.iter().map(Vec::len).max().unwrap_or_default();
         for line in 0..height.max(1) {
-            let part = |cell: &String| cell.lines().nth(line).unwrap_or_default().to_owned();
+            let part = |cell: &Vec<String>| cell.get(line).cloned().unwrap_or_default();
             narrowed.push(cells.iter().map(part).collect());
         }
     }
     narrowed
+}
+
+/// A cell's lines. Words that are longer than a line are broken too, or the columns behind them would be pushed aside.
+pub(super) fn cell_lines(cell: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in cell.split(' ') {
+        for (index, piece) in pieces(word, width).into_iter().enumerate() {
+            match lines.last_mut() {
+                Some(line)
+                    if index == 0 && line.chars().count() + 1 + piece.chars().count() <= width =>
+                {
+                    line.push(' ');
+                    line.push_str(piece);
+                }
+                _ => lines.push(piece.to_owned()),
+            }
+        }
+    }
+    lines
+}
+
+/// Breaks a word into parts of up to `width` characters, preferably behind punctuation.
+fn pieces(word: &str, width: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = word;
+    while let Some((end, _)) = rest.char_indices().nth(width.max(1)) {
+        let head = rest.get(..end).unwrap_or(rest);
+        let punctuation = head.rfind([',', '/', '.', '-', '_', ':']).map(|at| at + 1);
+        let end = punctuation.filter(|at| *at > head.len() / 2).unwrap_or(end);
+        let (piece, left) = rest.split_at(end);
+        pieces.push(piece);
+        rest = left;
+    }
+    pieces.push(rest);
+    pieces
 }
 
 fn columns(rows: &[Vec<String>]) -> String {
@@ -187,6 +216,12 @@ mod tests {
         };
         assert_eq!(words(&narrow), words(&columns(&rows)));
         assert_eq!(columns(&narrowed(&rows, 500)), columns(&rows));
+        assert_eq!(
+            cell_lines("a one.two-three b", 9),
+            ["a", "one.two-", "three b"]
+        );
+        assert_eq!(cell_lines("ééééé", 2), ["éé", "éé", "é"]);
+        assert_eq!(cell_lines("", 9), [""]);
     }
 
     #[test]

@@ -19,10 +19,16 @@ impl Brokers {
             list: Vec::new(),
             names: HashMap::new(),
         };
+        let is_there = root.has("brokers") || root.is_misspelt("brokers");
         let Some(mut table) = root.section("brokers") else {
-            root.problem("no broker is configured; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+            if !is_there {
+                root.problem("no broker is configured; write `[brokers.main]` with `kind = \"kafka\"` or `kind = \"nats\"`");
+            }
             return brokers;
         };
+        if table.refuse_nameless(&brokers::TABLE, "main") {
+            return brokers;
+        }
         for name in table.names() {
             let Some(mut section) = table.named_section(&name) else {
                 continue;
@@ -101,7 +107,11 @@ impl Brokers {
         if let Some(known) = self.names.get(name) {
             return *known;
         }
-        let suggestion = did_you_mean(name, self.names.keys().map(String::as_str));
+        if self.names.is_empty() {
+            // That there is none has been said.
+            return None;
+        }
+        let suggestion = one_of(name, self.names.keys().map(String::as_str));
         let shown = section.quote(key, name);
         section.problem_at(
             key,
@@ -120,16 +130,30 @@ impl Brokers {
     }
 }
 
+/// `; did you mean …?` or all names that are defined.
+pub(super) fn one_of<'n>(name: &str, defined: impl Iterator<Item = &'n str> + Clone) -> String {
+    const MOST: usize = 20;
+    let suggestion = did_you_mean(name, defined.clone());
+    if !suggestion.is_empty() {
+        return suggestion;
+    }
+    let mut names: Vec<_> = defined.take(MOST).collect();
+    names.sort_unstable();
+    format!("; defined: \"{}\"", names.join("\", \""))
+}
+
 /// Names become metric labels, header values and parts of ids.
 pub(super) fn check_name(section: &Section<'_>, name: &str) {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
         section.problem(format!(
-            "the name \"{}\" may only have up to 64 of A-Z, a-z, 0-9, `-` and `_`",
+            "the name \"{}\" may only have up to 64 of A-Z, a-z, 0-9, `-` and `_`; write another one",
             name.escape_debug()
         ));
     }
     if name == "other" {
-        section.problem("the name \"other\" is reserved: metrics use it for unnamed values");
+        section.problem(
+            "the name \"other\" is reserved: metrics use it for unnamed values; write another one",
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
@@ -17,8 +18,8 @@ use super::strays::warn_of_strays;
 use super::tables::{self, READY_WHEN};
 use super::tls::read_tls;
 use super::transport::read_networks;
-use crate::brokers;
 use crate::table::{Files, Place, Problem, Problems, Reading, Secrets, Section, Spans};
+use crate::{brokers, providers};
 
 /// The least length of `admin.token`, in bytes.
 const LEAST_TOKEN: usize = 16;
@@ -202,8 +203,9 @@ fn read(root: &mut Section<'_>) -> Option<Config> {
     let (http, defaults) = read_http(root.section_or_empty("http"));
     let admin = read_admin(root.section_or_empty("admin"));
     let brokers = Brokers::read(root);
-    let mut sources = read_sources(root, &brokers, &defaults);
-    read_routes(root, &brokers, &mut sources);
+    let (mut sources, declared) = read_sources(root, &brokers, &defaults);
+    read_routes(root, &brokers, &mut sources, &declared);
+    refuse_bare_presets(root);
     check_paths(root, &sources);
     check_addresses(root, &http, &admin);
     let config = Config {
@@ -216,6 +218,19 @@ fn read(root: &mut Section<'_>) -> Option<Config> {
     };
     warn_of_colliding_topics(root, &config);
     Some(config)
+}
+
+/// `[github]` instead of `[sources.github]`.
+fn refuse_bare_presets(root: &mut Section<'_>) {
+    for (name, _) in root.unknown_keys() {
+        if providers::find(&name).is_some() {
+            root.problem_at(
+                &name,
+                format!("a source is a table in `sources`; write `[sources.{name}]`"),
+            );
+            root.discard(&name);
+        }
+    }
 }
 
 fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
@@ -238,7 +253,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
         has_client_ca,
     };
     let http = Http {
-        listen: read_address(&mut section),
+        listen: read_address(&mut section, 8080),
         header_timeout: section.duration("header_timeout"),
         idle_timeout: section.duration("idle_timeout"),
         body_timeout: section.duration("body_timeout"),
@@ -256,13 +271,16 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
     if http.max_in_flight_bytes < defaults.max_body {
         section.problem_at(
             "max_in_flight_bytes",
-            "it is less than `max_body`: no event of that size could ever be accepted",
+            format!("is less than `max_body`: no event of that size could ever be accepted; write \"{}\" or more", ByteSize(defaults.max_body as u64)),
         );
     }
     if http.drain_delay >= http.shutdown_timeout {
         section.problem_at(
             "drain_delay",
-            "it leaves no part of `shutdown_timeout` to finish requests",
+            format!(
+                "leaves no part of `shutdown_timeout` to finish requests; write less than {}",
+                humantime::format_duration(http.shutdown_timeout)
+            ),
         );
     }
     section.finish();
@@ -270,7 +288,7 @@ fn read_http(mut section: Section<'_>) -> (Http, Defaults) {
 }
 
 fn read_admin(mut section: Section<'_>) -> Admin {
-    let listen = read_address(&mut section);
+    let listen = read_address(&mut section, 9090);
     if !listen.ip().is_loopback() {
         section.warn_at("listen", format!("the admin listener at {listen} can be reached from other machines, and needs no password for /metrics, /healthz and /readyz; write \"127.0.0.1:9090\", or keep it in a private network"));
     }
@@ -316,12 +334,35 @@ fn check_addresses(root: &Section<'_>, http: &Http, admin: &Admin) {
     }
 }
 
-fn read_address(section: &mut Section<'_>) -> SocketAddr {
-    let read = section.parsed(
-        "listen",
-        "an address; write for example \"0.0.0.0:8080\" or \"[::]:8080\"",
-    );
+fn read_address(section: &mut Section<'_>, usual_port: u16) -> SocketAddr {
+    let given = section.peek("listen").map(str::to_owned);
+    let write = given.as_deref().map_or_else(String::new, |text| {
+        format!("write for example {}", address_meant(text, usual_port))
+    });
+    let write = match given {
+        None => format!("write for example \"0.0.0.0:{usual_port}\" or \"[::]:{usual_port}\""),
+        Some(_) => write,
+    };
+    let expected = format!("an IP address with a port; {write}");
+    let read = section.parsed("listen", &expected);
     read.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// The addresses that were probably meant by a text that is none.
+fn address_meant(text: &str, usual_port: u16) -> String {
+    let text = text.rsplit_once("://").map_or(text, |(_, rest)| rest);
+    let text = text.split('/').next().unwrap_or(text);
+    let quoted = |ip: IpAddr, port: u16| format!("\"{}\"", SocketAddr::new(ip, port));
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port = port.parse().unwrap_or(usual_port);
+    match (host, host.parse::<IpAddr>().or_else(|_| text.parse())) {
+        (_, Ok(ip)) => quoted(ip, port),
+        ("localhost", _) => quoted(IpAddr::from([127, 0, 0, 1]), port),
+        ("" | "*", _) => format!("\"0.0.0.0:{port}\" or \"[::]:{port}\""),
+        _ => format!(
+            "\"0.0.0.0:{port}\" for every address of this machine, since names are not resolved"
+        ),
+    }
 }
 
 fn check_paths(root: &Section<'_>, sources: &[Source]) {

@@ -27,11 +27,14 @@ pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
             by.sort_unstable();
             by.dedup();
             let names: Vec<_> = by.iter().take(5).map(ToString::to_string).collect();
-            let by = if by.len() == 1 { "route" } else { "routes" };
+            let (by, verb) = match by.len() {
+                1 => ("route", "matches"),
+                _ => ("routes", "match"),
+            };
             root.warn_at(
                 &key,
                 format!(
-                    "never sees an event, because {by} {} before it match all of its types; move it up, or remove it",
+                    "never sees an event, because {by} {} before it {verb} all of its types; move it up, or remove it",
                     names.join(", ")
                 ),
             );
@@ -113,20 +116,51 @@ fn warn_of_unknown_types(root: &Section<'_>, key: &str, route: &Route, sources: 
         let known: Vec<&str> = all_known().map(String::as_str).collect();
         let mut names: Vec<_> = sources.iter().map(|source| source.provider).collect();
         names.dedup();
-        let help = match glob.contains(".*") {
-            true => format!(
-                "; types are globs, in which `*` alone matches any text: write \"{}\"",
-                glob.replace(".*", "*").escape_debug()
-            ),
-            false => nearest(glob, &known),
-        };
         let types = format!("{key}.types[{index}]");
+        let other = other_syntax(glob).filter(|_| !root.is_filled_in(&types));
+        let help = other.unwrap_or_else(|| nearest(glob, &known));
         let shown = root.quote(&types, glob);
         root.warn_at(
             &types,
             format!("{} is not known to send {shown}{help}", names.join(", ")),
         );
     }
+}
+
+/// Advice about a glob that is written as something else.
+fn other_syntax(glob: &str) -> Option<String> {
+    let is_expression =
+        glob.contains(".*") || glob.contains('|') || glob.starts_with('^') || glob.ends_with('$');
+    if let Some(excluded) = glob.strip_prefix('!') {
+        return Some(format!(
+            "; a glob excludes nothing: before this route write one with `types = [\"{}\"]` and `action = \"ignore\"`",
+            excluded.escape_debug()
+        ));
+    }
+    if glob.contains(',') && !glob.contains('{') {
+        let globs: Vec<_> = glob
+            .split(',')
+            .map(|glob| format!("\"{}\"", glob.trim().escape_debug()))
+            .collect();
+        return Some(format!(
+            "; each text is one glob: write [{}]",
+            globs.join(", ")
+        ));
+    }
+    let glob = glob
+        .trim_start_matches('^')
+        .trim_end_matches('$')
+        .replace(".*", "*");
+    let glob = match glob.contains('|') {
+        true => glob.replace('(', "{").replace(')', "}").replace('|', ","),
+        false => glob,
+    };
+    is_expression.then(|| {
+        format!(
+            "; types are globs, in which `*` matches any text and `{{a,b}}` either: write \"{}\"",
+            glob.escape_debug()
+        )
+    })
 }
 
 /// A suggestion of the known type that was probably meant.

@@ -2,22 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use super::brokers::Brokers;
+use super::brokers::{Brokers, one_of};
 use super::model::{Action, BrokerId, Config, Destination, Forwarding, Route, Source, TypeGlob};
 use super::reach;
 use super::tables::ACTIONS;
 use super::template::{Part, Template};
 use crate::brokers;
-use crate::table::{Section, did_you_mean};
+use crate::table::Section;
 
-pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
-    let is_there = root.has("routes") && !root.is_empty_list("routes");
+/// What ignoring is called elsewhere.
+const DROP: [&str; 5] = ["drop", "discard", "skip", "none", "ack"];
+
+/// `declared` are the names of all sources, with mistakes or without.
+pub(super) fn read_routes(
+    root: &mut Section<'_>,
+    brokers: &Brokers,
+    sources: &mut [Source],
+    declared: &[String],
+) {
+    let is_there =
+        root.has("routes") && !root.is_empty_list("routes") || root.is_misspelt("routes");
     let sections = root.sections("routes");
     if sections.is_empty() && !is_there {
         root.problem("no route is configured; write `[[routes]]` with `topic = \"hooks.{type}\"`");
     }
     for (index, section) in sections.into_iter().enumerate() {
-        read_route(index + 1, section, brokers, sources);
+        read_route(index + 1, section, brokers, sources, declared);
     }
     for source in &mut *sources {
         if let Err(error) = source.routes.index() {
@@ -30,13 +40,17 @@ pub(super) fn read_routes(root: &mut Section<'_>, brokers: &Brokers, sources: &m
     reach::warn_of_unreached(root, sources);
 }
 
-fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, sources: &mut [Source]) {
+fn read_route(
+    number: usize,
+    mut section: Section<'_>,
+    brokers: &Brokers,
+    sources: &mut [Source],
+    declared: &[String],
+) {
     let wanted = section.text("source");
-    let known = wanted
-        .as_ref()
-        .is_none_or(|wanted| sources.iter().any(|source| source.name == *wanted));
-    if let (Some(wanted), false) = (&wanted, known) {
-        let suggestion = did_you_mean(wanted, sources.iter().map(|source| source.name.as_str()));
+    let is_declared = |wanted: &String| declared.is_empty() || declared.contains(wanted);
+    if let Some(wanted) = wanted.as_ref().filter(|wanted| !is_declared(wanted)) {
+        let suggestion = one_of(wanted, declared.iter().map(String::as_str));
         let shown = section.quote("source", wanted);
         section.problem_at(
             "source",
@@ -48,6 +62,16 @@ fn read_route(number: usize, mut section: Section<'_>, brokers: &Brokers, source
         section.problem_at("types", "an empty list matches nothing; write `types = [\"*\"]`, or leave the line out, to match all");
     }
     let matchers = compile_globs(&section, &types);
+    let action = section.peek("action").map(str::to_lowercase);
+    if action.is_some_and(|word| DROP.contains(&word.as_str())) {
+        let given = section.text("action").unwrap_or_default();
+        section.problem_at(
+            "action",
+            format!("\"{given}\" is not one of publish, ignore; write `action = \"ignore\"`"),
+        );
+        section.finish_quietly();
+        return;
+    }
     let ignores = section.word("action", &ACTIONS).unwrap_or(false);
     let forwarding = read_forwarding(&mut section, brokers, ignores);
     section.finish();
@@ -95,7 +119,8 @@ fn read_forwarding(
     if ignores {
         for key in ["broker", "topic", "topics", "key", "fallback", "copy_to"] {
             if section.has(key) {
-                let what = format!("`{key}` has no effect on a route that ignores its events");
+                let what =
+                    format!("`{key}` has no effect on a route that ignores its events; remove it");
                 section.problem_at(key, what);
             }
         }
@@ -149,14 +174,32 @@ fn read_fallback(
 }
 
 fn read_destination(section: &mut Section<'_>, brokers: &Brokers) -> Option<Destination> {
+    for key in ["broker", "topic"] {
+        if section.is_list(key) {
+            section.problem_at(
+                key,
+                format!("is a list, and a route has one `{key}`; write one, and the others into `copy_to = [{{ {key} = \"…\" }}]`"),
+            );
+            section.finish_quietly();
+            return None;
+        }
+    }
     let broker = brokers.named_or_only(section);
-    let topic = section
-        .required_text("topic")
-        .and_then(|text| parse_template(section, "topic", &text));
+    let topic = if section.has("topics") && !section.has("topic") {
+        section.problem_at(
+            "topics",
+            "only limits what `topic` may become; write `topic = \"…\"` for where events go",
+        );
+        section.text("topic")
+    } else {
+        section.required_text("topic")
+    };
+    let topic = topic.and_then(|text| parse_template(section, "topic", &text));
     let topics = section.texts("topics");
     let key = section
         .text("key")
         .and_then(|text| parse_template(section, "key", &text));
+    warn_of_constant_key(section, key.as_ref());
     let (broker, topic) = broker.zip(topic)?;
     let kind = brokers.kind(broker)?;
     check_topic(section, kind, &topic, topics.as_deref());
@@ -170,9 +213,36 @@ fn read_destination(section: &mut Section<'_>, brokers: &Brokers) -> Option<Dest
     })
 }
 
+/// Nearly always a path whose braces were forgotten.
+fn warn_of_constant_key(section: &Section<'_>, key: Option<&Template>) {
+    let Some([Part::Literal(text)]) = key.map(Template::parts) else {
+        return;
+    };
+    if section.is_filled_in("key") {
+        return;
+    }
+    let pointer = match text.strip_prefix("$.") {
+        Some(path) => format!("/{}", path.replace('.', "/")),
+        None if text.starts_with('/') => text.clone(),
+        None => format!("/{text}"),
+    };
+    section.warn_at(
+        "key",
+        format!("is the same for every event, so that all of them are in one partition; for a value of the body write `key = \"{{{}}}\"`", pointer.escape_debug()),
+    );
+}
+
 fn parse_template(section: &Section<'_>, key: &str, text: &str) -> Option<Template> {
     Template::parse(text)
-        .map_err(|what| section.problem_at(key, format!("{}: {what}", section.quote(key, text))))
+        .map_err(|what| {
+            let shown = section.quote(key, text);
+            let what = match section.is_filled_in(key) {
+                // The placeholder may be the variable's content.
+                true => format!("{shown} is not a valid template"),
+                false => format!("{shown}: {what}"),
+            };
+            section.problem_at(key, what);
+        })
         .ok()
 }
 
@@ -206,9 +276,10 @@ fn check_topic(
         section.problem_at(
             "topic",
             format!(
-                "the {} {} {rule}",
+                "the {} {} {rule}{}",
                 kind.destination_noun(),
-                section.quote("topic", topic.as_str())
+                section.quote("topic", topic.as_str()),
+                legal_topic(section, kind, topic.as_str())
             ),
         );
     }
@@ -216,6 +287,31 @@ fn check_topic(
     if topic.reads_payload() && topics.is_none() && !begins_safely {
         let what = "a sender could choose any destination; begin with a literal prefix that ends in `.`, `-` or `_`, or list the `topics` it may become";
         section.problem_at("topic", what);
+    }
+}
+
+/// A legal topic like this one, as advice.
+fn legal_topic(section: &Section<'_>, kind: brokers::Kind, topic: &str) -> String {
+    if section.is_filled_in("topic") {
+        return String::new();
+    }
+    let mut legal = topic.to_owned();
+    for word in ["type", "source"] {
+        for (before, after) in [("%", "%"), ("<", ">"), ("[", "]"), ("$", ""), (":", "")] {
+            legal = legal.replace(&format!("{before}{word}{after}"), &format!("{{{word}}}"));
+        }
+    }
+    legal = legal.replace(['/', ':'], ".").replace(['>', '*'], "{type}");
+    let is_kept =
+        |character: char| character.is_ascii_alphanumeric() || "._-{}".contains(character);
+    legal = legal
+        .chars()
+        .map(|character| if is_kept(character) { character } else { '-' })
+        .collect();
+    let probe = legal.replace("{type}", "x").replace("{source}", "x");
+    match legal != topic && kind.check_destination(&probe).is_ok() {
+        true => format!("; write for example \"{legal}\""),
+        false => String::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use super::brokers::{Brokers, check_name};
 use super::model::{FailurePolicy, Routes, Source, TypeGlob, TypedSchema};
 use super::origin::read_file;
 use super::reach::nearest;
-use super::tables::DEDUP_BY;
+use super::tables::{self, DEDUP_BY};
 use super::transport::{read_allow_from, read_client_names, read_rate_limit, read_success_body};
 use crate::brokers::MAX_CE_SOURCE_BYTES;
 use crate::event::DedupBy;
@@ -27,7 +27,7 @@ use crate::providers::reading::{read_handshakes, read_mapping};
 use crate::providers::text::Text;
 use crate::providers::{self, Authentication};
 use crate::secret::Secret;
-use crate::table::{Section, WordOrSection, did_you_mean};
+use crate::table::{Section, WordOrSection, nearest_word};
 
 /// Headers that are never forwarded: they could be mistaken for the bridge's own, have a meaning for the broker, or are
 /// secrets. The headers of the provider's signature are not forwarded either, since readers of the topic could replay
@@ -65,16 +65,26 @@ type Presets = HashMap<&'static str, Arc<Schema>>;
 /// Digests of all secrets, each with the source that has it.
 type SeenSecrets = HashMap<[u8; 32], String>;
 
+/// The sources, and the names of all that are declared, with mistakes or without.
 pub(super) fn read_sources(
     root: &mut Section<'_>,
     brokers: &Brokers,
     defaults: &Defaults,
-) -> Vec<Source> {
+) -> (Vec<Source>, Vec<String>) {
+    let is_there = root.has("sources");
     let Some(mut table) = root.section("sources") else {
-        root.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
-        return Vec::new();
+        let bare = root.unknown_keys();
+        let is_bare = bare.iter().any(|(name, _)| providers::find(name).is_some());
+        if !is_there && !is_bare && !root.is_misspelt("sources") {
+            root.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
+        }
+        return (Vec::new(), Vec::new());
     };
+    if table.refuse_nameless(&tables::SOURCE, "synq") {
+        return (Vec::new(), Vec::new());
+    }
     let names = table.names();
+    let declared = names.clone();
     if names.is_empty() {
         table.problem("no source is configured; write `[sources.synq]` with `secrets = [{ env = \"SYNQ_SIGNING_SECRET\" }]`");
     }
@@ -88,10 +98,11 @@ pub(super) fn read_sources(
             read_source(name, section, brokers, defaults, &mut presets, &mut secrets)
         })
         .collect();
-    (0..)
+    let sources = (0..)
         .zip(sources)
         .map(|(index, source)| Source { index, ..source })
-        .collect()
+        .collect();
+    (sources, declared)
 }
 
 fn read_source(
@@ -130,7 +141,7 @@ fn read_source(
     let needs_secret = authentication
         .as_ref()
         .is_none_or(Authentication::needs_secret);
-    if !has_secrets && needs_secret {
+    if !has_secrets && needs_secret && !section.is_misspelt("secrets") {
         section.problem(format!(
             "lacks `secrets`; write for example `secrets = [{{ env = \"{}_SIGNING_SECRET\" }}]`",
             name.to_uppercase()
@@ -495,28 +506,100 @@ fn read_provider(section: &mut Section<'_>, name: &str) -> Option<Provider> {
     if wanted == GENERIC || given.is_none() && section.has("event") {
         return Some(Provider::Generic);
     }
-    let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-    let suggestion = did_you_mean(wanted, known.iter().copied());
-    let what = format!(
-        "unknown provider {}{}; known: {}",
-        section.quote("provider", wanted),
-        suggestion.replace("; did", ": did"),
+    let shown = section.quote("provider", wanted);
+    let all = || {
+        let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
         known.join(", ")
-    );
-    if given.is_some() {
-        section.problem_at("provider", what);
-    } else {
-        section.problem(format!(
-            "{what}; write `provider = \"…\"` where the source has a name of its own, or declare it by `verify` and `event`"
-        ));
+    };
+    let declare = "another one is declared by `verify` and `event`, see docs/providers.md";
+    match (given.is_some(), provider_meant(wanted)) {
+        (true, Some(meant)) => section.problem_at(
+            "provider",
+            format!("unknown provider {shown}; did you mean \"{meant}\"?"),
+        ),
+        (true, None) => section.problem_at(
+            "provider",
+            format!(
+                "unknown provider {shown}; write one of {}; {declare}",
+                all()
+            ),
+        ),
+        (false, _) => {
+            // A key such as `type` often has it.
+            let words = ["type", "kind", "preset", "vendor"].iter();
+            let mut words = words.filter_map(|key| section.peek(key));
+            let meant = words
+                .find_map(provider_meant)
+                .or_else(|| provider_meant(wanted));
+            let write = match meant {
+                Some(meant) => format!("write `provider = \"{meant}\"`"),
+                None => format!("write `provider = \"…\"` with one of {}", all()),
+            };
+            section.problem(format!(
+                "the source's name {shown} is not a provider's, and it has no `provider`; {write}; {declare}"
+            ));
+        }
     }
     None
+}
+
+/// What providers are called elsewhere.
+const OTHER_PROVIDERS: [(&str, &[&str]); 12] = [
+    ("aws-sns", &["sns", "amazon-sns", "aws"]),
+    ("azure-event-grid", &["event-grid", "eventgrid", "azure"]),
+    (
+        "microsoft-graph",
+        &["graph", "msgraph", "ms-graph", "office365", "m365"],
+    ),
+    ("dbt-cloud", &["dbt"]),
+    ("jira", &["atlassian", "jira-cloud"]),
+    ("standard-webhooks", &["standardwebhook", "standard"]),
+    ("alertmanager", &["prometheus"]),
+    ("github", &["gh", "github-app"]),
+    ("gitlab", &["gl"]),
+    ("zendesk", &["zd"]),
+    ("cloudevents", &["ce", "knative"]),
+    ("generic", &["custom", "other", "hmac", "webhook", "http"]),
+];
+
+/// The provider that was probably meant.
+fn provider_meant(word: &str) -> Option<&'static str> {
+    let plain = |word: &str| {
+        let word = word.to_lowercase().replace(['_', ' '], "-");
+        word.strip_suffix(".com").unwrap_or(&word).to_owned()
+    };
+    let word = plain(word);
+    if let Some(preset) = providers::find(&word) {
+        return Some(preset.name);
+    }
+    let mut others = OTHER_PROVIDERS.iter();
+    if let Some((name, _)) = others.find(|(_, words)| words.contains(&word.as_str())) {
+        return Some(name);
+    }
+    let compact = word.replace('-', "");
+    let mut presets = PRESETS.iter().map(|preset| preset.name);
+    if let Some(name) = presets.find(|name| name.replace('-', "") == compact) {
+        return Some(name);
+    }
+    // `github-prod`, `my-stripe`
+    let parts: Vec<_> = word.split('-').collect();
+    if let Some(preset) = parts.iter().find_map(|part| providers::find(part)) {
+        return Some(preset.name);
+    }
+    let known = PRESETS.iter().map(|preset| preset.name);
+    nearest_word(&word, known)
 }
 
 fn read_path(section: &mut Section<'_>, name: &str) -> String {
     let Some(path) = section.text("path") else {
         return format!("/hooks/{name}");
     };
+    if path.contains('*') || path.contains("/:") {
+        section.warn_at(
+            "path",
+            format!("is compared byte for byte, so that `*` and `:` match themselves alone; write for example \"/hooks/{name}\""),
+        );
+    }
     if let Some(what) = path_fault(&path) {
         let shown = section.quote("path", &path);
         section.problem_at(
@@ -569,6 +652,10 @@ fn read_forward_headers(
                 .iter()
                 .any(|prefix| lower.starts_with(prefix));
         let refused = match HeaderName::from_bytes(lower.as_bytes()) {
+            Ok(_) if lower.contains('*') => format!(
+                "{} is not the name of one header; there are no patterns: list the headers",
+                section.quote(&format!("forward_headers[{index}]"), name)
+            ),
             Err(_) => format!(
                 "{} is not a valid header name",
                 section.quote(&format!("forward_headers[{index}]"), name)
@@ -604,7 +691,7 @@ fn read_failure_policy(
             "ignore" => FailurePolicy::Ignore,
             other => {
                 let what = format!(
-                    "{} is not one of \"reject\", \"ignore\" and {{ dead_letter = {{ topic = \"…\" }} }}",
+                    "{} is not a policy; write \"reject\", \"ignore\" or {{ dead_letter = {{ topic = \"…\" }} }}",
                     section.quote(key, other)
                 );
                 section.problem_at(key, what);
@@ -614,7 +701,7 @@ fn read_failure_policy(
         Some(WordOrSection::Section(mut policy)) => {
             if !policy.has("dead_letter") {
                 policy
-                    .problem("write \"reject\", \"ignore\" or { dead_letter = { topic = \"…\" } }");
+                    .problem("is not a policy; write \"reject\", \"ignore\" or { dead_letter = { topic = \"…\" } }");
                 policy.finish_quietly();
                 return FailurePolicy::Reject;
             }
@@ -634,7 +721,12 @@ fn read_dead_letter(mut section: Section<'_>, brokers: &Brokers) -> Option<Failu
         let checked = brokers.kind(broker)?.check_destination(&topic);
         if let Err(rule) = checked {
             let shown = section.quote("topic", &topic);
-            section.problem_at("topic", format!("{shown} {rule}"));
+            let help = if topic.contains('{') {
+                "; it is not a template: write for example \"hooks.invalid\""
+            } else {
+                ""
+            };
+            section.problem_at("topic", format!("{shown} {rule}{help}"));
         }
         Some(FailurePolicy::DeadLetter { broker, topic })
     });
@@ -655,9 +747,13 @@ fn read_schema(
         Some(file) => match read_file(file) {
             Ok(text) => (text, file.display().to_string()),
             Err(error) => {
+                let help = match file.starts_with("http:/") || file.starts_with("https:/") {
+                    true => "; save it, and write the path of the file",
+                    false => "; write the path of a file that is there",
+                };
                 section.problem_at(
                     "schema",
-                    format!("{} can't be read: {error}", file.display()),
+                    format!("{} can't be read: {error}{help}", file.display()),
                 );
                 return None;
             }

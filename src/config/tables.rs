@@ -39,17 +39,48 @@ const MILLION: Type = Type::Count {
 };
 const POLICY: Type = Type::Any(&[Type::Words(&["reject", "ignore"]), Type::Table(&OTHERWISE)]);
 
+const LISTEN: &[&str] = &["port", "host", "bind", "address", "addr", "ip"];
+
 pub(crate) static ROOT: Table = Table::new(&[&[
     Key::new("http", Type::Table(&HTTP)).about("The public listener."),
     Key::new("admin", Type::Table(&ADMIN)).about("`/metrics`, `/healthz` and `/readyz`."),
-    Key::new("brokers", Type::Map(&Type::Table(&brokers::TABLE))).about("The brokers, by name."),
-    Key::new("sources", Type::Map(&Type::Table(&SOURCE))).about("The webhooks, by name."),
-    Key::new("routes", Type::Tables(&ROUTE)).about("Where events go; the first that matches wins."),
-]]);
+    Key::new("brokers", Type::Map(&Type::Table(&brokers::TABLE)))
+        .about("The brokers, by name.")
+        .instead_of(&["kafka", "nats", "clusters"]),
+    Key::new("sources", Type::Map(&Type::Table(&SOURCE)))
+        .about("The webhooks, by name.")
+        .instead_of(&["webhooks", "hooks", "providers", "endpoints"]),
+    Key::new("routes", Type::Tables(&ROUTE))
+        .about("Where events go; the first that matches wins.")
+        .instead_of(&["rules", "routing"]),
+]])
+.notes(&[
+    (
+        &["server", "listener", "public", "tls", "listen", "port", "host"],
+        "the public listener is [http]; write `[http]` with `listen = \"0.0.0.0:8080\"`",
+    ),
+    (
+        &["metrics", "management", "health", "monitoring"],
+        "/metrics and /healthz are at [admin]; write `[admin]` with `listen = \"127.0.0.1:9090\"`",
+    ),
+    (
+        &["log", "logs", "logging", "log_level", "level"],
+        "the level of the log is the environment variable HOOKBRIDGE_LOG, for example HOOKBRIDGE_LOG=debug; remove it",
+    ),
+    (
+        &["tracing", "traces", "telemetry", "otel", "opentelemetry", "otlp"],
+        "traces are set by environment variables such as OTEL_EXPORTER_OTLP_ENDPOINT; remove it",
+    ),
+    (
+        &["options"],
+        "options belong to one broker; write `[brokers.NAME.options]`",
+    ),
+]);
 
 pub(crate) static HTTP: Table = Table::new(&[&[
     Key::new("listen", Type::Text(&ADDRESS))
         .default("0.0.0.0:8080")
+        .instead_of(LISTEN)
         .about("a change needs a restart"),
     Key::new("http2", Type::Flag)
         .default("false")
@@ -125,9 +156,17 @@ pub(crate) static HTTP: Table = Table::new(&[&[
 pub(crate) static TLS: Table = Table::new(&[&[
     Key::new("cert", Type::Text(&FILE))
         .required("\"/etc/hookbridge/cert.pem\"")
+        .instead_of(&[
+            "certificate",
+            "cert_file",
+            "certificate_file",
+            "crt",
+            "chain",
+        ])
         .about("a PEM file with the certificate and then its intermediates"),
     Key::new("key", Type::Text(&FILE))
         .required("\"/etc/hookbridge/key.pem\"")
+        .instead_of(&["private_key", "key_file", "private_key_file"])
         .about("a PEM file with the private key, not encrypted"),
     Key::new("client_ca", Type::Text(&FILE)).about(
         "a PEM file with authorities: only senders with a certificate from one of them are accepted",
@@ -137,6 +176,7 @@ pub(crate) static TLS: Table = Table::new(&[&[
 pub(crate) static ADMIN: Table = Table::new(&[&[
     Key::new("listen", Type::Text(&ADDRESS))
         .default("127.0.0.1:9090")
+        .instead_of(LISTEN)
         .about(
             "a change needs a restart; an address that other machines can reach causes a warning",
         ),
@@ -154,13 +194,29 @@ pub(crate) static SOURCE: Table = Table::new(&[
     &[
         Key::new("provider", Type::Text(&NAME))
             .depends("the source's name")
-            .about("a preset, see [Providers](providers.md); a source with `verify` and `event` needs none"),
+            .about("a preset, see [Providers](providers.md); a source with `verify` and `event` needs none")
+            .instead_of(&["type", "kind", "preset", "vendor"]),
         Key::new("path", Type::Text(&URL_PATH))
             .depends("`\"/hooks/NAME\"`")
-            .about("compared byte for byte; no `.`, `..` or empty segments, no `%`"),
+            .about("compared byte for byte; no `.`, `..` or empty segments, no `%`")
+            .example("\"/hooks/synq\"")
+            .instead_of(&["url", "uri", "endpoint", "paths"]),
         Key::new("secrets", Type::List(&Type::Secret))
             .depends("required, except for `auth = \"none\"`, tokens by a file of keys, and `aws-sns`")
-            .about("under 16 bytes causes a warning; list two while a secret is being rotated"),
+            .about("under 16 bytes causes a warning; list two while a secret is being rotated")
+            .example("[{ env = \"SIGNING_SECRET\" }]")
+            .instead_of(&[
+                "signing_secret",
+                "webhook_secret",
+                "secret_key",
+                "secret_env",
+                "secret_file",
+                "token",
+                "key",
+                "api_key",
+                "password",
+                "hmac_secret",
+            ]),
     ],
     &AUTHENTICATION,
     &EVENTS,
@@ -202,7 +258,8 @@ pub(crate) static SOURCE: Table = Table::new(&[
             .about("accept bodies with `Content-Encoding: gzip`, see [Compressed bodies](#compressed-bodies)"),
         Key::new("schema", Type::Text(&FILE))
             .depends("the provider's")
-            .about("a JSON Schema instead of the provider's"),
+            .about("a JSON Schema instead of the provider's")
+            .example("\"config/schemas/mine.json\""),
         Key::new("schemas", Type::Map(&Type::Text(&FILE))).about(
             "further JSON Schemas by type: `{ \"issues.*\" = \"config/schemas/issues.json\" }`, a glob for each",
         ),
@@ -245,6 +302,32 @@ pub(crate) static SOURCE: Table = Table::new(&[
             .about("for this source only"),
     ],
     &OF_HOOKS,
+])
+.notes(&[
+    (
+        &["topic", "topics", "subject", "broker", "routes", "route", "types", "events"],
+        "a route says where events go; write `[[routes]]` with `source`, `types` and `topic`",
+    ),
+    (
+        &["dead_letter", "dead_letters", "dlq", "dead_letter_topic"],
+        "write `on_invalid = { dead_letter = { topic = \"…\" } }`, and `on_unrouted` likewise",
+    ),
+    (
+        &["user", "username"],
+        "with `auth = \"basic\"` the secret has both; write `secrets = [\"user:password\"]`",
+    ),
+    (
+        &["skip_verification", "insecure", "verify_signature", "unsigned"],
+        "a source without a signature is declared in so many words; write `auth = \"none\"`",
+    ),
+    (
+        &["dedup", "deduplicate", "deduplication"],
+        "duplicates are recognized by default; write `dedup_window = \"0s\"` to switch that off, or `dedup_by`",
+    ),
+    (
+        &["enabled", "disabled", "active"],
+        "a source is there or not; remove the line, or the source",
+    ),
 ]);
 
 static OTHERWISE: Table = Table::new(&[&[Key::new("dead_letter", Type::Table(&DEAD_LETTER))
@@ -260,6 +343,7 @@ pub(crate) static DEAD_LETTER: Table = Table::new(&[&[
 pub(crate) static RATE_LIMIT: Table = Table::new(&[&[
     Key::new("per_second", MILLION)
         .required("200")
+        .instead_of(&["requests_per_second", "rps", "limit", "rate", "requests"])
         .about("requests a second, on average"),
     Key::new("burst", MILLION)
         .depends("as many as `per_second`")
@@ -271,6 +355,7 @@ pub(crate) static ROUTE: Table = Table::new(&[
         Key::new("source", Type::Text(&NAME)).depends("every source"),
         Key::new("types", Type::List(&Type::Text(&GLOB)))
             .default("[\"*\"]")
+            .instead_of(&["event", "events", "event_type", "event_types", "filter", "match"])
             .about("on the event type"),
         Key::new("action", Type::Words(&words(&ACTIONS)))
             .default("publish")
@@ -285,6 +370,20 @@ pub(crate) static ROUTE: Table = Table::new(&[
             "further destinations with `broker`, `topic`, `topics`, `key`; a 2xx only when every copy is stored",
         ),
     ],
+])
+.notes(&[
+    (
+        &["headers", "add_headers"],
+        "a message has the bridge's own headers; write `forward_headers` in the source for those of its requests",
+    ),
+    (
+        &["partition"],
+        "events with one key share a partition; write `key = \"…\"`",
+    ),
+    (
+        &["order", "priority", "default", "weight"],
+        "routes are tried in the order of the file; remove it, and put the route where it belongs",
+    ),
 ]);
 
 static COPY: Table = Table::new(&[&DESTINATION_KEYS]);
@@ -294,11 +393,21 @@ static DESTINATION_KEYS: [Key; 4] = [
     Key::new("topic", Type::Text(&TEMPLATE))
         .depends("required")
         .example("\"hooks.{type}\"")
+        .instead_of(&[
+            "to",
+            "destination",
+            "target",
+            "subject",
+            "queue",
+            "stream",
+            "topic_name",
+        ])
         .about("Kafka topic or NATS subject"),
     Key::new("topics", Type::List(&Type::Text(&TEXT)))
         .depends("any legal one")
         .about("the only topics that the template may become"),
     Key::new("key", Type::Text(&TEMPLATE))
         .depends("the provider's (SYNQ: the id of the issue or incident), else the event id")
+        .instead_of(&["key_template", "partition_key", "message_key"])
         .about("Kafka's partition key"),
 ];

@@ -32,14 +32,16 @@ pub enum TemplateError {
     #[error("`}}` has no `{{`")]
     NotOpened,
     /// No text at all.
-    #[error("it is empty")]
+    #[error("it is empty; write for example `topic = \"hooks.{{type}}\"`")]
     Empty,
     /// An invalid JSON Pointer, and the rule that it violates.
     #[error("`{{{0}}}`: {1}")]
     Pointer(String, &'static str),
-    /// An unknown placeholder.
-    #[error("`{{{0}}}` is not one of `{{type}}`, `{{source}}` and `{{/json/pointer}}`")]
-    Unknown(String),
+    /// An unknown placeholder, and the one that was probably meant.
+    #[error(
+        "`{{{0}}}` is not a placeholder; write `{1}`: there are `{{type}}`, `{{source}}` and `{{/json/pointer}}`"
+    )]
+    Unknown(String, String),
 }
 
 impl Template {
@@ -62,7 +64,7 @@ impl Template {
                     Pointer::parse(pointer)
                         .map_err(|rule| TemplateError::Pointer(pointer.to_owned(), rule))?,
                 ),
-                other => return Err(TemplateError::Unknown(other.to_owned())),
+                other => return Err(TemplateError::Unknown(other.to_owned(), meant(other))),
             });
             rest = behind;
         }
@@ -114,6 +116,18 @@ impl Template {
 impl std::fmt::Display for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+/// The placeholder that was probably meant by another one.
+fn meant(name: &str) -> String {
+    let plain = name.trim_matches(['{', '}', ' ', '.', '$']);
+    let lower = plain.to_lowercase().replace(['_', '-', ' '], "");
+    match lower.as_str() {
+        "type" | "eventtype" | "event" | "typ" | "typee" | "tpye" => "{type}".to_owned(),
+        "source" | "sourcename" | "provider" | "src" => "{source}".to_owned(),
+        "" => "{type}".to_owned(),
+        _ => format!("{{/{}}}", plain.replace('.', "/")),
     }
 }
 

@@ -145,7 +145,7 @@ fn all_problems_are_reported_together_with_their_positions() {
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 4, "{shown}");
     assert!(
-        lines[0].starts_with("0.toml:2:10: http.listen: \"here\" is not an address"),
+        lines[0].starts_with("0.toml:2:10: http.listen: \"here\" is not an IP address"),
         "{shown}"
     );
     assert_eq!(
@@ -855,7 +855,10 @@ fn types_that_the_provider_does_not_send_cause_a_warning_with_the_nearest() {
             "EVENT_TYPE_ISSUE_CREATED",
             "did you mean \"issue_created\"?",
         ),
-        ("issue_.*", "`*` alone matches any text: write \"issue_*\""),
+        (
+            "issue_.*",
+            "types are globs, in which `*` matches any text and `{a,b}` either: write \"issue_*\"",
+        ),
         ("monitor_*", "known types are ping, "),
     ] {
         let shown = warnings(&with_types(&[&format!("\"ping\", \"{glob}\"")]), &[]);
@@ -1181,6 +1184,41 @@ fn values_from_variables_are_not_shown_in_messages() {
             !shown.contains("hunter2") && shown.contains("${VAR}"),
             "{key}: {shown}"
         );
+    }
+}
+
+#[test]
+fn advice_does_not_repeat_what_a_variable_has() {
+    let topic = "topic = \"synq.{type}\"";
+    for (line, instead, content) in [
+        ("[sources", "publish_timeout = \"${VAR}\"", "4242424242"),
+        ("[[routes", "tolerance = \"${VAR}\"", "4242424242"),
+        (topic, "topic = \"${VAR}\"", "4242424242/x y"),
+        (topic, "topic = \"x.${VAR}\"", "{4242424242}"),
+        (topic, "topic = \"x\"\nkey = \"${VAR}\"", "/4242424242"),
+        (topic, "topic = \"x\"\nkey = \"${VAR}\"", "$.4242424242"),
+        (topic, "topic = \"x\"\nkey = \"${VAR}\"", "{4242424242}"),
+        (
+            topic,
+            "topic = \"x\"\ntypes = [\"${VAR}\"]",
+            "^4242424242.*$",
+        ),
+        (topic, "topic = \"x\"\ntypes = [\"${VAR}\"]", "!4242424242"),
+        (
+            topic,
+            "topic = \"x\"\ntypes = [\"${VAR}\"]",
+            "4242424242, b",
+        ),
+    ] {
+        let text = match line == topic {
+            true => MINIMAL.replace(topic, instead),
+            false => MINIMAL.replace(line, &format!("{instead}\n{line}")),
+        };
+        let shown = match load_with(&[&text], &[("VAR", content)]) {
+            Ok(config) => format!("{:?}", config.warnings),
+            Err(problems) => problems.to_string(),
+        };
+        assert!(!shown.contains("4242424242"), "{instead}: {shown}");
     }
 }
 

@@ -22,7 +22,7 @@ pub struct RateLimit {
 
 pub(super) fn read_rate_limit(source: &mut Section<'_>) -> Option<RateLimit> {
     let mut table = source.section("rate_limit")?;
-    if !table.has("per_second") {
+    if !table.has("per_second") && !table.is_misspelt("per_second") {
         table.problem("lacks `per_second`; write for example `rate_limit = { per_second = 200, burst = 400 }`");
     }
     let mut count = |key| {

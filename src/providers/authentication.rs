@@ -81,6 +81,7 @@ pub fn read_authentication(
         source.problem_at("jwt", JWT_WITHOUT_AUTH);
         unused.finish_quietly();
     }
+    let is_declared = source.has("verify");
     let mut tables = source.tables("verify");
     if let (None, [table]) = (&auth, tables.as_mut_slice())
         && let Some(name) = table.text("hook")
@@ -103,6 +104,8 @@ pub fn read_authentication(
             }
             read_credentials(source, &words, jwt, secrets)
         }
+        // What is wrong with `verify` has been said.
+        (None, true) if is_declared => None,
         (None, true) => {
             source.problem(
                 "defines neither how requests are signed nor how senders are authenticated; write `[…verify]`, or for example `auth = \"bearer\"`",

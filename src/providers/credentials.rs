@@ -69,7 +69,7 @@ pub enum CredentialError {
     Pointer(String, &'static str),
     /// Neither of the ways.
     #[error(
-        "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\"",
+        "\"{}\" is not a way to authenticate; write \"bearer\", \"basic\", \"header:NAME\", \"query:NAME\", \"event:/POINTER\", \"jwt\" or \"none\", or remove `auth` where the provider signs its requests",
         .0.escape_debug()
     )]
     Unknown(String),

@@ -125,7 +125,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         }
     }
     for (key, example) in [("id", "\"{/id}\""), ("type", "\"{/type}\"")] {
-        if hook.is_none() && !is_cloud_event && !event.has(key) {
+        if hook.is_none() && !is_cloud_event && !event.has(key) && !event.is_misspelt(key) {
             event.problem(format!(
                 "lacks `{key}`; write for example `{key} = {example}`"
             ));

@@ -292,3 +292,25 @@ pub(crate) struct BindError {
     #[source]
     cause: std::io::Error,
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn further_interrupts_within_a_second_are_the_same_keystroke() {
+        let mut terminations = Terminations::listen().unwrap();
+        let interrupt = || kill_process(getpid(), Signal::INT).unwrap();
+        interrupt();
+        assert_eq!(terminations.next().await, "SIGINT");
+        interrupt();
+        let repeated = timeout(KEYSTROKE / 2, terminations.next()).await;
+        assert!(repeated.is_err(), "{repeated:?}");
+        advance(KEYSTROKE).await;
+        interrupt();
+        assert_eq!(terminations.next().await, "SIGINT");
+    }
+}

@@ -12,7 +12,12 @@ pub struct Table {
     pub keys: &'static [&'static [Key]],
     /// Further keys, which depend on the value of one of the keys.
     pub variants: &'static [Variant],
+    /// Advice about keys that people expect here and that are elsewhere or nowhere.
+    pub notes: &'static [Note],
 }
+
+/// Names of keys that a table does not have, and what to write instead.
+pub type Note = (&'static [&'static str], &'static str);
 
 /// The keys that a table has besides if `key` is `word`.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Key {
     pub about: &'static str,
     /// The only preset whose sources have it.
     pub preset: Option<&'static str>,
+    /// Names that other programs have for it.
+    pub other_names: &'static [&'static str],
     /// Whether it is for the files in `presets/` alone.
     pub is_internal: bool,
 }
@@ -125,6 +132,7 @@ static MISSING: Key = Key::new("", Type::Text(&TEXT));
 pub(super) static EMPTY: Table = Table {
     keys: &[],
     variants: &[],
+    notes: &[],
 };
 
 impl Key {
@@ -137,7 +145,17 @@ impl Key {
             example: None,
             about: "",
             preset: None,
+            other_names: &[],
             is_internal: false,
+        }
+    }
+
+    /// For the message about a key by one of these names.
+    #[must_use]
+    pub const fn instead_of(self, other_names: &'static [&'static str]) -> Self {
+        Self {
+            other_names,
+            ..self
         }
     }
 
@@ -196,6 +214,21 @@ impl Key {
         }
     }
 
+    /// A line that sets it, for messages.
+    pub(super) fn line(&self) -> Option<String> {
+        let value = match (self.example, self.default_text(), &self.value) {
+            (Some(example), ..) => example.to_owned(),
+            (
+                None,
+                Some(text),
+                Type::Text(_) | Type::Words(_) | Type::Duration { .. } | Type::Size { .. },
+            ) => format!("\"{text}\""),
+            (None, Some(text), _) => text.to_owned(),
+            (None, None, value) => Shape::of(value)?.inline()?,
+        };
+        Some(format!("`{} = {value}`", self.name))
+    }
+
     /// The default's text.
     pub(super) fn default_text(&self) -> Option<&'static str> {
         match self.default {
@@ -211,7 +244,13 @@ impl Table {
         Self {
             keys,
             variants: &[],
+            notes: &[],
         }
+    }
+
+    #[must_use]
+    pub const fn notes(self, notes: &'static [Note]) -> Self {
+        Self { notes, ..self }
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &'static Key> + use<> {
@@ -255,12 +294,7 @@ impl Shape {
 
     /// The entry of a key. A reader that asks for a key without one is a mistake that every test of it finds.
     pub(super) fn key(self, name: &str) -> &'static Key {
-        let found = match self {
-            Self::Table(table, variant) => variant
-                .and_then(|variant| variant.find(name))
-                .or_else(|| table.find(name)),
-            Self::Map(_) => None,
-        };
+        let found = self.find(name);
         debug_assert!(
             found.is_some(),
             "no table has an entry for the key `{name}`"
@@ -268,15 +302,39 @@ impl Shape {
         found.unwrap_or(&MISSING)
     }
 
-    /// The names that a user may have meant.
-    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn find(self, name: &str) -> Option<&'static Key> {
+        let mut tables = self.tables();
+        tables.find_map(|table| table.find(name))
+    }
+
+    /// The keys that a user may have meant.
+    pub(super) fn keys(self) -> impl Iterator<Item = &'static Key> {
+        let keys = self.tables().flat_map(Table::keys);
+        keys.filter(|key| !key.is_internal && key.preset.is_none())
+    }
+
+    /// What to write instead of a key that people expect here.
+    pub(super) fn note(self, name: &str) -> Option<&'static str> {
+        let mut notes = self.tables().flat_map(|table| table.notes);
+        let found = notes.find(|(names, _)| names.contains(&name));
+        found.map(|(_, advice)| *advice)
+    }
+
+    /// The smallest table in one line.
+    pub(super) fn inline(self) -> Option<String> {
+        let is_needed = |key: &&Key| key.default == Default::Required || key.name == "topic";
+        let keys = self.keys().filter(is_needed);
+        let keys = keys.filter_map(|key| Some(format!("{} = {}", key.name, key.example?)));
+        let keys: Vec<_> = keys.collect();
+        (!keys.is_empty()).then(|| format!("{{ {} }}", keys.join(", ")))
+    }
+
+    fn tables(self) -> impl Iterator<Item = &'static Table> {
         let (table, variant) = match self {
             Self::Table(table, variant) => (Some(table), variant),
             Self::Map(_) => (None, None),
         };
-        let keys = table.into_iter().chain(variant).flat_map(Table::keys);
-        keys.filter(|key| !key.is_internal && key.preset.is_none())
-            .map(|key| key.name)
+        variant.into_iter().chain(table)
     }
 }
 

@@ -7,10 +7,11 @@ pub(crate) mod private;
 mod problem;
 mod section;
 mod spans;
+mod syntax;
 
 pub use files::Files;
 pub(crate) use private::read_stream;
 pub use problem::{Excerpt, Place, Problem, Problems};
-pub(crate) use section::{Reading, did_you_mean};
+pub(crate) use section::{Reading, did_you_mean, nearest as nearest_word};
 pub use section::{Secrets, Section, WordOrSection};
 pub(crate) use spans::Spans;

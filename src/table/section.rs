@@ -63,6 +63,12 @@ pub enum Secrets {
     WithoutSigning,
 }
 
+/// Up to how many keys of a table a message lists.
+const MOST_LISTED: usize = 20;
+
+const SECRET_FORMS: &str =
+    "write the text itself, `{ env = \"NAME\" }` or `{ file = \"/run/secrets/NAME\" }`";
+
 /// Stands in for a secret that may be missing.
 const PLACEHOLDER: &str = "a secret that is not there";
 
@@ -175,10 +181,12 @@ impl Reading {
 /// A mistake in a reference to an environment variable.
 #[derive(Debug, thiserror::Error)]
 enum ExpansionError {
-    #[error("`${{` has no `}}`")]
+    #[error("`${{` has no `}}`; write `${{NAME}}`")]
     NotClosed,
     #[error("the environment variable {0} is not set; set it, or write `${{{0}:-default}}`")]
     NotSet(String),
+    #[error("the environment variable {0} is not set; set it")]
+    HiddenNotSet(String),
     #[error(
         "`${{{0}}}` is the environment variable {0}, which is not set; templates have no `$`: write `{{{0}}}`"
     )]
@@ -249,6 +257,12 @@ impl<'r> Section<'r> {
         format!("\"{}\"", shown.escape_debug())
     }
 
+    /// Whether a value, or a part of it, came from a variable and may be a secret, which advice must not repeat.
+    pub(crate) fn is_filled_in(&self, key: &str) -> bool {
+        let written = self.reading.written.borrow();
+        written.contains_key(&join(&self.path, key))
+    }
+
     /// Warns if others can read a file that only the bridge should read.
     pub(crate) fn warn_of_exposure(&self, key: &str, file: &Path) {
         if let Some(what) = private::exposure_of(file) {
@@ -280,6 +294,95 @@ impl<'r> Section<'r> {
         matches!(self.values.get(key), Some(Value::Array(values)) if values.is_empty())
     }
 
+    /// Whether a table of tables with names has the keys of one of them, `[sources]` for `[sources.NAME]`. Says so, too.
+    pub(crate) fn refuse_nameless(&mut self, inner: &Table, name: &str) -> bool {
+        let is_inner = |(key, value): (&String, &Value)| {
+            !value.is_object() && (inner.find(key).is_some() || key == "name")
+        };
+        let is_nameless = self.values.iter().any(is_inner);
+        if is_nameless {
+            let path = &self.path;
+            self.problem(format!(
+                "has the keys of one table of `{path}`, which has a name; write for example `[{path}.{name}]`"
+            ));
+            self.values.clear();
+        }
+        is_nameless
+    }
+
+    /// Whether one of the keys is unknown and means this one: [`Self::finish`] says so, and that the key is absent is no
+    /// further problem.
+    #[must_use]
+    pub fn is_misspelt(&self, key: &str) -> bool {
+        let is_meant = |name: &String| {
+            self.shape.note(name).is_none() && self.meant(name).is_some_and(|meant| meant == key)
+        };
+        !self.has(key) && self.unknown().any(|(name, _)| is_meant(name))
+    }
+
+    /// The keys that no entry describes, each with the keys in it if it is a table.
+    #[must_use]
+    pub fn unknown_keys(&self) -> Vec<(String, Vec<String>)> {
+        let keys = self.unknown().map(|(name, value)| {
+            let inner = value.as_object().into_iter().flatten();
+            (
+                name.clone(),
+                inner.map(|(inner, _)| inner.clone()).collect(),
+            )
+        });
+        keys.collect()
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let is_known =
+            |name: &String| self.shape.find(name).is_some() || self.own_keys.contains(name);
+        self.values.iter().filter(move |(name, _)| !is_known(name))
+    }
+
+    /// The key that was probably meant by one that the table does not have.
+    fn meant(&self, name: &str) -> Option<&str> {
+        let plain = plain_name(name);
+        let is_meant = |key: &&Key| key.name == plain || key.other_names.contains(&plain.as_str());
+        let other = self.shape.keys().find(is_meant).map(|key| key.name);
+        other.or_else(|| {
+            let asked = self.asked.iter().map(AsRef::as_ref);
+            nearest(name, asked.chain(self.shape.keys().map(|key| key.name)))
+        })
+    }
+
+    /// What to write instead of a key that the table does not have.
+    fn advice(&self, name: &str) -> String {
+        if self.shape.find(name).is_some() {
+            // It depends on others.
+            return ": it means nothing here; remove it".to_owned();
+        }
+        if let Some(note) = self.shape.note(name) {
+            return format!("; {note}");
+        }
+        if let Some(meant) = self.meant(name) {
+            let key = self.shape.find(meant);
+            let is_other_name = key.is_some_and(|key| {
+                key.other_names.contains(&plain_name(name).as_str()) && key.name != plain_name(name)
+            });
+            let header = match key.map(|key| (key.name, &key.value)) {
+                Some((name, Type::Map(_))) => Some(format!("[{name}.NAME]")),
+                Some((name, Type::Tables(_))) => Some(format!("[[{name}]]")),
+                _ => None,
+            };
+            return match (header, key.and_then(Key::line)) {
+                (Some(header), _) if self.path.is_empty() => format!("; write `{header}`"),
+                (_, Some(line)) if is_other_name => format!("; write for example {line}"),
+                _ => format!("; did you mean \"{meant}\"?"),
+            };
+        }
+        let names: Vec<_> = self.shape.keys().map(|key| key.name).collect();
+        match names.len() {
+            0 => String::new(),
+            1..=MOST_LISTED => format!("; its keys are {}", names.join(", ")),
+            _ => "; docs/configuration.md lists its keys".to_owned(),
+        }
+    }
+
     /// All keys, for tables with user-defined keys.
     pub(crate) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()
@@ -299,6 +402,9 @@ impl<'r> Section<'r> {
     /// A string whose absence is a problem.
     pub fn required_text(&mut self, key: &'static str) -> Option<String> {
         if !self.has(key) {
+            if self.is_misspelt(key) {
+                return None;
+            }
             let example = self.entry(key).example.unwrap_or("\"…\"");
             self.problem(format!(
                 "lacks `{key}`; write for example `{key} = {example}`"
@@ -352,13 +458,17 @@ impl<'r> Section<'r> {
             return Some(value);
         }
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let suggestion = match did_you_mean(&text, known.iter().copied()) {
+            none if none.is_empty() => "; write one of them".to_owned(),
+            suggestion => suggestion,
+        };
         self.problem_at(
             key,
             format!(
                 "{} is not one of {}{}",
                 self.quote(key, &text),
                 known.join(", "),
-                did_you_mean(&text, known.iter().copied())
+                suggestion
             ),
         );
         usual()
@@ -387,9 +497,14 @@ impl<'r> Section<'r> {
             Ok(_) => {
                 format!("is out of bounds; write a duration from {least} to {most}")
             }
-            Err(error) => format!(
-                "is not a valid duration ({error}); write for example \"10s\" or \"1h 30m\""
-            ),
+            Err(_)
+                if !text.is_empty()
+                    && text.bytes().all(|byte| byte.is_ascii_digit())
+                    && !self.is_filled_in(key) =>
+            {
+                format!("has no unit; write \"{text}s\" for seconds, or \"{text}ms\"")
+            }
+            Err(_) => "is not a valid duration; write for example \"10s\" or \"1h 30m\"".to_owned(),
         };
         self.problem_at(key, format!("{} {what}", self.quote(key, &text)));
         None
@@ -674,10 +789,14 @@ impl<'r> Section<'r> {
                     .collect()
             }
             Some(_) => {
-                self.reading.problem(
-                    &path,
-                    format!("`{key}` is a list of tables; write `[[{key}]]`"),
-                );
+                let example = self.shape_of(key).inline();
+                let example = example.unwrap_or_else(|| "{ … }".to_owned());
+                let write = match self.path.is_empty() {
+                    true => format!("write `[[{key}]]`"),
+                    false => format!("write `{key} = [{example}]`"),
+                };
+                let what = format!("`{key}` is a list of tables; {write}");
+                self.reading.problem(&path, what);
                 Vec::new()
             }
         }
@@ -733,18 +852,11 @@ impl<'r> Section<'r> {
             keys => format!("; keys of this preset: {}", keys.join(", ")),
         };
         for key in self.values.keys() {
-            let names: Vec<&str> = self.shape.names().collect();
-            // A key that depends on others.
-            let suggestion = if names.contains(&key.as_str()) {
-                ": it means nothing here; remove it".to_owned()
-            } else {
-                let asked = self.asked.iter().map(AsRef::as_ref);
-                did_you_mean(key, asked.chain(names))
-            };
             let what = format!(
-                "unknown key `{}` in {}{suggestion}{own_keys}",
+                "unknown key `{}` in {}{}{own_keys}",
                 key.escape_debug(),
-                self.title()
+                self.title(),
+                self.advice(key)
             );
             let path = join(&self.path, key);
             let location = self.reading.spans.locate_name(&path);
@@ -840,11 +952,22 @@ impl<'r> Section<'r> {
     fn to_section(&self, path: String, value: Value, shape: Shape) -> Option<Self> {
         match value {
             Value::Object(values) => Some(Self::shaped(self.reading, path, values, shape)),
-            _ => {
-                self.reading.problem(
-                    &path,
-                    format!("`{path}` is a table; write `[{path}]` or `{{ … }}`"),
-                );
+            value => {
+                let name = path
+                    .strip_prefix("routes[")
+                    .and_then(|rest| rest.split_once("]."));
+                let name = name.map_or(path.as_str(), |(_, name)| name);
+                let key = name.rsplit_once('.').map_or(name, |(_, key)| key);
+                let write = match (shape, shape.inline()) {
+                    (Shape::Map(Type::Table(_)), _) if value.is_array() => {
+                        format!("write `[{path}.NAME]` for each of them, with one pair of brackets")
+                    }
+                    (_, Some(example)) if key.ends_with(']') => format!("write `{example}`"),
+                    (_, Some(example)) => format!("write `{key} = {example}`"),
+                    (_, None) => format!("write `[{path}]` or `{key} = {{ … }}`"),
+                };
+                let what = format!("`{name}` is a table; {write}");
+                self.reading.problem(&path, what);
                 None
             }
         }
@@ -862,14 +985,35 @@ impl<'r> Section<'r> {
             Value::Number(number) => number.to_string(),
             Value::Bool(flag) => flag.to_string(),
             Value::Null | Value::Array(_) | Value::Object(_) => {
-                self.reading.problem(path, "this must be a string");
+                let kind = if value.is_array() { "list" } else { "table" };
+                let key = path.strip_prefix(&self.path);
+                let key = key.and_then(|key| self.shape.find(key.trim_start_matches('.')));
+                let write = match key.and_then(Key::line) {
+                    Some(line) => format!("; write for example {line}"),
+                    None => format!("; write one value instead of the {kind}"),
+                };
+                self.reading
+                    .problem(path, format!("is a {kind}, and takes one value{write}"));
                 return None;
             }
         };
         self.reading
             .interpolate(path, &text)
-            .map_err(|mistake| self.reading.problem(path, mistake.to_string()))
+            .map_err(|mistake| {
+                let mistake = match mistake {
+                    // A default for a secret would be one that everybody can read.
+                    ExpansionError::NotSet(name) if !self.is_harmless(path) => {
+                        ExpansionError::HiddenNotSet(name)
+                    }
+                    mistake => mistake,
+                };
+                self.reading.problem(path, mistake.to_string());
+            })
             .ok()
+    }
+
+    fn is_harmless(&self, path: &str) -> bool {
+        self.reading.harmless.borrow().contains(path)
     }
 
     fn to_secret(&self, path: &str, value: Value) -> Option<Secret> {
@@ -877,21 +1021,33 @@ impl<'r> Section<'r> {
             value @ Value::Object(_) => {
                 let shape = Shape::Table(&SECRET, None);
                 let mut table = self.to_section(path.to_owned(), value, shape)?;
+                if table.has("env") == table.has("file") {
+                    let what = match table.has("env") {
+                        true => "has both `env` and `file`; keep one of the two".to_owned(),
+                        false => format!("is not a secret; {SECRET_FORMS}"),
+                    };
+                    table.problem(what);
+                    table.finish_quietly();
+                    return None;
+                }
                 let (name, file) = (table.text("env"), table.path("file"));
                 let text = match (name, file) {
                     (Some(name), None) => self.secret_variable(path, &name),
                     (None, Some(file)) => self.secret_file(path, &file),
-                    _ => {
-                        table.problem("a secret is a string, `{ env = \"NAME\" }` or `{ file = \"/run/secrets/x\" }`");
-                        None
-                    }
+                    _ => None,
                 };
                 table.finish();
                 text?
             }
             value => {
+                let is_text = value.is_string();
                 let text = self.to_hidden_text(path, value)?;
                 if self.refuse_unfilled(path, &text) {
+                    return None;
+                }
+                if let Some(what) = not_a_secret(&text).filter(|_| is_text) {
+                    self.reading
+                        .problem(path, format!("{what}; {SECRET_FORMS}"));
                     return None;
                 }
                 text
@@ -915,7 +1071,7 @@ impl<'r> Section<'r> {
         if secret.is_none() {
             self.reading.problem(
                 path,
-                "the secret is empty, and anyone could sign with an empty secret",
+                "the secret is empty, and anyone could sign with an empty secret; set it",
             );
         }
         secret
@@ -949,6 +1105,13 @@ impl<'r> Section<'r> {
     }
 
     fn secret_variable(&self, path: &str, name: &str) -> Option<String> {
+        if let Some(plain) = name.strip_prefix('$') {
+            let plain = plain.trim_matches(['{', '}']);
+            let what =
+                format!("the name of a variable has no `$`; write `{{ env = \"{plain}\" }}`");
+            self.reading.problem(path, what);
+            return None;
+        }
         self.reading.variables.borrow_mut().insert(name.to_owned());
         let text = self.reading.environment.get(name).cloned();
         text.or_else(|| {
@@ -978,7 +1141,10 @@ impl<'r> Section<'r> {
             Err(error) => {
                 let what = format!("the secret file {} can't be read: {error}", file.display());
                 match error.kind() {
-                    std::io::ErrorKind::NotFound => self.missing_secret(path, what),
+                    std::io::ErrorKind::NotFound => {
+                        let help = "; mount it, or write the path of a file that is there";
+                        self.missing_secret(path, what + help)
+                    }
                     _ => {
                         self.reading.problem(path, what);
                         None
@@ -1020,15 +1186,59 @@ fn drop_line_break(text: &mut String) {
     }
 }
 
+/// The reason why a text is a reference to a secret, or stands for one, and is not the secret itself.
+fn not_a_secret(text: &str) -> Option<&'static str> {
+    let is_name = |name: &str| {
+        let is_plain =
+            |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        !name.is_empty() && name.bytes().all(is_plain)
+    };
+    let is_reference = text.strip_prefix("env:").is_some_and(is_name)
+        || ["file:/", "vault:", "/run/secrets/", "/var/run/secrets/"]
+            .iter()
+            .any(|start| text.starts_with(start));
+    let sample = text
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'));
+    // A password may have the brackets, but hardly words alone between them.
+    let is_word = |byte: u8| byte.is_ascii_alphabetic() || b" _-".contains(&byte);
+    let is_sample = sample.is_some_and(|sample| sample.bytes().all(is_word));
+    match (is_reference, is_sample) {
+        (true, _) => {
+            Some("names a place where the secret is, and would be taken for the secret itself")
+        }
+        (_, true) => Some("is what an example has in place of a secret"),
+        _ => None,
+    }
+}
+
+/// A key's name as ours are written: `publishTimeout`, `publish-timeout` and `PUBLISH_TIMEOUT` are `publish_timeout`.
+fn plain_name(name: &str) -> String {
+    let mut plain = String::new();
+    let mut before = 'A';
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && before.is_ascii_lowercase() {
+            plain.push('_');
+        }
+        before = character;
+        plain.push(match character {
+            '-' | '.' | ' ' => '_',
+            character => character.to_ascii_lowercase(),
+        });
+    }
+    plain
+}
+
 /// `; did you mean "x"?` if a known word is similar enough, else empty.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known
+    let meant = nearest(word, known);
+    meant.map_or_else(String::new, |meant| format!("; did you mean \"{meant}\"?"))
+}
+
+/// The known word that is similar enough.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, nearest) = known
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .min();
-    match nearest {
-        Some((distance, candidate)) if distance <= 2.max(candidate.len() / 3) => {
-            format!("; did you mean \"{candidate}\"?")
-        }
-        _ => String::new(),
-    }
+        .min()?;
+    (distance <= 2.max(nearest.len() / 3)).then_some(nearest)
 }

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::secret::hide_user_info;
 use crate::table::problem::{Excerpt, Place, Problem};
+use crate::table::syntax;
 
 /// Maximum number of bytes that an excerpt shows on each side of a problem, so that a line of a terminal has room for it.
 const EXCERPT_REACH: usize = 32;
@@ -100,7 +101,7 @@ impl Spans {
     ) -> Result<Map<String, Value>, Vec<Problem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty()
-            && let Some(what) = other_format(text)
+            && let Some(what) = syntax::other_format(text)
         {
             return Err(vec![Problem::new(
                 None,
@@ -119,6 +120,7 @@ impl Spans {
         if !errors.is_empty() {
             let mut repeated = None;
             let mut faults = Vec::new();
+            let mut lines = HashSet::new();
             for error in &errors {
                 let span = error.span().unwrap_or_default();
                 let mut message = error.message().to_owned();
@@ -151,6 +153,18 @@ impl Spans {
                         ),
                         None => format!("`{key}` is there twice; remove one of the two"),
                     };
+                } else if let Some(known) = self.files.get(file) {
+                    let (line, start) = known.line_of(span.start);
+                    // Further faults in a line follow from the first one.
+                    if !lines.insert(line) {
+                        continue;
+                    }
+                    let rest_of_line = |at: usize| {
+                        let rest = text.get(at..).unwrap_or_default();
+                        rest.lines().next().unwrap_or_default()
+                    };
+                    let rest = rest_of_line(span.start);
+                    message = syntax::fault(&message, rest_of_line(start).trim(), rest);
                 }
                 let location = Location {
                     origin: ValueOrigin::File(file),
@@ -441,33 +455,8 @@ impl Line {
 }
 
 /// Characters that change the text direction, or are invisible.
-fn is_direction(character: char) -> bool {
+pub(super) fn is_direction(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// The apparent format of a file that is not TOML, and the remedy.
-fn other_format(text: &str) -> Option<&'static str> {
-    let text = text.trim_start_matches('\u{feff}');
-    if text.contains('\r') && !text.contains('\n') {
-        return Some("has lines that end in a carriage return alone; save it with line feeds");
-    }
-    let mut lines = text.lines().map(str::trim_end);
-    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
-    if first.starts_with('{') {
-        return Some(
-            "looks like JSON, and the configuration is TOML; config/hookbridge.toml shows one",
-        );
-    }
-    let is_name = |name: &str| {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        !name.is_empty() && name.bytes().all(is_plain)
-    };
-    let key = first
-        .split_once(':')
-        .filter(|(name, rest)| is_name(name) && (rest.is_empty() || rest.starts_with(' ')));
-    (first == "---" || key.is_some()).then_some(
-        "looks like YAML, and the configuration is TOML; config/hookbridge.toml shows one",
-    )
 }
 
 /// The last table's header before an offset: its own offset, and its path.

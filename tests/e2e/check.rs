@@ -37,7 +37,7 @@ fn a_problem_names_its_key_and_shows_its_line_with_a_caret() {
     ));
     let done = files.check(1);
     let expected = format!(
-        "error: http.publish_timeout: \"-8s\" is not a valid duration (expected number at 0)\n \
+        "error: http.publish_timeout: \"-8s\" is not a valid duration\n \
          --> {}:2:19\n  |\n2 | publish_timeout = \"-8s\"\n  |                   ^^^^^\n  \
          = help: write for example \"10s\" or \"1h 30m\"\n\nerror: the configuration has 1 problem\n",
         files.path()

@@ -131,8 +131,14 @@ mod soak;
 // Signals.
 mod shutdown;
 
+// SIGINT, once and twice.
+mod keystrokes;
+
 // Reloads.
 mod reload;
+
+// What a reload says that it has changed.
+mod reload_changes;
 
 // The log, with any kind of standard error.
 mod logging;
@@ -174,6 +180,9 @@ mod schema;
 // The habits of those who use commands daily.
 mod habits;
 
+// The width of what is printed on a terminal.
+mod terminal;
+
 // Traces: carried on, and exported to a real receiver.
 mod tracing;
 
@@ -182,6 +191,9 @@ mod install;
 
 // Deployed files: dashboard, rules, manifests.
 mod dashboards;
+
+// docker-compose.yml without Docker.
+mod composition;
 
 // Topics and streams that are missing.
 mod provision;

@@ -521,6 +521,11 @@ pub(crate) fn hookbridge_reading<I: AsRef<OsStr>>(
         .args(arguments)
         .current_dir(process::directory("command"));
     command.envs(environment.iter().copied());
+    finish(command, input)
+}
+
+/// Runs a command until it exits.
+pub(crate) fn finish(mut command: Command, input: &[u8]) -> Finished {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -103,7 +103,7 @@ const NOT_BUILT: [(&str, &str); 1] = [("sasl.kerberos.", KERBEROS)];
 const KERBEROS: &str = "Kerberos (GSSAPI) is not in this build; use SCRAM-SHA-512, PLAIN over TLS, OAUTHBEARER, or a client certificate";
 
 /// Properties of the Java client, with what librdkafka has instead.
-const JAVA: [(&[&str], &str); 7] = [
+const JAVA: [(&[&str], &str); 8] = [
     (
         &["sasl.jaas.config"],
         "write sasl.mechanism, sasl.username and sasl.password",
@@ -139,6 +139,10 @@ const JAVA: [(&[&str], &str); 7] = [
         "write `max_in_flight_bytes` under [http]",
     ),
     (&["max.block.ms"], "write `publish_timeout`"),
+    (
+        &["max.request.size"],
+        "write message.max.bytes, if `max_body` does not set it right",
+    ),
     (
         &[
             "sasl.login.callback.handler.class",
@@ -189,6 +193,8 @@ const WORDS: [(&[&str], &str); 14] = [
     ),
 ];
 
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
+
 /// Suffixes of numeric properties. librdkafka would silently read "5s" as 5.
 const NUMERIC: [&str; 6] = [
     ".ms",
@@ -202,7 +208,12 @@ const NUMERIC: [&str; 6] = [
 /// The problem with an option, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     if let Some(reason) = refusal(name, value) {
-        return Some(format!("{name} can't be set: {reason}"));
+        let help = if reason.contains("; ") {
+            ""
+        } else {
+            "; remove it"
+        };
+        return Some(format!("{name} can't be set: {reason}{help}"));
     }
     if let Some(reason) = not_built(name, value) {
         return Some(format!("{name}: {reason}"));
@@ -221,6 +232,12 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
             "{name} has a value that is not a plain number; write one without a unit, for example 1000"
         ));
     }
+    // librdkafka itself would only refuse it with the first client.
+    if MECHANISM.contains(&name) && !MECHANISMS.contains(&value.trim()) {
+        return Some(format!(
+            "{name} has a value that is not a mechanism; write PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, in capitals"
+        ));
+    }
     let refused = ClientConfig::new()
         .set(name, value)
         .create_native_config()
@@ -233,7 +250,10 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
         .split_once("outside allowed range ")
         .map(|(_, range)| range.trim());
     let what = if description.contains("No such configuration property") {
-        "is not a property of librdkafka (see its CONFIGURATION.md)".to_owned()
+        match similar_property(name) {
+            Some(known) => format!("is not a property of librdkafka; write \"{known}\""),
+            None => "is not a property of librdkafka; its CONFIGURATION.md lists them".to_owned(),
+        }
     } else if let Some((_, why)) = description.split_once("not supported in this build: ") {
         format!("is not in this build of librdkafka ({})", why.trim())
     } else if description.starts_with("Unsupported value") {
@@ -250,6 +270,53 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
         "has a value that librdkafka rejects (see its CONFIGURATION.md)".to_owned()
     };
     Some(format!("{name} {what}"))
+}
+
+/// Reports the client's properties beside `options` instead of in it, such as `security_protocol` or
+/// `sasl = { mechanism = … }`.
+pub(super) fn refuse_misplaced(section: &mut Section<'_>) {
+    for (key, inner) in section.unknown_keys() {
+        let plain = key.replace('_', ".");
+        let names: Vec<_> = match inner.as_slice() {
+            [] => vec![plain],
+            inner => inner
+                .iter()
+                .map(|name| format!("{plain}.{}", name.replace('_', ".")))
+                .collect(),
+        };
+        let Some(name) = names.first() else { continue };
+        let is_java = JAVA.iter().any(|(names, _)| names.contains(&name.as_str()));
+        let what = if refusal(name, "").is_some() {
+            problem(name, "").unwrap_or_default()
+        } else if is_java || oidc::is_ours(name) || is_property(name) {
+            let pairs: Vec<_> = names.iter().map(|name| format!("\"{name}\" = …")).collect();
+            format!(
+                "is an option of the client; write `options = {{ {} }}`",
+                pairs.join(", ")
+            )
+        } else {
+            continue;
+        };
+        if name != "bootstrap.servers" && name != "metadata.broker.list" {
+            section.problem_at(&key, what);
+            section.discard(&key);
+        }
+    }
+}
+
+/// Whether librdkafka has a property of this name.
+fn is_property(name: &str) -> bool {
+    let refused = ClientConfig::new().set(name, "").create_native_config();
+    !matches!(
+        refused,
+        Err(KafkaError::ClientConfig(_, description, ..)) if description.contains("No such configuration property")
+    )
+}
+
+/// Java's or a misspelt name of a property of librdkafka.
+fn similar_property(name: &str) -> Option<String> {
+    let dotted = name.replace(['_', '-'], ".").to_lowercase();
+    (dotted != name && is_property(&dotted)).then_some(dotted)
 }
 
 fn refusal(name: &str, value: &str) -> Option<&'static str> {
@@ -307,9 +374,21 @@ pub(super) fn conflict<'o>(options: &'o Options, error: &KafkaError) -> Rejected
         .map(|(name, _)| name.as_str())
         .filter(|name| is_named(name))
         .max_by_key(|name| name.len());
+    let why = why.trim();
+    let help = match named {
+        Some(_) if why.ends_with("must be set") => "; set both",
+        Some(_) if why.contains("mandatory") => "; set it too",
+        Some(name) if name.ends_with(".location") => {
+            "; write the path of a file that is there and is PEM, or PKCS#12 for a keystore"
+        }
+        _ => "",
+    };
     RejectedSettings {
         option: named,
-        why: format!("librdkafka refuses these options: {}", why.trim()),
+        why: format!(
+            "librdkafka refuses these options: {}{help}",
+            why.replace("; ", ", ")
+        ),
     }
 }
 

@@ -48,12 +48,30 @@ const MAX_MESSAGE_BYTES: usize = 1_000_000_000;
 pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
     Key::new("bootstrap_servers", Type::Text(&SERVERS))
         .required("\"localhost:9092\"")
+        .instead_of(&[
+            "brokers", "broker_list", "metadata_broker_list", "bootstrap", "servers", "server", "hosts", "host", "url",
+            "urls", "address", "addresses", "seed_brokers", "endpoints",
+        ])
         .about("`host:port`, separated by commas"),
     Key::new("options", Type::Map(&OPTION))
         .about("any librdkafka property except those below; a value may be a secret"),
     Key::new("provision", Type::Table(&provision::OF_KAFKA))
         .about("the topics that `hookbridge provision` creates, see [Provisioning](#provisioning)"),
-]]);
+]])
+.notes(&[
+    (
+        &["user", "username", "password", "credentials", "sasl"],
+        "a login is in `options`; write \"sasl.mechanism\", \"sasl.username\" and \"sasl.password\" there",
+    ),
+    (
+        &["tls", "ssl", "ca", "cert"],
+        "TLS is in `options`; write `options = { \"security.protocol\" = \"ssl\", \"ssl.ca.location\" = \"…\" }`",
+    ),
+    (
+        &["compression"],
+        "it is an option; write `options = { \"compression.type\" = \"lz4\" }`",
+    ),
+]);
 
 static SERVERS: Syntax = Syntax {
     noun: "text",
@@ -108,6 +126,7 @@ impl Settings {
         {
             section.problem_at("bootstrap_servers", what.to_string());
         }
+        options::refuse_misplaced(section);
         let options = section.secret_map("options");
         let mut is_refused = false;
         for (name, value) in &options {

@@ -28,13 +28,22 @@ const ACKNOWLEDGEMENTS: [(&str, Acknowledgement); 2] = [
 pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
     Key::new("servers", Type::List(&Type::Text(&SERVER)))
         .depends("required")
+        .example("[\"nats://localhost:4222\"]")
+        .instead_of(&["url", "urls", "host", "hosts", "address", "bootstrap_servers", "brokers"])
         .about("servers of one cluster; `tls://…` demands TLS"),
     Key::new("ack", Type::Words(&words(&ACKNOWLEDGEMENTS)))
         .default("jetstream")
         .about("`\"core\"` uses no stream: a 2xx then means that the server has the message, not that it is stored; `check` warns"),
-    Key::new("credentials", Type::Text(&FILE)).about("a `.creds` file"),
-    Key::new("user", Type::Text(&TEXT)).about("only with `password`"),
-    Key::new("password", Type::Secret).about("only with `user`"),
+    Key::new("credentials", Type::Text(&FILE))
+        .about("a `.creds` file")
+        .example("\"/run/secrets/bridge.creds\"")
+        .instead_of(&["creds", "creds_file", "credentials_file", "jwt", "nkey", "seed"]),
+    Key::new("user", Type::Text(&TEXT))
+        .about("only with `password`")
+        .instead_of(&["username", "login"]),
+    Key::new("password", Type::Secret)
+        .about("only with `user`")
+        .instead_of(&["pass", "passwd"]),
     Key::new("token", Type::Secret),
     Key::new("inbox_prefix", Type::Text(&INBOX_PREFIX))
         .depends("`\"_INBOX\"`")
@@ -42,7 +51,21 @@ pub(in crate::brokers) static TABLE: Table = Table::new(&[&[
     Key::new("tls", Type::Table(&TLS)).depends("the server decides"),
     Key::new("provision", Type::Table(&provision::OF_NATS))
         .about("the stream that `hookbridge provision` creates, see [Provisioning](#provisioning)"),
-]]);
+]])
+.notes(&[
+    (
+        &["stream"],
+        "a stream takes the subjects of routes; write `provision = { stream = \"…\" }` to create it",
+    ),
+    (
+        &["jetstream"],
+        "JetStream is the default; remove it, or write `ack = \"core\"` to do without",
+    ),
+    (
+        &["options", "sasl", "security_protocol"],
+        "options are for Kafka; NATS has `credentials`, `user`, `token` and `tls`",
+    ),
+]);
 
 static SERVER: Syntax = Syntax {
     noun: "URL",
@@ -124,14 +147,17 @@ struct TlsOptions {
 impl Settings {
     pub(in crate::brokers) fn read(section: &mut Section<'_>) -> Option<Self> {
         let servers = section.texts("servers");
-        if servers.as_ref().is_none_or(Vec::is_empty) {
+        if servers.as_ref().is_none_or(Vec::is_empty) && !section.is_misspelt("servers") {
             section.problem("a NATS broker needs `servers`; write for example `servers = [\"nats://localhost:4222\"]`");
         }
         let servers = servers.unwrap_or_default();
         let servers = servers.iter().enumerate().filter_map(|(index, text)| {
             let parsed = text.parse::<ServerAddr>().ok();
+            let parsed = parsed.filter(|server| {
+                matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty()
+            });
             if parsed.is_none() {
-                let what = "this is not a NATS address; write for example \"nats://localhost:4222\" or \"tls://nats.example.com\"";
+                let what = "is not the address of a NATS server; write for example \"nats://localhost:4222\" or \"tls://nats.example.com\"";
                 section.problem_at(&format!("servers[{index}]"), what);
             }
             parsed.map(Server)
@@ -147,14 +173,22 @@ impl Settings {
         if let Some(file) = credentials.as_ref().filter(|file| !file.is_file()) {
             section.problem_at(
                 "credentials",
-                format!("the credentials file {} can't be found", file.display()),
+                format!(
+                    "the credentials file {} can't be found; write the path of the .creds file that nsc made",
+                    file.display()
+                ),
             );
         }
         let user = match (section.text("user"), section.secret("password")) {
             (Some(user), Some(password)) => Some((user, password)),
             (None, None) => None,
-            _ => {
-                section.problem("`user` and `password` are required together; add the other one");
+            (user, _) => {
+                let missing = if user.is_some() { "password" } else { "user" };
+                if !section.is_misspelt(missing) {
+                    section.problem(format!(
+                        "`user` and `password` are required together; add `{missing}`"
+                    ));
+                }
                 None
             }
         };
@@ -165,7 +199,8 @@ impl Settings {
             .count()
             > 1
         {
-            section.problem("`credentials`, `user` and `token` exclude each other");
+            section
+                .problem("`credentials`, `user` and `token` exclude each other; keep one of them");
         }
         let tls = section.section("tls").map(TlsOptions::read);
         let inbox_prefix = section.text("inbox_prefix");
