@@ -71,7 +71,7 @@ const NOT_IN_BUILD: &str = if cfg!(feature = "kafka") {
 
 const KINDS: [(&str, Kind); 2] = [("kafka", Kind::Kafka), ("nats", Kind::Nats)];
 
-/// What kinds are called that speak the protocol of one of ours.
+/// Other names of kinds that speak the protocol of one of ours.
 const OTHER_KINDS: [(&str, &[&str]); 2] = [
     (
         "kafka",

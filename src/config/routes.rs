@@ -10,7 +10,7 @@ use super::template::{Part, Template};
 use crate::brokers;
 use crate::table::Section;
 
-/// What ignoring is called elsewhere.
+/// Other programs' words for ignoring.
 const DROP: [&str; 5] = ["drop", "discard", "skip", "none", "ack"];
 
 /// `declared` are the names of all sources, with mistakes or without.

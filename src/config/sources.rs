@@ -543,7 +543,7 @@ fn read_provider(section: &mut Section<'_>, name: &str) -> Option<Provider> {
     None
 }
 
-/// What providers are called elsewhere.
+/// Other names of providers.
 const OTHER_PROVIDERS: [(&str, &[&str]); 12] = [
     ("aws-sns", &["sns", "amazon-sns", "aws"]),
     ("azure-event-grid", &["event-grid", "eventgrid", "azure"]),

@@ -717,7 +717,7 @@ mod tests {
         drop(activity.begin(false));
         let for_seconds = |seconds| Duration::from_secs(seconds);
         let written = tokio::time::timeout(for_seconds(1), socket.write_all(&[0; 4096])).await;
-        assert!(written.is_err(), "there is no room for it");
+        assert!(written.is_err(), "it does not fit");
         let read = tokio::time::timeout(for_seconds(10), socket.wait_for_byte()).await;
         assert!(read.is_err() && !activity.is_idle());
     }

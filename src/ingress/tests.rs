@@ -426,7 +426,10 @@ topic = "{}"
     for (kind, bytes) in [(Kind::Kafka, on_kafka), (Kind::Nats, on_nats)] {
         let most = kind.overhead_bytes();
         assert!(bytes <= most, "{kind:?}: {bytes} of {most}");
-        assert!(bytes > most / 2, "{kind:?}: {bytes} of {most} is no bound");
+        assert!(
+            bytes > most / 2,
+            "{kind:?}: {bytes} of {most} bounds nothing"
+        );
     }
 }
 

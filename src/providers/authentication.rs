@@ -104,7 +104,7 @@ pub fn read_authentication(
             }
             read_credentials(source, &words, jwt, secrets)
         }
-        // What is wrong with `verify` has been said.
+        // The faults of `verify` have been reported.
         (None, true) if is_declared => None,
         (None, true) => {
             source.problem(

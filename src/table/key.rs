@@ -313,7 +313,7 @@ impl Shape {
         keys.filter(|key| !key.is_internal && key.preset.is_none())
     }
 
-    /// What to write instead of a key that people expect here.
+    /// The advice for a key that people expect here.
     pub(super) fn note(self, name: &str) -> Option<&'static str> {
         let mut notes = self.tables().flat_map(|table| table.notes);
         let found = notes.find(|(names, _)| names.contains(&name));

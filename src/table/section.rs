@@ -350,7 +350,7 @@ impl<'r> Section<'r> {
         })
     }
 
-    /// What to write instead of a key that the table does not have.
+    /// The advice for a key that the table does not have.
     fn advice(&self, name: &str) -> String {
         if self.shape.find(name).is_some() {
             // It depends on others.

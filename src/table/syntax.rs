@@ -1,8 +1,8 @@
-//! What to write where a file is not valid TOML. The parser's words are for people who know its grammar.
+//! Remedies where a file is not valid TOML. The parser's words are for people who know its grammar.
 
 use super::spans::is_direction;
 
-/// What a file is that is not TOML, and the remedy.
+/// The format of a file that is not TOML, and the remedy.
 pub(super) fn other_format(text: &str) -> Option<String> {
     let text = text.trim_start_matches('\u{feff}');
     if text.contains('\r') && !text.contains('\n') {
