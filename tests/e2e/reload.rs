@@ -486,7 +486,7 @@ fn many_hangups_are_no_trouble() {
 /// A bridge's threads and descriptors once they have been the same for longer than the runtime keeps an idle thread.
 fn settled(bridge: &Bridge) -> Usage {
     const LONG: Duration = Duration::from_secs(12);
-    let counts = |usage: Usage| (usage.threads, usage.library_threads, usage.descriptors);
+    let counts = |usage: Usage| (usage.threads, usage.foreign_threads, usage.descriptors);
     let (mut last, mut since) = (bridge.usage(), Instant::now());
     wait::until("threads and descriptors stay the same", PATIENCE, || {
         let now = bridge.usage();
@@ -520,7 +520,7 @@ fn a_change_that_can_not_be_made_leaves_nothing_behind() {
     }
     let after = settled(&bridge);
     assert!(
-        after.library_threads <= before.library_threads,
+        after.foreign_threads <= before.foreign_threads,
         "{before:?} {after:?}"
     );
     assert!(

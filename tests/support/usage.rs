@@ -18,7 +18,7 @@ pub(crate) struct Usage {
     pub(crate) virtual_size: u64,
     pub(crate) threads: u64,
     /// Of these, threads of libraries: neither the runtime's nor the main thread.
-    pub(crate) library_threads: usize,
+    pub(crate) foreign_threads: usize,
     pub(crate) descriptors: usize,
 }
 
@@ -43,7 +43,7 @@ impl Usage {
             peak: number("VmHWM:") * 1024,
             virtual_size: number("VmSize:") * 1024,
             threads: number("Threads:"),
-            library_threads: of_libraries.count(),
+            foreign_threads: of_libraries.count(),
             descriptors: descriptors.expect("a process of ours").count(),
         }
     }
