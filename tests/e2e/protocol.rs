@@ -88,8 +88,7 @@ fn a_sender_that_hangs_up_with_a_reset_is_noticed_before_its_answer() {
     let mut connection = Connection::open(bridge.public).unwrap();
     connection.write(&request.bytes()).unwrap();
     bridge.wait_metric("hookbridge_in_flight", &[], 1.0);
-    // A socket that is closed with something unread in it, here the 100, is reset.
-    drop(connection);
+    connection.reset_unread();
     bridge.wait_metric(DISCONNECTS, &[], 1.0);
     let in_flight = bridge.metric("hookbridge_in_flight", &[]);
     assert_eq!(in_flight, 1.0, "it goes on");

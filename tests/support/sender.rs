@@ -300,6 +300,13 @@ impl Connection {
     pub(crate) fn into_socket(self) -> TcpStream {
         self.reader.into_inner()
     }
+
+    /// Closes the connection while an answer, or a 100, that has arrived is unread: the system then sends a reset. Closing
+    /// it before would send a mere end, which may be a half-close.
+    pub(crate) fn reset_unread(self) {
+        let socket = self.into_socket();
+        assert_ne!(socket.peek(&mut [0]).expect("bytes to leave unread"), 0);
+    }
 }
 
 impl<W: Wire> Connection<W> {
