@@ -13,6 +13,7 @@ use strum::VariantArray as _;
 
 impl Bridge {
     /// Counts a request, and shows its events.
+    #[cold]
     pub(super) fn show(&self, report: &Report<'_>) {
         let feed = self.process().feed();
         let source = report.source.map_or("", |source| source.name.as_str());

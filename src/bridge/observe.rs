@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use super::Bridge;
@@ -63,6 +64,7 @@ impl<'a> Report<'a> {
     }
 
     /// A request that was refused before its source was known.
+    #[cold]
     pub(crate) fn refused(arrival: Arrival, refusal: &'a Refusal) -> Self {
         Self {
             source: None,
@@ -102,7 +104,7 @@ pub(crate) struct Observed<'a> {
 /// One message to one broker.
 pub(crate) struct Attempt<'a> {
     pub(crate) broker: BrokerId,
-    pub(crate) message: Cow<'a, Message>,
+    pub(crate) message: Sent<'a>,
     /// None for a dead letter.
     pub(crate) route: Option<RouteId>,
     pub(crate) outcome: Outcome,
@@ -110,6 +112,24 @@ pub(crate) struct Attempt<'a> {
     pub(crate) started: Option<Instant>,
     /// None if the message was not handed to the broker's client.
     pub(crate) duration: Option<Duration>,
+}
+
+/// The message of an attempt. Not a [`Cow`], which has room for a whole message: every request in flight holds several.
+pub(crate) enum Sent<'a> {
+    Decided(&'a Message),
+    /// A dead letter, because the broker takes no message as large as the decided one.
+    Replacing(Box<Message>),
+}
+
+impl Deref for Sent<'_> {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        match self {
+            Self::Decided(message) => message,
+            Self::Replacing(letter) => letter,
+        }
+    }
 }
 
 impl Observed<'_> {
@@ -204,6 +224,7 @@ impl Bridge {
     }
 
     /// A line for each event of a request, or one for a request that has none.
+    #[cold]
     fn log_access(&self, report: &Report<'_>) {
         if report.events.is_empty() {
             self.log_access_of(report, None);
@@ -315,6 +336,7 @@ impl Bridge {
         }
     }
 
+    #[cold]
     fn observe_refusal(
         &self,
         source: Option<&SourceMetrics>,
@@ -345,6 +367,7 @@ impl Bridge {
         }
     }
 
+    #[cold]
     fn log_dead_letter(&self, report: &Report<'_>, refusal: &Refusal, event_id: Option<&EventId>) {
         let throttles = report.source.and_then(|source| self.throttles(source));
         let throttle = throttles.map_or(self.process.unmatched(), |of| &of.dead_letters);

@@ -16,6 +16,7 @@ const MAX_PUBLISHES: usize = 100;
 
 impl Bridge {
     /// Exports a sampled request's spans, and leaves its trace as an exemplar. A request to no source has neither.
+    #[cold]
     pub(super) fn observe_trace(
         &self,
         trace: &Trace,

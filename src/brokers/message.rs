@@ -88,7 +88,7 @@ pub struct Message {
     /// The request's body, byte for byte.
     pub body: Bytes,
     /// Equal for every delivery of an event: JetStream drops duplicates within its window (`Nats-Msg-Id`). None with
-    /// `dedup_by = "never"`: then a message whose outcome is unknown is never sent again.
+    /// `dedup_by = "never"`: then a message whose outcome is unknown is never sent again. Kafka has no use for it.
     pub deduplication_id: Option<String>,
 }
 

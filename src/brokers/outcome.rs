@@ -93,6 +93,7 @@ impl Outcome {
         })
     }
 
+    #[cold]
     pub(crate) fn not_stored(reason: Reason, detail: impl Into<String>) -> Self {
         Self::NotStored(NotStored {
             reason,
@@ -100,6 +101,7 @@ impl Outcome {
         })
     }
 
+    #[cold]
     pub(crate) fn unknown(reason: Reason, detail: impl Into<String>) -> Self {
         Self::Unknown(Unknown {
             reason,

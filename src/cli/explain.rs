@@ -271,7 +271,7 @@ impl<'a> Explanation<'a> {
             key: &addressed.message.key,
         };
         Self {
-            fallback: delivery.fallback.as_ref().map(also),
+            fallback: delivery.fallback.as_deref().map(also),
             copies: delivery.copies.iter().map(also).collect(),
             ..self.with_message(config, &delivery.to)
         }

@@ -1,5 +1,6 @@
 //! The validated configuration.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -236,15 +237,23 @@ pub struct Routes {
     globs: GlobSet,
     /// The route index of each glob.
     owners: Vec<usize>,
+    /// The route index, if any, of each type that the provider lists: comparing a few names costs less than the globs.
+    listed: BTreeMap<String, Option<usize>>,
 }
 
 impl Routes {
     /// The first route that matches this type.
     #[must_use]
     pub fn first_for(&self, event_type: &str) -> Option<&Route> {
+        let listed = self.listed.get(event_type).copied();
+        self.all
+            .get(listed.unwrap_or_else(|| self.first_matching(event_type))?)
+    }
+
+    fn first_matching(&self, event_type: &str) -> Option<usize> {
         let matching = self.globs.matches(event_type).into_iter();
-        let first = matching.filter_map(|glob| self.owners.get(glob)).min()?;
-        self.all.get(*first)
+        let routes = matching.filter_map(|glob| self.owners.get(glob));
+        routes.min().copied()
     }
 
     /// All routes in order.
@@ -270,8 +279,8 @@ impl Routes {
         });
     }
 
-    /// Compiles the globs. Must be called before [`Self::first_for`].
-    pub(super) fn index(&mut self) -> Result<(), globset::Error> {
+    /// Compiles the globs, and matches the types that the provider lists. Must be called before [`Self::first_for`].
+    pub(super) fn index(&mut self, listed: &[String]) -> Result<(), globset::Error> {
         let mut globs = GlobSetBuilder::new();
         for (index, route) in self.all.iter().enumerate() {
             for matcher in &route.matchers {
@@ -280,6 +289,10 @@ impl Routes {
             }
         }
         self.globs = globs.build()?;
+        let listed = listed.iter();
+        self.listed = listed
+            .map(|event_type| (event_type.clone(), self.first_matching(event_type)))
+            .collect();
         Ok(())
     }
 }

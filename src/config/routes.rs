@@ -30,7 +30,7 @@ pub(super) fn read_routes(
         read_route(index + 1, section, brokers, sources, declared);
     }
     for source in &mut *sources {
-        if let Err(error) = source.routes.index() {
+        if let Err(error) = source.routes.index(&source.mapping.types) {
             root.problem(format!(
                 "the `types` of all routes for events of {} are too large together: {error}",
                 source.name

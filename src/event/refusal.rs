@@ -143,6 +143,7 @@ impl Row {
 impl Refusal {
     /// An invalid event with one violation.
     #[must_use]
+    #[cold]
     pub fn invalid_event(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::InvalidEvent(vec![Violation {
             pointer: pointer.into(),

@@ -123,6 +123,7 @@ pub(super) fn answer_batch<'e>(
 }
 
 /// The answer to a handshake. It may echo the sender's text, so browsers must not interpret it as a page.
+#[cold]
 pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(reply.body));
     *response.status_mut() = reply.status;
@@ -137,6 +138,7 @@ pub(super) fn answer_handshake(reply: Reply, request_id: RequestId) -> Response<
 }
 
 /// Marks an answer that leaves the request's body unread: the connection cannot be reused.
+#[cold]
 pub(super) fn close_after(response: &mut Response<Full<Bytes>>) {
     response.headers_mut().insert(CONNECTION, CLOSE);
 }
@@ -160,6 +162,7 @@ fn success(source: Option<&Source>, body: &impl Serialize) -> Response<Full<Byte
     response
 }
 
+#[cold]
 fn problem(
     refusal: &Refusal,
     source: Option<&Source>,

@@ -17,6 +17,7 @@ const DETAIL: Attribute = Attribute::plain("hookbridge_detail");
 const POINTER: Attribute = Attribute::plain("hookbridge_pointer");
 
 /// The verdict on an event that cannot go where its type would send it.
+#[cold]
 pub(super) fn for_event(verified: &Verified, parsed: &Parsed<'_>, refusal: Refusal) -> Verdict {
     let event = parsed.event();
     let (intended, key) = intended(verified.source(), parsed);
@@ -49,6 +50,7 @@ fn letter_id(source: &Source, names: Names<'_>, body: &[u8]) -> Option<String> {
 }
 
 /// The dead letter for a message that exceeds its broker's size limit; `None` if the source has no dead letters.
+#[cold]
 pub(super) fn for_too_large(
     source: &Source,
     intended_broker: &str,
@@ -90,6 +92,7 @@ struct Intended {
 }
 
 /// The decision on an event of which only the bytes, and possibly id and type, are known.
+#[cold]
 pub(super) fn for_unidentified(
     verified: &Verified,
     payload: &[u8],
@@ -159,10 +162,10 @@ fn apply_policy(
         FailurePolicy::Ignore => Verdict::Ignore,
         FailurePolicy::DeadLetter { broker, topic } => {
             let message = letter(&refusal, topic.clone());
-            let letter = Addressed {
+            let letter = Box::new(Addressed {
                 broker: *broker,
                 message,
-            };
+            });
             Verdict::DeadLetter { letter, refusal }
         }
     }

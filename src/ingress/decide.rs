@@ -94,6 +94,7 @@ fn handshake(
     Ok(None)
 }
 
+#[cold]
 fn duplicate_name(_: Ambiguous) -> Refusal {
     Refusal::invalid_event("", "has a header or form field twice that the bridge reads")
 }

@@ -8,10 +8,6 @@ use crate::providers::handshake::Reply;
 
 /// The decision on an authentic request.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every value is the large variant"
-)]
 pub enum Decided {
     /// One event, or a refusal of the whole request.
     Event(Decision),
@@ -29,7 +25,7 @@ pub struct Decision {
     pub verdict: Verdict,
 }
 
-/// The verdict on an event.
+/// The verdict on an event. Its rare parts are boxed, since it is moved several times.
 #[derive(Debug)]
 pub enum Verdict {
     /// Publish it.
@@ -40,7 +36,7 @@ pub enum Verdict {
     },
     /// Publish it as a dead letter.
     DeadLetter {
-        letter: Addressed,
+        letter: Box<Addressed>,
         /// The reason.
         refusal: Refusal,
     },
@@ -56,7 +52,7 @@ pub struct Delivery {
     /// The event's destination.
     pub to: Addressed,
     /// Used if `to` certainly did not store the event.
-    pub fallback: Option<Addressed>,
+    pub fallback: Option<Box<Addressed>>,
     /// Additional destinations.
     pub copies: Vec<Addressed>,
     /// Its key in the duplicates window.

@@ -61,10 +61,10 @@ pub(super) fn encode(
         headers.push(SOURCE_NAME, &verified.source().name);
         headers.push(INTENDED_BROKER, &forwarding.to.broker_name);
         headers.push(INTENDED_TOPIC, &to.destination);
-        Ok(Addressed {
+        Ok(Box::new(Addressed {
             broker: destination.broker,
             message,
-        })
+        }))
     });
     let copies = forwarding.copies.iter().map(|destination| {
         let mut message = encode_for(verified, parsed, destination, fingerprint)?;
@@ -109,7 +109,10 @@ fn encode_for(
     let known = Known::of(event);
     let mut headers = event_headers(verified, &known, parsed.payload());
     push_partition_key(&mut headers, &known, &key);
-    let id = deduplication_id(verified.source(), parsed.names(), fingerprint);
+    let id = match destination.kind {
+        Kind::Nats => deduplication_id(source, parsed.names(), fingerprint),
+        Kind::Kafka => None,
+    };
     Ok(message(verified, parsed.payload(), topic, key, headers, id))
 }
 
@@ -161,23 +164,22 @@ fn forwarded_bytes(verified: &Verified) -> usize {
         .sum()
 }
 
-/// `source/id` or `source/id/hash`: the same for every delivery that counts as the same event, on every replica.
+/// `source/id` or `source/id/hash`: the same for every delivery that counts as the same event, on every replica. None
+/// without a fingerprint.
 pub(super) fn deduplication_id(
     source: &Source,
     names: Names<'_>,
     fingerprint: Option<Fingerprint>,
 ) -> Option<String> {
+    let fingerprint = fingerprint?;
     let id = id_part(names.id.as_str());
     // The hash covers the CloudEvent's source, which may be long.
     let is_hashed = source.dedup_by == DedupBy::IdAndBody || names.ce_source.is_some();
-    match (source.dedup_by, fingerprint) {
-        (DedupBy::Never, _) => None,
-        (DedupBy::Id | DedupBy::IdAndBody, Some(fingerprint)) if is_hashed => {
-            Some([&source.name, "/", &id, "/", &fingerprint.to_hex()].concat())
-        }
-        // Without a fingerprint the message does not go to NATS; the id is only logged.
-        (DedupBy::Id | DedupBy::IdAndBody, _) => Some([&source.name, "/", &id].concat()),
-    }
+    Some(if is_hashed {
+        [&source.name, "/", &id, "/", &fingerprint.to_hex()].concat()
+    } else {
+        [&source.name, "/", &id].concat()
+    })
 }
 
 pub(super) fn message(

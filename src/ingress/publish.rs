@@ -10,8 +10,8 @@ use super::answer::Accepted;
 use super::dead_letter;
 use super::decision::{Addressed, Decision, Delivery, Verdict};
 use crate::bridge::Bridge;
-use crate::bridge::observe::{Attempt, Observed};
-use crate::brokers::{Health, Message, NotStored, Outcome, Reason, Receipt, Unknown};
+use crate::bridge::observe::{Attempt, Observed, Sent};
+use crate::brokers::{Health, NotStored, Outcome, Reason, Receipt, Unknown};
 use crate::config::{BrokerId, RouteId, Source};
 use crate::event::Refusal;
 use crate::flow::duplicates::{self, Claim};
@@ -104,6 +104,7 @@ async fn deliver<'d>(
     stored_or_refused(&outcome).map(Accepted::Published)
 }
 
+#[cold]
 async fn deliver_with_copies<'d>(
     bridge: &Bridge,
     source: &Source,
@@ -119,7 +120,7 @@ async fn deliver_with_copies<'d>(
         let refused = stored_or_refused(&outcome);
         observed.attempts.push(Attempt {
             broker: *broker,
-            message: Cow::Borrowed(message),
+            message: Sent::Decided(message),
             route: Some(route),
             outcome,
             started: None,
@@ -141,6 +142,7 @@ async fn deliver_with_copies<'d>(
 }
 
 /// Replaces messages that are too large by dead letters if everything else is stored.
+#[cold]
 async fn replace_too_large(
     bridge: &Bridge,
     source: &Source,
@@ -169,7 +171,7 @@ async fn replace_too_large(
             Some((Addressed { broker, message }, refusal)) => {
                 has_letter = true;
                 observed.dead_lettered.push(Cow::Owned(refusal));
-                let message = Cow::Owned(message);
+                let message = Sent::Replacing(Box::new(message));
                 let attempt = attempt_message(bridge, broker, message, None, deadline).await;
                 let outcome = attempt.outcome.clone();
                 observed.attempts.push(attempt);
@@ -195,7 +197,7 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
         let Addressed { broker, message } = addressed;
         bridge.broker(*broker).is_down_for(&message.destination)
     };
-    let has_fallback = delivery.fallback.as_ref().is_some_and(|to| !is_down(to));
+    let has_fallback = delivery.fallback.as_deref().is_some_and(|to| !is_down(to));
     let first = Some(&delivery.to).filter(|_| !has_fallback);
     first
         .into_iter()
@@ -254,14 +256,14 @@ async fn attempt<'d>(
     route: Option<RouteId>,
     deadline: Instant,
 ) -> Attempt<'d> {
-    let message = Cow::Borrowed(&addressed.message);
+    let message = Sent::Decided(&addressed.message);
     attempt_message(bridge, addressed.broker, message, route, deadline).await
 }
 
 async fn attempt_message<'d>(
     bridge: &Bridge,
     broker: BrokerId,
-    message: Cow<'d, Message>,
+    message: Sent<'d>,
     route: Option<RouteId>,
     deadline: Instant,
 ) -> Attempt<'d> {

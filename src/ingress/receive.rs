@@ -47,6 +47,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    #[cold]
     fn new(source: Option<&Arc<Source>>, refusal: Refusal) -> Self {
         Self {
             source: source.cloned(),
@@ -189,80 +190,80 @@ fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Re
 }
 
 /// Receives the rest of the request.
-pub(super) async fn receive(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "the future of an `async fn` has room for each argument twice, and every request has one"
+)]
+pub(super) fn receive(
     bridge: &Bridge,
     admitted: Result<Admitted, Refused>,
     head: Head,
     body: Incoming,
     connection: &Activity,
-) -> Result<Arrived, Refused> {
-    let source = match admitted {
-        Ok(Admitted {
-            source,
-            handshake: None,
-        }) => source,
-        Ok(Admitted {
-            source,
-            handshake: Some(reply),
-        }) => {
-            return Ok(Arrived::Handshake {
+) -> impl Future<Output = Result<Arrived, Refused>> {
+    async move {
+        let source = match admitted {
+            Ok(Admitted {
                 source,
-                reply,
-                is_read: drain_body(body).await,
-            });
-        }
-        Err(refused) if refused.refusal == Refusal::Overloaded => {
-            return Err(Refused {
-                is_read: drain_body(body).await,
-                ..refused
-            });
-        }
-        Err(refused) => return Err(refused),
-    };
-    let mut reader = Reader::new(body, source.max_body);
-    // A sender that asks permission to send the body must not get it before its head is checked.
-    let expects_continue = head.headers.contains_key(EXPECT);
-    // Most bodies arrive with their heads, and need neither a timer nor a place among the unverified.
-    let available = poll_available(&mut reader, expects_continue).await;
-    let read = match available {
-        Poll::Ready(read) => read.map_err(|refusal| Refused::new(Some(&source), refusal)),
-        // Boxed because it is large and rare.
-        Poll::Pending => {
-            Box::pin(wait_for_body(
-                bridge,
-                &source,
-                &head,
-                &mut reader,
-                connection,
-            ))
-            .await
-        }
-    };
-    read?;
-    connection.note_body_read();
-    let body = reader.into_body();
-    let at = bridge.process().clock().now();
-    let body = if is_compressed(&source, &head.headers) {
-        decompress_body(&source, &head, &body, at).map_err(|refusal| Refused {
-            is_read: true,
-            ..Refused::new(Some(&source), refusal)
-        })?
-    } else {
-        body
-    };
-    let Head {
-        method,
-        target,
-        headers,
-    } = head;
-    Ok(Arrived::Whole(Received {
-        source,
-        method,
-        target,
-        headers,
-        body,
-        at,
-    }))
+                handshake: None,
+            }) => source,
+            Ok(Admitted {
+                source,
+                handshake: Some(reply),
+            }) => {
+                return Ok(Arrived::Handshake {
+                    source,
+                    reply,
+                    is_read: drain_body(body).await,
+                });
+            }
+            Err(refused) if refused.refusal == Refusal::Overloaded => {
+                return Err(Refused {
+                    is_read: drain_body(body).await,
+                    ..refused
+                });
+            }
+            Err(refused) => return Err(refused),
+        };
+        let mut reader = Reader::new(body, source.max_body);
+        // A sender that asks permission to send the body must not get it before its head is checked.
+        let expects_continue = head.headers.contains_key(EXPECT);
+        // Most bodies arrive with their heads, and need neither a timer nor a place among the unverified.
+        let available = poll_available(&mut reader, expects_continue).await;
+        let read = match available {
+            Poll::Ready(read) => read.map_err(|refusal| Refused::new(Some(&source), refusal)),
+            // Boxed because it is large and rare.
+            Poll::Pending => {
+                let waiting = wait_for_body(bridge, &source, &head, &mut reader, connection);
+                Box::pin(waiting).await
+            }
+        };
+        read?;
+        connection.note_body_read();
+        let body = reader.into_body();
+        let at = bridge.process().clock().now();
+        let body = if is_compressed(&source, &head.headers) {
+            decompress_body(&source, &head, &body, at).map_err(|refusal| Refused {
+                is_read: true,
+                ..Refused::new(Some(&source), refusal)
+            })?
+        } else {
+            body
+        };
+        let Head {
+            method,
+            target,
+            headers,
+        } = head;
+        Ok(Arrived::Whole(Received {
+            source,
+            method,
+            target,
+            headers,
+            body,
+            at,
+        }))
+    }
 }
 
 /// Reads the bytes that are already available.
@@ -275,6 +276,7 @@ async fn poll_available(reader: &mut Reader, expects_continue: bool) -> Poll<Res
 }
 
 /// Waits for the rest of a body that is not verified yet.
+#[cold]
 async fn wait_for_body(
     bridge: &Bridge,
     source: &Arc<Source>,
@@ -338,6 +340,7 @@ pub(super) fn is_compressed(source: &Source, headers: &HeaderMap) -> bool {
 
 /// Decompresses a body: signature and published message concern the uncompressed bytes. A head that already shows a
 /// forgery saves the work.
+#[cold]
 fn decompress_body(
     source: &Source,
     head: &Head,
@@ -524,6 +527,7 @@ fn check_content_type(source: &Source, headers: &HeaderMap) -> Result<(), Refusa
 }
 
 /// Reads and drops a small body. Returns whether that was all of it.
+#[cold]
 async fn drain_body(mut body: Incoming) -> bool {
     if body
         .size_hint()
@@ -540,7 +544,8 @@ async fn drain_body(mut body: Incoming) -> bool {
         }
         true
     };
-    let read = tokio::time::timeout(SMALL_BODY_TIMEOUT, reading).await;
+    // Boxed because it is large and rare.
+    let read = Box::pin(tokio::time::timeout(SMALL_BODY_TIMEOUT, reading)).await;
     read.unwrap_or(false)
 }
 

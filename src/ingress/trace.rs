@@ -57,7 +57,8 @@ pub(super) fn carry(trace: &mut Trace, decided: &mut Decided, headers: &HeaderMa
 fn carry_decision(trace: &Trace, decision: &mut Decision) {
     match &mut decision.verdict {
         Verdict::Publish { delivery, .. } => {
-            let others = delivery.fallback.iter_mut().chain(&mut delivery.copies);
+            let fallback = delivery.fallback.as_deref_mut();
+            let others = fallback.into_iter().chain(&mut delivery.copies);
             for addressed in std::iter::once(&mut delivery.to).chain(others) {
                 carry_message(trace, &mut addressed.message);
             }

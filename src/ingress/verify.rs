@@ -117,6 +117,7 @@ pub fn verify(received: Received) -> Result<Verified, Refusal> {
 
 /// Verifies a request whose events carry the secret. The body is parsed here, and again afterwards, since everything
 /// that reads events takes a [`Verified`].
+#[cold]
 fn verify_events(source: &Source, request: &Request<'_>) -> Result<Vec<usize>, Refusal> {
     let mapping = &source.mapping;
     let content = parse::content(mapping, request.headers, request.body)?;
@@ -207,6 +208,7 @@ pub(super) fn verify_head(source: &Source, request: &Request<'_>) -> Result<(), 
         .map_err(to_refusal)
 }
 
+#[cold]
 pub(super) fn to_refusal(unverified: Unverified) -> Refusal {
     match unverified {
         Unverified::MissingSignature => Refusal::MissingSignature,

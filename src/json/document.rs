@@ -132,6 +132,12 @@ impl Entry {
         matches!(self.content, Content::Name { tag: own } if own == tag) && self.raw(body) == name
     }
 
+    #[inline]
+    fn raw_in<'b>(&self, text: &'b str) -> &'b str {
+        text.get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
+
     fn raw<'b>(&self, body: &'b [u8]) -> &'b [u8] {
         body.get(self.start as usize..self.end as usize)
             .unwrap_or_default()
@@ -186,20 +192,17 @@ impl<'b> Document<'b> {
     }
 
     fn raw(&self, at: u32) -> &str {
-        self.entry(at)
-            .and_then(|entry| self.text.get(entry.start as usize..entry.end as usize))
-            .unwrap_or_default()
+        self.entry(at).map_or("", |entry| entry.raw_in(self.text))
     }
 
+    #[inline]
     fn text_of(&self, at: u32) -> Cow<'_, str> {
-        let raw = self.raw(at);
-        if self
-            .entry(at)
-            .is_some_and(|entry| entry.content.is_escaped())
-        {
-            Cow::Owned(unescape(raw))
-        } else {
-            Cow::Borrowed(raw)
+        match self.entry(at) {
+            None => Cow::Borrowed(""),
+            Some(entry) if entry.content.is_escaped() => {
+                Cow::Owned(unescape(entry.raw_in(self.text)))
+            }
+            Some(entry) => Cow::Borrowed(entry.raw_in(self.text)),
         }
     }
 

@@ -308,10 +308,12 @@ fn origin(template: &Text) -> IdOrigin {
     }
 }
 
+#[cold]
 fn duplicate_name(_: Ambiguous) -> Refusal {
     Refusal::invalid_event("", "has a header or form field twice that the bridge reads")
 }
 
+#[cold]
 fn invalid_id(template: &Text) -> Unidentified {
     let pointer = template.pointer().unwrap_or_default().to_owned();
     Refusal::invalid_event(

@@ -362,6 +362,7 @@ impl<'d> Field<'d> {
         }
     }
 
+    #[cold]
     fn refuse(&self, reason: &str) -> Refusal {
         Refusal::invalid_event(self.path.pointer(), reason)
     }
