@@ -64,7 +64,7 @@ fuzz_target!(|input: &[u8]| {
             let id = decision.event_id.as_ref().expect("it has an id").as_str();
             let event_type = decision.event_type.as_deref().expect("it has a type");
             let all = std::iter::once(&delivery.to)
-                .chain(&delivery.fallback)
+                .chain(delivery.fallback.as_deref())
                 .chain(&delivery.copies);
             for addressed in all {
                 assert_eq!(addressed.message.body, body);

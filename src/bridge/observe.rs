@@ -331,8 +331,9 @@ impl Bridge {
             let topic = shorten(&attempt.message.destination);
             let event = shorten(attempt.message.name());
             let is_certain = matches!(attempt.outcome, Outcome::NotStored(_));
+            let of_source = report.source.map(|source| source.name.as_str());
             let trace_id = report.trace_id();
-            tracing::error!(broker, topic, event, trace_id, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
+            tracing::error!(source = of_source, broker, topic, event, trace_id, reason = reason.label(), is_certain, detail = %shorten(detail), suppressed, "event not confirmed");
         }
     }
 

@@ -170,7 +170,7 @@ fn handle(
 /// Steps 2 to 8, for a request that was received whole.
 fn finish(
     bridge: Arc<Bridge>,
-    received: Received,
+    received: Box<Received>,
     unverified: Option<Arc<Activity>>,
     arrival: Arrival,
     mut trace: Option<Box<Trace>>,
@@ -271,7 +271,7 @@ struct Examined {
 /// Steps 2 to 6.
 fn verify_and_decide(
     bridge: &Bridge,
-    received: Received,
+    received: Box<Received>,
     unverified: Option<&Activity>,
     mut trace: Option<&mut Trace>,
 ) -> Examined {

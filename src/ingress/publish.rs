@@ -250,14 +250,14 @@ async fn publish_with_fallback<'d>(
     (outcome, attempts)
 }
 
-async fn attempt<'d>(
+fn attempt<'d>(
     bridge: &Bridge,
     addressed: &'d Addressed,
     route: Option<RouteId>,
     deadline: Instant,
-) -> Attempt<'d> {
+) -> impl Future<Output = Attempt<'d>> {
     let message = Sent::Decided(&addressed.message);
-    attempt_message(bridge, addressed.broker, message, route, deadline).await
+    attempt_message(bridge, addressed.broker, message, route, deadline)
 }
 
 async fn attempt_message<'d>(

@@ -66,12 +66,9 @@ pub(super) struct Admitted {
 }
 
 /// The result of receiving an admitted request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every value is the large variant"
-)]
 pub(super) enum Arrived {
-    Whole(Received),
+    /// Boxed because it moves through every step.
+    Whole(Box<Received>),
     /// Nothing is published for it.
     Handshake {
         source: Arc<Source>,
@@ -255,14 +252,14 @@ pub(super) fn receive(
             target,
             headers,
         } = head;
-        Ok(Arrived::Whole(Received {
+        Ok(Arrived::Whole(Box::new(Received {
             source,
             method,
             target,
             headers,
             body,
             at,
-        }))
+        })))
     }
 }
 
