@@ -114,6 +114,10 @@ fn f12_a_slow_connection_carries_what_it_can_and_the_rest_is_refused<B: Broker>(
     assert_eq!(known, checker.answers(), "{}", checker.summary());
     assert!(checker.outcomes("overloaded") > 0, "{}", checker.summary());
     behind.proxy.set(Mode::Pass);
+    // Some of a burst's events may time out while a request with others is on its slow way.
+    if !B::DEDUPLICATES {
+        checker.allow_repeats();
+    }
     trial.checker = checker;
     trial.recover();
     let books = trial.finish(&row, &behind.read());
