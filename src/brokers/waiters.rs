@@ -126,6 +126,7 @@ impl Waiters {
             waiters: Arc::clone(self),
             ticket,
             others,
+            is_done: false,
         })
     }
 
@@ -260,6 +261,8 @@ pub(super) struct Waiter {
     waiters: Arc<Waiters>,
     ticket: Ticket,
     others: usize,
+    /// Its slot is gone, and may be another waiter's by now.
+    is_done: bool,
 }
 
 impl Waiter {
@@ -276,7 +279,7 @@ impl Waiter {
     pub(super) fn take_back(&mut self) -> bool {
         let (index, _) = self.ticket.parts();
         match self.waiters.lock().all.get_mut(index) {
-            Some(slot) if !slot.is_handed_over => {
+            Some(slot) if !slot.is_handed_over && !self.is_done => {
                 // Invalidates the ticket.
                 slot.generation = slot.generation.wrapping_add(1);
                 true
@@ -288,7 +291,9 @@ impl Waiter {
     /// After the deadline: waits on until another one.
     pub(super) fn extend_deadline(&mut self, deadline: Instant) {
         let (index, _) = self.ticket.parts();
-        if let Some(slot) = self.waiters.lock().all.get_mut(index) {
+        if let Some(slot) = self.waiters.lock().all.get_mut(index)
+            && !self.is_done
+        {
             slot.deadline = deadline;
         }
     }
@@ -298,20 +303,29 @@ impl Future for Waiter {
     type Output = Option<Outcome>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
-        let (index, _) = self.ticket.parts();
-        let mut slots = self.waiters.lock();
-        let Some(slot) = slots.all.get_mut(index) else {
+        let waiter = self.get_mut();
+        let (index, _) = waiter.ticket.parts();
+        let mut slots = waiter.waiters.lock();
+        let slot = slots.all.get_mut(index).filter(|_| !waiter.is_done);
+        let Some(Slot { state, .. }) = slot else {
             return Poll::Pending;
         };
-        match std::mem::replace(&mut slot.state, State::Waiting(None)) {
-            State::Resolved(outcome) => Poll::Ready(outcome),
-            State::Waiting(Some(waker)) if waker.will_wake(context.waker()) => {
-                slot.state = State::Waiting(Some(waker));
+        match state {
+            State::Waiting(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
+            State::Waiting(waker) => {
+                *waker = Some(context.waker().clone());
                 Poll::Pending
             }
-            State::Waiting(_) => {
-                slot.state = State::Waiting(Some(context.waker().clone()));
-                Poll::Pending
+            // The deadline may be extended.
+            State::Resolved(None) => {
+                *state = State::Waiting(None);
+                Poll::Ready(None)
+            }
+            State::Resolved(outcome) => {
+                let outcome = outcome.take();
+                slots.all.try_remove(index);
+                waiter.is_done = true;
+                Poll::Ready(outcome)
             }
         }
     }
@@ -319,6 +333,9 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
         let (index, _) = self.ticket.parts();
         let slot = self.waiters.lock().all.try_remove(index);
         // Dropped after unlocking: a waker's drop runs foreign code.
