@@ -306,13 +306,19 @@ impl Broker {
     /// Publishes a message and waits for the broker's answer, until the deadline.
     ///
     /// Dropping the future does not cancel the publish: the message may still be stored.
-    pub async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
-        match self {
-            #[cfg(feature = "kafka")]
-            Self::Kafka(kafka) => kafka.publish(message, deadline).await,
-            // Boxed: the future is large, and every request in flight would reserve room for it.
-            #[cfg(feature = "nats")]
-            Self::Nats(nats) => Box::pin(nats.publish(message, deadline)).await,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for each argument twice, and every request has one"
+    )]
+    pub fn publish(&self, message: &Message, deadline: Instant) -> impl Future<Output = Outcome> {
+        async move {
+            match self {
+                #[cfg(feature = "kafka")]
+                Self::Kafka(kafka) => kafka.publish(message, deadline).await,
+                // Boxed: the future is large, and every request in flight would reserve room for it.
+                #[cfg(feature = "nats")]
+                Self::Nats(nats) => Box::pin(nats.publish(message, deadline)).await,
+            }
         }
     }
 

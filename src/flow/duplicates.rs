@@ -242,18 +242,25 @@ pub(crate) async fn claim(
 ) -> Result<Claim, Refusal> {
     match window.find_or_begin(key, Instant::now()) {
         Ok(entered) => Ok(entered),
-        Err(mut end) => {
-            let waited = tokio::time::timeout_at(deadline, end.wait_for(Option::is_some)).await;
-            match waited {
-                Ok(Ok(end)) => match &*end {
-                    Some(Ok(receipt)) => Ok(Claim::Stored(*receipt)),
-                    Some(Err(refusal)) => Err(refusal.clone()),
-                    None => Err(Refusal::PublishTimeout),
-                },
-                // The delivery in flight ended unsettled, or took longer than this one may wait.
-                Ok(Err(_)) | Err(_) => Err(Refusal::PublishTimeout),
-            }
-        }
+        // Boxed because it is large and rare.
+        Err(end) => Box::pin(outcome_of_twin(end, deadline)).await,
+    }
+}
+
+#[cold]
+async fn outcome_of_twin(
+    mut end: watch::Receiver<Option<Settled>>,
+    deadline: Instant,
+) -> Result<Claim, Refusal> {
+    let waited = tokio::time::timeout_at(deadline, end.wait_for(Option::is_some)).await;
+    match waited {
+        Ok(Ok(end)) => match &*end {
+            Some(Ok(receipt)) => Ok(Claim::Stored(*receipt)),
+            Some(Err(refusal)) => Err(refusal.clone()),
+            None => Err(Refusal::PublishTimeout),
+        },
+        // The delivery in flight ended unsettled, or took longer than this one may wait.
+        Ok(Err(_)) | Err(_) => Err(Refusal::PublishTimeout),
     }
 }
 

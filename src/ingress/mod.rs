@@ -76,7 +76,8 @@ pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};
 use detached::{Caught, Detached};
-use receive::{Arrived, Head};
+use receive::Arrived;
+use received::Head;
 use socket::Activity;
 
 /// Handles a request up to its answer. Nothing but the head has been checked before the returned future is first
@@ -106,11 +107,11 @@ fn handle(
     }))
     .unwrap_or_else(|_panic| Err(panicked()));
     let (parts, body) = request.into_parts();
-    let head = Head {
+    let head = Box::new(Head {
         method: parts.method,
         target: parts.uri,
         headers: parts.headers,
-    };
+    });
     async move {
         let receiving = receive::receive(&bridge, admitted, head, body, connection);
         let received = AssertUnwindSafe(receiving).catch_unwind().await;
@@ -170,7 +171,7 @@ fn handle(
 /// Steps 2 to 8, for a request that was received whole.
 fn finish(
     bridge: Arc<Bridge>,
-    received: Box<Received>,
+    received: Received,
     unverified: Option<Arc<Activity>>,
     arrival: Arrival,
     mut trace: Option<Box<Trace>>,
@@ -193,11 +194,7 @@ fn finish(
         if let Some(preparation) = preparation {
             preparation.await;
         }
-        let Examined {
-            secret_index,
-            body,
-            decided,
-        } = verify_and_decide(
+        let examined = verify_and_decide(
             &bridge,
             received,
             unverified.as_deref(),
@@ -206,16 +203,17 @@ fn finish(
         drop(unverified);
         let deadline = || tokio::time::Instant::now() + source.publish_timeout;
         let report = |result| Report {
-            secret_index,
-            body: body.as_deref().map(|body| &**body),
+            secret_index: examined.secret_index,
+            body: examined.body.as_deref().map(|body| &**body),
             duration: Some(arrival.started.elapsed()),
             trace: trace.as_deref(),
             ..Report::new(&source, arrival, result)
         };
-        match decided {
-            Ok((Decided::Event(decision), _permit)) => {
+        match examined.decided {
+            // By reference, since moving it would give the future room for a second one.
+            Ok((Decided::Event(ref decision), _)) => {
                 let (result, observed) =
-                    publish::publish(&bridge, &source, &decision, deadline()).await;
+                    publish::publish(&bridge, &source, decision, deadline()).await;
                 let event_id = decision.event_id.as_ref();
                 bridge.observe(&Report {
                     event_id,
@@ -271,7 +269,7 @@ struct Examined {
 /// Steps 2 to 6.
 fn verify_and_decide(
     bridge: &Bridge,
-    received: Box<Received>,
+    received: Received,
     unverified: Option<&Activity>,
     mut trace: Option<&mut Trace>,
 ) -> Examined {

@@ -17,63 +17,65 @@ use crate::event::Refusal;
 use crate::flow::duplicates::{self, Claim};
 
 /// Publishes the messages of an event. A 2xx needs the receipt that this returns.
-pub(super) async fn publish<'d>(
+pub(super) fn publish<'d>(
     bridge: &Bridge,
     source: &Source,
     decision: &'d Decision,
     deadline: Instant,
-) -> (Result<Accepted, Refusal>, Observed<'d>) {
-    let mut observed = Observed {
-        event_id: decision.event_id.as_ref(),
-        event_type: decision.event_type.as_deref().unwrap_or_default(),
-        outcome: "",
-        attempts: Vec::new(),
-        dead_lettered: Vec::new(),
-    };
-    let result = 'result: {
-        match &decision.verdict {
-            Verdict::Ignore => Ok(Accepted::Ignored),
-            Verdict::Refuse(refusal) => Err(refusal.clone()),
-            // Not remembered: after a fix, the same delivery must be able to go to its real destination.
-            Verdict::DeadLetter { letter, refusal } => {
-                observed.dead_lettered.push(Cow::Borrowed(refusal));
-                let attempt = attempt(bridge, letter, None, deadline).await;
-                let stored = stored_or_refused(&attempt.outcome);
-                observed.attempts.push(attempt);
-                stored.map(Accepted::DeadLettered)
-            }
-            Verdict::Publish { route, delivery } => {
-                let claim = match (bridge.window(source), delivery.fingerprint) {
-                    (Some(window), Some(fingerprint)) => {
-                        match duplicates::claim(window, fingerprint, deadline).await {
-                            Ok(Claim::Stored(receipt)) => {
-                                break 'result Ok(Accepted::Duplicate(receipt));
+) -> impl Future<Output = (Result<Accepted, Refusal>, Observed<'d>)> {
+    async move {
+        let mut observed = Observed {
+            event_id: decision.event_id.as_ref(),
+            event_type: decision.event_type.as_deref().unwrap_or_default(),
+            outcome: "",
+            attempts: Vec::new(),
+            dead_lettered: Vec::new(),
+        };
+        let result = 'result: {
+            match &decision.verdict {
+                Verdict::Ignore => Ok(Accepted::Ignored),
+                Verdict::Refuse(refusal) => Err(refusal.clone()),
+                // Not remembered: after a fix, the same delivery must be able to go to its real destination.
+                Verdict::DeadLetter { letter, refusal } => {
+                    observed.dead_lettered.push(Cow::Borrowed(refusal));
+                    let attempt = attempt(bridge, letter, None, deadline).await;
+                    let stored = stored_or_refused(&attempt.outcome);
+                    observed.attempts.push(attempt);
+                    stored.map(Accepted::DeadLettered)
+                }
+                Verdict::Publish { route, delivery } => {
+                    let claim = match (bridge.window(source), delivery.fingerprint) {
+                        (Some(window), Some(fingerprint)) => {
+                            match duplicates::claim(window, fingerprint, deadline).await {
+                                Ok(Claim::Stored(receipt)) => {
+                                    break 'result Ok(Accepted::Duplicate(receipt));
+                                }
+                                Ok(Claim::Acquired(guard)) => Some(guard),
+                                Err(refusal) => break 'result Err(refusal),
                             }
-                            Ok(Claim::Acquired(guard)) => Some(guard),
-                            Err(refusal) => break 'result Err(refusal),
+                        }
+                        _ => None,
+                    };
+                    let result =
+                        deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
+                    if let Some(guard) = claim {
+                        match &result {
+                            Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
+                            Err(refusal) => guard.settle(&Err(refusal.clone())),
+                            // Dead letters are not remembered.
+                            Ok(_) => drop(guard),
                         }
                     }
-                    _ => None,
-                };
-                let result =
-                    deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
-                if let Some(guard) = claim {
-                    match &result {
-                        Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
-                        Err(refusal) => guard.settle(&Err(refusal.clone())),
-                        // Dead letters are not remembered.
-                        Ok(_) => drop(guard),
-                    }
+                    result
                 }
-                result
             }
-        }
-    };
-    observed.outcome = match &result {
-        Ok(accepted) => accepted.status().as_str(),
-        Err(refusal) => refusal.code(),
-    };
-    (result, observed)
+        };
+        observed.outcome = match &result {
+            Ok(accepted) => accepted.status().as_str(),
+            Err(refusal) => refusal.code(),
+        };
+        (result, observed)
+    }
 }
 
 /// Publishes an event and its copies. It is stored only when all of them are.
@@ -81,25 +83,56 @@ pub(super) async fn publish<'d>(
 /// A message beyond its broker's size limit is refused permanently: neither a fallback nor time would help. It becomes
 /// a dead letter if the source has them. Otherwise the answer is 503, since an operator can raise the limit, and since
 /// Kafka refuses whole batches: a 4xx must not depend on the other messages of a batch.
-async fn deliver<'d>(
+fn deliver<'d>(
     bridge: &Bridge,
     source: &Source,
     route: RouteId,
     delivery: &'d Delivery,
     observed: &mut Observed<'d>,
     deadline: Instant,
-) -> Result<Accepted, Refusal> {
-    if !delivery.copies.is_empty() {
-        // Boxed: it is large, and would enlarge the future of every request in flight.
-        let delivering = deliver_with_copies(bridge, source, route, delivery, observed, deadline);
-        return Box::pin(delivering).await;
+) -> impl Future<Output = Result<Accepted, Refusal>> {
+    async move {
+        // The usual case. All others are boxed, since they are rare and large, and would enlarge the future of every
+        // request in flight.
+        let first = if delivery.copies.is_empty() && !skips_first(bridge, delivery) {
+            let attempt = attempt(bridge, &delivery.to, Some(route), deadline).await;
+            if let Outcome::Stored(stored) = &attempt.outcome {
+                let receipt = stored.receipt();
+                observed.attempts = vec![attempt];
+                return Ok(Accepted::Published(receipt));
+            }
+            Some(attempt)
+        } else {
+            None
+        };
+        if delivery.copies.is_empty() {
+            let otherwise =
+                deliver_otherwise(bridge, source, route, delivery, first, observed, deadline);
+            Box::pin(otherwise).await
+        } else {
+            let with_copies =
+                deliver_with_copies(bridge, source, route, delivery, observed, deadline);
+            Box::pin(with_copies).await
+        }
     }
-    let (outcome, attempts) = publish_with_fallback(bridge, route, delivery, deadline).await;
+}
+
+/// Publishes an event that the first broker has not stored or is not asked to.
+#[cold]
+async fn deliver_otherwise<'d>(
+    bridge: &Bridge,
+    source: &Source,
+    route: RouteId,
+    delivery: &'d Delivery,
+    first: Option<Attempt<'d>>,
+    observed: &mut Observed<'d>,
+    deadline: Instant,
+) -> Result<Accepted, Refusal> {
+    let (outcome, attempts) = fall_back(bridge, route, delivery, first, deadline).await;
     observed.attempts = attempts;
     if is_too_large(&outcome) {
         let ended = vec![(&delivery.to, outcome)];
-        let replacing = replace_too_large(bridge, source, ended, observed, deadline);
-        return Box::pin(replacing).await;
+        return replace_too_large(bridge, source, ended, observed, deadline).await;
     }
     stored_or_refused(&outcome).map(Accepted::Published)
 }
@@ -206,25 +239,40 @@ fn out_of_reach<'d>(bridge: &Bridge, delivery: &'d Delivery) -> Option<&'d Addre
 }
 
 /// Publishes an event to its broker or its fallback. Returns the outcome and the attempts that led to it.
-///
-/// The fallback gets the message only when the first broker certainly does not have it, and while there is time. A
-/// message that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for
-/// outages, and the event would have to come back.
 async fn publish_with_fallback<'d>(
     bridge: &Bridge,
     route: RouteId,
     delivery: &'d Delivery,
     deadline: Instant,
 ) -> (Outcome, Vec<Attempt<'d>>) {
-    let mut attempts = Vec::with_capacity(1);
-    // A broker that is known to be down would use up all the time. One that lacks the destination answers immediately.
-    let is_skipped = delivery.fallback.is_some()
-        && matches!(
-            bridge.broker(delivery.to.broker).connection_health(),
-            Health::Down(_)
-        );
-    if !is_skipped {
-        let first = attempt(bridge, &delivery.to, Some(route), deadline).await;
+    let first = match skips_first(bridge, delivery) {
+        true => None,
+        false => Some(attempt(bridge, &delivery.to, Some(route), deadline).await),
+    };
+    fall_back(bridge, route, delivery, first, deadline).await
+}
+
+/// Whether the fallback gets an event without an attempt at the first broker: one that is known to be down would use up
+/// all the time. One that only lacks the destination answers immediately.
+fn skips_first(bridge: &Bridge, delivery: &Delivery) -> bool {
+    let health = || bridge.broker(delivery.to.broker).connection_health();
+    delivery.fallback.is_some() && matches!(health(), Health::Down(_))
+}
+
+/// Publishes an event to its fallback, if it has one, unless the first attempt, if there was one, rules that out.
+///
+/// The fallback gets the message only when the first broker certainly does not have it, and while there is time. A
+/// message that is too large for the first broker does not go to a fallback with a higher limit: the fallback is for
+/// outages, and the event would have to come back.
+async fn fall_back<'d>(
+    bridge: &Bridge,
+    route: RouteId,
+    delivery: &'d Delivery,
+    first: Option<Attempt<'d>>,
+    deadline: Instant,
+) -> (Outcome, Vec<Attempt<'d>>) {
+    let mut attempts = Vec::with_capacity(2);
+    if let Some(first) = first {
         let outcome = first.outcome.clone();
         attempts.push(first);
         // Past the deadline the fallback's answer would come too late: a certain result would become an unknown one.
@@ -260,31 +308,33 @@ fn attempt<'d>(
     attempt_message(bridge, addressed.broker, message, route, deadline)
 }
 
-async fn attempt_message<'d>(
+fn attempt_message<'d>(
     bridge: &Bridge,
     broker: BrokerId,
     message: Sent<'d>,
     route: Option<RouteId>,
     deadline: Instant,
-) -> Attempt<'d> {
-    let (outcome, started, duration) = match bridge.share(broker).take(message.body.len()) {
-        Some(_share) => {
-            let started = Instant::now();
-            let outcome = bridge.broker(broker).publish(&message, deadline).await;
-            (outcome, Some(started.into_std()), Some(started.elapsed()))
+) -> impl Future<Output = Attempt<'d>> {
+    async move {
+        let (outcome, started, duration) = match bridge.share(broker).take(message.body.len()) {
+            Some(_share) => {
+                let started = Instant::now();
+                let outcome = bridge.broker(broker).publish(&message, deadline).await;
+                (outcome, Some(started.into_std()), Some(started.elapsed()))
+            }
+            None => {
+                let detail = "the broker's share of what may be in flight is used up";
+                (Outcome::not_stored(Reason::QueueFull, detail), None, None)
+            }
+        };
+        Attempt {
+            broker,
+            message,
+            route,
+            outcome,
+            started,
+            duration,
         }
-        None => {
-            let detail = "the broker's share of what may be in flight is used up";
-            (Outcome::not_stored(Reason::QueueFull, detail), None, None)
-        }
-    };
-    Attempt {
-        broker,
-        message,
-        route,
-        outcome,
-        started,
-        duration,
     }
 }
 

@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::client::{client_address, known_client_address};
 use super::gzip::{Coding, decompress};
-use super::received::Received;
+use super::received::{Head, Received};
 use super::socket::Activity;
 use super::verify::{may_be_open_handshake, to_refusal, verify_head};
 use crate::bridge::Bridge;
@@ -67,21 +67,13 @@ pub(super) struct Admitted {
 
 /// The result of receiving an admitted request.
 pub(super) enum Arrived {
-    /// Boxed because it moves through every step.
-    Whole(Box<Received>),
+    Whole(Received),
     /// Nothing is published for it.
     Handshake {
         source: Arc<Source>,
         reply: Box<Reply>,
         is_read: bool,
     },
-}
-
-/// The parts of a request's head that later steps use.
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) target: Uri,
-    pub(super) headers: HeaderMap,
 }
 
 /// Checks that need only the head.
@@ -194,7 +186,7 @@ fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Re
 pub(super) fn receive(
     bridge: &Bridge,
     admitted: Result<Admitted, Refused>,
-    head: Head,
+    head: Box<Head>,
     body: Incoming,
     connection: &Activity,
 ) -> impl Future<Output = Result<Arrived, Refused>> {
@@ -247,19 +239,12 @@ pub(super) fn receive(
         } else {
             body
         };
-        let Head {
-            method,
-            target,
-            headers,
-        } = head;
-        Ok(Arrived::Whole(Box::new(Received {
+        Ok(Arrived::Whole(Received {
             source,
-            method,
-            target,
-            headers,
+            head,
             body,
             at,
-        })))
+        }))
     }
 }
 

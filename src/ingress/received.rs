@@ -9,13 +9,20 @@ use http::{HeaderMap, Method, Uri};
 use crate::config::Source;
 use crate::providers::request::Request;
 
+/// The parts of a request's head that later steps use.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) target: Uri,
+    pub(super) headers: HeaderMap,
+}
+
 /// A request that has arrived completely.
 #[derive(Debug)]
 pub struct Received {
     pub(super) source: Arc<Source>,
-    pub(super) method: Method,
-    pub(super) target: Uri,
-    pub(super) headers: HeaderMap,
+    /// Boxed because it moves through every step.
+    pub(super) head: Box<Head>,
     pub(super) body: Bytes,
     pub(super) at: SystemTime,
 }
@@ -29,11 +36,14 @@ impl Received {
         body: Bytes,
         at: SystemTime,
     ) -> Self {
-        Self {
+        let head = Head {
             method: Method::POST,
             target: source.path.parse().unwrap_or_default(),
-            source,
             headers,
+        };
+        Self {
+            source,
+            head: Box::new(head),
             body,
             at,
         }
@@ -42,11 +52,13 @@ impl Received {
     /// With another method, and a target with a query.
     #[must_use]
     pub(super) fn with_target(self, method: Method, target: Uri) -> Self {
-        Self {
+        let Head { headers, .. } = *self.head;
+        let head = Box::new(Head {
             method,
             target,
-            ..self
-        }
+            headers,
+        });
+        Self { head, ..self }
     }
 
     /// With another body.
@@ -59,9 +71,9 @@ impl Received {
     #[must_use]
     pub fn as_request(&self) -> Request<'_> {
         Request {
-            method: &self.method,
-            target: &self.target,
-            headers: &self.headers,
+            method: &self.head.method,
+            target: &self.head.target,
+            headers: &self.head.headers,
             body: &self.body,
             public_url: self.source.public_url.as_deref(),
             at: self.at,
@@ -76,7 +88,7 @@ impl Received {
 
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.head.headers
     }
 
     #[must_use]

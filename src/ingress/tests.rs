@@ -109,7 +109,7 @@ fn a_message_has_the_bodys_bytes_and_the_contracts_headers() {
 
 #[test]
 fn what_an_event_moves_from_step_to_step_is_small() {
-    assert!(size_of::<Verified>() <= 96);
+    assert!(size_of::<Verified>() <= 128);
     assert!(size_of::<Decided>() <= 128);
     assert!(size_of::<crate::bridge::observe::Attempt<'_>>() <= 128);
 }

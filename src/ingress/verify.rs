@@ -22,7 +22,7 @@ use crate::providers::{Request, Scope, Unverified};
 /// ```
 #[derive(Debug)]
 pub struct Verified {
-    received: Box<Received>,
+    received: Received,
     secret_index: Option<usize>,
     /// Further secrets, if each event carries one.
     other_secrets: Vec<usize>,
@@ -32,9 +32,9 @@ pub struct Verified {
 
 impl Verified {
     /// Treats a request as authentic, for `hookbridge explain`, which publishes nothing.
-    pub(crate) fn assumed(received: impl Into<Box<Received>>) -> Self {
+    pub(crate) fn assumed(received: Received) -> Self {
         Self {
-            received: received.into(),
+            received,
             secret_index: None,
             other_secrets: Vec::new(),
             nonce: None,
@@ -85,8 +85,7 @@ impl Verified {
 ///
 /// # Errors
 /// The reason why the request does not count as the provider's.
-pub fn verify(received: impl Into<Box<Received>>) -> Result<Verified, Refusal> {
-    let received = received.into();
+pub fn verify(received: Received) -> Result<Verified, Refusal> {
     let (secret_index, other_secrets, nonce) = {
         let request = received.as_request();
         let source = received.source();

@@ -104,22 +104,32 @@ impl Kafka {
         })
     }
 
-    pub(super) async fn publish(&self, message: &Message, deadline: Instant) -> Outcome {
-        let reported = match self.produce(message, deadline, Batch::Shared) {
-            Err(outcome) => return outcome,
-            Ok(waiter) => self.report(waiter, message).await,
-        };
-        if matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
-            // Boxed: rare, and a larger future than the usual one.
-            Box::pin(self.publish_alone(message, deadline)).await
-        } else {
-            reported
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for each argument twice, and every request has one"
+    )]
+    pub(super) fn publish(
+        &self,
+        message: &Message,
+        deadline: Instant,
+    ) -> impl Future<Output = Outcome> {
+        async move {
+            let reported = match self.produce(message, deadline, Batch::Shared) {
+                Err(outcome) => return outcome,
+                Ok(waiter) => self.reported(waiter.await, message),
+            };
+            if matches!(&reported, Outcome::NotStored(not) if not.reason == Reason::TooLarge) {
+                // Boxed: rare, and a larger future than the usual one.
+                Box::pin(self.publish_alone(message, deadline)).await
+            } else {
+                reported
+            }
         }
     }
 
-    /// Waits for a message's delivery report.
-    async fn report(&self, waiter: Waiter, message: &Message) -> Outcome {
-        match waiter.await {
+    /// Updates the watch from a message's delivery report; none came before the deadline if it has none.
+    fn reported(&self, report: Option<Outcome>, message: &Message) -> Outcome {
+        match report {
             Some(stored @ Outcome::Stored(_)) => {
                 self.watch.note_stored(&message.destination);
                 stored
@@ -133,6 +143,7 @@ impl Kafka {
     }
 
     /// Updates the watch from an outcome, and explains it to the operator.
+    #[cold]
     fn note_unstored(&self, message: &Message, outcome: Outcome) -> Outcome {
         let topic = &message.destination;
         match outcome {
@@ -188,7 +199,7 @@ impl Kafka {
         }
         match self.produce(message, deadline, Batch::Isolated) {
             Err(outcome) => outcome,
-            Ok(waiter) => self.report(waiter, message).await,
+            Ok(waiter) => self.reported(waiter.await, message),
         }
     }
 
