@@ -344,6 +344,7 @@ fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::read_mapping;
     use super::*;
 
     /// The documentation of these providers does not state a timeout.
@@ -359,6 +360,48 @@ mod tests {
         "stripe",
         "synq",
     ];
+
+    /// Whoever replays a request can change what is not signed.
+    #[test]
+    fn presets_read_what_is_signed_rather_than_a_header_that_is_not() {
+        for preset in PRESETS {
+            let keys = preset.read().under(None, Map::new()).unwrap();
+            let reading = Reading::default();
+            let mut section = Section::new(&reading, "x".to_owned(), keys, &tables::PRESET);
+            let Some(Authentication::Signature(schemes)) =
+                read_authentication(&mut section, Vec::new())
+            else {
+                continue;
+            };
+            let mapping = read_mapping(&mut section).unwrap();
+            let is_signed = |header| {
+                let mut contents = schemes.iter().map(|scheme| &scheme.content);
+                contents.all(|content| content.headers().any(|signed| signed == header))
+            };
+            let choices = [
+                &mapping.id,
+                &mapping.event_type,
+                &mapping.time,
+                &mapping.subject,
+                &mapping.key,
+            ];
+            for choice in choices {
+                // A digest or a random text is for events without anything better.
+                let texts = choice
+                    .texts()
+                    .filter(|text| !text.is_digest() && !text.is_random());
+                let headers: Vec<Vec<_>> = texts.map(|text| text.headers().collect()).collect();
+                let is_unsigned =
+                    |names: &Vec<_>| names.first().is_some_and(|first| !is_signed(*first));
+                let is_sorted = |names: &Vec<_>| names.is_sorted_by_key(|name| !is_signed(*name));
+                assert!(
+                    headers.is_sorted_by_key(is_unsigned) && headers.iter().all(is_sorted),
+                    "{}: {choice:?}",
+                    preset.name
+                );
+            }
+        }
+    }
 
     #[test]
     fn every_preset_answers_within_its_providers_timeout_and_accepts_its_largest_body() {
