@@ -322,22 +322,38 @@ fn read_source(
     })
 }
 
-/// Warns of weak authentication that a user has declared. A preset's own is as strong as its provider allows.
+/// Warns of weak authentication that a user has declared. A preset's own is as strong as its provider allows, except for a
+/// scheme that is weaker than the default.
 fn warn_of_weakness(
     section: &Section<'_>,
     authentication: &Authentication,
     given: &HashSet<String>,
     provider: Provider,
 ) {
-    let preset = provider.preset().map(Preset::read);
-    let signs_nothing = preset.is_some_and(|preset| preset.key("auth").is_some());
+    let preset = provider.preset();
+    let signs_nothing = preset.is_some_and(|preset| preset.read().key("auth").is_some());
     let key = match (given.contains("verify"), given.contains("auth")) {
         (true, _) => "verify",
         (false, true) if !signs_nothing => "auth",
+        (false, false) if given.contains("scheme") => "scheme",
         _ => return,
     };
-    for weakness in authentication.weaknesses() {
-        section.warn_at(key, weakness);
+    let mut weaknesses = authentication.weaknesses();
+    if key == "scheme"
+        && let Some(usual) = preset.and_then(|preset| preset.authentication(None).ok())
+    {
+        let usual = usual.weaknesses();
+        weaknesses.retain(|weakness| !usual.contains(weakness));
+    }
+    for weakness in weaknesses {
+        match (key, weakness.split_once("; ")) {
+            // The rest is advice for those who declare the scheme themselves.
+            ("scheme", Some((weakness, _))) => section.warn_at(
+                key,
+                format!("{weakness}; the preset's default is stronger: remove `scheme` if your provider supports it"),
+            ),
+            _ => section.warn_at(key, weakness),
+        }
     }
 }
 

@@ -1453,6 +1453,44 @@ fn faults_of_a_declared_source_are_reported() {
 }
 
 #[test]
+fn a_weaker_scheme_of_a_preset_than_its_default_causes_a_warning() {
+    let of = |name: &str, keys: &str| {
+        let text = format!(
+            "[brokers.main]\nkind = \"nats\"\nservers = \"nats://localhost:4222\"\n[[routes]]\ntopic = \"t\"\n[sources.{name}]\n{keys}\n"
+        );
+        let about_scheme = |warning: &String| warning.contains("scheme");
+        let mut warnings = warnings(&text, &[]);
+        warnings.retain(about_scheme);
+        warnings.join("; ")
+    };
+    let secret = "secrets = [\"s3cr3t-of-16-bytes\"]\npublic_url = \"https://h.example/x\"";
+    let base64 = "secrets = [\"whsec_MDEyMzQ1Njc4OWFiY2RlZg==\"]";
+    for (name, scheme, words) in [
+        ("gitlab", "token", "signs nothing"),
+        ("hubspot", "v1", "has no signed time"),
+        ("hubspot", "v2", "has no signed time"),
+        ("jira", "jwt", "signs nothing"),
+    ] {
+        let found = of(name, &format!("{secret}\nscheme = \"{scheme}\""));
+        assert!(found.contains(words), "{name} {scheme}: {found:?}");
+        assert!(found.contains("remove `scheme`"), "{found}");
+    }
+    let key = "secrets = [\"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\"]";
+    for (name, secrets, scheme) in [
+        ("gitlab", base64, "signing"),
+        ("hubspot", secret, "v3"),
+        ("jira", secret, "hmac"),
+        ("twilio", secret, "auth-token"),
+        ("twilio", secret, "sharedkey-sha256"),
+        ("discord", key, "events"),
+        ("discord", key, "interactions"),
+    ] {
+        let found = of(name, &format!("{secrets}\nscheme = \"{scheme}\""));
+        assert_eq!(found, "", "{name} {scheme}");
+    }
+}
+
+#[test]
 fn a_presets_keys_are_defaults_and_its_parameters_apply_to_it_alone() {
     let text = |name: &str, keys: &str| {
         format!(
