@@ -1491,6 +1491,47 @@ fn a_weaker_scheme_of_a_preset_than_its_default_causes_a_warning() {
 }
 
 #[test]
+fn tokens_in_the_body_are_never_left_unchecked() {
+    let of = |auth: &str| {
+        problems_of(&format!(
+            "[sources.microsoft-graph]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n{auth}\nvalidation_tokens = {{ keys = \"/nowhere.pem\", audience = \"a\", appid = \"b\" }}\n"
+        ))
+    };
+    for (auth, words) in [
+        (
+            "auth = [\"query:key\", \"event:/clientState\"]",
+            "would not be checked",
+        ),
+        (
+            "auth = [\"event:/clientState\", \"bearer\"]",
+            "would not be checked",
+        ),
+        ("auth = \"query:key\"", "unknown key `validation_tokens`"),
+        (
+            "verify = { signature = { header = \"x-s\" } }",
+            "unknown key `validation_tokens`",
+        ),
+    ] {
+        let problems = of(auth);
+        assert!(
+            problems.iter().any(|problem| problem.contains(words)),
+            "{auth}: {problems:?}"
+        );
+    }
+    for auth in [
+        "",
+        "auth = \"event:/clientState\"",
+        "auth = [\"event:/a\", \"event:/b\"]",
+    ] {
+        let problems = of(auth);
+        assert!(
+            problems.len() == 1 && problems[0].contains("can't be read"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
 fn a_presets_keys_are_defaults_and_its_parameters_apply_to_it_alone() {
     let text = |name: &str, keys: &str| {
         format!(

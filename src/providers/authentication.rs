@@ -159,6 +159,7 @@ fn read_credentials(
     secrets: Vec<Secret>,
 ) -> Option<Authentication> {
     let mut ways = Vec::with_capacity(words.len());
+    let has_tokens = source.has("validation_tokens");
     for (index, word) in words.iter().enumerate() {
         if word == "jwt" {
             ways.extend(read_jwt(jwt.take(), &secrets).map(Credential::Jwt));
@@ -179,6 +180,13 @@ fn read_credentials(
     if let Some(mut unused) = jwt {
         source.problem_at("jwt", JWT_WITHOUT_AUTH);
         unused.finish_quietly();
+    }
+    let is_in_events = ways.iter().any(Credential::is_in_event);
+    if has_tokens && is_in_events && !ways.iter().all(Credential::is_in_event) {
+        source.problem_at(
+            "validation_tokens",
+            "they would not be checked in a request that another way of `auth` accepts; leave only \"event:…\" in `auth`, or remove them",
+        );
     }
     if !secrets.is_empty() && !ways.iter().any(Credential::needs_secret) {
         source.warn_at("secrets", "they are not used; remove them");
@@ -334,8 +342,7 @@ impl Authentication {
     /// Whether the credentials may be in the events, so that the body must be parsed before it is authenticated.
     #[must_use]
     pub fn is_in_events(&self) -> bool {
-        let is_in_events = |way: &Credential| matches!(way, Credential::Event(_));
-        matches!(self, Self::Credentials { ways, .. } if ways.iter().any(is_in_events))
+        matches!(self, Self::Credentials { ways, .. } if ways.iter().any(Credential::is_in_event))
     }
 
     /// Returns the secrets carried by the events of a body. Each event must carry one.

@@ -108,6 +108,12 @@ impl Credential {
         matches!(self, Self::None)
     }
 
+    /// Whether each event must have it.
+    #[must_use]
+    pub const fn is_in_event(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
+
     /// Whether it compares with a secret of the source.
     #[must_use]
     pub fn needs_secret(&self) -> bool {
