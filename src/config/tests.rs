@@ -1402,6 +1402,11 @@ fn faults_of_a_declared_source_are_reported() {
             "content = \"{form:id}\"",
             "its events are not read as forms",
         ),
+        (
+            "VERIFY",
+            "timestamp = { numbered_headers = \"x-time-\" }\ntolerance = \"5m\"",
+            "write for example `header = \"x-time\"`",
+        ),
         ("VERIFY", "content = []", "is an empty list"),
         (
             "VERIFY",

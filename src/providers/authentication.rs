@@ -859,7 +859,7 @@ fn read_contents(verify: &mut Section<'_>) -> Option<Vec<Text>> {
 
 /// Reads the location of the body's digest, which must be signed itself.
 fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Location> {
-    let location = read_location(&mut section, false);
+    let location = read_location(&mut section, None);
     let Some(location) = location else {
         section.finish();
         return None;
@@ -879,7 +879,8 @@ fn read_body_digest(mut section: Section<'_>, contents: &[Text]) -> Option<Locat
 }
 
 fn read_placement(mut section: Section<'_>) -> Option<Placement> {
-    let location = read_location(&mut section, false);
+    let numbered = |prefix: String| Location::NumberedHeaders(prefix.to_ascii_lowercase());
+    let location = read_location(&mut section, Some(("numbered_headers", numbered)));
     let separator = section.text("separator");
     if separator
         .as_ref()
@@ -903,7 +904,15 @@ fn read_placement(mut section: Section<'_>) -> Option<Placement> {
 }
 
 fn read_timestamp(mut section: Section<'_>, tolerance: Option<Tolerance>) -> Option<Timestamp> {
-    let location = read_location(&mut section, true);
+    if section.discard("numbered_headers") {
+        section.problem_at(
+            "numbered_headers",
+            "holds several values, and a request has one time; write for example `header = \"x-time\"`",
+        );
+        section.finish_quietly();
+        return None;
+    }
+    let location = read_location(&mut section, Some(("field", Location::Field)));
     let unit = section.word("unit", &UNITS).unwrap_or(Unit::Seconds);
     section.finish();
     Some(Timestamp {
@@ -913,8 +922,11 @@ fn read_timestamp(mut section: Section<'_>, tolerance: Option<Tolerance>) -> Opt
     })
 }
 
+/// A key for a location that not every table has.
+type OwnLocation = (&'static str, fn(String) -> Location);
+
 /// Reads the one key that names a location.
-fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Location> {
+fn read_location(section: &mut Section<'_>, own: Option<OwnLocation>) -> Option<Location> {
     let (mut found, mut is_wrong) = (Vec::new(), false);
     if let Some(names) = section.texts("header") {
         let names = names
@@ -928,11 +940,6 @@ fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Locati
             }
         }
     }
-    found.extend(
-        section
-            .text("numbered_headers")
-            .map(|prefix| Location::NumberedHeaders(prefix.to_ascii_lowercase())),
-    );
     found.extend(section.text("query").map(Location::Query));
     found.extend(section.text("form").map(Location::Form));
     if let Some(text) = section.text("pointer") {
@@ -944,13 +951,12 @@ fn read_location(section: &mut Section<'_>, may_be_field: bool) -> Option<Locati
             }
         }
     }
-    if may_be_field {
-        found.extend(section.text("field").map(Location::Field));
+    if let Some((key, location)) = own {
+        found.extend(section.text(key).map(location));
     }
-    let keys = if may_be_field {
-        "`header`, `query`, `form`, `pointer` or `field`"
-    } else {
-        "`header`, `query`, `form` or `pointer`"
+    let keys = match own {
+        Some((key, _)) => format!("`header`, `query`, `form`, `pointer` or `{key}`"),
+        None => "`header`, `query`, `form` or `pointer`".to_owned(),
     };
     match (found.pop(), found.is_empty()) {
         _ if is_wrong => None,

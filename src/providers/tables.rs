@@ -121,12 +121,10 @@ pub(crate) static VERIFY: Table = Table::new(&[&[
         .internal(),
 ]]);
 
-/// The location of a signature or a time: exactly one of these.
-static LOCATION: [Key; 5] = [
+/// The location of a signature or a time: exactly one of these, or one that only one of the two may have.
+static LOCATION: [Key; 4] = [
     Key::new("header", Type::List(&Type::Text(&HEADER)))
         .about("a header; of a list, the first that is present"),
-    Key::new("numbered_headers", Type::Text(&HEADER))
-        .about("headers that begin with this text and end with a number"),
     Key::new("query", Type::Text(&TEXT)).about("a parameter of the query"),
     Key::new("form", Type::Text(&TEXT)).about("a field of a form"),
     Key::new("pointer", Type::Text(&POINTER)).about("a string in the JSON body"),
@@ -135,6 +133,8 @@ static LOCATION: [Key; 5] = [
 pub(crate) static SIGNATURE: Table = Table::new(&[
     &LOCATION,
     &[
+        Key::new("numbered_headers", Type::Text(&HEADER))
+            .about("headers that begin with this text and end with a number"),
         Key::new("separator", Type::Text(&TEXT))
             .about("one ASCII character between several values"),
         Key::new("field", Type::Text(&TEXT))
