@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::task::Poll;
 use std::time::SystemTime;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use sha2::Sha256;
 
 use super::*;
 use crate::brokers::{Kind, Message};
@@ -521,6 +523,86 @@ fn a_name_that_any_step_reads_must_not_be_repeated() {
         refused(decide_body(keyed, body)),
         Refusal::InvalidJson(_)
     ));
+}
+
+/// Declared sources, whose requests are signed with this secret.
+const SECRET: &str = "a secret of ours";
+const NOW: u64 = 1_795_132_800;
+
+fn declared(source: &str) -> Config {
+    Config::from_text(&format!(
+        "[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"localhost:9092\"\n[[routes]]\ntopic = \"t\"\n[sources.acme]\n{source}"
+    ))
+}
+
+fn signature(content: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(content.as_bytes());
+    data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
+}
+
+/// Steps 2 to 6 for a request at [`NOW`]: the code of its refusal, `handshake`, or the event's type.
+fn outcome(config: &Config, headers: &[(&str, &str)], body: &str) -> String {
+    let headers = headers.iter().map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        (name, HeaderValue::from_str(value).unwrap())
+    });
+    let received = Received::from_parts(
+        Arc::clone(&config.sources[0]),
+        headers.collect(),
+        Bytes::copy_from_slice(body.as_bytes()),
+        SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(NOW),
+    );
+    let shown = |decision: Decision| match decision.verdict {
+        Verdict::Refuse(refusal) => refusal.code().to_owned(),
+        Verdict::Publish { .. } => decision.event_type.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    match verify(received).map(|verified| decide(&verified)) {
+        Err(refusal) => refusal.code().to_owned(),
+        Ok(Decided::Handshake(_)) => "handshake".to_owned(),
+        Ok(Decided::Event(decision)) => shown(decision),
+        Ok(Decided::Batch(decisions)) => {
+            let events: Vec<_> = decisions.into_iter().map(shown).collect();
+            events.join(" ")
+        }
+    }
+}
+
+#[test]
+fn the_content_type_does_not_turn_a_signed_json_body_into_a_form() {
+    let fields = "payload=%7B%22id%22:%22forged%22,%22type%22:%22forged%22%7D&type=forged";
+    for event in [
+        r#"event = { form_field = "payload", id = "{/id}", type = "{/type}" }"#,
+        r#"event = { body = "form", id = ["{/id}", "{sha256:body}"], type = ["{/type}", "{form:type}"] }"#,
+        r#"event = { form_field = "payload", id = "{sha256:body}", type = ["{/type}", "scalar"] }"#,
+        r#"event = { body = "raw", form_field = "payload", id = "{sha256:body}", type = "scalar" }"#,
+    ] {
+        let config = declared(&format!(
+            "secrets = [\"a secret of ours\"]\nmedia_types = [\"application/json\", \"application/x-www-form-urlencoded\"]\nverify = {{ signature = {{ header = \"x-s\" }} }}\n{event}\n"
+        ));
+        for body in [
+            format!("{{\"id\":\"1\",\"type\":\"genuine\",\"text\":\"&{fields}&\"}}"),
+            format!(" \r\n\t[\"&{fields}&\"]"),
+            format!("\"&{fields}&\""),
+        ] {
+            let signed = signature(&body);
+            let form = ("content-type", "application/x-www-form-urlencoded");
+            let found = outcome(&config, &[("x-s", &signed), form], &body);
+            let expected = match event.contains("raw") {
+                true => "scalar",
+                false => "invalid_json",
+            };
+            assert_eq!(found, expected, "{event} {body}");
+        }
+        let signed = signature(fields);
+        let json = ("content-type", "application/json");
+        let found = outcome(&config, &[("x-s", &signed), json], fields);
+        assert!(["invalid_json", "scalar"].contains(&&*found), "{found}");
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let found = outcome(&config, &[("x-s", &signed), form], fields);
+        assert!(["forged", "scalar"].contains(&&*found), "{event} {found}");
+    }
 }
 
 /// Facts outside the repository; the tests above and the provider's cover the essentials.

@@ -156,8 +156,7 @@ pub fn read_mapping(source: &mut Section<'_>) -> Option<Mapping> {
         ("key", &mapping.key),
     ];
     for (key, choice) in choices {
-        let is_form = mapping.body == BodyKind::Form || mapping.form_field.is_some();
-        if !is_form && choice.texts().any(Text::has_form_field) {
+        if !mapping.takes_forms() && choice.texts().any(Text::has_form_field) {
             event.problem_at(
                 key,
                 "contains {form:…}, but the body is read as JSON; add `body = \"form\"`",
