@@ -570,6 +570,92 @@ fn outcome(config: &Config, headers: &[(&str, &str)], body: &str) -> String {
 }
 
 #[test]
+fn only_the_scheme_that_verifies_a_request_says_where_its_time_is() {
+    let text = r#"
+secrets = ["a secret of ours"]
+event = { id = "{/id}", type = "{/type}" }
+[[sources.acme.verify]]
+signature = { header = "x-a" }
+timestamp = { pointer = "/ts" }
+tolerance = "5m"
+[[sources.acme.verify]]
+signature = { header = "x-b" }
+content = "{timestamp}.{body}"
+timestamp = { header = "x-time" }
+tolerance = "5m"
+"#;
+    let config = declared(text);
+    let event = |time: &str| format!("{{\"id\":\"1\",\"type\":\"a\"{time}}}");
+    let (fresh, stale) = (NOW.to_string(), (NOW - 301).to_string());
+    let (untimed, timed, old) = (
+        event(""),
+        event(&format!(",\"ts\":{fresh}")),
+        event(&format!(",\"ts\":{stale}")),
+    );
+    for (body, alone, expected) in [
+        (&timed, "a", "a"),
+        (&old, "stale_timestamp", "stale_timestamp"),
+        (&untimed, "missing_signature", "invalid_signature"),
+    ] {
+        let signed = signature(body);
+        assert_eq!(outcome(&config, &[("x-a", &signed)], body), alone);
+        // What the other scheme reads does not help a signature of the first.
+        let both = [("x-a", &*signed), ("x-b", &*signed), ("x-time", &*fresh)];
+        assert_eq!(outcome(&config, &both, body), expected);
+    }
+    for body in [&timed, &old, &untimed] {
+        for (time, expected) in [(&fresh, "a"), (&stale, "stale_timestamp")] {
+            let signed = signature(&format!("{time}.{body}"));
+            let headers = [("x-b", &*signed), ("x-time", time)];
+            assert_eq!(outcome(&config, &headers, body), expected, "{body}");
+        }
+    }
+    // A scheme without a secret says nothing.
+    let prefixed = text
+        .replace("\"a secret", "\"b_a secret")
+        .replace(
+            "{ header = \"x-a\" }",
+            "{ header = \"x-a\" }\nsecret_prefix = \"a_\"",
+        )
+        .replace(
+            "{ header = \"x-b\" }",
+            "{ header = \"x-b\" }\nsecret_prefix = \"b_\"",
+        );
+    let signed = signature(&format!("{fresh}.{untimed}"));
+    let headers = [("x-b", &*signed), ("x-time", &*fresh)];
+    assert_eq!(outcome(&declared(&prefixed), &headers, &untimed), "a");
+}
+
+#[test]
+fn a_time_in_the_json_of_a_form_is_checked_beside_a_signature_in_a_form() {
+    let config = declared(
+        r#"
+secrets = ["a secret of ours"]
+media_types = ["application/x-www-form-urlencoded"]
+event = { form_field = "payload", id = "{/id}", type = "{/type}" }
+[[sources.acme.verify]]
+signature = { header = "x-a" }
+timestamp = { pointer = "/ts" }
+tolerance = "5m"
+[[sources.acme.verify]]
+signature = { form = "sig" }
+content = "{form:payload}"
+"#,
+    );
+    for (at, expected) in [(NOW, "a"), (NOW - 301, "stale_timestamp")] {
+        let payload = format!("{{\"id\":\"1\",\"type\":\"a\",\"ts\":{at}}}");
+        let body = form_urlencoded::Serializer::new(String::new())
+            .append_pair("payload", &payload)
+            .finish();
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let headers = [form, ("x-a", &*signature(&body))];
+        assert_eq!(outcome(&config, &headers, &body), expected);
+        let body = format!("{body}&sig={}", signature(&payload));
+        assert_eq!(outcome(&config, &[form], &body), "a");
+    }
+}
+
+#[test]
 fn the_content_type_does_not_turn_a_signed_json_body_into_a_form() {
     let fields = "payload=%7B%22id%22:%22forged%22,%22type%22:%22forged%22%7D&type=forged";
     for event in [

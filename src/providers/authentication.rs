@@ -408,16 +408,16 @@ impl Authentication {
         lifetimes.max()
     }
 
-    /// Verifies signed values inside the body.
+    /// Verifies signed values inside the body, once it is parsed.
     ///
     /// # Errors
     /// As [`Authentication::verify`].
     pub fn check_content(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
         match self {
-            Self::Signature(schemes) => schemes
-                .iter()
-                .try_for_each(|scheme| scheme.check_content(scope)),
-            Self::Credentials { .. } | Self::Hook(_) => Ok(()),
+            Self::Signature(schemes) if schemes.iter().any(Scheme::has_late_time) => {
+                check_late_time(schemes, scope)
+            }
+            Self::Signature(_) | Self::Credentials { .. } | Self::Hook(_) => Ok(()),
         }
     }
 
@@ -695,6 +695,19 @@ fn furthest<T>(verdicts: impl Iterator<Item = Result<T, Unverified>>) -> Result<
         }
     }
     Err(failure.unwrap_or(Unverified::MissingSignature))
+}
+
+/// Checks the time of the scheme that verifies a request: what the other schemes read need not be there.
+fn check_late_time(schemes: &[Scheme], scope: &Scope<'_>) -> Result<(), Unverified> {
+    let usable = schemes.iter().filter(|scheme| !scheme.keys.is_empty());
+    let usable: SmallVec<[&Scheme; 2]> = usable.collect();
+    if let [only] = usable.as_slice() {
+        return only.check_content(scope);
+    }
+    furthest(usable.into_iter().map(|scheme| {
+        scheme.verify(scope)?;
+        scheme.check_content(scope)
+    }))
 }
 
 /// Keys of `signature` that are easily written next to it by mistake.

@@ -316,6 +316,14 @@ impl Scheme {
             .or(of_time.unwrap_or_default())
     }
 
+    /// Whether the time is in the body and not in the signed content, so that [`Scheme::check_content`] checks it.
+    #[must_use]
+    pub fn has_late_time(&self) -> bool {
+        let timestamp = self.timestamp.as_ref();
+        timestamp.is_some_and(|timestamp| timestamp.location.needs_content())
+            && !self.content.has_timestamp()
+    }
+
     /// Whether the signature is the secret itself.
     #[must_use]
     pub fn is_token(&self) -> bool {
@@ -427,9 +435,7 @@ impl Scheme {
     /// It is missing, not a time, or too far away.
     pub fn check_content(&self, scope: &Scope<'_>) -> Result<(), Unverified> {
         match &self.timestamp {
-            Some(timestamp)
-                if timestamp.location.needs_content() && self.needs() == Parsing::default() =>
-            {
+            Some(timestamp) if self.has_late_time() => {
                 let text = timestamp
                     .location
                     .read(scope)?
@@ -503,11 +509,9 @@ impl Scheme {
                     (Some(_), Some(_)) => return Err(Unverified::InvalidSignature),
                 }
             }
-            Some(location)
-                if location.needs_content() && scope.node.is_none() && scope.form.is_none() =>
-            {
-                None
-            }
+            // Not parsed yet. Signed content with it can then not be filled in.
+            Some(Location::Form(_)) if scope.form.is_none() => None,
+            Some(Location::Pointer(_)) if scope.node.is_none() => None,
             Some(location) => match location.read(scope)? {
                 Some(text) if !text.is_empty() => Some(text),
                 _ => return Err(Unverified::MissingSignature),
