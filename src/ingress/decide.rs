@@ -48,12 +48,12 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
         mode,
         ..Scope::raw(&request)
     };
-    if let Some(reply) = handshake(verified, &scope, document)? {
-        return Ok(Decided::Handshake(Box::new(reply)));
-    }
     if !verified.is_assumed() {
         let checked = source.authentication.check_content(&scope);
         checked.map_err(to_refusal)?;
+    }
+    if let Some(reply) = handshake(verified, &scope, document)? {
+        return Ok(Decided::Handshake(Box::new(reply)));
     }
     let elements = match (mode, document) {
         (Some(Mode::Batch), Some(document)) => Mapping::cloud_events(document),

@@ -165,12 +165,14 @@ fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Re
             && !handshake.needs_content()
             && handshake.matches(&scope).unwrap_or(false)
     })?;
-    let key = match handshake
-        .verified
-        .then(|| source.authentication.verify(&scope))
-    {
+    let authentication = &source.authentication;
+    let verify = || {
+        let secret = authentication.verify(&scope)?;
+        authentication.check_content(&scope).map(|()| secret)
+    };
+    let key = match handshake.verified.then(verify) {
         None => None,
-        Some(Ok(secret)) => secret.and_then(|secret| source.authentication.key(secret)),
+        Some(Ok(secret)) => secret.and_then(|secret| authentication.key(secret)),
         Some(Err(unverified)) => return Some(Err(to_refusal(unverified))),
     };
     let reply = handshake.reply(&scope, key).ok().flatten();
@@ -649,6 +651,54 @@ mod tests {
         assert!(same("x", "x:80", Some("http")) && same("x:443", "x", Some("https")));
         assert!(!same("x", "y", Some("http")) && !same("x", "x:8080", Some("http")));
         assert!(!same("x", "user@x", Some("http")) && !same("x", "x", Some("ftp")));
+    }
+
+    #[cfg(all(feature = "kafka", feature = "nats"))]
+    #[test]
+    fn a_verified_handshake_without_a_body_has_no_time_in_its_body() {
+        use http::{HeaderName, HeaderValue};
+        let text = r#"
+[brokers.main]
+kind = "kafka"
+bootstrap_servers = "localhost:9092"
+[[routes]]
+topic = "t"
+[sources.acme]
+secrets = ["a secret of ours"]
+event = { id = "{/id}", type = "{/type}" }
+[[sources.acme.verify]]
+algorithm = "token"
+signature = { header = "x-a", encoding = "text" }
+content = ""
+timestamp = { pointer = "/ts" }
+tolerance = "5m"
+[[sources.acme.verify]]
+algorithm = "token"
+signature = { header = "x-b", encoding = "text" }
+content = ""
+[[sources.acme.handshakes]]
+method = "GET"
+query = "challenge"
+verified = true
+answer = "{query:challenge}"
+"#;
+        let config = crate::config::Config::from_text(text);
+        let answered = |header: &'static str| {
+            let name = HeaderName::from_static(header);
+            let value = HeaderValue::from_static("a secret of ours");
+            let request = Signed {
+                method: &Method::GET,
+                target: &Uri::from_static("/hooks/acme?challenge=1"),
+                headers: &HeaderMap::from_iter([(name, value)]),
+                body: &[],
+                public_url: None,
+                at: SystemTime::UNIX_EPOCH,
+            };
+            let reply = head_handshake(&config.sources[0], &request).unwrap();
+            reply.map(|reply| reply.body)
+        };
+        assert_eq!(answered("x-a"), Err(Refusal::MissingSignature));
+        assert_eq!(answered("x-b"), Ok(b"1".to_vec()));
     }
 
     #[test]

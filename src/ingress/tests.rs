@@ -570,6 +570,31 @@ fn outcome(config: &Config, headers: &[(&str, &str)], body: &str) -> String {
 }
 
 #[test]
+fn handshakes_whose_signed_time_is_stale_are_refused() {
+    let config = declared(
+        r#"
+secrets = ["a secret of ours"]
+verify = { signature = { header = "x-s" }, timestamp = { pointer = "/ts" }, tolerance = "5m" }
+event = { id = "{/id}", type = "{/type}" }
+[[sources.acme.handshakes]]
+pointer = "/hello"
+verified = true
+answer = "{/hello}"
+"#,
+    );
+    for (at, expected) in [(NOW - 300, "handshake"), (NOW - 301, "stale_timestamp")] {
+        let body = format!("{{\"hello\":\"x\",\"ts\":{at}}}");
+        assert_eq!(
+            outcome(&config, &[("x-s", &signature(&body))], &body),
+            expected
+        );
+    }
+    let body = "{\"hello\":\"x\"}";
+    let untimed = outcome(&config, &[("x-s", &signature(body))], body);
+    assert_eq!(untimed, "missing_signature");
+}
+
+#[test]
 fn only_the_scheme_that_verifies_a_request_says_where_its_time_is() {
     let text = r#"
 secrets = ["a secret of ours"]
