@@ -11,7 +11,7 @@ use crate::json::Document;
 use crate::providers::Scope;
 use crate::providers::cloudevents::Mode;
 use crate::providers::handshake::Reply;
-use crate::providers::mapping::{BodyKind, Mapping, lines};
+use crate::providers::mapping::{Content, Mapping, lines};
 use crate::providers::request::Ambiguous;
 
 /// The largest number of events that one request may hold.
@@ -34,9 +34,6 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
     let (received, source) = (verified.request(), verified.source());
     let mapping = &source.mapping;
     let request = received.as_request();
-    if mapping.body == BodyKind::Lines {
-        return decide_lines(verified, &Scope::raw(&request));
-    }
     let content = parse::content(mapping, request.headers, request.body)?;
     let text = content.json().map_err(duplicate_name)?;
     let document = text.map(parse::read).transpose()?;
@@ -54,6 +51,9 @@ fn decide_or_refuse(verified: &Verified) -> Result<Decided, Refusal> {
     }
     if let Some(reply) = handshake(verified, &scope, document)? {
         return Ok(Decided::Handshake(Box::new(reply)));
+    }
+    if matches!(content, Content::Lines(_)) {
+        return decide_lines(verified, &scope);
     }
     let elements = match (mode, document) {
         (Some(Mode::Batch), Some(document)) => Mapping::cloud_events(document),

@@ -570,6 +570,42 @@ fn outcome(config: &Config, headers: &[(&str, &str)], body: &str) -> String {
 }
 
 #[test]
+fn verified_handshakes_of_a_source_of_lines_are_answered_and_not_published() {
+    let config = declared(
+        r#"
+secrets = ["a secret of ours"]
+verify = { signature = { header = "x-s" } }
+event = { body = "lines", id = "{/id}", type = "{/type}" }
+[[sources.acme.handshakes]]
+header = "x-hello"
+verified = true
+"#,
+    );
+    let body = "{\"id\":\"1\",\"type\":\"a\"}\n{\"id\":\"2\",\"type\":\"b\"}\n";
+    let signed = signature(body);
+    let of = |headers: &[(&str, &str)]| outcome(&config, headers, body);
+    assert_eq!(of(&[("x-s", &signed)]), "a b");
+    assert_eq!(of(&[("x-s", &signed), ("x-hello", "1")]), "handshake");
+    let forged = signature("another body");
+    assert_eq!(
+        of(&[("x-s", &forged), ("x-hello", "1")]),
+        "invalid_signature"
+    );
+    // A CloudEvent is one event, as in any other source that takes them.
+    let body = "{\"specversion\":\"1.0\",\"source\":\"/s\",\n\"id\":\"1\",\"type\":\"c\"}";
+    let config = declared(
+        r#"
+secrets = ["a secret of ours"]
+verify = { signature = { header = "x-s" } }
+event = { body = "lines", cloudevents = true, id = "{/id}", type = "{/type}" }
+"#,
+    );
+    let structured = ("content-type", "application/cloudevents+json");
+    let found = outcome(&config, &[("x-s", &signature(body)), structured], body);
+    assert_eq!(found, "c");
+}
+
+#[test]
 fn handshakes_whose_signed_time_is_stale_are_refused() {
     let config = declared(
         r#"
