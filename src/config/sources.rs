@@ -24,7 +24,7 @@ use crate::providers::handshake::Handshake;
 use crate::providers::mapping::{BodyKind, Mapping};
 use crate::providers::preset::{About, PRESETS, Preset, PresetFile, UnknownWord};
 use crate::providers::reading::{read_handshakes, read_mapping};
-use crate::providers::text::Text;
+use crate::providers::text::{Parsing, Text};
 use crate::providers::{self, Authentication};
 use crate::secret::Secret;
 use crate::table::{Section, WordOrSection, nearest_word};
@@ -234,19 +234,7 @@ fn read_source(
         section.finish();
         return None;
     };
-    let needs = authentication.needs();
-    let (has_form, has_json) = match mapping.body {
-        BodyKind::Json => (mapping.form_field.is_some(), true),
-        BodyKind::Form => (true, true),
-        BodyKind::CloudEvent => (false, true),
-        BodyKind::Lines | BodyKind::Raw => (false, false),
-    };
-    if needs.form && !has_form {
-        section.problem("has a signature of form fields, and its events are not read as forms; write `event.body = \"form\"`");
-    }
-    if needs.json && !has_json {
-        section.problem("has a signature inside of JSON, and its events are not read as JSON; remove `event.body`");
-    }
+    refuse_unread(&section, &authentication, &mapping, &handshakes);
     if let (Some(tolerance), Some(usual)) = (authentication.tolerance(), usual_tolerance)
         && tolerance < usual
     {
@@ -288,7 +276,7 @@ fn read_source(
         index: 0,
         path,
         provider: provider.name(),
-        body_needs: needs,
+        body_needs: authentication.needs(),
         nonce_lifetime: authentication.nonce_lifetime(),
         authentication,
         mapping,
@@ -320,6 +308,38 @@ fn read_source(
         dedup_by,
         expect_every,
     })
+}
+
+/// Refuses a signature, a signed time or a handshake in a part of the body that this source's requests do not have.
+fn refuse_unread(
+    section: &Section<'_>,
+    authentication: &Authentication,
+    mapping: &Mapping,
+    handshakes: &[Handshake],
+) {
+    let of_handshakes = handshakes.iter().map(Handshake::needs);
+    let of_handshakes = of_handshakes.fold(Parsing::default(), Parsing::or);
+    for (what, needs) in [
+        ("has a signature or a signed time", authentication.reads()),
+        ("has a handshake that is known by a value", of_handshakes),
+    ] {
+        if needs.form && !mapping.takes_forms() {
+            section.problem(format!(
+                "{what} in a form, and its events are not read as forms; write `event.body = \"form\"`"
+            ));
+        }
+        if needs.json && !mapping.takes_json() {
+            section.problem(format!(
+                "{what} in JSON, and its events are not read as JSON; remove `event.body`"
+            ));
+        }
+    }
+    let needs_head = |handshake: &Handshake| handshake.verified && handshake.method != Method::POST;
+    if handshakes.iter().any(needs_head) && !authentication.verifies_heads() {
+        section.problem(
+            "has a verified handshake whose method has no body, and the signature or its time is in the body; write `method = \"POST\"` or `verified = false`",
+        );
+    }
 }
 
 /// Warns of weak authentication that a user has declared. A preset's own is as strong as its provider allows, except for a

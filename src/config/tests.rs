@@ -1404,6 +1404,11 @@ fn faults_of_a_declared_source_are_reported() {
         ),
         (
             "VERIFY",
+            "timestamp = { form = \"at\" }\ntolerance = \"5m\"",
+            "its events are not read as forms",
+        ),
+        (
+            "VERIFY",
             "timestamp = { numbered_headers = \"x-time-\" }\ntolerance = \"5m\"",
             "write for example `header = \"x-time\"`",
         ),
@@ -1455,6 +1460,59 @@ fn faults_of_a_declared_source_are_reported() {
             "{text}: {problems:?}"
         );
     }
+}
+
+/// The problems of a source whose bodies are read like this.
+fn with_body(body: &str, verify: &str, handshake: &str) -> Vec<String> {
+    problems_of(&format!(
+        "[sources.acme]\nsecrets = [\"s3cr3t-of-16-bytes\"]\nevent = {{ {body}, id = \"{{uuid}}\", type = \"x\" }}\nverify = {{ signature = {{ header = \"x-s\" }}{verify} }}\n{handshake}"
+    ))
+}
+
+#[test]
+fn what_a_body_does_not_have_verifies_no_request_and_shows_no_handshake() {
+    let (json, form) = (
+        ", timestamp = { pointer = \"/ts\" }, tolerance = \"5m\"",
+        ", timestamp = { form = \"ts\" }, tolerance = \"5m\"",
+    );
+    let recognized_by =
+        |condition: &str| format!("[[sources.acme.handshakes]]\n{condition}\nverified = true\n");
+    let is_one = |problems: &[String], words: &str| match problems {
+        [problem] => assert!(problem.contains(words), "{problem}"),
+        other => panic!("{words}: {other:?}"),
+    };
+    for body in [
+        "body = \"lines\"",
+        "body = \"raw\"",
+        "body = \"raw\", form_field = \"p\"",
+    ] {
+        is_one(&with_body(body, json, ""), "are not read as JSON");
+        is_one(&with_body(body, form, ""), "are not read as forms");
+        for (condition, words) in [
+            ("pointer = \"/a\"", "are not read as JSON"),
+            ("header = \"x\"\nabsent = \"/a\"", "are not read as JSON"),
+            ("form = \"a\"", "are not read as forms"),
+        ] {
+            is_one(&with_body(body, "", &recognized_by(condition)), words);
+        }
+        let by_head = recognized_by("header = \"x\"");
+        assert_eq!(with_body(body, "", &by_head), [""; 0]);
+    }
+    for (body, verify, handshake) in [
+        ("body = \"json\"", json, "pointer = \"/a\""),
+        ("body = \"form\"", form, "form = \"a\""),
+        ("body = \"form\"", json, "pointer = \"/a\""),
+        ("form_field = \"p\"", form, "form = \"a\""),
+    ] {
+        assert_eq!(with_body(body, verify, &recognized_by(handshake)), [""; 0]);
+    }
+    // Only a POST has a body with a time.
+    let by_get = recognized_by("method = \"GET\"\nquery = \"a\"");
+    is_one(&with_body("body = \"json\"", json, &by_get), "has no body");
+    let in_header = ", timestamp = { header = \"x-t\" }, tolerance = \"5m\"";
+    assert_eq!(with_body("body = \"json\"", in_header, &by_get), [""; 0]);
+    let unverified = by_get.replace("true", "false");
+    assert_eq!(with_body("body = \"json\"", json, &unverified), [""; 0]);
 }
 
 #[test]

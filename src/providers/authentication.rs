@@ -433,6 +433,30 @@ impl Authentication {
         }
     }
 
+    /// Everything of the body that is read to verify a request, before its signature is verified or after it.
+    #[must_use]
+    pub fn reads(&self) -> Parsing {
+        match self {
+            Self::Signature(schemes) => {
+                let reads = schemes.iter().map(Scheme::reads);
+                reads.fold(Parsing::default(), Parsing::or)
+            }
+            Self::Credentials { .. } | Self::Hook(_) => Parsing::default(),
+        }
+    }
+
+    /// Whether a request without a body can be verified.
+    #[must_use]
+    pub fn verifies_heads(&self) -> bool {
+        match self {
+            Self::Signature(schemes) => schemes
+                .iter()
+                .any(|scheme| scheme.reads() == Parsing::default()),
+            Self::Credentials { ways, .. } => !ways.iter().all(Credential::is_in_event),
+            Self::Hook(_) => true,
+        }
+    }
+
     /// Whether every request is signed with a different key from the one that verifies it.
     #[must_use]
     pub fn is_asymmetric(&self) -> bool {

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::keys::Key;
 use super::outbound::{self, Budget};
 use super::request::{Ambiguous, Scope};
-use super::text::Text;
+use super::text::{Parsing, Text};
 use crate::event::Refusal;
 use crate::json::Pointer;
 
@@ -165,11 +165,22 @@ impl Handshake {
         Ok(!self.absent.iter().any(is_there))
     }
 
+    /// The parts of the body that must be parsed to recognize it.
+    #[must_use]
+    pub fn needs(&self) -> Parsing {
+        let absent = Parsing {
+            form: false,
+            json: !self.absent.is_empty(),
+        };
+        let conditions = self.conditions.iter();
+        let needs = conditions.map(|condition| condition.text.needs());
+        needs.fold(absent, Parsing::or)
+    }
+
     /// Whether the body must be parsed to recognize it.
     #[must_use]
     pub fn needs_content(&self) -> bool {
-        let mut conditions = self.conditions.iter();
-        !self.absent.is_empty() || conditions.any(|condition| condition.text.needs_content())
+        self.needs() != Parsing::default()
     }
 
     /// Whether it is recognized only by its body, although the provider does not sign it.

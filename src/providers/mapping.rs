@@ -192,6 +192,12 @@ impl Mapping {
         }
     }
 
+    /// Whether JSON is read, unless it is one text per line.
+    #[must_use]
+    pub fn takes_json(&self) -> bool {
+        !matches!(self.body, BodyKind::Lines | BodyKind::Raw)
+    }
+
     /// Whether a request may hold several events.
     #[must_use]
     pub fn is_batch(&self) -> bool {

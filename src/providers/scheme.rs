@@ -316,6 +316,14 @@ impl Scheme {
             .or(of_time.unwrap_or_default())
     }
 
+    /// [`Scheme::needs`], and the part that holds a time that is read only once the signature is verified.
+    #[must_use]
+    pub fn reads(&self) -> Parsing {
+        let timestamp = self.timestamp.as_ref();
+        let of_time = timestamp.map(|timestamp| timestamp.location.needs());
+        self.needs().or(of_time.unwrap_or_default())
+    }
+
     /// Whether the time is in the body and not in the signed content, so that [`Scheme::check_content`] checks it.
     #[must_use]
     pub fn has_late_time(&self) -> bool {
