@@ -1,5 +1,5 @@
 //! Step 8: the only place that makes responses. A 2xx needs a [`Receipt`], except where the operator configured
-//! "ignore".
+//! "ignore", and for handshakes, which publish nothing.
 
 use bytes::Bytes;
 use http::header::{

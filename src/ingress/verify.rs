@@ -1,5 +1,6 @@
 //! Step 2: only authentic requests pass. Before that, nothing of the body is logged, and it is parsed only for schemes
-//! whose signature or signed values are inside it; then only those values are read.
+//! whose signature or signed values are inside it, for events that carry the secret, and for handshakes that their
+//! provider does not sign; then only those values are read.
 
 use std::sync::Arc;
 
