@@ -41,6 +41,9 @@ pub(crate) mod answer;
 // 2 to 6 for commands, without a signature
 mod rehearse;
 
+#[cfg(feature = "kafka")]
+#[cfg(test)]
+mod declared;
 #[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests;
