@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import hashlib
 import http.client
 import http.server
 import json
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from sendgrid.helpers.eventwebhook import EventWebhook
 from slack_sdk.signature import SignatureVerifier
 from square.utils.webhooks_helper import verify_signature as square_verifies
+from twilio.request_validator import RequestValidator
 
 HOOKBRIDGE, LIBRARIES = sys.argv[1:]
 TEXT = "a-secret-of-these-tests"
@@ -71,6 +73,23 @@ def verifies_sendgrid(body, headers):
     return webhook.verify_signature(body, headers[prefix + "signature"], headers[prefix + "timestamp"])
 
 
+def twilio_parameters(headers, body):
+    """What Twilio's library takes: the fields of a form, or a body whose digest is in the URL."""
+    if headers["content-type"].startswith("application/x-www-form-urlencoded"):
+        return dict(urllib.parse.parse_qsl(body, keep_blank_values=True))
+    return body
+
+
+def verifies_twilio(body, headers, url):
+    return RequestValidator(TEXT).validate(url, twilio_parameters(headers, body), headers["x-twilio-signature"])
+
+
+def signs_twilio(secret, headers, body, url):
+    parameters = twilio_parameters(headers, body)
+    fields = parameters if isinstance(parameters, dict) else {}
+    return {"x-twilio-signature": RequestValidator(secret).compute_signature(url, fields)}
+
+
 # How each library verifies a body with its header fields (in lower case), for the secret above.
 VERIFY = {
     "discord": lambda body, headers, url: discord_interactions.verify_key(
@@ -84,6 +103,7 @@ VERIFY = {
     "standard-webhooks": lambda body, headers, url: standardwebhooks.Webhook(BASE64).verify(body, headers),
     "stripe": lambda body, headers, url: stripe.Webhook.construct_event(body, headers["stripe-signature"], TEXT),
     "svix": lambda body, headers, url: svix.webhooks.Webhook(BASE64).verify(body, headers),
+    "twilio": verifies_twilio,
 }
 IN_NODE = ["github", "linear", "paddle", "shopify", "stripe"]
 
@@ -107,14 +127,22 @@ def signs_slack(secret, body):
 
 # How each library signs a body, where it does.
 SIGN = {
-    "slack": lambda secret, headers, body: signs_slack(secret, body),
-    "standard-webhooks": lambda secret, headers, body: signs_standard(
+    "slack": lambda secret, headers, body, url: signs_slack(secret, body),
+    "standard-webhooks": lambda secret, headers, body, url: signs_standard(
         standardwebhooks.Webhook(secret), "webhook-", headers, body
     ),
-    "svix": lambda secret, headers, body: signs_standard(svix.webhooks.Webhook(secret), "svix-", headers, body),
-    "github": lambda secret, headers, body: in_node("sign", "github", body=body, secret=secret)["ok"],
-    "stripe": lambda secret, headers, body: in_node("sign", "stripe", body=body, secret=secret)["ok"],
+    "svix": lambda secret, headers, body, url: signs_standard(svix.webhooks.Webhook(secret), "svix-", headers, body),
+    "github": lambda secret, headers, body, url: in_node("sign", "github", body=body, secret=secret)["ok"],
+    "stripe": lambda secret, headers, body, url: in_node("sign", "stripe", body=body, secret=secret)["ok"],
+    "twilio": signs_twilio,
 }
+
+
+def signed_url(provider, headers, body, url):
+    """The URL that the provider calls, which for JSON of Twilio has the body's digest."""
+    if provider == "twilio" and isinstance(twilio_parameters(headers, body), str):
+        return f"{url}?bodySHA256={hashlib.sha256(body.encode()).hexdigest()}"
+    return url
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -125,7 +153,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         headers = {name.lower(): value for name, value in self.headers.items()}
-        Receiver.last = (headers, body)
+        Receiver.last = (headers, body, f"http://{headers['host']}{self.path}")
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -138,7 +166,8 @@ def post(url, headers, body):
     url = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
     own = {"host", "content-length", "connection"}
-    connection.request("POST", url.path, body.encode(), {k: v for k, v in headers.items() if k not in own})
+    target = urllib.parse.urlunsplit(("", "", url.path, url.query, ""))
+    connection.request("POST", target, body.encode(), {k: v for k, v in headers.items() if k not in own})
     return connection.getresponse().status
 
 
@@ -155,14 +184,14 @@ def sent(provider, sample, url):
     return Receiver.last
 
 
-def verifiers(provider, url):
+def verifiers(provider):
     found = []
     if provider in VERIFY:
         verify = VERIFY[provider]
-        found.append(("Python", lambda headers, body: raises_nothing(lambda: verify(body, headers, url))))
+        found.append(("Python", lambda headers, body, url: raises_nothing(lambda: verify(body, headers, url))))
     if provider in IN_NODE:
 
-        def verify_in_node(headers, body):
+        def verify_in_node(headers, body, url):
             return bool(in_node("verify", provider, body=body, headers=headers, secret=TEXT).get("ok"))
 
         found.append(("Node", verify_in_node))
@@ -180,7 +209,8 @@ def demo_takes(provider, headers, body):
         secret, url = found.groups()
         # The demo must not wait for someone who reads what it prints.
         threading.Thread(target=demo.stdout.read, daemon=True).start()
-        signed = {**headers, **SIGN[provider](secret, headers, body)}
+        url = signed_url(provider, headers, body, url)
+        signed = {**headers, **SIGN[provider](secret, headers, body, url)}
         # The wrong one first: the right one is then no duplicate.
         return post(url, signed, body + " "), post(url, signed, body)
     finally:
@@ -201,15 +231,17 @@ def main():
     for provider in sorted({*VERIFY, *IN_NODE}):
         url = f"http://127.0.0.1:{server.server_port}/hooks/{provider}"
         for sample in samples(provider):
-            headers, body = sent(provider, sample, url)
-            for language, verify in verifiers(provider, url):
+            headers, body, called = sent(provider, sample, url)
+            other = body.replace(":", ": ", 1).replace("=", "=x", 1)
+            for language, verify in verifiers(provider):
                 name = f"{provider} {sample}: sent by hookbridge, verified by the library for {language}"
-                expect(verify(headers, body), name)
-                expect(not verify(headers, body.replace(":", ": ", 1).replace("=", "=x", 1)), f"{name}, with another body refused")
-        if provider in SIGN:
-            tampered, genuine = demo_takes(provider, headers, body)
-            expect(tampered == 401, f"{provider}: signed by the library, with another body refused by hookbridge ({tampered})")
-            expect(genuine == 200, f"{provider}: signed by the library, verified by hookbridge ({genuine})")
+                expect(verify(headers, body, called), name)
+                expect(not verify(headers, other, called), f"{name}, with another body refused")
+            if provider in SIGN:
+                name = f"{provider} {sample}: signed by the library"
+                tampered, genuine = demo_takes(provider, headers, body)
+                expect(tampered == 401, f"{name}, with another body refused by hookbridge ({tampered})")
+                expect(genuine == 200, f"{name}, verified by hookbridge ({genuine})")
     node.stdin.close()
     sys.exit(f"{len(wrong)} of the comparisons are wrong" if wrong else 0)
 
