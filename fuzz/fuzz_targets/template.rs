@@ -1,4 +1,4 @@
-//! A template on the first line, a body after it: compares the key with that of an independent implementation.
+//! The template of a route's key on the first line, a body after it: compares the key with that of an independent implementation.
 #![no_main]
 
 use hookbridge::config::{Config, Template};

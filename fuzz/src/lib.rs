@@ -1,6 +1,7 @@
-//! Shared by the targets: reading of configurations and requests, a clock, the sender's part of a signature, and an
-//! independent check of signatures.
+//! Shared by the targets: reading of configurations and requests, a clock, the sender's part of a signature, and independent
+//! implementations of HMAC and of forms.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -90,6 +91,66 @@ pub fn verified(config: &Config, headers: HeaderMap, body: &[u8]) -> Option<Veri
     verify(Received::from_parts(source, headers, body, now())).ok()
 }
 
+/// The HMAC-SHA256 of these parts with [`SECRET`].
+#[must_use]
+pub fn hmac(parts: &[&[u8]]) -> Vec<u8> {
+    let mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes());
+    let mut mac = mac.expect("it takes any key");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// Lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The fields of a form, byte for byte, with a simple loop.
+#[must_use]
+pub fn fields(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut fields = Vec::new();
+    for pair in body
+        .split(|byte| *byte == b'&')
+        .filter(|pair| !pair.is_empty())
+    {
+        let (mut name, mut value, mut in_value, mut at) = (Vec::new(), Vec::new(), false, 0);
+        while let Some(byte) = pair.get(at) {
+            let (decoded, length) = match (byte, digit(pair.get(at + 1)), digit(pair.get(at + 2))) {
+                (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, 3),
+                (b'+', ..) => (b' ', 1),
+                _ => (*byte, 1),
+            };
+            at += length;
+            match (byte, in_value) {
+                (b'=', false) => in_value = true,
+                (_, false) => name.push(decoded),
+                (_, true) => value.push(decoded),
+            }
+        }
+        fields.push((name, value));
+    }
+    fields
+}
+
+/// The fields of a form as Twilio signs them: sorted, each value once, without separators.
+#[must_use]
+pub fn sorted(body: &[u8]) -> Vec<u8> {
+    let mut sorted = BTreeMap::<_, BTreeSet<_>>::new();
+    for (name, value) in fields(body) {
+        sorted.entry(name).or_default().insert(value);
+    }
+    let mut content = Vec::new();
+    for (name, values) in sorted {
+        for value in values {
+            content.extend(&name);
+            content.extend(value);
+        }
+    }
+    content
+}
+
 /// Fails unless one of the signatures in the headers matches one of their timestamps and the body.
 ///
 /// # Panics
@@ -101,12 +162,7 @@ pub fn assert_signed(headers: &HeaderMap, body: &[u8]) {
         .collect();
     let mut timestamps = headers.get_all("x-coalesce-timestamp").iter();
     let is_signed = timestamps.any(|timestamp| {
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("it takes any key");
-        for part in [timestamp.as_bytes(), b".", body] {
-            mac.update(part);
-        }
-        let digest = mac.finalize().into_bytes();
-        let wanted: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let wanted = hex(&hmac(&[timestamp.as_bytes(), b".", body]));
         signatures
             .iter()
             .any(|signature| signature.contains(&wanted))
