@@ -14,10 +14,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::bridge::{Bridge, PROGRAM, hookbridge, nats_broker, route, write};
+use crate::support::bridge::{Bridge, PROGRAM, hookbridge, nats_broker, write};
 use crate::support::consumer::only;
 use crate::support::hosts::Hosts;
 use crate::support::nats::Nats;
+use crate::support::pages;
 use crate::support::process;
 use crate::support::sender::Request;
 use crate::support::wait;
@@ -128,14 +129,18 @@ fn post(message: &Value) -> Request {
         .header("x-amz-sns-message-type", "Notification")
 }
 
+/// The page's, with further keys of the source.
 fn configuration(nats: &Nats, stream: &str, keys: &str) -> String {
-    let source = format!("[sources.aws-sns]\ntopic_arns = [\"{TOPIC}\"]\n{keys}\n");
-    nats_broker("main", &nats.url) + &source + &route(&format!("{stream}.x"))
+    let source = pages::source("aws-sns", &[], keys);
+    nats_broker("main", &nats.url) + &source + &pages::routes("aws-sns", stream)
 }
 
 /// A bridge that has the signer's certificate.
 fn ready(nats: &Nats, stream: &str, signer: &Signer) -> Bridge {
-    let keys = format!("certificates = \"{}\"", signer.folder().display());
+    let keys = format!(
+        "certificates = \"{}\"\nfetch_certificates = false\nconfirm_subscriptions = false",
+        signer.folder().display()
+    );
     let bridge = Bridge::run(&configuration(nats, stream, &keys));
     bridge.wait_ready();
     bridge
@@ -412,8 +417,7 @@ fn where_it_is_allowed_a_certificate_of_sns_is_fetched_once_and_a_subscription_c
         return;
     };
     let authorities = signer.0.join("amazon.pem");
-    let keys = "fetch_certificates = true\nconfirm_subscriptions = true";
-    let files = write("", &configuration(nats, &stream, keys));
+    let files = write("", &configuration(nats, &stream, ""));
     let environment = [("SSL_CERT_FILE", authorities.to_str().unwrap())];
     let bridge = Bridge::run_command(hosts.command(PROGRAM), &files, &environment);
     bridge.wait_ready();

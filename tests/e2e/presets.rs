@@ -17,6 +17,7 @@ use crate::support::bridge::{
 use crate::support::consumer::only;
 use crate::support::kafka::Kafka;
 use crate::support::nats::Nats;
+use crate::support::pages::{documented, with_broker, without_brokers};
 use crate::support::process;
 use crate::support::secrets::{BYTES, TEXT, discord, sendgrid, signing_value_of, variables};
 use crate::support::sender::Request;
@@ -109,8 +110,8 @@ use Covered::{Body, Time, Url};
 
 const JSON: &str = "application/json";
 
-/// Presets that `signed_bodies.rs`, `cloud_events.rs` and `aws_sns.rs` test instead, since their requests differ in
-/// more than header fields.
+/// Presets that `signed_bodies.rs`, `cloud_events.rs` and `aws_sns.rs` test instead, likewise as their pages document them,
+/// since their requests differ in more than header fields.
 const ELSEWHERE: [&str; 7] = [
     "aws-sns",
     "azure-event-grid",
@@ -707,42 +708,6 @@ fn with_other(request: &Request, name: &str) -> Request {
 }
 
 // ---- Pages
-
-/// The configuration on the page of a preset.
-fn documented(name: &str) -> String {
-    let page = std::fs::read_to_string(format!("{ROOT}/docs/providers/{name}.md"));
-    let page = page.unwrap_or_else(|error| panic!("docs/providers/{name}.md: {error}"));
-    let block = page
-        .split("```toml\n")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next());
-    block.expect("a configuration").to_owned()
-}
-
-/// The tables of a configuration without those of its brokers.
-fn without_brokers(text: &str) -> String {
-    let mut tables: Vec<String> = Vec::new();
-    for line in text.lines() {
-        if line.starts_with('[') {
-            tables.push(String::new());
-        }
-        if let Some(table) = tables.last_mut() {
-            table.push_str(line);
-            table.push('\n');
-        }
-    }
-    tables.retain(|table| !table.starts_with("[brokers."));
-    tables.concat()
-}
-
-/// With the broker named in each route, as a second broker requires.
-fn with_broker(text: &str) -> String {
-    let named = text.replace("\ntopic = ", "\nbroker = \"main\"\ntopic = ");
-    named.replace(
-        "broker = \"main\"\nbroker = \"main\"\n",
-        "broker = \"main\"\n",
-    )
-}
 
 /// The names of all presets.
 fn presets() -> Vec<String> {

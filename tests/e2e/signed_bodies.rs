@@ -12,9 +12,10 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::bridge::{Bridge, hookbridge, nats_broker, route};
+use crate::support::bridge::{Bridge, hookbridge, nats_broker};
 use crate::support::consumer::only;
 use crate::support::nats::Nats;
+use crate::support::pages;
 use crate::support::process;
 use crate::support::sender::{Connection, Request};
 
@@ -44,7 +45,21 @@ fn run(nats: &Nats, stream: &str, sources: &str) -> Bridge {
 }
 
 fn rest(nats: &Nats, stream: &str, sources: &str) -> String {
-    nats_broker("main", &nats.url) + sources + &route(&format!("{stream}.x"))
+    let brokers = nats_broker("main", &nats.url) + &nats_broker("spare", &nats.url);
+    brokers + &sources.replace(STREAM, stream)
+}
+
+/// Stands for the stream in routes.
+const STREAM: &str = "STREAM";
+
+/// The source and the routes on a provider's page, with further keys of the source.
+fn documented(name: &str, secrets: &[&str], keys: &str) -> String {
+    pages::source(name, secrets, keys) + &pages::routes(name, STREAM)
+}
+
+/// A source of a test's own, with a route.
+fn with_route(source: &str) -> String {
+    format!("{source}[[routes]]\nbroker = \"main\"\ntopic = \"{STREAM}.x\"\n")
 }
 
 fn form(target: &str, fields: &[(&str, &str)]) -> Request {
@@ -123,9 +138,7 @@ fn twilio(scheme: &'static str, hmac: fn(&str, &[u8]) -> Vec<u8>) -> Case {
     let wrong = "invalid_signature";
     Case {
         name: scheme,
-        source: format!(
-            "[sources.twilio]\nsecrets = [\"{SECRET}\"]\nscheme = \"{scheme}\"\npublic_url = \"{HOST}/hooks/twilio\"\n"
-        ),
+        source: documented("twilio", &[SECRET], &format!("scheme = \"{scheme}\"")),
         message: [
             ("event_id", "token-1"),
             ("ce-type", "message.delivered"),
@@ -173,9 +186,7 @@ fn twilio_events() -> Case {
     let wrong = "invalid_signature";
     Case {
         name: "twilio event streams",
-        source: format!(
-            "[sources.twilio]\nsecrets = [\"{SECRET}\"]\npublic_url = \"{HOST}/hooks/twilio\"\n"
-        ),
+        source: documented("twilio", &[SECRET], ""),
         message: [
             ("event_id", "EZ1"),
             ("ce-type", "com.twilio.messaging.message.sent"),
@@ -235,8 +246,10 @@ fn mailgun(has_parent: bool) -> Case {
     let wrong = "invalid_signature";
     Case {
         name: place,
-        source: format!(
-            "[sources.mailgun]\nsecrets = [\"{SECRET}\"]\nparent_signature = {has_parent}\n"
+        source: documented(
+            "mailgun",
+            &[SECRET],
+            &format!("parent_signature = {has_parent}"),
         ),
         message: [
             ("event_id", "mg-1"),
@@ -278,7 +291,7 @@ fn mailgun_form() -> Case {
     let wrong = "invalid_signature";
     Case {
         name: "mailgun form",
-        source: format!("[sources.mailgun]\nsecrets = [\"another\", \"{SECRET}\"]\n"),
+        source: documented("mailgun", &["another", SECRET], ""),
         message: [
             ("event_id_origin", "generated"),
             ("ce-type", "opened"),
@@ -380,7 +393,7 @@ fn monday() -> Case {
     ));
     Case {
         name: "monday",
-        source: format!("[sources.monday]\nsecrets = [\"{SECRET}\"]\npublic_url = \"{url}\"\n"),
+        source: documented("monday", &[SECRET], ""),
         message: [
             ("event_id", "trigger-1"),
             ("ce-type", "create_pulse"),
@@ -400,7 +413,7 @@ fn jira() -> Case {
     let (genuine, changed) = changed_tokens(&request, &claims, SECRET);
     Case {
         name: "jira jwt",
-        source: format!("[sources.jira]\nsecrets = [\"{SECRET}\"]\nscheme = \"jwt\"\n"),
+        source: documented("jira", &[SECRET], "scheme = \"jwt\""),
         message: [
             ("event_id", "w-1"),
             ("ce-type", "jira:issue_created"),
@@ -449,7 +462,7 @@ subject = "{{/order/customer}}"
     let wrong = "invalid_signature";
     Case {
         name: "declared",
-        source,
+        source: with_route(&source),
         message: [
             ("event_id", "o-1"),
             ("ce-type", "order.paid"),
@@ -602,6 +615,7 @@ fn tokens_are_verified_by_a_file_of_keys_that_a_reload_reads_again() {
         "[sources.acme]\nauth = \"jwt\"\njwt = {{ keys = \"{}\", issuer = \"i\", audience = \"a\", appid = \"p\" }}\n[sources.acme.event]\nid = \"{{/id}}\"\ntype = \"{{/type}}\"\n",
         file.display()
     );
+    let source = with_route(&source);
     let mut bridge = run(nats, &stream, &source);
     let claims = json!({ "iss": "i", "aud": ["b", "a"], "azp": "p", "exp": now() + 300 });
     let post = |id: &str, token: &str| {
@@ -665,7 +679,7 @@ fn send_signs_in_bodies_and_by_tokens_and_providers_explains_them() {
                 "[sources.x{index}]\nprovider = \"{name}\"\nsecrets = [\"{SECRET}-{index}\"]\n{scheme}public_url = \"http://{address}/hooks/x{index}\"\n"
             )
         };
-        samples.iter().enumerate().map(of).collect()
+        with_route(&samples.iter().enumerate().map(of).collect::<String>())
     };
     let mut bridge = run(nats, &stream, &sources("localhost"));
     let address = bridge.public.to_string();

@@ -30,6 +30,9 @@ pub(crate) mod daemon;
 // Certificates for TLS listeners, and a sender that speaks TLS.
 pub(crate) mod tls;
 
+// The configurations on the pages of providers.
+pub(crate) mod pages;
+
 // A headless browser for the live page.
 pub(crate) mod browser;
 
