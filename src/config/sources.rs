@@ -209,7 +209,14 @@ fn read_source(
     let on_invalid = read_failure_policy(&mut section, "on_invalid", brokers);
     let on_unrouted = read_failure_policy(&mut section, "on_unrouted", brokers);
     let schema_file = section.path("schema");
-    let dedup_window = section.optional_duration("dedup_window");
+    let mut dedup_window = section.optional_duration("dedup_window").unwrap_or(HOUR);
+    if !given.contains("dedup_window") {
+        // Whoever repeats a request while its signature is valid must not have it published again.
+        let valid = authentication
+            .as_ref()
+            .and_then(Authentication::longest_tolerance);
+        dedup_window = dedup_window.max(valid.unwrap_or_default());
+    }
     let dedup_by = section
         .word("dedup_by", &DEDUP_BY)
         .unwrap_or(DedupBy::IdAndBody);
@@ -304,7 +311,7 @@ fn read_source(
         success_body,
         ce_source,
         forward_headers,
-        dedup_window: Some(dedup_window.unwrap_or(HOUR)).filter(|window| !window.is_zero()),
+        dedup_window: Some(dedup_window).filter(|window| !window.is_zero()),
         dedup_by,
         expect_every,
     })

@@ -234,7 +234,7 @@ pub(crate) static SOURCE: Table = Table::new(&[
                 most: "7d",
             },
         )
-        .depends("the provider's retry time (SYNQ: 1 h)")
+        .depends("the provider's retry time (SYNQ: 1 h), else `\"1h\"`, and at least `tolerance`")
         .about("`\"0s\"` switches it off; see [Duplicates](guarantees.md#duplicates)"),
         Key::new("dedup_by", Type::Words(&words(&DEDUP_BY)))
             .depends("the provider's (SYNQ: `\"id+body\"`)")

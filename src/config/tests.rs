@@ -492,6 +492,45 @@ fn duplicates_are_recognized_for_the_providers_retry_time_unless_the_source_says
         Some(Duration::from_secs(300))
     );
     assert_eq!(window("dedup_window = \"0s\""), None);
+    let stripe = MINIMAL.replace("[sources.synq]", "[sources.stripe]");
+    let source = &load(&stripe).unwrap().sources[0];
+    assert_eq!(
+        source.dedup_window,
+        Some(Duration::from_secs(3 * 24 * 3600))
+    );
+}
+
+#[test]
+fn duplicates_are_recognized_for_as_long_as_a_signature_is_valid_unless_the_source_says_otherwise()
+{
+    let window = |keys: &str, verify: &str| {
+        let text = MINIMAL.replace("[[routes]]", &format!("{keys}\n{verify}\n[[routes]]"));
+        load(&text).unwrap().sources[0].dedup_window
+    };
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    assert_eq!(window("tolerance = \"9h\"", ""), hours(9));
+    assert_eq!(
+        window("tolerance = \"9h\"\ndedup_window = \"2h\"", ""),
+        hours(2)
+    );
+    assert_eq!(
+        window("tolerance = \"9h\"\ndedup_window = \"0s\"", ""),
+        None
+    );
+    let scheme = |tolerance: &str| {
+        format!(
+            "[[sources.synq.verify]]\nalgorithm = \"hmac-sha256\"\nsignature = {{ header = \"x-signature\" }}\n\
+             content = \"{{timestamp}}.{{body}}\"\ntimestamp = {{ header = \"x-time\" }}\ntolerance = \"{tolerance}\"\n"
+        )
+    };
+    let schemes = scheme("5m") + &scheme("9h");
+    assert_eq!(
+        window(
+            "provider = \"generic\"\nevent = { id = \"{/id}\", type = \"x\" }",
+            &schemes
+        ),
+        hours(9)
+    );
 }
 
 #[test]

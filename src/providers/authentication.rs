@@ -534,6 +534,20 @@ impl Authentication {
         }
     }
 
+    /// The longest of the configured tolerances.
+    #[must_use]
+    pub fn longest_tolerance(&self) -> Option<Duration> {
+        let Self::Signature(schemes) = self else {
+            return self.tolerance();
+        };
+        let timestamps = schemes
+            .iter()
+            .filter_map(|scheme| scheme.timestamp.as_ref());
+        timestamps
+            .filter_map(|timestamp| Some(timestamp.tolerance?.past))
+            .max()
+    }
+
     /// Whether every header used for the id is signed.
     #[must_use]
     pub fn signs_headers_of(&self, id: &Choice) -> bool {

@@ -403,6 +403,32 @@ mod tests {
         }
     }
 
+    /// Otherwise a request that someone has seen could be published again.
+    #[test]
+    fn every_preset_remembers_deliveries_for_as_long_as_their_signatures_are_valid() {
+        for preset in PRESETS {
+            let (name, file) = (preset.name, preset.read());
+            let window = file.key("dedup_window").and_then(Value::as_str);
+            if file.key("dedup_by").and_then(Value::as_str) == Some("never") {
+                assert_eq!(window, None, "{name}");
+                continue;
+            }
+            let window =
+                window.unwrap_or_else(|| panic!("{name}: state the time of its retries, or 1h"));
+            let window = humantime::parse_duration(window).unwrap();
+            let schemes = file.schemes.keys().map(|scheme| Some(scheme.as_str()));
+            for scheme in schemes.chain([None]) {
+                let authentication = preset.authentication(scheme).unwrap();
+                let valid = authentication.longest_tolerance();
+                let valid = valid.max(authentication.nonce_lifetime());
+                assert!(
+                    valid.is_none_or(|valid| window >= valid),
+                    "{name}: {valid:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn every_preset_answers_within_its_providers_timeout_and_accepts_its_largest_body() {
         for preset in PRESETS {
