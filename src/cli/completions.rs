@@ -74,6 +74,7 @@ impl Names {
 fn with_names(mut command: Command, names: &Names) -> Command {
     for (subcommand, argument, values) in [
         ("send", "provider", &names.providers),
+        ("send", "source", &names.sources),
         ("send", "sample", &names.samples),
         ("demo", "provider", &names.providers),
         ("init", "provider", &names.providers),

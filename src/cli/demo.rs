@@ -59,7 +59,10 @@ pub(super) fn run(options: &Options) -> Outcome {
 async fn demo(options: &Options) -> Outcome {
     let provider = send::find_preset(&options.provider)?;
     let secret = example_secret(&provider.authentication(None)?);
-    let secret = secret.map_err(|error| format!("no demo for {}: {error}", provider.name))?;
+    let secret = secret.map_err(|error| {
+        let name = provider.name;
+        format!("no demo for {name}: {error}; `hookbridge send --provider {name}` signs with a key of yours, see docs/providers/{name}.md")
+    })?;
     if provider.samples().is_empty() {
         return Err(format!("no demo for {}: it has no samples", provider.name).into());
     }

@@ -2,25 +2,34 @@
 
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Args;
 use http::{HeaderMap, Method, Uri};
 
 use super::http_client::{Answer, post};
-use super::{Completion, Outcome, explain, runtime, samples, style};
+use super::{Completion, ConfigFiles, Error, Outcome, explain, runtime, samples, style};
+use crate::config::Source;
 use crate::printable::{printable, printable_lines};
 use crate::providers::preset::PRESETS;
 use crate::providers::sign::{Unsigned, sign};
-use crate::providers::{self, Preset};
+use crate::providers::{self, Authentication, Preset};
 use crate::secret::Secret;
 
 #[derive(Debug, Args)]
-#[command(override_usage = "hookbridge send [OPTIONS] --provider <NAME> --url <URL> [FILE]")]
+#[command(
+    override_usage = "hookbridge send [OPTIONS] --provider <NAME> --url <URL> [FILE]\n       hookbridge send [OPTIONS] --source <NAME> --url <URL> [FILE]"
+)]
 pub(super) struct Options {
+    #[command(flatten)]
+    files: ConfigFiles,
     /// Provider whose signature is used
-    #[arg(long, value_name = "NAME")]
-    provider: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "source")]
+    provider: Option<String>,
+    /// Configured source whose signature is used, with the keys that it sets
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["provider", "scheme"])]
+    source: Option<String>,
     /// Signing secret, or private key (PKCS #8 in base64, seed of an Ed25519 key, RSA in PEM); prefer the variable:
     /// process listings do not show it
     #[arg(
@@ -48,10 +57,9 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let preset = find_preset(&options.provider)?;
+    let signing = Signing::of(options)?;
     let secret = Secret::new(options.secret.clone()).ok_or("the secret is empty")?;
-    let authentication = preset.authentication(options.scheme.as_deref())?;
-    let (mut headers, body) = event(options, preset)?;
+    let (mut headers, body) = event(options, &signing)?;
     headers.extend(explain::headers(&options.headers)?);
     let unsigned = Unsigned {
         method: &Method::POST,
@@ -60,7 +68,7 @@ pub(super) fn run(options: &Options) -> Outcome {
         body: &body,
         at: SystemTime::now(),
     };
-    let signed = sign(&authentication, &secret, unsigned)?;
+    let signed = sign(signing.authentication(), &secret, unsigned)?;
     headers.extend(signed.headers);
     let answer = runtime()?.block_on(post(&signed.url, headers, signed.body.into()))?;
     print_answer(&answer)?;
@@ -69,6 +77,40 @@ pub(super) fn run(options: &Options) -> Outcome {
     } else {
         Completion::Failure
     })
+}
+
+/// Whose signature is made.
+enum Signing {
+    Provider(&'static Preset, Authentication),
+    Source(Arc<Source>),
+}
+
+impl Signing {
+    fn of(options: &Options) -> Result<Self, Error> {
+        if let Some(name) = &options.source {
+            // The secret is that of the command, since a public key does not sign.
+            let config = options.files.load_without_signing_secrets()?;
+            return Ok(Self::Source(explain::find_source(&config, name)?));
+        }
+        let preset = find_preset(options.provider.as_deref().unwrap_or_default())?;
+        let authentication = preset.authentication(options.scheme.as_deref())?;
+        Ok(Self::Provider(preset, authentication))
+    }
+
+    fn authentication(&self) -> &Authentication {
+        match self {
+            Self::Provider(_, authentication) => authentication,
+            Self::Source(source) => &source.authentication,
+        }
+    }
+
+    /// The preset that has samples.
+    fn preset(&self) -> Option<&'static Preset> {
+        match self {
+            Self::Provider(preset, _) => Some(preset),
+            Self::Source(source) => providers::find(source.provider),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +132,11 @@ pub(super) fn find_preset(name: &str) -> Result<&'static Preset, UnknownProvider
 
 type Event = (HeaderMap, Vec<u8>);
 
-fn event(
-    options: &Options,
-    preset: &Preset,
-) -> Result<Event, Box<dyn std::error::Error + Send + Sync>> {
+fn event(options: &Options, signing: &Signing) -> Result<Event, Error> {
     if let Some(event_type) = &options.sample {
+        let preset = signing
+            .preset()
+            .ok_or("a source without a preset has no samples; name a file with an event")?;
         let sample = samples::fresh(&samples::find(preset, event_type)?);
         return Ok((sample.headers, sample.body));
     }
@@ -102,6 +144,9 @@ fn event(
         let body = std::fs::read(file)
             .map_err(|error| format!("{} can't be read: {error}", file.display()))?;
         return Ok((HeaderMap::new(), body));
+    }
+    if options.source.is_some() && options.files.reads_standard_input() {
+        return Err("standard input is the configuration; name the event's file".into());
     }
     let mut body = Vec::new();
     std::io::stdin().read_to_end(&mut body)?;

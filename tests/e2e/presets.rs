@@ -996,8 +996,9 @@ fn explain_says_of_each_preset_what_the_signature_covers() {
 
 #[test]
 fn demo_shows_every_preset_whose_key_it_can_make() {
-    let refused = start(&["demo", "--provider", "aws-sns", "--events", "1"]);
-    refused.expect_code(1);
+    let refused = hookbridge(["demo", "--provider", "aws-sns", "--events", "1"]);
+    let refused = refused.expect_code(1);
+    refused.expect_stderr(&["RSA keys", "send --provider aws-sns"]);
     for name in presets().iter().filter(|name| *name != "aws-sns") {
         let done = start(&["demo", "--provider", name, "--events", "2"]).expect_code(0);
         assert!(

@@ -1,9 +1,10 @@
 //! `send` delivers what a provider would.
 
-use crate::support::bridge::{Finished, hookbridge};
+use crate::support::bridge::{self, Bridge, Finished, hookbridge, nats_broker, route};
 use crate::support::consumer::only;
 use crate::support::events::{self, SECRET};
 use crate::support::fixture::nats;
+use crate::support::nats::Nats;
 use crate::support::process;
 
 fn send(url: &str, secret: &str, more: &[&str]) -> Finished {
@@ -62,4 +63,75 @@ fn every_type_has_a_sample_that_is_accepted() {
     stored.sort_unstable();
     types.sort_unstable();
     assert_eq!(stored, types);
+}
+
+#[test]
+fn it_signs_as_a_configured_source_expects_it_whatever_keys_that_sets() {
+    let Some(nats) = Nats::shared() else { return };
+    let stream = nats.stream("send");
+    let zendesk = "type = \"ticket\"\nid_header = \"x-zendesk-webhook-invocation-id\"\ncontent_type = \"any\"";
+    let declared = "verify = { algorithm = \"hmac-sha512\", content = \"{timestamp}:{body}\", tolerance = \"5m\", timestamp = { query = \"t\", unit = \"ms\" }, signature = { query = \"s\", encoding = \"base64url\" } }\nevent = { id = \"{/id}\", type = \"x\" }";
+    let sources = [
+        (
+            "grafana",
+            "timestamp_header = \"x-grafana-alerting-timestamp\"",
+        ),
+        (
+            "named",
+            "provider = \"grafana\"\nsignature_header = \"x-mine\"",
+        ),
+        ("basic", "provider = \"grafana\"\nauth = \"basic\""),
+        ("mailgun", "parent_signature = true"),
+        ("jira", "scheme = \"jwt\""),
+        ("zendesk", zendesk),
+        ("declared", declared),
+    ];
+    let mut rest = nats_broker("main", &nats.url) + &route(&format!("{stream}.x"));
+    let secret_of = |name: &str| format!("user:a-secret-of-{name}");
+    for (name, keys) in sources {
+        let secret = secret_of(name);
+        rest.push_str(&format!(
+            "[sources.{name}]\nsecrets = [\"{secret}\"]\n{keys}\n"
+        ));
+    }
+    let files = bridge::write("", &rest);
+    let bridge = Bridge::run_files(&files, &[]);
+    bridge.wait_ready();
+    let send = |name: &str, more: &[&str]| {
+        let url = format!("http://{}/hooks/{name}", bridge.public);
+        let secret = secret_of(name);
+        let arguments = ["send", "--url", &url, "--secret", &secret];
+        hookbridge(arguments.iter().chain(more).copied())
+    };
+    let file = process::directory("send-source").join("event.json");
+    std::fs::write(&file, r#"{"id":"e-1"}"#).unwrap();
+    let file = file.to_str().unwrap();
+    for (index, (name, _)) in sources.into_iter().enumerate() {
+        let mut arguments = vec!["--config", files.path(), "--source", name];
+        arguments.extend(match name {
+            "mailgun" => ["--sample", "delivered"],
+            "jira" => ["--sample", "jira:issue_created"],
+            "declared" => ["--header", "content-type: application/json"],
+            "zendesk" => ["--header", "x-zendesk-webhook-invocation-id: i-1"],
+            _ => ["--sample", "firing"],
+        });
+        if !arguments.contains(&"--sample") {
+            arguments.push(file);
+        }
+        send(name, &arguments).expect_code(0);
+        assert_eq!(nats.read(&stream).len(), index + 1, "{name}");
+    }
+    // The preset alone does not know of the time.
+    let done = send("grafana", &["--provider", "grafana", "--sample", "firing"]);
+    done.expect_code(1).expect_stdout(&["missing_signature"]);
+    for (source, words) in [
+        ("x", ["source x not found", "grafana"]),
+        ("declared", ["without a preset", "file"]),
+    ] {
+        let arguments = ["--config", files.path(), "--source", source];
+        let done = send(source, &[&arguments[..], &["--sample", "firing"]].concat());
+        done.expect_code(1).expect_stderr(&words);
+    }
+    send("synq", &["--source", "synq", "--provider", "synq"]).expect_code(2);
+    send("synq", &[]).expect_code(2);
 }
