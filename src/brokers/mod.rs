@@ -306,10 +306,6 @@ impl Broker {
     /// Publishes a message and waits for the broker's answer, until the deadline.
     ///
     /// Dropping the future does not cancel the publish: the message may still be stored.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "the future of an `async fn` has room for each argument twice, and every request has one"
-    )]
     pub fn publish(&self, message: &Message, deadline: Instant) -> impl Future<Output = Outcome> {
         async move {
             match self {

@@ -181,10 +181,6 @@ fn head_handshake(source: &Source, request: &Signed<'_>) -> Option<Result<Box<Re
 }
 
 /// Receives the rest of the request.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "the future of an `async fn` has room for each argument twice, and every request has one"
-)]
 pub(super) fn receive(
     bridge: &Bridge,
     admitted: Result<Admitted, Refused>,
@@ -688,7 +684,7 @@ answer = "{query:challenge}"
             let value = HeaderValue::from_static("a secret of ours");
             let request = Signed {
                 method: &Method::GET,
-                target: &Uri::from_static("/hooks/acme?challenge=1"),
+                target: &http::Uri::from_static("/hooks/acme?challenge=1"),
                 headers: &HeaderMap::from_iter([(name, value)]),
                 body: &[],
                 public_url: None,

@@ -104,10 +104,6 @@ impl Kafka {
         })
     }
 
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "the future of an `async fn` has room for each argument twice, and every request has one"
-    )]
     pub(super) fn publish(
         &self,
         message: &Message,
