@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::Outcome;
 use crate::child::{Child, Listen};
+use crate::options::Kind;
 use crate::support;
 
 /// Timeout for a broker's answer.
@@ -20,17 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The bound of a stream.
 const MAX_STREAM_BYTES: i64 = 1 << 30;
-
-/// The available brokers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// librdkafka's mock cluster: shows the servers' own cost
-    Mock,
-    /// Kafka
-    Kafka,
-    /// A nats-server with JetStream
-    Nats,
-}
 
 /// A broker that runs.
 pub(crate) struct Broker {

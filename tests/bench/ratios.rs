@@ -21,6 +21,9 @@
     reason = "tests/support is written for tests, which panic where they fail; no exceptions are needed here but for the clock"
 )]
 
+// What can be asked for.
+mod options;
+
 // The event that is sent.
 mod event;
 
@@ -64,7 +67,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use broker::{Broker, Kind};
+use broker::Broker;
+use options::{Kind, Options};
 use report::{About, Machine, OnBroker, Results};
 use rounds::Rounds;
 use running::Setup;
@@ -78,49 +82,8 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Numbers of connections
-    #[arg(long, value_delimiter = ',', default_value = "1,64,512")]
-    connections: Vec<usize>,
-    /// Number of repetitions
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Broker: mock, kafka, nats or all
-    #[arg(long, default_value = "mock", value_parser = kinds)]
-    broker: Kinds,
-    /// `host:port` of Kafka; without it one is started, from the files that tests/run has installed
-    #[arg(long)]
-    kafka: Option<String>,
-    /// URL of a nats-server with JetStream; without it one is started
-    #[arg(long)]
-    nats: Option<String>,
-    /// Partitions of each Kafka topic
-    #[arg(long, default_value_t = 3)]
-    partitions: i32,
-    /// Instead: how the bridge's cost changes along one axis at a time, and its behaviour when idle or overloaded
-    #[arg(long, value_delimiter = ',')]
-    sweep: Vec<sweep::Axis>,
-    /// Three rounds of a second each
-    #[arg(long)]
-    quick: bool,
-    /// Servers by name
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "answer,publish,sketch,bridge"
-    )]
-    servers: Vec<String>,
-    /// Another build of the bridge, as the server `other`; with `--servers other` it is alone
-    #[arg(long)]
-    other: Option<PathBuf>,
-    /// Lines for the bridge's `[sources.synq]`
-    #[arg(long, default_value = "dedup_window = \"1h\"")]
-    source_keys: String,
-    /// Folder for tables, JSON and plots
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
-    results: PathBuf,
+    #[command(flatten)]
+    options: Options,
     /// Set by Cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -155,24 +118,11 @@ enum Role {
     },
 }
 
-#[derive(Debug, Clone)]
-struct Kinds(Vec<Kind>);
-
-fn kinds(text: &str) -> Result<Kinds, String> {
-    Ok(Kinds(match text {
-        "mock" => vec![Kind::Mock],
-        "kafka" => vec![Kind::Kafka],
-        "nats" => vec![Kind::Nats],
-        "all" => vec![Kind::Mock, Kind::Kafka, Kind::Nats],
-        _ => return Err("mock, kafka, nats or all".to_owned()),
-    }))
-}
-
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     let done = match arguments.role.take() {
         Some(role) => play(&role).map(|()| true),
-        None => bench(&arguments),
+        None => bench(&arguments.options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -210,7 +160,7 @@ pub(crate) fn say(line: &str) -> Outcome<()> {
 }
 
 /// Runs everything; returns whether every request was answered as expected.
-fn bench(arguments: &Arguments) -> Outcome<bool> {
+fn bench(arguments: &Options) -> Outcome<bool> {
     let wrk = running::wrk_version()?;
     let (seconds, rounds) = if arguments.quick {
         (1, 3)
@@ -259,7 +209,7 @@ fn bench(arguments: &Arguments) -> Outcome<bool> {
 
 /// Prints the tables and keeps them.
 fn write(
-    arguments: &Arguments,
+    arguments: &Options,
     name: &str,
     text: &str,
     results: &impl serde::Serialize,
@@ -272,7 +222,7 @@ fn write(
     Ok(())
 }
 
-impl Arguments {
+impl Options {
     /// Starts or finds a broker, for servers of these names; it and its short name.
     fn broker(&self, kind: Kind, names: &[&str]) -> Outcome<(Broker, &'static str)> {
         let (address, name) = match kind {

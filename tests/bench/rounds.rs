@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::broker::{self, Broker, Kind};
+use crate::broker::{self, Broker};
 use crate::child::{Child, Listen};
 use crate::event::Shape;
 use crate::latency::Percentiles;
+use crate::options::{Kind, Name, Options};
 use crate::report::{self, OnBroker};
 use crate::running::{Program, Running, Server};
-use crate::{Arguments, Outcome, version};
+use crate::{Outcome, version};
 
 /// Events prepared for each second of a run: more than any publishing server can take.
 const EVENTS_A_SECOND: u64 = 100_000;
@@ -29,7 +30,7 @@ const PACED_CONNECTIONS: usize = 64;
 
 /// One broker's part of the run.
 pub(crate) struct Rounds<'a> {
-    arguments: &'a Arguments,
+    arguments: &'a Options,
     seconds: u64,
     rounds: usize,
     events: Events<'a>,
@@ -45,7 +46,7 @@ pub(crate) struct Events<'a> {
 
 impl<'a> Rounds<'a> {
     pub(crate) fn new(
-        arguments: &'a Arguments,
+        arguments: &'a Options,
         (seconds, rounds): (u64, usize),
         folder: &'a Path,
     ) -> Self {
@@ -190,7 +191,7 @@ fn paces(on: &OnBroker) -> Vec<(u64, u64)> {
 }
 
 /// The servers of `--servers`.
-pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
+pub(crate) fn servers(arguments: &Options, kind: Kind, bridge: &Path) -> Outcome<Vec<Server>> {
     let client = if kind == Kind::Nats {
         "a JetStream publish"
     } else {
@@ -198,41 +199,32 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
     };
     let all = [
         (
-            "answer",
+            Name::Answer,
             "hyper: reads the body and answers".to_owned(),
             Program::Ours("answer"),
         ),
         (
-            "publish",
+            Name::Publish,
             format!("the same, and {client} with its acknowledgement"),
             Program::Ours("publish"),
         ),
         (
-            "sketch",
+            Name::Sketch,
             "the same, an HMAC, id and type out of the body, two headers".to_owned(),
             Program::Ours("sketch"),
         ),
         (
-            "bridge",
+            Name::Bridge,
             format!("the bridge: {}", version(bridge)?),
             Program::Bridge(bridge.to_owned()),
         ),
     ];
-    let mut known: Vec<&str> = all.iter().map(|(name, ..)| *name).collect();
-    known.extend(arguments.other.as_ref().map(|_| "other"));
-    if let Some(unknown) = arguments
-        .servers
-        .iter()
-        .find(|name| !known.contains(&name.as_str()))
-    {
-        return Err(format!("unknown server {unknown}; known: {}", known.join(", ")).into());
-    }
     let wanted = all
         .into_iter()
-        .filter(|(name, ..)| arguments.servers.iter().any(|wanted| wanted == name));
+        .filter(|(name, ..)| arguments.servers.contains(name));
     let mut servers: Vec<Server> = wanted
         .map(|(name, title, program)| Server {
-            name,
+            name: name.into(),
             title,
             program,
         })
@@ -240,7 +232,7 @@ pub(crate) fn servers(arguments: &Arguments, kind: Kind, bridge: &Path) -> Outco
     if let Some(other) = &arguments.other {
         let title = format!("{}: {}", other.display(), version(other)?);
         servers.push(Server {
-            name: "other",
+            name: Name::Other.into(),
             title,
             program: Program::Bridge(other.clone()),
         });

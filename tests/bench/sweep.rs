@@ -12,14 +12,15 @@ use futures_util::future::join_all;
 use serde::{Serialize, Serializer};
 use tokio::net::TcpStream;
 
+use crate::Outcome;
 use crate::broker::Broker;
 use crate::event::{self, Shape};
 use crate::load::{self, Load};
+use crate::options::{Axis, Options};
 use crate::report::{About, Spread, number, show_faults};
 use crate::rounds::{self, Events};
 use crate::running::{Run, Running, Server, Setup, send};
 use crate::support::usage::raise_open_files;
-use crate::{Arguments, Outcome};
 
 /// The bridge, and another build of it.
 const ALONE: &[&str] = &["bridge", "other"];
@@ -44,29 +45,6 @@ const CROWD: usize = 1000;
 
 /// Its duration.
 const CROWD_SECONDS: u64 = 4;
-
-/// The axes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Axis {
-    /// All of them
-    All,
-    /// Connections, up to 10,000
-    Connections,
-    /// Routes, of which the last one takes the event
-    Routes,
-    /// Sources, of which the last one receives the event
-    Sources,
-    /// Bytes of the body, from a ping to 1 MiB
-    Bodies,
-    /// Worker threads
-    Workers,
-    /// 10,000 connections without anything to do
-    Idle,
-    /// From start to ready
-    Start,
-    /// Twice its capacity
-    Overload,
-}
 
 impl Axis {
     const EACH: [Self; 8] = [
@@ -153,7 +131,7 @@ struct Step {
 
 /// Runs it all.
 pub(crate) fn run(
-    arguments: &Arguments,
+    arguments: &Options,
     about: About,
     folder: &Path,
     bridge: &Path,
