@@ -284,6 +284,39 @@ fn selectors(query: &str) -> BTreeSet<String> {
     found
 }
 
+// ---- Links to the repository
+
+/// The address of a section of docs/operations.md.
+fn runbook(anchor: &str) -> String {
+    let repository = env!("CARGO_PKG_REPOSITORY");
+    format!("{repository}/blob/main/docs/operations.md#{anchor}")
+}
+
+/// `deploy/check --render` writes it after a change of Cargo.toml.
+#[test]
+fn every_link_to_the_repository_has_the_address_in_cargo_toml() {
+    let repository = env!("CARGO_PKG_REPOSITORY");
+    assert_eq!(env!("CARGO_PKG_HOMEPAGE"), repository);
+    assert!(read("Cargo.toml").contains(&format!(
+        "\ndocumentation = \"{repository}/tree/main/docs\"\n"
+    )));
+    assert!(read("deploy/grafana/hookbridge.json").contains(&runbook("alerts")));
+    let mut count = 0;
+    for path in [
+        "deploy/alerts.yml",
+        "deploy/grafana/hookbridge.json",
+        "deploy/helm/hookbridge/files/alerts.yml",
+        "deploy/helm/hookbridge/files/dashboard.json",
+    ] {
+        let text = read(path);
+        for (at, _) in text.match_indices("/blob/main/") {
+            assert!(text[..at].ends_with(&format!("\"{repository}")), "{path}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} links");
+}
+
 // ---- Runbooks
 
 #[test]
@@ -295,12 +328,9 @@ fn every_alert_leads_to_its_runbook_and_is_tested() {
     for rule in rules.split("- alert: ").skip(1) {
         let name = rule.lines().next().unwrap().trim();
         alerts.insert(name);
-        let anchor = format!("/docs/operations.md#{}\"", name.to_lowercase());
-        let link = rule.lines().find(|line| line.contains("runbook_url: "));
-        assert!(
-            link.is_some_and(|link| link.ends_with(&anchor)),
-            "{name}: {link:?} does not lead to {anchor}"
-        );
+        let link = rule.split("runbook_url: ").nth(1).unwrap();
+        let link = link.lines().next().unwrap().trim_matches('"');
+        assert_eq!(link, runbook(&name.to_lowercase()), "{name}");
         let severity = rule.split("severity: ").nth(1).unwrap();
         let severity = severity.lines().next().unwrap();
         let section = page.split(&format!("\n### {name}\n")).nth(1);
