@@ -253,7 +253,7 @@ async fn drain_retired(clients: Vec<(String, Arc<Broker>)>) {
     }
 }
 
-#[cfg(all(feature = "kafka", feature = "nats"))]
+#[cfg(feature = "nats")]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -139,6 +139,14 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// The keys of a broker that this build knows and that cannot be reached, for tests that hold for any.
+    #[cfg(test)]
+    pub(crate) const OUT_OF_REACH: &str = if cfg!(feature = "nats") {
+        "kind = \"nats\"\nservers = [\"nats://127.0.0.1:1\"]\n"
+    } else {
+        "kind = \"kafka\"\nbootstrap_servers = \"127.0.0.1:1\"\n"
+    };
+
     /// Reads `[brokers.NAME]`, and reports problems to the section.
     pub fn read(section: &mut Section<'_>) -> Option<Self> {
         if !section.has("kind") {

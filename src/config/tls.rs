@@ -340,12 +340,12 @@ fn warn_of_dates(
     }
 }
 
-#[cfg(all(feature = "kafka", feature = "nats"))]
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
+    use crate::brokers::Settings;
     use crate::config::{Config, ConfigFile, Origin};
 
     /// For localhost; belongs to `KEY`.
@@ -375,8 +375,9 @@ mod tests {
         fn load(&self, tls: &str) -> Result<Config, String> {
             let tls = tls.replace("DIR/", &format!("{}/", self.0.display()));
             let text = format!(
-                "[http]\nhttp2 = true\ntls = {tls}\n[brokers.main]\nkind = \"kafka\"\nbootstrap_servers = \"k:9092\"\n\
-                 [sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{{type}}\"\n"
+                "[http]\nhttp2 = true\ntls = {tls}\n[brokers.main]\n{}\
+                 [sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"synq.{{type}}\"\n",
+                Settings::OUT_OF_REACH
             );
             let files = vec![ConfigFile::Text {
                 name: "a.toml".to_owned(),

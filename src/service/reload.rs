@@ -154,7 +154,7 @@ async fn change(files: &Files) -> String {
     }
 }
 
-#[cfg(all(feature = "kafka", feature = "nats"))]
+#[cfg(feature = "nats")]
 #[cfg(test)]
 mod tests {
     use std::fs;
