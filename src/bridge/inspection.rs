@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::bridge::Bridge;
 use crate::brokers::{
-    Attention, Broker, Finding, Health, NotInspected, Verdict, durability, merge_equal,
+    Assessment, Attention, Broker, Finding, Health, NotInspected, durability, merge_equal,
 };
 use crate::config::{BrokerId, NamedBroker};
 use crate::metrics::Metrics;
@@ -82,11 +82,12 @@ enum Urgency {
 
 impl Urgency {
     fn of(findings: &[Finding]) -> Self {
-        let has =
-            |wanted: fn(&Verdict) -> bool| findings.iter().any(|finding| wanted(&finding.verdict));
-        if has(|verdict| matches!(verdict, Verdict::Unusable(_))) {
+        let has = |wanted: fn(&Assessment) -> bool| {
+            findings.iter().any(|finding| wanted(&finding.assessment))
+        };
+        if has(|assessment| matches!(assessment, Assessment::Unusable(_))) {
             Self::Missing
-        } else if has(|verdict| matches!(verdict, Verdict::Unknown(_))) {
+        } else if has(|assessment| matches!(assessment, Assessment::Unknown(_))) {
             Self::Unknown
         } else {
             Self::AllIsWell
@@ -200,7 +201,7 @@ impl Bridge {
             match &attempt.result {
                 Ok(findings) => {
                     let bad = findings.iter().filter(|finding| {
-                        let is_unknown = matches!(finding.verdict, Verdict::Unknown(_));
+                        let is_unknown = matches!(finding.assessment, Assessment::Unknown(_));
                         finding.is_problem(true) && (unknown_counts || !is_unknown)
                     });
                     all.extend(describe_all(broker, bad));
@@ -287,7 +288,8 @@ impl Bridge {
         let named = self.config().broker(id);
         let is_pending = self.is_pending(id);
         let state = self.inspection(id).state();
-        let is_unusable = |finding: &&Finding| matches!(finding.verdict, Verdict::Unusable(_));
+        let is_unusable =
+            |finding: &&Finding| matches!(finding.assessment, Assessment::Unusable(_));
         let unusable = || state.findings.iter().filter(is_unusable);
         let is_undurable = |finding: &&Finding| {
             named.require_durable && finding.is_problem(true) && !is_unusable(finding)
@@ -365,7 +367,7 @@ fn describe_all<'f>(
 ) -> impl Iterator<Item = String> {
     let name = broker.name.clone();
     merge_equal(findings).into_iter().map(move |finding| {
-        let why = finding.verdict.why().unwrap_or_default();
+        let why = finding.assessment.why().unwrap_or_default();
         format!("broker {name}: {}: {why}", finding.destination)
     })
 }
@@ -378,12 +380,12 @@ fn log_changes(broker: &NamedBroker, before: &[Finding], now: &[Finding]) {
         let Finding {
             destination, check, ..
         } = &finding;
-        match &finding.verdict {
-            Verdict::Good => {}
-            Verdict::Unusable(why) => {
+        match &finding.assessment {
+            Assessment::Good => {}
+            Assessment::Unusable(why) => {
                 tracing::error!(broker = name, destination, check, "{why}");
             }
-            Verdict::Unknown(why) if require_durable => {
+            Assessment::Unknown(why) if require_durable => {
                 tracing::error!(
                     broker = name,
                     destination,
@@ -391,18 +393,18 @@ fn log_changes(broker: &NamedBroker, before: &[Finding], now: &[Finding]) {
                     "not ready, because of require_durable: {why}"
                 );
             }
-            Verdict::Bad(why) | Verdict::Advice(why) | Verdict::Unknown(why) => {
+            Assessment::Bad(why) | Assessment::Advice(why) | Assessment::Unknown(why) => {
                 tracing::warn!(broker = name, destination, check, "{why}");
             }
         }
     }
     let troubled: HashSet<_> = before
         .iter()
-        .filter(|(.., verdict)| **verdict != Verdict::Good)
+        .filter(|(.., assessment)| **assessment != Assessment::Good)
         .map(|(destination, check, _)| (*destination, *check))
         .collect();
     let recovered = now.iter().filter(|finding| {
-        finding.verdict == Verdict::Good
+        finding.assessment == Assessment::Good
             && troubled.contains(&(finding.destination.as_str(), finding.check))
     });
     for finding in merge_equal(recovered) {
@@ -418,13 +420,13 @@ fn log_changes(broker: &NamedBroker, before: &[Finding], now: &[Finding]) {
     }
 }
 
-fn key(finding: &Finding) -> (&str, &'static str, &Verdict) {
-    (&finding.destination, finding.check, &finding.verdict)
+fn key(finding: &Finding) -> (&str, &'static str, &Assessment) {
+    (&finding.destination, finding.check, &finding.assessment)
 }
 
 fn show<'f>(metrics: &Metrics, broker: &str, findings: impl IntoIterator<Item = &'f Finding>) {
     for finding in findings {
-        let is_good = finding.verdict == Verdict::Good;
+        let is_good = finding.assessment == Assessment::Good;
         metrics.set_durable(broker, &finding.destination, finding.check, is_good);
     }
 }
@@ -462,19 +464,19 @@ mod tests {
 
     #[test]
     fn missing_and_unknown_destinations_are_inspected_again_soon() {
-        let finding = |verdict| Finding {
+        let finding = |assessment| Finding {
             destination: "a".to_owned(),
             check: "x",
-            verdict,
+            assessment,
         };
-        let pause = |verdict, retry| Urgency::of(&[finding(verdict)]).pause(retry);
+        let pause = |assessment, retry| Urgency::of(&[finding(assessment)]).pause(retry);
         let text = String::new;
-        assert_eq!(pause(Verdict::Good, FIRST_RETRY), INTERVAL);
-        assert_eq!(pause(Verdict::Bad(text()), FIRST_RETRY), INTERVAL);
-        assert_eq!(pause(Verdict::Unknown(text()), FIRST_RETRY), FIRST_RETRY);
-        assert_eq!(pause(Verdict::Unknown(text()), INTERVAL), LONGEST_RETRY);
+        assert_eq!(pause(Assessment::Good, FIRST_RETRY), INTERVAL);
+        assert_eq!(pause(Assessment::Bad(text()), FIRST_RETRY), INTERVAL);
+        assert_eq!(pause(Assessment::Unknown(text()), FIRST_RETRY), FIRST_RETRY);
+        assert_eq!(pause(Assessment::Unknown(text()), INTERVAL), LONGEST_RETRY);
         assert_eq!(
-            pause(Verdict::Unusable(text()), INTERVAL),
+            pause(Assessment::Unusable(text()), INTERVAL),
             LONGEST_RETRY_MISSING
         );
     }

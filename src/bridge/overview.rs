@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::Bridge;
-use crate::brokers::{Finding, Health, Kind, Verdict};
+use crate::brokers::{Assessment, Finding, Health, Kind};
 use crate::config::{Action, BrokerId, Forwarding, Route};
 
 /// The most destinations, and the most routes, that the page lists.
@@ -193,18 +193,22 @@ fn destination_row<'b>(
     destination: String,
     findings: &[Finding],
 ) -> DestinationRow<'b> {
-    let has =
-        |wanted: fn(&Verdict) -> bool| findings.iter().any(|finding| wanted(&finding.verdict));
-    let durable = if has(|verdict| matches!(verdict, Verdict::Unusable(_))) {
+    let has = |wanted: fn(&Assessment) -> bool| {
+        findings.iter().any(|finding| wanted(&finding.assessment))
+    };
+    let durable = if has(|assessment| matches!(assessment, Assessment::Unusable(_))) {
         "unusable"
-    } else if has(|verdict| matches!(verdict, Verdict::Bad(_))) {
+    } else if has(|assessment| matches!(assessment, Assessment::Bad(_))) {
         "no"
-    } else if findings.is_empty() || has(|verdict| matches!(verdict, Verdict::Unknown(_))) {
+    } else if findings.is_empty() || has(|assessment| matches!(assessment, Assessment::Unknown(_)))
+    {
         "unknown"
     } else {
         "yes"
     };
-    let why = findings.iter().filter_map(|finding| finding.verdict.why());
+    let why = findings
+        .iter()
+        .filter_map(|finding| finding.assessment.why());
     let mut why: Vec<_> = why.map(str::to_owned).collect();
     if findings.is_empty() {
         why.push("not inspected yet".to_owned());
@@ -249,27 +253,30 @@ mod tests {
     #[test]
     fn a_destination_is_durable_only_if_it_was_found_so() {
         let text = || "why".to_owned();
-        let durable = |verdicts: &[Verdict]| {
-            let findings = verdicts.iter().map(|verdict| Finding {
+        let durable = |assessments: &[Assessment]| {
+            let findings = assessments.iter().map(|assessment| Finding {
                 destination: "a".to_owned(),
                 check: "x",
-                verdict: verdict.clone(),
+                assessment: assessment.clone(),
             });
             destination_row("main", "a".to_owned(), &findings.collect::<Vec<_>>()).durable
         };
         assert_eq!(durable(&[]), "unknown");
         assert_eq!(
-            durable(&[Verdict::Good, Verdict::Unknown(text())]),
+            durable(&[Assessment::Good, Assessment::Unknown(text())]),
             "unknown"
         );
         assert_eq!(
-            durable(&[Verdict::Unknown(text()), Verdict::Bad(text())]),
+            durable(&[Assessment::Unknown(text()), Assessment::Bad(text())]),
             "no"
         );
         assert_eq!(
-            durable(&[Verdict::Bad(text()), Verdict::Unusable(text())]),
+            durable(&[Assessment::Bad(text()), Assessment::Unusable(text())]),
             "unusable"
         );
-        assert_eq!(durable(&[Verdict::Good, Verdict::Advice(text())]), "yes");
+        assert_eq!(
+            durable(&[Assessment::Good, Assessment::Advice(text())]),
+            "yes"
+        );
     }
 }

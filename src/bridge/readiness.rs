@@ -34,7 +34,7 @@ impl Bridge {
                     let unlisted = reservations.unusable.iter();
                     let unlisted = unlisted.filter(|unusable| !is_listed(&unusable.destination));
                     missing.extend(unlisted.map(|unusable| {
-                        let why = unusable.verdict.why().unwrap_or_default();
+                        let why = unusable.assessment.why().unwrap_or_default();
                         format!("broker {name}: {}: {why}", unusable.destination)
                     }));
                 }
@@ -48,7 +48,7 @@ impl Bridge {
             let is_usable = reservations.unusable.is_empty() || !named.require_durable;
             is_durable &= is_usable && reservations.undurable.is_empty();
             missing.extend(reservations.undurable.iter().map(|undurable| {
-                let why = undurable.verdict.why().unwrap_or_default();
+                let why = undurable.assessment.why().unwrap_or_default();
                 format!(
                     "broker {name} (require_durable): {}: {why}",
                     undurable.destination

@@ -18,7 +18,7 @@ pub struct Finding {
     pub destination: String,
     /// The label `check` of `hookbridge_destination_durable`.
     pub check: &'static str,
-    pub verdict: Verdict,
+    pub assessment: Assessment,
 }
 
 /// Merges findings that differ only in their destination into one that lists the destinations: a stream takes many subjects.
@@ -28,7 +28,7 @@ pub fn merge_equal<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<F
     for finding in findings {
         let same = merged
             .iter_mut()
-            .find(|known| (known.check, &known.verdict) == (finding.check, &finding.verdict));
+            .find(|known| (known.check, &known.assessment) == (finding.check, &finding.assessment));
         match same {
             Some(known) => {
                 known.destination.push_str(", ");
@@ -42,7 +42,7 @@ pub fn merge_equal<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<F
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Assessment {
     Good,
     /// No event for the destination can be acknowledged. The text gives the reason and the remedy.
     Unusable(String),
@@ -54,8 +54,8 @@ pub enum Verdict {
     Unknown(String),
 }
 
-impl Verdict {
-    /// None for [`Verdict::Good`].
+impl Assessment {
+    /// None for [`Assessment::Good`].
     #[must_use]
     pub fn why(&self) -> Option<&str> {
         match self {
@@ -72,11 +72,11 @@ impl Finding {
     /// existence is unknown.
     #[must_use]
     pub fn is_problem(&self, require_durable: bool) -> bool {
-        match self.verdict {
-            Verdict::Good | Verdict::Advice(_) => false,
-            Verdict::Unusable(_) => true,
-            Verdict::Bad(_) => require_durable,
-            Verdict::Unknown(_) => require_durable || self.check == EXISTS,
+        match self.assessment {
+            Assessment::Good | Assessment::Advice(_) => false,
+            Assessment::Unusable(_) => true,
+            Assessment::Bad(_) => require_durable,
+            Assessment::Unknown(_) => require_durable || self.check == EXISTS,
         }
     }
 
@@ -88,7 +88,7 @@ impl Finding {
         otherwise: impl FnOnce() -> String,
     ) -> Self {
         Self::checked(destination, check, is_good, || {
-            Verdict::Unusable(otherwise())
+            Assessment::Unusable(otherwise())
         })
     }
 
@@ -99,7 +99,7 @@ impl Finding {
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        Self::checked(destination, check, is_good, || Verdict::Bad(otherwise()))
+        Self::checked(destination, check, is_good, || Assessment::Bad(otherwise()))
     }
 
     /// Advice unless `is_good`.
@@ -109,17 +109,19 @@ impl Finding {
         is_good: bool,
         otherwise: impl FnOnce() -> String,
     ) -> Self {
-        Self::checked(destination, check, is_good, || Verdict::Advice(otherwise()))
+        Self::checked(destination, check, is_good, || {
+            Assessment::Advice(otherwise())
+        })
     }
 
     pub(super) fn inspected(destination: &str) -> Self {
-        Self::checked(destination, INSPECTED, true, || Verdict::Good)
+        Self::checked(destination, INSPECTED, true, || Assessment::Good)
     }
 
     #[must_use]
     pub fn not_inspected(destination: &str, why: &str) -> Self {
         Self::checked(destination, INSPECTED, false, || {
-            Verdict::Unknown(format!("it could not be inspected: {why}"))
+            Assessment::Unknown(format!("it could not be inspected: {why}"))
         })
     }
 
@@ -127,12 +129,16 @@ impl Finding {
         destination: &str,
         check: &'static str,
         is_good: bool,
-        otherwise: impl FnOnce() -> Verdict,
+        otherwise: impl FnOnce() -> Assessment,
     ) -> Self {
         Self {
             destination: destination.to_owned(),
             check,
-            verdict: if is_good { Verdict::Good } else { otherwise() },
+            assessment: if is_good {
+                Assessment::Good
+            } else {
+                otherwise()
+            },
         }
     }
 }
@@ -206,19 +212,25 @@ mod tests {
 
     #[test]
     fn unknown_durability_is_not_durable() {
-        let with = |check: &'static str, verdict: fn(String) -> Verdict| Finding {
+        let with = |check: &'static str, assessment: fn(String) -> Assessment| Finding {
             destination: "a".to_owned(),
             check,
-            verdict: verdict(String::new()),
+            assessment: assessment(String::new()),
         };
         let problems =
             |finding: Finding| [false, true].map(|required| finding.is_problem(required));
         assert_eq!(problems(Finding::inspected("a")), [false, false]);
-        assert_eq!(problems(with("discard", Verdict::Advice)), [false, false]);
-        assert_eq!(problems(with("replicas", Verdict::Bad)), [false, true]);
-        assert_eq!(problems(with("replicas", Verdict::Unknown)), [false, true]);
+        assert_eq!(
+            problems(with("discard", Assessment::Advice)),
+            [false, false]
+        );
+        assert_eq!(problems(with("replicas", Assessment::Bad)), [false, true]);
+        assert_eq!(
+            problems(with("replicas", Assessment::Unknown)),
+            [false, true]
+        );
         assert_eq!(problems(Finding::not_inspected("a", "")), [false, true]);
-        assert_eq!(problems(with(EXISTS, Verdict::Unknown)), [true, true]);
-        assert_eq!(problems(with("no_ack", Verdict::Unusable)), [true, true]);
+        assert_eq!(problems(with(EXISTS, Assessment::Unknown)), [true, true]);
+        assert_eq!(problems(with("no_ack", Assessment::Unusable)), [true, true]);
     }
 }

@@ -38,7 +38,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use delivered::{Delivered, StartAt};
-pub use durability::{Attention, Finding, Needs, NotInspected, Verdict, merge_equal};
+pub use durability::{Assessment, Attention, Finding, Needs, NotInspected, merge_equal};
 pub use error::{
     ProvisionError, RejectedSettings, ReplayError, RequestError, StartError, SubscribeError,
 };

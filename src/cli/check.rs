@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::problems::{self, Entry, Severity};
-use super::{Completion, ConfigFiles, Outcome, counted, runtime, style};
-use crate::brokers::{self, Verdict, durability, merge_equal, reach};
+use super::{CommandResult, Completion, ConfigFiles, counted, runtime, style};
+use crate::brokers::{self, Assessment, durability, merge_equal, reach};
 use crate::config::{Action, Config, FailurePolicy, Route, Source};
 use crate::printable::printable;
 use crate::providers::find;
@@ -41,7 +41,7 @@ enum Format {
     Json,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = match load(options) {
         Ok(config) => config,
         Err(error) => {
@@ -393,7 +393,7 @@ fn describe_policy(config: &Config, policy: &FailurePolicy) -> String {
     }
 }
 
-async fn connect(config: &Config, report: &mut Report) -> Outcome {
+async fn connect(config: &Config, report: &mut Report) -> CommandResult {
     let mut done = Completion::Success;
     report.note("")?;
     for id in config.broker_ids() {
@@ -413,7 +413,8 @@ async fn connect(config: &Config, report: &mut Report) -> Outcome {
         // Kafka reports a topic that the user may not see like one that does not exist.
         let is_refused = |destination: &&String| {
             reached.iter().any(|found| {
-                found.destination == **destination && matches!(found.verdict, Verdict::Unusable(_))
+                found.destination == **destination
+                    && matches!(found.assessment, Assessment::Unusable(_))
             })
         };
         let seen: Vec<String> = destinations
@@ -444,16 +445,18 @@ async fn connect(config: &Config, report: &mut Report) -> Outcome {
             done = Completion::Failure;
         }
         for finding in merge_equal(reached.iter().chain(&findings)) {
-            let Some(why) = finding.verdict.why() else {
+            let Some(why) = finding.assessment.why() else {
                 continue;
             };
             let severity = if finding.is_problem(broker.require_durable) {
                 done = Completion::Failure;
                 "error"
             } else {
-                match finding.verdict {
-                    Verdict::Good | Verdict::Advice(_) => "note",
-                    Verdict::Unusable(_) | Verdict::Bad(_) | Verdict::Unknown(_) => "warning",
+                match finding.assessment {
+                    Assessment::Good | Assessment::Advice(_) => "note",
+                    Assessment::Unusable(_) | Assessment::Bad(_) | Assessment::Unknown(_) => {
+                        "warning"
+                    }
                 }
             };
             report.add(severity, format!("{name}: {}: {why}", finding.destination));

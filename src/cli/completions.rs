@@ -4,7 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Arguments, Completion, ConfigFiles, Outcome, style};
+use super::{Arguments, CommandResult, Completion, ConfigFiles, style};
 use crate::providers::preset::PRESETS;
 
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub(super) struct Options {
     files: ConfigFiles,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let mut command = with_names(Arguments::command(), &Names::of(&options.files));
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut command, "hookbridge", &mut script);

@@ -11,7 +11,7 @@ use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::http_client::post;
-use super::{Completion, Error, Outcome, runtime, samples, send, style, tail};
+use super::{CommandResult, Completion, Error, runtime, samples, send, style, tail};
 use crate::brokers::{MockCluster, StartAt, Subscription};
 use crate::config::{Config, ConfigFile, Origin};
 use crate::printable::printable;
@@ -49,14 +49,14 @@ pub(super) struct Options {
     events: Option<usize>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let runtime = runtime()?;
     let done = runtime.block_on(demo(options));
     runtime.shutdown_background();
     done
 }
 
-async fn demo(options: &Options) -> Outcome {
+async fn demo(options: &Options) -> CommandResult {
     let provider = send::find_preset(&options.provider)?;
     let secret = example_secret(&provider.authentication(None)?);
     let secret = secret.map_err(|error| {

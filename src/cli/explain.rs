@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Completion, ConfigFiles, Error, Outcome, style};
+use super::{CommandResult, Completion, ConfigFiles, Error, style};
 use crate::config::{Config, Source};
 use crate::event::{EventId, Refusal, Violation};
 use crate::ingress::{Addressed, Decided, Decision, Delivery, Rehearsal, Verdict};
@@ -40,7 +40,7 @@ pub(super) struct Options {
     file: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = options.files.load_without_signing_secrets()?;
     let source = find_source(&config, &options.source)?;
     let body = read_body(options, source.max_body)?;

@@ -10,7 +10,7 @@ use http::Method;
 
 use super::providers::source_keys;
 use super::send::find_preset;
-use super::{Completion, Error, Outcome, explain, samples, style};
+use super::{CommandResult, Completion, Error, explain, samples, style};
 use crate::config::{ConfigFile, Origin, json_schema};
 use crate::ingress::{Decided, Rehearsal};
 use crate::providers::Preset;
@@ -43,7 +43,7 @@ enum Broker {
     Nats,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let preset = find_preset(&options.provider)?;
     let config = configuration(preset, options.broker);
     let Some(output) = &options.output else {

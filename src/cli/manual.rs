@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 
-use super::{Arguments, Completion, Outcome};
+use super::{Arguments, CommandResult, Completion};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -12,7 +12,7 @@ pub(super) struct Options {
     folder: PathBuf,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let folder = &options.folder;
     clap_mangen::generate_to(Arguments::command(), folder)
         .map_err(|error| format!("no manual pages in {}: {error}", folder.display()))?;

@@ -200,7 +200,7 @@ enum Completion {
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-type Outcome = Result<Completion, Error>;
+type CommandResult = Result<Completion, Error>;
 
 /// Runs the command named by the arguments. Exit status: 0 success, 1 failure, 2 usage error.
 #[must_use]
@@ -266,7 +266,7 @@ fn counted(count: usize, noun: &str) -> String {
 }
 
 impl Arguments {
-    fn run(self) -> Outcome {
+    fn run(self) -> CommandResult {
         let quiet = match self.command {
             #[cfg(feature = "kafka")]
             Command::Demo(_) => true,

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::send::find_preset;
-use super::{Completion, Outcome, style};
+use super::{CommandResult, Completion, style};
 use crate::providers::Preset;
 use crate::providers::preset::{PRESETS, PresetFile};
 
@@ -14,7 +14,7 @@ pub(super) struct Options {
     name: Option<String>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     match &options.name {
         None => list()?,
         Some(name) => explain(find_preset(name)?)?,

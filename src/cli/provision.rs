@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, ValueEnum};
 use serde::Serialize;
 
-use super::{Arguments, Completion, ConfigFiles, Error, Outcome, counted, runtime, style};
+use super::{Arguments, CommandResult, Completion, ConfigFiles, Error, counted, runtime, style};
 use crate::brokers::{
     Created, Creation, Item, Kind, Plan, Provision, ProvisionError, Provisioning, State, reach,
 };
@@ -135,7 +135,7 @@ struct Report<'c> {
     created: Vec<Created>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = options.files.load_without_signing_secrets()?;
     let brokers = selected(&config, options.broker.as_deref())?;
     let kinds: Vec<Kind> = brokers

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use super::{Completion, ConfigFiles, Outcome, runtime, style};
+use super::{CommandResult, Completion, ConfigFiles, runtime, style};
 use crate::bridge::Bridge;
 use crate::brokers::{
     self, Attribute, Delivered, Headers, Health, Kind, Message, Reason, Replay, durability, id_part,
@@ -143,7 +143,7 @@ impl Options {
     }
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = options.files.load_without_signing_secrets()?;
     let from = source_broker(&config, options)?;
     if let Some(name) = &options.to_broker {
@@ -259,7 +259,7 @@ enum Step {
     WouldStop,
 }
 
-async fn replay(config: Config, from: BrokerId, options: &Options) -> Outcome {
+async fn replay(config: Config, from: BrokerId, options: &Options) -> CommandResult {
     let settings = config.broker(from).settings.clone();
     let mut terminated = std::pin::pin!(termination()?);
     let bridge = Bridge::start(config).await?;
@@ -510,7 +510,7 @@ impl Inspected {
                 format!("require_durable, and {destination} could not be inspected: {why}")
             })?;
         let problem = findings.iter().find(|finding| finding.is_problem(true));
-        if let Some(why) = problem.and_then(|problem| problem.verdict.why()) {
+        if let Some(why) = problem.and_then(|problem| problem.assessment.why()) {
             return Err(format!("require_durable, and of {destination}: {why}"));
         }
         if self.0.len() >= MAX_INSPECTED {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::{Completion, ConfigFiles, Error, Outcome, SUCCESS_FLUSH, runtime};
+use super::{CommandResult, Completion, ConfigFiles, Error, SUCCESS_FLUSH, runtime};
 use crate::config::{ConfigFile, Origin};
 use crate::service::{Ended, Service, Terminations, reload};
 use crate::table::Files;
@@ -14,7 +14,7 @@ use crate::{task, telemetry, trace};
 /// Time allowed for the last log lines.
 const MAX_FLUSH: Duration = Duration::from_secs(5);
 
-pub(super) fn run(files: &ConfigFiles) -> Outcome {
+pub(super) fn run(files: &ConfigFiles) -> CommandResult {
     let runtime = runtime()?;
     let done = runtime.block_on(serve(files.clone()));
     // Blocking tasks must not delay the exit.
@@ -22,7 +22,7 @@ pub(super) fn run(files: &ConfigFiles) -> Outcome {
     done
 }
 
-async fn serve(files: ConfigFiles) -> Outcome {
+async fn serve(files: ConfigFiles) -> CommandResult {
     // Installed before anything that takes time: until then each of these signals ends the process.
     let mut terminations = Terminations::listen()?;
     let hangups = signal(SignalKind::hangup())?;

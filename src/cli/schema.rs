@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Completion, Outcome, style};
+use super::{CommandResult, Completion, style};
 use crate::config;
 
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ enum Format {
     Markdown,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     match options.format {
         Format::Json => {
             let schema = serde_json::to_string_pretty(&config::json_schema())?;

@@ -9,7 +9,7 @@ use clap::Args;
 use http::{HeaderMap, Method, Uri};
 
 use super::http_client::{Answer, post};
-use super::{Completion, ConfigFiles, Error, Outcome, explain, runtime, samples, style};
+use super::{CommandResult, Completion, ConfigFiles, Error, explain, runtime, samples, style};
 use crate::config::Source;
 use crate::printable::{printable, printable_lines};
 use crate::providers::preset::PRESETS;
@@ -56,7 +56,7 @@ pub(super) struct Options {
     file: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let signing = Signing::of(options)?;
     let secret = Secret::new(options.secret.clone()).ok_or("the secret is empty")?;
     let (mut headers, body) = event(options, &signing)?;

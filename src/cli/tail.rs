@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{Completion, ConfigFiles, Outcome, runtime, style};
+use super::{CommandResult, Completion, ConfigFiles, runtime, style};
 use crate::brokers::{Delivered, StartAt, SubscribeError, Subscription};
 use crate::config::{BrokerId, Config};
 use crate::printable::{printable, printable_json};
@@ -36,7 +36,7 @@ pub(super) struct Options {
     count: Option<usize>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = options.files.load_without_signing_secrets()?;
     let wanted = wanted(&config, options)?;
     runtime()?.block_on(follow(&config, wanted, options))
@@ -90,7 +90,7 @@ async fn follow(
     config: &Config,
     wanted: Vec<(BrokerId, Vec<String>)>,
     options: &Options,
-) -> Outcome {
+) -> CommandResult {
     if wanted.is_empty() {
         return Err(
             "the routes name no topic that is known in advance; say which with --topic".into(),

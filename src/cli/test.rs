@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::cases::{self, Case, Expected};
 use super::explain::{AlsoTo, Explanation};
 use super::problems::{self, Severity};
-use super::{Completion, ConfigFiles, Error, Outcome, counted, style};
+use super::{CommandResult, Completion, ConfigFiles, Error, counted, style};
 use crate::config::{Config, MAX_FILE};
 use crate::ingress::{Decided, Decision, Rehearsal, Verdict};
 use crate::printable::printable;
@@ -33,7 +33,7 @@ enum Format {
     Tap,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = options.files.load_without_signing_secrets()?;
     let mut cases = Vec::new();
     let mut problems = Vec::new();

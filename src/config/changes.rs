@@ -10,7 +10,7 @@ type Hash = [u8; 32];
 
 /// The contents of a configuration: tables by name, each with its keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fingerprint(BTreeMap<String, BTreeMap<String, Hash>>);
+pub struct Digests(BTreeMap<String, BTreeMap<String, Hash>>);
 
 /// Names of tables and keys, routes counted from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Changes {
     pub changed: Vec<String>,
 }
 
-impl Fingerprint {
+impl Digests {
     pub(super) fn of(values: &Map<String, Value>) -> Self {
         let mut tables = BTreeMap::new();
         for name in ["http", "admin"] {
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn fingerprint(values: &Value, secrets: &[u8]) -> Fingerprint {
-        let mut found = Fingerprint::of(values.as_object().unwrap());
+    fn digests(values: &Value, secrets: &[u8]) -> Digests {
+        let mut found = Digests::of(values.as_object().unwrap());
         let secrets: Vec<_> = secrets.iter().map(|byte| [*byte; 32]).collect();
         found.set_secrets("synq", &secrets);
         found
@@ -104,7 +104,7 @@ mod tests {
             "sources": { "synq": { "secrets": ["hunter3", { "env": "NEW" }] }, "github": {} },
             "routes": [{ "topic": "a" }, { "topic": "c" }, { "topic": "d" }],
         });
-        let (before, after) = (fingerprint(&before, &[1]), fingerprint(&after, &[2, 3]));
+        let (before, after) = (digests(&before, &[1]), digests(&after, &[2, 3]));
         let changes = after.changes_since(&before);
         assert_eq!(changes.added, ["route 3", "sources.github"]);
         assert_eq!(changes.removed, ["brokers.old"]);

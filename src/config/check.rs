@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
-use super::changes::Fingerprint;
+use super::changes::Digests;
 use super::model::{Admin, Config, Http, ReadyWhen, Source};
 use super::origin::{ConfigFile, Origin, PREFIX, SEPARATOR, read_file};
 use super::routes::read_routes;
@@ -47,7 +47,7 @@ fn check(
     reading: Reading,
     files: &mut Files,
 ) -> Result<Config, Problems> {
-    let mut fingerprint = Fingerprint::of(&values);
+    let mut digests = Digests::of(&values);
     let mut root = Section::new(&reading, String::new(), values, &tables::ROOT);
     let config = read(&mut root);
     root.finish();
@@ -62,11 +62,11 @@ fn check(
     match config {
         Some(config) if problems.is_empty() => {
             for source in &config.sources {
-                fingerprint.set_secrets(&source.name, &source.secret_digests);
+                digests.set_secrets(&source.name, &source.secret_digests);
             }
             Ok(Config {
                 warnings,
-                fingerprint,
+                digests,
                 ..config
             })
         }
@@ -214,7 +214,7 @@ fn read(root: &mut Section<'_>) -> Option<Config> {
         brokers: brokers.list,
         sources: sources.into_iter().map(Arc::new).collect(),
         warnings: Vec::new(),
-        fingerprint: Fingerprint::default(),
+        digests: Digests::default(),
     };
     warn_of_colliding_topics(root, &config);
     Some(config)

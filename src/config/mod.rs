@@ -26,7 +26,7 @@ mod transport;
 
 use crate::table::{Files, Problems, Secrets};
 
-pub use changes::{Changes, Fingerprint};
+pub use changes::{Changes, Digests};
 pub use model::{
     Action, Admin, BrokerId, Config, Destination, FailurePolicy, Forwarding, Http, NamedBroker,
     ReadyWhen, Route, RouteId, Routes, Source, TypedSchema,

@@ -9,7 +9,7 @@ use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use super::changes::Fingerprint;
+use super::changes::Digests;
 use super::template::{Part, Template};
 use super::tls::Tls;
 use super::transport::{FixedBody, RateLimit};
@@ -37,7 +37,7 @@ pub struct Config {
     /// Legal but questionable settings.
     pub warnings: Vec<Problem>,
     /// Digests of the configuration's keys, to tell what a reload changes.
-    pub fingerprint: Fingerprint,
+    pub digests: Digests,
 }
 
 /// `[http]`: the public listener.

@@ -61,10 +61,10 @@ pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
     if let (Err(error), Some(table)) = (&builder, tables.first()) {
         table.problem(error.to_string());
     }
-    let mut identities: Vec<Option<Identity>> = Vec::with_capacity(tables.len());
+    let mut certificates: Vec<Option<NamedCertificate>> = Vec::with_capacity(tables.len());
     let mut verifier = None;
     for (index, mut table) in tables.into_iter().enumerate() {
-        let identity = read_identity(&mut table, &provider);
+        let certificate = read_certificate(&mut table, &provider);
         if index == 0 {
             verifier = Some(read_verifier(&mut table, &provider));
         } else {
@@ -72,19 +72,19 @@ pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
                 table.text("client_ca");
                 table.problem_at("client_ca", "is for the whole listener, whichever certificate a sender gets; write it in the first table of `tls`");
             }
-            let earlier = identities.iter().flatten();
-            if let Some(identity) = &identity {
-                check_names(&table, identity, earlier);
+            let earlier = certificates.iter().flatten();
+            if let Some(certificate) = &certificate {
+                check_names(&table, certificate, earlier);
             }
         }
         table.finish();
-        identities.push(identity);
+        certificates.push(certificate);
     }
     let is_mutual = matches!(verifier, Some(Some((_, true))));
     let (verifier, _) = verifier??;
-    let identities: Option<Vec<_>> = identities.into_iter().collect();
+    let certificates: Option<Vec<_>> = certificates.into_iter().collect();
     let server = builder.ok()?.with_client_cert_verifier(verifier);
-    let mut server = server.with_cert_resolver(Arc::new(ByName::new(identities?)));
+    let mut server = server.with_cert_resolver(Arc::new(ByName::new(certificates?)));
     let protocols: &[&[u8]] = if http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
     server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Some(Tls {
@@ -95,7 +95,7 @@ pub(super) fn read_tls(tables: Vec<Section<'_>>, http2: bool) -> Option<Tls> {
 
 /// A certificate with its key and its names.
 #[derive(Debug)]
-struct Identity {
+struct NamedCertificate {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
 }
@@ -109,14 +109,14 @@ struct ByName {
 }
 
 impl ByName {
-    fn new(identities: Vec<Identity>) -> Self {
+    fn new(certificates: Vec<NamedCertificate>) -> Self {
         let mut names: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
-        for Identity { key, names: own } in &identities {
+        for NamedCertificate { key, names: own } in &certificates {
             for name in own {
                 names.entry(name.clone()).or_default().push(Arc::clone(key));
             }
         }
-        let all = identities.into_iter().map(|identity| identity.key);
+        let all = certificates.into_iter().map(|certificate| certificate.key);
         Self {
             all: all.collect(),
             names,
@@ -147,7 +147,10 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-fn read_identity(section: &mut Section<'_>, provider: &Arc<CryptoProvider>) -> Option<Identity> {
+fn read_certificate(
+    section: &mut Section<'_>,
+    provider: &Arc<CryptoProvider>,
+) -> Option<NamedCertificate> {
     let cert = section.required_text("cert");
     let key = section.required_text("key");
     // Both are read before returning, so that every problem is found.
@@ -160,7 +163,7 @@ fn read_identity(section: &mut Section<'_>, provider: &Arc<CryptoProvider>) -> O
     warn_of_dates(section, &cert, &certificates, provider);
     let names = certificates.first().map(dns_names).unwrap_or_default();
     match CertifiedKey::from_der(certificates, private_key, provider) {
-        Ok(key) => Some(Identity {
+        Ok(key) => Some(NamedCertificate {
             key: Arc::new(key),
             names,
         }),
@@ -206,19 +209,19 @@ fn read_verifier(
 /// Every certificate after the first must be reachable by a server name.
 fn check_names<'i>(
     section: &Section<'_>,
-    identity: &Identity,
-    mut earlier: impl Iterator<Item = &'i Identity>,
+    certificate: &NamedCertificate,
+    mut earlier: impl Iterator<Item = &'i NamedCertificate>,
 ) {
-    if identity.names.is_empty() {
+    if certificate.names.is_empty() {
         section.problem_at(
             "cert",
             "the certificate has no DNS name in its subjectAltName, so that no sender gets it; make it the first of `tls`, or give it a name",
         );
         return;
     }
-    let covers = |earlier: &Identity| {
-        earlier.key.key.algorithm() == identity.key.key.algorithm()
-            && identity
+    let covers = |earlier: &NamedCertificate| {
+        earlier.key.key.algorithm() == certificate.key.key.algorithm()
+            && certificate
                 .names
                 .iter()
                 .all(|name| earlier.names.contains(name))

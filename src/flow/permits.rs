@@ -1,10 +1,10 @@
 //! Limits of the verified events in flight, by number and bytes. Unverified bodies take no permits and make room for
-//! verified ones ([`Unverified`]).
+//! verified ones ([`UnverifiedBodies`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::flow::unverified::Unverified;
+use crate::flow::unverified::UnverifiedBodies;
 
 /// All permits of a configuration.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct Permits {
     bytes: Budget,
     /// By source.
     sources: Vec<Budget>,
-    unverified: Unverified,
+    unverified: UnverifiedBodies,
 }
 
 /// A counter with a limit.
@@ -75,7 +75,7 @@ impl Permits {
     ) -> Arc<Self> {
         let sources = max_by_source.into_iter().map(Budget::new).collect();
         let bytes = Budget::new(max_bytes);
-        let unverified = Unverified::new(max_events, max_bytes, Arc::clone(&bytes.taken));
+        let unverified = UnverifiedBodies::new(max_events, max_bytes, Arc::clone(&bytes.taken));
         Arc::new(Self {
             events: Budget::new(max_events),
             bytes,
@@ -136,7 +136,7 @@ impl Permits {
             && self.bytes.has_room_for(bytes)
     }
 
-    pub(crate) fn unverified(&self) -> &Unverified {
+    pub(crate) fn unverified(&self) -> &UnverifiedBodies {
         &self.unverified
     }
 

@@ -56,7 +56,7 @@ impl Usage {
 
 /// The budget. A reload changes its limits and keeps its accounts.
 #[derive(Debug, Clone)]
-pub(crate) struct Unverified {
+pub(crate) struct UnverifiedBodies {
     accounts: Arc<Mutex<Accounts>>,
     /// The total of the accounts, readable without the lock.
     held: Arc<AtomicUsize>,
@@ -101,7 +101,7 @@ impl Scope {
     }
 }
 
-impl Unverified {
+impl UnverifiedBodies {
     /// `verified` counts the bytes of verified events, which share `max_bytes`.
     pub(crate) fn new(max_bodies: usize, max_bytes: usize, verified: Arc<AtomicUsize>) -> Self {
         Self {
@@ -306,7 +306,7 @@ fn subtract<K: Eq + std::hash::Hash>(usages: &mut HashMap<K, Usage>, key: K, byt
 /// A body that is arriving. Dropping it returns its part of the budget.
 #[derive(Debug)]
 pub(crate) struct Arriving {
-    unverified: Unverified,
+    unverified: UnverifiedBodies,
     id: u64,
     largest: usize,
     ended: Arc<Notify>,
@@ -355,7 +355,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_slowest_is_ended_first_and_a_young_one_last() {
-        let unverified = Unverified::new(100, 160, Arc::default());
+        let unverified = UnverifiedBodies::new(100, 160, Arc::default());
         let slow = unverified.enter(0, peer(1), 80);
         slow.holds(10);
         let fast = unverified.enter(0, peer(2), 80);
@@ -372,7 +372,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_peer_with_everything_it_has_ends_nothing_of_another_peer() {
-        let unverified = Unverified::new(10, 1000, Arc::default());
+        let unverified = UnverifiedBodies::new(10, 1000, Arc::default());
         let genuine = unverified.enter(0, peer(1), 100);
         genuine.holds(1);
         pass(Duration::from_secs(5)).await;
@@ -390,7 +390,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_source_with_everything_it_has_ends_nothing_of_another_source() {
-        let unverified = Unverified::new(10, 1000, Arc::default());
+        let unverified = UnverifiedBodies::new(10, 1000, Arc::default());
         let genuine = unverified.enter(0, peer(0), 100);
         pass(Duration::from_secs(5)).await;
         let flood: Vec<_> = (1..=50)
@@ -405,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_body_of_the_largest_size_has_room_where_the_budget_is_smaller() {
-        let unverified = Unverified::new(2, 10, Arc::default());
+        let unverified = UnverifiedBodies::new(2, 10, Arc::default());
         let body = unverified.enter(0, peer(1), 100);
         body.holds(100);
         assert!(!is_ended(&body));
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn verified_events_get_the_room_that_they_ask_for() {
         let verified = Arc::<AtomicUsize>::default();
-        let unverified = Unverified::new(10, 100, Arc::clone(&verified));
+        let unverified = UnverifiedBodies::new(10, 100, Arc::clone(&verified));
         let bodies = [1, 2].map(|last| {
             let body = unverified.enter(0, peer(last), 50);
             body.holds(50);
@@ -445,7 +445,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_accounts_balance_and_stay_within_the_limit(steps in proptest::collection::vec((0_u8..4, 0_usize..3, 0_usize..40, any::<bool>()), 0..80)) {
-            let unverified = Unverified::new(6, 120, Arc::default());
+            let unverified = UnverifiedBodies::new(6, 120, Arc::default());
             let mut held = Vec::new();
             for (last, source, bytes, leaves) in steps {
                 if leaves && !held.is_empty() {

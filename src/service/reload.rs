@@ -97,8 +97,8 @@ async fn apply(live: &Live, config: Config, listening_at: (SocketAddr, SocketAdd
     }
     let (sources, brokers) = (config.sources.len(), config.brokers.len());
     let changes = config
-        .fingerprint
-        .changes_since(&live.current().config().fingerprint);
+        .digests
+        .changes_since(&live.current().config().digests);
     match live.replace(config).await {
         Ok(change) => {
             let (started, ended) = (change.started.join(","), change.ended.join(","));

@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
 use super::{Settings, describe};
-use crate::brokers::durability::{EXISTS, Finding, Needs, NotInspected, Verdict};
+use crate::brokers::durability::{Assessment, EXISTS, Finding, Needs, NotInspected};
 use crate::brokers::kind::Kind;
 
 /// Inspects each topic once.
@@ -191,14 +191,14 @@ fn unanswered(error: &KafkaError) -> NotInspected {
 fn configuration(topic: &str, resource: &ConfigResource, needs: Needs) -> Vec<Finding> {
     let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone());
     let check = |check: &'static str, name: &str, assess: &dyn Fn(&str) -> Option<String>| {
-        let verdict = match value(name) {
-            None => Verdict::Unknown(format!("the cluster does not report {name}")),
-            Some(value) => assess(&value).map_or(Verdict::Good, Verdict::Bad),
+        let assessment = match value(name) {
+            None => Assessment::Unknown(format!("the cluster does not report {name}")),
+            Some(value) => assess(&value).map_or(Assessment::Good, Assessment::Bad),
         };
         Finding {
             destination: topic.to_owned(),
             check,
-            verdict,
+            assessment,
         }
     };
     let least_bytes = needs

@@ -8,7 +8,7 @@ use super::metadata::{Cluster as _, Fault, Surveyed, survey};
 use super::tokens::missing_token;
 use super::trial::{Trial, WriteAccess};
 use super::{Settings, describe};
-use crate::brokers::durability::{Finding, Verdict};
+use crate::brokers::durability::{Assessment, Finding};
 use crate::brokers::error::RequestError;
 use crate::brokers::health::Limits;
 
@@ -56,7 +56,7 @@ fn blocking(
         .map(|(topic, _)| {
             finding(
                 &topic,
-                Verdict::Unusable(
+                Assessment::Unusable(
                     "the user may not see the topic: it needs Write (or Describe) on it".to_owned(),
                 ),
             )
@@ -64,9 +64,9 @@ fn blocking(
         .collect();
     let is_hidden = |topic: &&String| findings.iter().any(|found| found.destination == **topic);
     let seen: Vec<&String> = topics.iter().filter(|topic| !is_hidden(topic)).collect();
-    let verdict = match trial.write_access(WRITE_TIMEOUT) {
-        WriteAccess::Denied(why) => Verdict::Unusable(why),
-        WriteAccess::Allowed if settings.has_identity() => Verdict::Unknown(
+    let assessment = match trial.write_access(WRITE_TIMEOUT) {
+        WriteAccess::Denied(why) => Assessment::Unusable(why),
+        WriteAccess::Allowed if settings.has_identity() => Assessment::Unknown(
             "the user may write to some topic; whether to this one can't be asked without writing to it, so the first event will tell".to_owned(),
         ),
         WriteAccess::Allowed => return Ok(findings),
@@ -77,23 +77,23 @@ fn blocking(
                 )
                 .into());
             }
-            Verdict::Unknown(
+            Assessment::Unknown(
                 "whether the user may write there could not be found out".to_owned(),
             )
         }
     };
     findings.extend(
         seen.into_iter()
-            .map(|topic| finding(topic, verdict.clone())),
+            .map(|topic| finding(topic, assessment.clone())),
     );
     Ok(findings)
 }
 
-fn finding(topic: &str, verdict: Verdict) -> Finding {
+fn finding(topic: &str, assessment: Assessment) -> Finding {
     Finding {
         destination: topic.to_owned(),
         check: "write",
-        verdict,
+        assessment,
     }
 }
 

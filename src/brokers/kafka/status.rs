@@ -1,4 +1,4 @@
-//! The only call without a safe wrapper in rdkafka: librdkafka's verdict on whether a failed message may have been written.
+//! The only call without a safe wrapper in rdkafka: librdkafka's assessment on whether a failed message may have been written.
 
 use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
 use rdkafka::message::BorrowedMessage;

@@ -328,7 +328,7 @@ fn assess(subject: &str, config: &Config, max_payload: usize, needs: Needs) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::brokers::durability::Verdict;
+    use crate::brokers::durability::Assessment;
 
     #[test]
     fn settings_that_acknowledge_without_keeping_are_found() {
@@ -349,7 +349,7 @@ mod tests {
             );
             findings
                 .iter()
-                .filter(|finding| finding.verdict != Verdict::Good)
+                .filter(|finding| finding.assessment != Assessment::Good)
                 .map(|finding| finding.check)
                 .collect()
         };

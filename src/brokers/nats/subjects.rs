@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::durability::NO_ACK;
-use crate::brokers::durability::{EXISTS, Finding, INSPECTED, Verdict};
+use crate::brokers::durability::{Assessment, EXISTS, Finding, INSPECTED};
 use crate::brokers::health::Health;
 use crate::brokers::outcome::{Outcome, Reason};
 
@@ -57,12 +57,12 @@ impl Subjects {
         let mut inspected = HashSet::new();
         for finding in findings {
             inspected.insert(finding.destination.clone());
-            let Verdict::Unusable(why) = &finding.verdict else {
+            let Assessment::Unusable(why) = &finding.assessment else {
                 continue;
             };
             if finding.check == EXISTS && state.proven.contains(&finding.destination) {
                 finding.check = INSPECTED;
-                finding.verdict = Verdict::Unknown(
+                finding.assessment = Assessment::Unknown(
                     "events are acknowledged, but by no stream that this account can see (another account's or domain's)".to_owned(),
                 );
                 continue;
@@ -261,7 +261,7 @@ mod tests {
         assert!(!subjects.is_unusable("a"));
         subjects.note_findings(&mut findings);
         assert!(!subjects.is_unusable("a"));
-        assert!(matches!(findings[1].verdict, Verdict::Unknown(_)));
+        assert!(matches!(findings[1].assessment, Assessment::Unknown(_)));
         assert_eq!(findings[1].check, INSPECTED);
         // The proof does not last indefinitely.
         assert!(!subjects.note_no_responders("a"));
