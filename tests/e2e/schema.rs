@@ -265,6 +265,42 @@ fn tables() -> BTreeMap<String, String> {
     tables.collect()
 }
 
+#[test]
+fn the_example_shows_every_key_but_those_that_declare_a_source() {
+    let declaring = ["verify", "event", "handshakes"];
+    let of_declared = [
+        "[sources.NAME.verify]",
+        "[sources.NAME.event]",
+        "[[sources.NAME.handshakes]]",
+        // Of `verify`.
+        "signature",
+        "timestamp",
+    ];
+    let text = std::fs::read_to_string(Path::new(ROOT).join("config/hookbridge.toml")).unwrap();
+    let shown = |key: &str| {
+        let key = format!("{key} = ");
+        text.lines().any(|line| {
+            let line = line.strip_prefix("# ").unwrap_or(line);
+            let is_inner = ["{ ", ", "]
+                .iter()
+                .any(|before| line.contains(&format!("{before}{key}")));
+            line.starts_with(&key) || is_inner
+        })
+    };
+    let mut count = 0;
+    for (name, table) in tables() {
+        let keys = table
+            .lines()
+            .filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        for key in keys {
+            let is_excepted = declaring.contains(&key) || of_declared.contains(&name.as_str());
+            assert!(is_excepted || shown(key), "{name}: {key}");
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count} keys");
+}
+
 /// Run with `BLESS=1` in the environment, this writes the tables instead of comparing them.
 #[test]
 fn the_reference_is_what_the_configuration_is_read_with() {
