@@ -1,5 +1,7 @@
-//! Keeps imports running downwards: the modules by layer, and every path in the sources held against it.
+//! Keeps imports running downwards: the modules by layer, and every path in the sources held against it. Inside of a folder the
+//! order is free, but there is one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -43,9 +45,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The code of a file, without comments and without its unit tests, which are at its end.
 fn code(text: &str) -> String {
-    let (code, _) = text
-        .split_once("#[cfg(test)]\nmod tests {")
-        .unwrap_or((text, ""));
+    let (code, _) = text.split_once("\nmod tests {").unwrap_or((text, ""));
     let lines = code.lines();
     let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
@@ -66,6 +66,74 @@ fn paths(code: &str) -> Vec<(&str, &str)> {
         found.push((module, inner.strip_prefix(':').unwrap_or_default()));
     }
     found
+}
+
+/// The names that follow a path in a file.
+fn names_behind<'c>(code: &'c str, path: &str) -> Vec<&'c str> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let name = |text: &'c str| text.split(|c| !is_name(c)).next().unwrap();
+    let mut found = Vec::new();
+    for rest in code.split(path).skip(1) {
+        match rest.strip_prefix('{') {
+            Some(grouped) => {
+                let (group, _) = grouped.split_once('}').unwrap();
+                found.extend(group.split(',').map(|item| name(item.trim())));
+            }
+            None => found.push(name(rest)),
+        }
+    }
+    found
+}
+
+#[test]
+fn files_of_a_folder_do_not_import_each_other_in_circles() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    // By folder: the files, and which others of the folder each imports.
+    let mut folders = BTreeMap::<PathBuf, BTreeMap<String, BTreeSet<String>>>::new();
+    for file in &files {
+        let name = file.strip_prefix(&root).unwrap();
+        let (folder, stem) = (name.parent().unwrap(), name.file_stem().unwrap());
+        let stem = stem.to_str().unwrap();
+        if folder == Path::new("")
+            || stem == "mod"
+            || EXEMPT.iter().any(|exempt| name == Path::new(exempt))
+        {
+            continue;
+        }
+        let code = code(&fs::read_to_string(file).unwrap());
+        let path = format!("crate::{}::", folder.to_str().unwrap().replace('/', "::"));
+        let mut imports = names_behind(&code, &path);
+        imports.extend(names_behind(&code, "super::"));
+        let files = folders.entry(folder.to_owned()).or_default();
+        files.insert(
+            stem.to_owned(),
+            imports.into_iter().map(str::to_owned).collect(),
+        );
+    }
+    let mut count = 0;
+    for (folder, mut files) in folders {
+        let names: BTreeSet<String> = files.keys().cloned().collect();
+        for (file, imports) in &mut files {
+            imports.retain(|import| import != file && names.contains(import));
+            count += imports.len();
+        }
+        // Those that import none of the rest are below it.
+        while let Some(lowest) = files.iter().find(|(_, imports)| imports.is_empty()) {
+            let lowest = lowest.0.clone();
+            files.remove(&lowest);
+            for imports in files.values_mut() {
+                imports.remove(&lowest);
+            }
+        }
+        assert!(
+            files.is_empty(),
+            "a circle in {}: {files:#?}",
+            folder.display()
+        );
+    }
+    assert!(count > 100, "only {count} imports were found");
 }
 
 #[test]

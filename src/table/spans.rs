@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::secret::hide_user_info;
 use crate::table::problem::{Excerpt, Place, Problem};
-use crate::table::syntax;
+use crate::table::syntax::{self, is_direction};
 
 /// Maximum number of bytes that an excerpt shows on each side of a problem, so that a line of a terminal has room for it.
 const EXCERPT_REACH: usize = 32;
@@ -452,11 +452,6 @@ impl Line {
             width: end.saturating_sub(start).max(1),
         })
     }
-}
-
-/// Characters that change the text direction, or are invisible.
-pub(super) fn is_direction(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The last table's header before an offset: its own offset, and its path.

@@ -1,7 +1,5 @@
 //! Remedies where a file is not valid TOML. The parser's words are for people who know its grammar.
 
-use super::spans::is_direction;
-
 /// The format of a file that is not TOML, and the remedy.
 pub(super) fn other_format(text: &str) -> Option<String> {
     let text = text.trim_start_matches('\u{feff}');
@@ -36,6 +34,11 @@ pub(super) fn other_format(text: &str) -> Option<String> {
     Some(format!(
         "looks like {format}, and the configuration is TOML; config/hookbridge.toml shows one, and `hookbridge init` writes one"
     ))
+}
+
+/// Characters that change the text direction, or are invisible.
+pub(super) fn is_direction(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A fault in a line, and the remedy. `rest` is the line from the fault on. Values are not quoted: they may be secrets.
