@@ -108,7 +108,6 @@ pub(crate) struct Content {
     /// None if it is larger than [`MAX_BODY`].
     pub(crate) body: Option<Bytes>,
     pub(crate) length: usize,
-    /// The message's headers.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -238,7 +237,6 @@ impl From<Figures> for Rate {
 }
 
 impl Feed {
-    /// Whether anyone watches.
     pub(crate) fn is_watched(&self) -> bool {
         self.watching.load(Ordering::Relaxed) > 0
     }

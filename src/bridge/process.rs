@@ -38,7 +38,6 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The time.
     pub(crate) fn now(&self) -> SystemTime {
         #[cfg(test)]
         if let Ok(set) = self.set.lock()

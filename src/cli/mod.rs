@@ -192,7 +192,6 @@ impl ConfigFiles {
 /// The result of a command that ran without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Completion {
-    /// Succeeded.
     Success,
     /// Ran, and found something wrong.
     Failure,

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::style;
 use crate::table::{Place, Problem};
 
-/// The severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {

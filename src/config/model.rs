@@ -86,9 +86,7 @@ pub struct Admin {
 /// How many of the brokers that routes need must be reachable for readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyWhen {
-    /// At least one.
     Any,
-    /// All.
     All,
 }
 
@@ -108,7 +106,6 @@ impl BrokerId {
 #[derive(Debug)]
 pub struct NamedBroker {
     pub name: String,
-    /// Its settings.
     pub settings: Settings,
     /// Whether to refuse destinations whose acknowledgement would not mean "stored".
     pub require_durable: bool,
@@ -327,7 +324,6 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether it matches this type.
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         self.matchers
@@ -377,7 +373,6 @@ impl TypeGlob {
 /// Characters with a special meaning in globs.
 pub(super) const GLOB_META: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
-/// The action of a route.
 #[derive(Debug)]
 pub enum Action {
     /// Publish the event.

@@ -16,7 +16,6 @@ pub(super) fn read_file(file: &Path) -> std::io::Result<String> {
     Ok(opened.text.to_string())
 }
 
-/// A configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigFile {
     /// A file to be read.

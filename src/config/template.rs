@@ -12,7 +12,6 @@ pub struct Template {
 /// A part of a [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Literal text.
     Literal(String),
     /// `{type}`: the event type.
     Type,

@@ -36,7 +36,6 @@ pub struct Condition {
 /// The values that a condition allows.
 #[derive(Debug)]
 pub enum Wanted {
-    /// Any.
     Any,
     /// This value.
     Equal(String),
@@ -70,7 +69,6 @@ pub struct Answer {
 /// The body of an answer.
 #[derive(Debug)]
 pub enum Body {
-    /// Empty.
     Empty,
     /// A filled template.
     Text(Text),
@@ -83,7 +81,6 @@ pub enum Body {
 pub enum JsonValue {
     /// A filled template.
     Text(Text),
-    /// A number.
     Number(u64),
     /// The lower-case hexadecimal HMAC of the value at a pointer, with the key that verified the request. A value that
     /// could be the signed content of an event is refused; otherwise anyone could have events signed.

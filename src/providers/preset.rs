@@ -260,9 +260,7 @@ pub enum SchemeError {
 /// A value that a preset does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownWord {
-    /// The key.
     pub key: String,
-    /// The known values.
     pub known: Vec<String>,
 }
 

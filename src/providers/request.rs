@@ -11,11 +11,9 @@ use crate::json::{Node, Pointer};
 /// A request that was received completely.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
-    /// The method.
     pub method: &'r Method,
     /// The target as received.
     pub target: &'r Uri,
-    /// The header fields.
     pub headers: &'r HeaderMap,
     /// The body, byte for byte.
     pub body: &'r [u8],
@@ -159,7 +157,6 @@ pub(super) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]
 /// Everything that a template may refer to.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// The request.
     pub request: &'a Request<'a>,
     /// Its body as a form, if it is one.
     pub form: Option<&'a Form<'a>>,

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use crate::event::EventId;
 
-/// A sample event.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {

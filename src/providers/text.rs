@@ -54,7 +54,6 @@ pub enum TextError {
     /// An opening brace alone, with the text after it.
     #[error("`{{{0}` has no `}}`")]
     NotClosed(String),
-    /// An unknown placeholder.
     #[error("`{{{0}}}` is not a placeholder; known: {PLACEHOLDERS}")]
     Unknown(String),
     /// A placeholder that needs a name.
@@ -188,7 +187,6 @@ impl Text {
         self.refers_to(|part| matches!(part, Part::Body | Part::Form))
     }
 
-    /// Whether it contains the timestamp.
     #[must_use]
     pub fn has_timestamp(&self) -> bool {
         self.refers_to(|part| *part == Part::Timestamp)

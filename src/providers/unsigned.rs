@@ -12,13 +12,11 @@ pub struct SignError(pub &'static str);
 /// A request to be signed.
 #[derive(Debug, Clone, Copy)]
 pub struct Unsigned<'r> {
-    /// The method.
     pub method: &'r Method,
     /// The URL to which it is sent.
     pub url: &'r Uri,
     /// Headers other than those of the scheme.
     pub headers: &'r HeaderMap,
-    /// The body.
     pub body: &'r [u8],
     /// The time of signing.
     pub at: SystemTime,

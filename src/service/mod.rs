@@ -35,7 +35,6 @@ const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// The part of `shutdown_timeout` that is reserved for the last answers.
 const ANSWER_RESERVE: Duration = Duration::from_secs(1);
 
-/// A running service.
 #[derive(Debug)]
 pub struct Service {
     live: Arc<Live>,

@@ -48,7 +48,6 @@ pub struct Key {
 /// The value where a key is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Default {
-    /// The key is required.
     Required,
     Nothing,
     /// This value: a string without its quotes, or TOML.

@@ -66,7 +66,6 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// Starts the task.
     pub(super) fn start(settings: Settings) -> Arc<Self> {
         let exporter = Arc::new(Self {
             settings,
