@@ -41,8 +41,7 @@ fn base64(content: &str) -> String {
     BASE64.encode(&mac::<Hmac<Sha256>>(TEXT.as_bytes(), content))
 }
 
-/// As Standard Webhooks sign, with a base64 secret.
-/// The headers for id, time and signature of Standard Webhooks, under these names.
+/// The headers for id, time and signature of Standard Webhooks under these names, with a base64 secret.
 fn standard(
     names: [&'static str; 3],
     id: &str,
@@ -1008,7 +1007,6 @@ fn demo_shows_every_preset_whose_key_it_can_make() {
     }
 }
 
-/// Checks that links to files resolve.
 #[test]
 fn pages_of_providers_are_those_of_presets() {
     let folder = std::fs::read_dir(Path::new(ROOT).join("docs/providers")).unwrap();
