@@ -149,7 +149,7 @@ impl Entry {
     }
 }
 
-/// A parsed JSON body.
+/// A parsed JSON body. It borrows the text: the request that owns the bytes outlives it, and nothing is copied or counted.
 #[derive(Debug)]
 pub struct Document<'b> {
     text: &'b str,
