@@ -1,4 +1,5 @@
-//! Errors of clients and of requests to a broker, written for the operator.
+//! Errors of clients and of requests to a broker, written for the operator. They have no sources: a client's own error may
+//! contain a secret (librdkafka's has the value that it rejects), and whatever prints an error with its causes would show it.
 
 use std::time::Duration;
 
