@@ -119,7 +119,7 @@ fn files_of_a_folder_do_not_import_each_other_in_circles() {
             imports.retain(|import| import != file && names.contains(import));
             count += imports.len();
         }
-        // Those that import none of the rest are below it.
+        // A file that imports none of the rest is below it.
         while let Some(lowest) = files.iter().find(|(_, imports)| imports.is_empty()) {
             let lowest = lowest.0.clone();
             files.remove(&lowest);

@@ -78,7 +78,7 @@ fn read(template: &str) -> Option<Vec<Part<'_>>> {
     (!is_open && names.all(|name| is_known(name))).then_some(parts)
 }
 
-/// What a part stands for.
+/// The value of a part.
 enum Filled {
     Bytes(Vec<u8>),
     Absent,
@@ -185,8 +185,8 @@ fn decoded(url: Vec<u8>) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What [`Text::bytes`] and [`Text::fill`] must give: `Err` for an ambiguous field, `None` for an absent one. An outer `None`
-/// means that the oracle does not know.
+/// The result that [`Text::bytes`] and [`Text::fill`] must have: `Err` for an ambiguous field, `None` for an absent one.
+/// An outer `None` means that the oracle does not know.
 fn expected(
     parts: &[Part<'_>],
     input: &Input<'_>,

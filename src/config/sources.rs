@@ -211,7 +211,7 @@ fn read_source(
     let schema_file = section.path("schema");
     let mut dedup_window = section.optional_duration("dedup_window").unwrap_or(HOUR);
     if !given.contains("dedup_window") {
-        // Whoever repeats a request while its signature is valid must not have it published again.
+        // A request repeated while its signature is valid must not be published again.
         let valid = authentication
             .as_ref()
             .and_then(Authentication::longest_tolerance);

@@ -18,6 +18,7 @@ use ring::signature::{
 use serde_json::{Value, json};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use strum::VariantArray;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -170,7 +171,7 @@ impl Random {
 
 // ---- Places and times
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, VariantArray)]
 enum Place {
     Header,
     Prefix,
@@ -184,16 +185,6 @@ enum Place {
 }
 use Place::{Form, Header, List, NumberedHeaders, Pairs, Pointer, Prefix, Query};
 
-const PLACES: [Place; 8] = [
-    Header,
-    Prefix,
-    Pairs,
-    List,
-    NumberedHeaders,
-    Query,
-    Form,
-    Pointer,
-];
 const UNITS: [Option<&str>; 4] = [None, Some("s"), Some("ms"), Some("rfc3339")];
 const ENCODINGS: [&str; 3] = ["hex", "base64", "base64url"];
 
@@ -264,7 +255,7 @@ impl Place {
     }
 }
 
-/// What a signature covers.
+/// The values that a signature covers.
 #[derive(Debug, Clone)]
 struct Covered {
     id: String,
@@ -408,7 +399,7 @@ fn whatever_is_declared_accepts_what_was_signed_so_and_nothing_of_which_a_bit_di
     let mut random = Random(TestRunner::deterministic());
     for signer in signers(&mut random) {
         for encoding in ENCODINGS {
-            let cases: Vec<_> = PLACES
+            let cases: Vec<_> = Place::VARIANTS
                 .iter()
                 .flat_map(|place| UNITS.map(|unit| (*place, unit)))
                 .collect();

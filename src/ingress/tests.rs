@@ -660,7 +660,7 @@ tolerance = "5m"
     ] {
         let signed = signature(body);
         assert_eq!(outcome(&config, &[("x-a", &signed)], body), alone);
-        // What the other scheme reads does not help a signature of the first.
+        // The time of one scheme does not count for a signature of the other.
         let both = [("x-a", &*signed), ("x-b", &*signed), ("x-time", &*fresh)];
         assert_eq!(outcome(&config, &both, body), expected);
     }

@@ -359,7 +359,7 @@ mod tests {
         "synq",
     ];
 
-    /// Whoever replays a request can change what is not signed.
+    /// A replayed request can have other unsigned headers.
     #[test]
     fn presets_read_what_is_signed_rather_than_a_header_that_is_not() {
         for preset in PRESETS {

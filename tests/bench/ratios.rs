@@ -21,7 +21,7 @@
     reason = "tests/support is written for tests, which panic where they fail; no exceptions are needed here but for the clock"
 )]
 
-// What can be asked for.
+// The command line.
 mod options;
 
 // The event that is sent.

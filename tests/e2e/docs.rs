@@ -388,7 +388,7 @@ fn scripts_and_workflows_give_each_other_options_that_exist() {
                     if !is_whole {
                         continue;
                     }
-                    // What follows two spaces explains.
+                    // Two spaces begin an explanation.
                     let rest = line[before..].split("  ").next().unwrap();
                     let words = commands(rest).swap_remove(0);
                     let words = words.iter().map(|word| word.trim_end_matches(['.', ',']));
@@ -687,7 +687,7 @@ fn commands(script: &str) -> Vec<Vec<String>> {
             (None, '#') if word.is_none() => {
                 while characters.next_if(|next| *next != '\n').is_some() {}
             }
-            // What a command prints is part of a word.
+            // The output of a command is part of a word.
             (None, '$') if characters.peek() == Some(&'(') => {
                 let word = word.get_or_insert_default();
                 word.push(character);
