@@ -222,14 +222,23 @@ impl<'b> Document<'b> {
 pub(super) struct Key {
     name: String,
     tag: u32,
+    bit: u32,
 }
 
 impl Key {
     pub(super) fn new(name: &str) -> Self {
+        let tag = tag(name.as_bytes());
         Self {
             name: name.to_owned(),
-            tag: tag(name.as_bytes()),
+            tag,
+            bit: bit(tag),
         }
+    }
+
+    /// Whether an object with these [`Node::name_bits`] may have the name; most that lack it do not.
+    #[inline]
+    pub(super) const fn may_be_among(&self, name_bits: u32) -> bool {
+        name_bits & self.bit != 0
     }
 }
 
@@ -284,6 +293,15 @@ impl<'d> Node<'d> {
             Some(Content::Array { children } | Content::Object { children, .. }) => {
                 children as usize
             }
+            _ => 0,
+        }
+    }
+
+    /// The [`bit`]s of an object's names; none for other values.
+    #[inline]
+    pub(super) fn name_bits(&self) -> u32 {
+        match self.content() {
+            Some(Content::Object { name_bits, .. }) => name_bits,
             _ => 0,
         }
     }

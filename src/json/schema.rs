@@ -203,10 +203,11 @@ fn collect_names(schema: &Value, names: &mut HashSet<String>) {
 /// and up to nine fractional digits.
 #[must_use]
 pub fn is_date_time(text: &str) -> bool {
-    let fraction = text.split_once('.').map_or(0, |(_, rest)| {
-        rest.bytes().take_while(u8::is_ascii_digit).count()
-    });
-    fraction <= 9 && OffsetDateTime::parse(text, &Rfc3339).is_ok()
+    // The fraction is at the same place in every RFC 3339 time.
+    const FRACTION: usize = "2026-11-20T06:15:04.".len();
+    let fraction = text.as_bytes().get(FRACTION..).unwrap_or_default();
+    let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.count() <= 9 && OffsetDateTime::parse(text, &Rfc3339).is_ok()
 }
 
 fn violation(error: &ValidationError<'_>) -> Violation {
@@ -251,7 +252,12 @@ struct Name<'d> {
 
 /// A container of a body, with its run.
 #[derive(Debug, Clone, Copy)]
-struct Container<'d>(Node<'d>, &'d Run<'d>);
+struct Container<'d> {
+    node: Node<'d>,
+    /// Kept here, since a schema looks for dozens of names, most of which an event lacks.
+    name_bits: u32,
+    run: &'d Run<'d>,
+}
 
 impl Json for Body {
     type Node<'a> = Instance<'a>;
@@ -279,14 +285,18 @@ impl<'a> Instance<'a> {
     /// The value, if it is of this kind. Counts as a step, like every call of the validator.
     #[inline]
     fn value_of(self, kind: NodeKind) -> Option<Node<'a>> {
-        self.container(kind).map(|container| container.0)
+        self.container(kind).map(|container| container.node)
     }
 
     #[inline]
     fn container(self, kind: NodeKind) -> Option<Container<'a>> {
         self.step();
         match self {
-            Self::Value(node, run) if node.kind() == kind => Some(Container(node, run)),
+            Self::Value(node, run) if node.kind() == kind => Some(Container {
+                node,
+                name_bits: node.name_bits(),
+                run,
+            }),
             Self::Value(..) | Self::Name(_) => None,
         }
     }
@@ -420,21 +430,26 @@ impl<'a> Object<'a, Body> for Container<'a> {
     type MembersIter = Children<'a, Members<'a>>;
 
     fn len(&self) -> usize {
-        self.0.len()
+        self.node.len()
     }
 
+    #[inline]
     fn get(&self, key: &Key) -> Option<Instance<'a>> {
-        self.1.step_over(self.0.len());
-        self.0
+        if !key.may_be_among(self.name_bits) {
+            self.run.step();
+            return None;
+        }
+        self.run.step_over(self.node.len());
+        self.node
             .get_key(key)
-            .map(|value| Instance::Value(value, self.1))
+            .map(|value| Instance::Value(value, self.run))
     }
 
     fn members(&self) -> Self::MembersIter {
         // A duplicate name that the schema reads is ambiguous, even if it is not looked up individually.
-        self.0
-            .note_repeated_name(|name| self.1.names.contains(name));
-        Children(self.0.members(), self.1)
+        self.node
+            .note_repeated_name(|name| self.run.names.contains(name));
+        Children(self.node.members(), self.run)
     }
 
     fn try_for_each_name_node<B>(
@@ -445,7 +460,7 @@ impl<'a> Object<'a, Body> for Container<'a> {
         for (text, _) in self.members() {
             validate(Instance::Name(&Name {
                 text: text.as_ref(),
-                run: Some(self.1),
+                run: Some(self.run),
             }))?;
         }
         ControlFlow::Continue(())
@@ -457,15 +472,15 @@ impl<'a> Array<'a, Body> for Container<'a> {
     type ElementsIter = Children<'a, Elements<'a>>;
 
     fn len(&self) -> usize {
-        self.0.len()
+        self.node.len()
     }
 
     fn elements(&self) -> Self::ElementsIter {
-        Children(self.0.elements(), self.1)
+        Children(self.node.elements(), self.run)
     }
 
     fn is_unique(&self) -> bool {
-        are_distinct(self.0, self.1)
+        are_distinct(self.node, self.run)
     }
 }
 
