@@ -67,8 +67,10 @@ pub(super) fn media_type(headers: &HeaderMap) -> &str {
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let media_type = content_type.and_then(|value| value.split(';').next());
-    media_type.unwrap_or_default().trim()
+    let value = content_type.unwrap_or_default();
+    let end = value.bytes().position(|byte| byte == b';');
+    let media_type = end.and_then(|end| value.get(..end));
+    media_type.unwrap_or(value).trim()
 }
 
 /// Parses the JSON of a body, a form field or an element.

@@ -194,16 +194,15 @@ impl Unit {
     /// Parses a timestamp.
     #[must_use]
     pub fn parse(self, text: &[u8]) -> Option<SystemTime> {
-        let text = std::str::from_utf8(text).ok()?;
         let since_epoch = match self {
             Self::Rfc3339 => {
+                let text = std::str::from_utf8(text).ok()?;
                 return OffsetDateTime::parse(text, &Rfc3339)
                     .ok()
                     .map(SystemTime::from);
             }
-            _ if !text.bytes().all(|byte| byte.is_ascii_digit()) => return None,
-            Self::Seconds => Duration::from_secs(text.parse().ok()?),
-            Self::Milliseconds => Duration::from_millis(text.parse().ok()?),
+            Self::Seconds => Duration::from_secs(decimal(text)?),
+            Self::Milliseconds => Duration::from_millis(decimal(text)?),
         };
         SystemTime::UNIX_EPOCH.checked_add(since_epoch)
     }
@@ -220,6 +219,18 @@ impl Unit {
                 .format(&Rfc3339)
                 .map_err(|_| SignError("the clock is not a time")),
         }
+    }
+}
+
+/// Decimal digits alone, without the sign that [`str::parse`] takes.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let number = |number: u64, digit: &u8| {
+        let value = digit.is_ascii_digit().then(|| digit - b'0')?;
+        number.checked_mul(10)?.checked_add(value.into())
+    };
+    match digits {
+        [] => None,
+        _ => digits.iter().try_fold(0, number),
     }
 }
 
