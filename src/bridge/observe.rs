@@ -137,6 +137,12 @@ impl Observed<'_> {
         (!self.event_type.is_empty()).then(|| shorten(self.event_type))
     }
 
+    /// The end of the last attempt that reached a broker's client.
+    pub(crate) fn ended(&self) -> Option<Instant> {
+        let mut attempts = self.attempts.iter().rev();
+        attempts.find_map(|attempt| Some(attempt.started? + attempt.duration?))
+    }
+
     /// The first message that was stored, or else the last that was tried.
     pub(super) fn main_attempt(&self) -> Option<&Attempt<'_>> {
         let is_stored = |attempt: &&Attempt<'_>| matches!(attempt.outcome, Outcome::Stored(_));
@@ -173,12 +179,13 @@ impl Bridge {
     /// Counts a request and its publishes, and logs failures: each kind at most once a second.
     pub(crate) fn observe(&self, report: &Report<'_>) {
         let metrics = report.source.and_then(|source| self.source_metrics(source));
+        let now = unix_seconds();
         if let Some(metrics) = metrics {
             if let Some(used) = report
                 .secret_index
                 .and_then(|index| metrics.secrets.get(index))
             {
-                used.set(unix_seconds());
+                used.set(now);
             }
             if let Some(duration) = report.duration {
                 metrics.duration.observe(duration.as_secs_f64());
@@ -186,7 +193,7 @@ impl Bridge {
         }
         for event in report.events {
             for attempt in &event.attempts {
-                self.observe_attempt(metrics, report, event.event_type, attempt);
+                self.observe_attempt(metrics, report, event.event_type, attempt, now);
             }
             for refusal in &event.dead_lettered {
                 self.log_dead_letter(report, refusal, event.event_id);
@@ -203,7 +210,7 @@ impl Bridge {
                     metrics.requests.count(status.as_str());
                 }
             }
-            Err(refusal) => self.observe_refusal(metrics, report, refusal),
+            Err(refusal) => self.observe_refusal(metrics, report, refusal, now),
         }
         if self.config.http.access_log {
             self.log_access(report);
@@ -300,6 +307,7 @@ impl Bridge {
         report: &Report<'_>,
         event_type: &str,
         attempt: &Attempt<'_>,
+        now: f64,
     ) {
         let broker = self.handles.brokers.get(attempt.broker.index());
         if let (Some(broker), Some(duration)) = (broker, attempt.duration) {
@@ -309,7 +317,7 @@ impl Bridge {
             Outcome::Stored(stored) => {
                 // A duplicate was not stored again.
                 if let Some(source) = source.filter(|_| !stored.is_duplicate()) {
-                    source.last_published.set(unix_seconds());
+                    source.last_published.set(now);
                     let events = match attempt.route {
                         Some(route) => source.routes.get(route.index),
                         None => Some(&source.dead_letters),
@@ -343,12 +351,13 @@ impl Bridge {
         source: Option<&SourceMetrics>,
         report: &Report<'_>,
         refusal: &Refusal,
+        now: f64,
     ) {
         let code = refusal.code();
         match source {
             Some(metrics) => {
                 metrics.requests.count(code);
-                metrics.last_refused.set(unix_seconds());
+                metrics.last_refused.set(now);
             }
             None => self.process.metrics().unmatched.count(code),
         }

@@ -103,7 +103,7 @@ impl Waiters {
     }
 
     /// Adds a waiter with a deadline; none if the table is full.
-    pub(super) fn register(self: &Arc<Self>, deadline: Instant) -> Option<Waiter> {
+    pub(super) fn register(&self, deadline: Instant) -> Option<Waiter<'_>> {
         let mut slots = self.lock();
         let others = slots.all.len();
         if others >= self.capacity {
@@ -123,7 +123,7 @@ impl Waiters {
             self.occupied.notify_one();
         }
         Some(Waiter {
-            waiters: Arc::clone(self),
+            waiters: self,
             ticket,
             others,
             is_done: false,
@@ -257,15 +257,15 @@ impl Drop for Waiters {
 /// late.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Waiter {
-    waiters: Arc<Waiters>,
+pub(super) struct Waiter<'w> {
+    waiters: &'w Waiters,
     ticket: Ticket,
     others: usize,
     /// Its slot is gone, and may be another waiter's by now.
     is_done: bool,
 }
 
-impl Waiter {
+impl Waiter<'_> {
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket
     }
@@ -299,7 +299,7 @@ impl Waiter {
     }
 }
 
-impl Future for Waiter {
+impl Future for Waiter<'_> {
     type Output = Option<Outcome>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
@@ -331,7 +331,7 @@ impl Future for Waiter {
     }
 }
 
-impl Drop for Waiter {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if self.is_done {
             return;
@@ -389,10 +389,10 @@ mod tests {
         assert!(matches!(early.await, Some(Outcome::Stored(_))));
         let late = waiters.register(later()).unwrap();
         let ticket = late.ticket();
-        let waiting = tokio::spawn(late);
-        tokio::task::yield_now().await;
-        assert!(waiters.resolve(ticket, stored()));
-        assert!(matches!(waiting.await.unwrap(), Some(Outcome::Stored(_))));
+        let resolving = async { waiters.resolve(ticket, stored()) };
+        // In this order: it waits first.
+        let (outcome, was_waiting) = futures_util::join!(late, resolving);
+        assert!(was_waiting && matches!(outcome, Some(Outcome::Stored(_))));
         assert_eq!(waiters.len(), 0);
     }
 

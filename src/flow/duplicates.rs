@@ -130,6 +130,8 @@ struct Entries {
     stored: ByKey<Receipt>,
     /// In order of storage.
     order: VecDeque<(Instant, Fingerprint)>,
+    /// The time at the front of `order`, which by then is in no CPU cache.
+    oldest: Option<Instant>,
 }
 
 /// The outcome of a first delivery.
@@ -137,16 +139,16 @@ type Settled = Result<Receipt, Refusal>;
 
 /// The result of a lookup.
 #[derive(Debug)]
-pub(crate) enum Claim {
+pub(crate) enum Claim<'w> {
     /// The first delivery: it must be published, and the claim settled.
-    Acquired(ClaimGuard),
+    Acquired(ClaimGuard<'w>),
     Stored(Receipt),
 }
 
 /// The claim of a first delivery. Dropping it unsettled forgets the delivery, so that the next one is published.
 #[derive(Debug)]
-pub(crate) struct ClaimGuard {
-    window: Arc<Window>,
+pub(crate) struct ClaimGuard<'w> {
+    window: &'w Window,
     key: Fingerprint,
     is_open: bool,
 }
@@ -165,6 +167,7 @@ impl Window {
                     in_flight: HashMap::default(),
                     stored: HashMap::default(),
                     order: VecDeque::new(),
+                    oldest: None,
                 })
             }),
         })
@@ -186,10 +189,10 @@ impl Window {
 
     /// Finds the delivery or claims it.
     fn find_or_begin(
-        self: &Arc<Self>,
+        &self,
         key: Fingerprint,
         now: Instant,
-    ) -> Result<Claim, watch::Receiver<Option<Settled>>> {
+    ) -> Result<Claim<'_>, watch::Receiver<Option<Settled>>> {
         let mut entries = self.part(key);
         entries.forget(now, self.max_entries_a_part);
         if let Some(receipt) = entries.stored.get(&key) {
@@ -199,7 +202,7 @@ impl Window {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(None);
                 Ok(Claim::Acquired(ClaimGuard {
-                    window: Arc::clone(self),
+                    window: self,
                     key,
                     is_open: true,
                 }))
@@ -221,13 +224,22 @@ fn lock(part: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
 impl Entries {
     /// Forgets entries that are expired or above the limit. The permits bound those in flight.
     fn forget(&mut self, now: Instant, max_entries: usize) {
-        while let Some((at, key)) = self.order.front().copied() {
-            if now.saturating_duration_since(at) < self.lifetime && self.order.len() < max_entries {
+        while let Some(oldest) = self.oldest {
+            let is_over = now.saturating_duration_since(oldest) >= self.lifetime;
+            if !is_over && self.order.len() < max_entries {
                 return;
             }
-            self.order.pop_front();
-            self.stored.remove(&key);
+            if let Some((_, key)) = self.order.pop_front() {
+                self.stored.remove(&key);
+            }
+            self.oldest = self.order.front().map(|(at, _)| *at);
         }
+    }
+
+    fn remember(&mut self, key: Fingerprint, receipt: Receipt, now: Instant) {
+        self.order.push_back((now, key));
+        self.oldest.get_or_insert(now);
+        self.stored.insert(key, receipt);
     }
 }
 
@@ -236,11 +248,12 @@ impl Entries {
 /// # Errors
 /// The refusal of the delivery in flight, or [`Refusal::PublishTimeout`].
 pub(crate) async fn claim(
-    window: &Arc<Window>,
+    window: &Window,
     key: Fingerprint,
+    now: Instant,
     deadline: Instant,
-) -> Result<Claim, Refusal> {
-    match window.find_or_begin(key, Instant::now()) {
+) -> Result<Claim<'_>, Refusal> {
+    match window.find_or_begin(key, now) {
         Ok(entered) => Ok(entered),
         // Boxed because it is large and rare.
         Err(end) => Box::pin(outcome_of_twin(end, deadline)).await,
@@ -248,10 +261,10 @@ pub(crate) async fn claim(
 }
 
 #[cold]
-async fn outcome_of_twin(
+async fn outcome_of_twin<'w>(
     mut end: watch::Receiver<Option<Settled>>,
     deadline: Instant,
-) -> Result<Claim, Refusal> {
+) -> Result<Claim<'w>, Refusal> {
     let waited = tokio::time::timeout_at(deadline, end.wait_for(Option::is_some)).await;
     match waited {
         Ok(Ok(end)) => match &*end {
@@ -264,30 +277,29 @@ async fn outcome_of_twin(
     }
 }
 
-impl ClaimGuard {
+impl ClaimGuard<'_> {
     /// Reports the outcome of the first delivery. Only a stored one is remembered.
-    pub(crate) fn settle(mut self, end: &Settled) {
-        self.leave(Some(end));
+    pub(crate) fn settle(mut self, end: &Settled, now: Instant) {
+        self.leave(Some((end, now)));
     }
 
-    fn leave(&mut self, end: Option<&Settled>) {
+    fn leave(&mut self, end: Option<(&Settled, Instant)>) {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
         let mut entries = self.window.part(self.key);
         let twins = entries.in_flight.remove(&self.key).flatten();
-        if let Some(Ok(receipt)) = end {
-            entries.order.push_back((Instant::now(), self.key));
-            entries.stored.insert(self.key, *receipt);
+        if let Some((Ok(receipt), now)) = end {
+            entries.remember(self.key, *receipt, now);
         }
         drop(entries);
-        if let (Some(twins), Some(end)) = (twins, end) {
+        if let (Some(twins), Some((end, _))) = (twins, end) {
             twins.send_replace(Some(end.clone()));
         }
     }
 }
 
-impl Drop for ClaimGuard {
+impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
         self.leave(None);
     }
@@ -314,19 +326,28 @@ mod tests {
         Fingerprint::of(DedupBy::IdAndBody, named(&id, None), body).unwrap()
     }
 
-    async fn enter_now(
-        window: &Arc<Window>,
+    async fn enter_now<'w>(
+        window: &'w Window,
         event_id: &str,
         body: &[u8],
-    ) -> Result<Claim, Refusal> {
-        let deadline = Instant::now() + Duration::from_secs(8);
-        claim(window, key(event_id, body), deadline).await
+    ) -> Result<Claim<'w>, Refusal> {
+        let now = Instant::now();
+        let deadline = now + Duration::from_secs(8);
+        claim(window, key(event_id, body), now, deadline).await
     }
 
-    async fn first(window: &Arc<Window>, event_id: &str) -> ClaimGuard {
+    async fn first<'w>(window: &'w Window, event_id: &str) -> ClaimGuard<'w> {
         match enter_now(window, event_id, b"body").await {
             Ok(Claim::Acquired(place)) => place,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// The answer to a delivery that does not get the claim.
+    fn said(claim: Result<Claim<'_>, Refusal>) -> Settled {
+        match claim? {
+            Claim::Stored(receipt) => Ok(receipt),
+            Claim::Acquired(guard) => panic!("{guard:?}"),
         }
     }
 
@@ -337,7 +358,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn stored_events_are_remembered_for_the_window_and_only_with_their_body() {
         let window = Window::new(HOUR);
-        first(&window, "a").await.settle(&stored());
+        first(&window, "a").await.settle(&stored(), Instant::now());
         assert!(matches!(
             enter_now(&window, "a", b"body").await,
             Ok(Claim::Stored(_))
@@ -389,10 +410,12 @@ mod tests {
                 cause: "",
             },
         ] {
-            first(&window, "a").await.settle(&Err(refusal));
+            first(&window, "a")
+                .await
+                .settle(&Err(refusal), Instant::now());
         }
         drop(first(&window, "a").await);
-        first(&window, "a").await.settle(&stored());
+        first(&window, "a").await.settle(&stored(), Instant::now());
         assert!(matches!(
             enter_now(&window, "a", b"body").await,
             Ok(Claim::Stored(_))
@@ -410,13 +433,13 @@ mod tests {
             let place = first(&window, "twin").await;
             let twin = {
                 let window = Arc::clone(&window);
-                tokio::spawn(async move { enter_now(&window, "twin", b"body").await })
+                tokio::spawn(async move { said(enter_now(&window, "twin", b"body").await) })
             };
             tokio::time::advance(Duration::from_secs(2)).await;
             assert!(!twin.is_finished());
-            place.settle(&end);
+            place.settle(&end, Instant::now());
             match (twin.await.unwrap(), code) {
-                (Ok(Claim::Stored(_)), None) => {}
+                (Ok(_), None) => {}
                 (Err(refusal), Some(code)) => assert_eq!(refusal.code(), code),
                 other => panic!("{other:?}"),
             }
@@ -434,7 +457,7 @@ mod tests {
         ));
         let twin = {
             let window = Arc::clone(&window);
-            tokio::spawn(async move { enter_now(&window, "a", b"body").await })
+            tokio::spawn(async move { said(enter_now(&window, "a", b"body").await) })
         };
         tokio::task::yield_now().await;
         drop(place);
@@ -447,13 +470,16 @@ mod tests {
         let mut keys = Vec::new();
         for number in 0..1000 {
             let event_id = number.to_string();
-            first(&window, &event_id).await.settle(&stored());
+            first(&window, &event_id)
+                .await
+                .settle(&stored(), Instant::now());
             keys.push(key(&event_id, b"body"));
         }
         let mut remembered = 0;
         for part in &window.parts {
             let entries = lock(part);
             assert_eq!(entries.order.len(), entries.stored.len());
+            assert_eq!(entries.oldest, entries.order.front().map(|(at, _)| *at));
             let in_order: Vec<_> = entries.order.iter().map(|(_, key)| *key).collect();
             remembered += in_order.len();
             let is_here = |key: &&Fingerprint| {
@@ -474,8 +500,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_lifetime_is_that_of_what_is_remembered_already() {
         let window = Window::new(HOUR);
-        first(&window, "a").await.settle(&stored());
-        first(&window, "b").await.settle(&stored());
+        first(&window, "a").await.settle(&stored(), Instant::now());
+        first(&window, "b").await.settle(&stored(), Instant::now());
         tokio::time::advance(HOUR / 2).await;
         window.set_lifetime(2 * HOUR);
         tokio::time::advance(HOUR).await;
@@ -507,10 +533,10 @@ mod tests {
                             assert!(!is_known);
                             match end {
                                 0 => {
-                                    place.settle(&stored());
+                                    place.settle(&stored(), Instant::now());
                                     stored_at.insert(event, Instant::now());
                                 }
-                                1 => place.settle(&Err(Refusal::PublishTimeout)),
+                                1 => place.settle(&Err(Refusal::PublishTimeout), Instant::now()),
                                 _ => drop(place),
                             }
                         }

@@ -106,7 +106,7 @@ impl Permits {
 
     /// A permit for one event, if every limit allows it.
     #[must_use]
-    pub fn take(self: &Arc<Self>, source: usize, bytes: usize) -> Option<Permit> {
+    pub fn take(&self, source: usize, bytes: usize) -> Option<Permit<'_>> {
         let of_source = self.sources.get(source)?;
         if !of_source.take(1) {
             return None;
@@ -122,7 +122,7 @@ impl Permits {
         }
         self.unverified.evict_for_verified();
         Some(Permit {
-            permits: Arc::clone(self),
+            permits: self,
             source,
             bytes,
         })
@@ -153,13 +153,13 @@ impl Permits {
 
 /// Returned to [`Permits`] when dropped.
 #[derive(Debug)]
-pub struct Permit {
-    permits: Arc<Permits>,
+pub struct Permit<'p> {
+    permits: &'p Permits,
     source: usize,
     bytes: usize,
 }
 
-impl Drop for Permit {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.permits.bytes.give_back(self.bytes);
         self.permits.events.give_back(1);

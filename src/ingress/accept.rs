@@ -109,7 +109,8 @@ pub(crate) async fn serve(
         }
         let (unverified, ending) = all_unverified.enter();
         count = count.wrapping_add(1);
-        let (live, stop) = (Arc::clone(&live), stop.clone());
+        // A token of its own: each connection polls it constantly, and all would contend for the lock of a shared one.
+        let (live, stop) = (Arc::clone(&live), stop.child_token());
         let open = Open::new(&process.metrics().connections);
         connections.spawn(async move {
             let _until_it_ends = open;
@@ -233,6 +234,8 @@ async fn serve_http1(
         .header_read_timeout(None)
         // A sender may close its side after its request. The socket notices one that has disconnected.
         .half_close(true)
+        // Answers are small: copying one behind its head costs less than a vectored write.
+        .writev(false)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES);
     loop {
@@ -338,8 +341,9 @@ fn respond(
     let busy = activity.begin(has_body);
     let bridge = live.current();
     // Closing an idle connection could race with the sender's next request, so an aged one is closed with an answer.
-    let must_close = bridge.process().is_draining() || activity.is_aged();
-    super::handle(bridge, request, activity).map(move |mut response| {
+    let now = Instant::now();
+    let must_close = bridge.process().is_draining() || activity.is_aged(now);
+    super::handle(bridge, request, activity, now.into_std()).map(move |mut response| {
         let _until_here = busy;
         // A `Connection` header at this point means that the answer leaves the body unread.
         let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;

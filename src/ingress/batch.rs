@@ -20,7 +20,8 @@ pub(super) async fn publish<'d>(
     bridge: &Bridge,
     source: &Source,
     decisions: &'d [Decision],
-    permit: Permit,
+    permit: Permit<'_>,
+    now: Instant,
     deadline: Instant,
 ) -> (Result<Vec<Status>, Refusal>, Vec<Observed<'d>>) {
     // The request's own permit covers its bytes and one event.
@@ -33,7 +34,7 @@ pub(super) async fn publish<'d>(
     }
     let mut publishing = Vec::with_capacity(decisions.len());
     for decision in decisions {
-        publishing.push(publish::publish(bridge, source, decision, deadline));
+        publishing.push(publish::publish(bridge, source, decision, now, deadline));
     }
     let concurrency = concurrency(bridge, decisions);
     let (results, observed): (Vec<_>, Vec<_>) =

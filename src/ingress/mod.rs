@@ -95,11 +95,12 @@ fn handle(
     bridge: Arc<Bridge>,
     request: Request<Incoming>,
     connection: &Arc<Activity>,
+    started: Instant,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let request_id = RequestId::random();
     let arrival = Arrival {
         request_id,
-        started: Instant::now(),
+        started,
         client: bridge
             .wants_clients()
             .then(|| receive::client(&bridge, request.headers(), connection)),
@@ -204,7 +205,8 @@ fn finish(
             trace.as_deref_mut(),
         );
         drop(unverified);
-        let deadline = || tokio::time::Instant::now() + source.publish_timeout;
+        let now = tokio::time::Instant::now();
+        let deadline = now + source.publish_timeout;
         let report = |result| Report {
             secret_index: examined.secret_index,
             body: examined.body.as_deref().map(|body| &**body),
@@ -216,7 +218,7 @@ fn finish(
             // By reference, since moving it would give the future room for a second one.
             Ok((Decided::Event(ref decision), _)) => {
                 let (result, observed) =
-                    publish::publish(&bridge, &source, decision, deadline()).await;
+                    publish::publish(&bridge, &source, decision, now, deadline).await;
                 let event_id = decision.event_id.as_ref();
                 bridge.observe(&Report {
                     event_id,
@@ -227,7 +229,8 @@ fn finish(
             }
             Ok((Decided::Batch(decisions), permit)) => {
                 // Boxed because it is large and rare.
-                let publishing = batch::publish(&bridge, &source, &decisions, permit, deadline());
+                let publishing =
+                    batch::publish(&bridge, &source, &decisions, permit, now, deadline);
                 let (result, observed) = Box::pin(publishing).await;
                 bridge.observe(&Report {
                     events: &observed,
@@ -260,22 +263,22 @@ fn finish(
 }
 
 /// A request after steps 2 to 6.
-struct Examined {
+struct Examined<'b> {
     /// Index of the secret that verified it.
     secret_index: Option<usize>,
     /// For the live page. Boxed: hardly any future keeps one.
     body: Option<Box<Bytes>>,
     /// Only a verified event takes a permit.
-    decided: Result<(Decided, Permit), Refusal>,
+    decided: Result<(Decided, Permit<'b>), Refusal>,
 }
 
 /// Steps 2 to 6.
-fn verify_and_decide(
-    bridge: &Bridge,
+fn verify_and_decide<'b>(
+    bridge: &'b Bridge,
     received: Received,
     unverified: Option<&Activity>,
     mut trace: Option<&mut Trace>,
-) -> Examined {
+) -> Examined<'b> {
     let refused = |refusal| Examined {
         secret_index: None,
         body: None,

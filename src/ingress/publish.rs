@@ -21,6 +21,7 @@ pub(super) fn publish<'d>(
     bridge: &Bridge,
     source: &Source,
     decision: &'d Decision,
+    now: Instant,
     deadline: Instant,
 ) -> impl Future<Output = (Result<Accepted, Refusal>, Observed<'d>)> {
     async move {
@@ -46,7 +47,7 @@ pub(super) fn publish<'d>(
                 Verdict::Publish { route, delivery } => {
                     let claim = match (bridge.window(source), delivery.fingerprint) {
                         (Some(window), Some(fingerprint)) => {
-                            match duplicates::claim(window, fingerprint, deadline).await {
+                            match duplicates::claim(window, fingerprint, now, deadline).await {
                                 Ok(Claim::Stored(receipt)) => {
                                     break 'result Ok(Accepted::Duplicate(receipt));
                                 }
@@ -59,9 +60,10 @@ pub(super) fn publish<'d>(
                     let result =
                         deliver(bridge, source, *route, delivery, &mut observed, deadline).await;
                     if let Some(guard) = claim {
+                        let now = observed.ended().map_or(now, Instant::from_std);
                         match &result {
-                            Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt)),
-                            Err(refusal) => guard.settle(&Err(refusal.clone())),
+                            Ok(Accepted::Published(receipt)) => guard.settle(&Ok(*receipt), now),
+                            Err(refusal) => guard.settle(&Err(refusal.clone()), now),
                             // Dead letters are not remembered.
                             Ok(_) => drop(guard),
                         }

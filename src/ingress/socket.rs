@@ -114,8 +114,8 @@ impl Activity {
     }
 
     /// Whether the connection is so old that its next answer should be the last.
-    pub(super) fn is_aged(&self) -> bool {
-        Instant::now() >= self.aged_at
+    pub(super) fn is_aged(&self, now: Instant) -> bool {
+        now >= self.aged_at
     }
 
     /// Whether the connection has had nothing in flight, to read or to write for a while.

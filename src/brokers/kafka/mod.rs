@@ -205,7 +205,7 @@ impl Kafka {
         message: &Message,
         deadline: Instant,
         batch: Batch,
-    ) -> Result<Waiter, Outcome> {
+    ) -> Result<Waiter<'_>, Outcome> {
         let producers = self.supervisor.producers();
         let Some(producers) = producers.as_ref() else {
             return Err(Outcome::not_stored(

@@ -333,7 +333,7 @@ mod tests {
     use super::*;
     use crate::brokers::waiters::Waiter;
 
-    fn sent(waiters: &std::sync::Arc<Waiters>, subject: &str) -> Waiter {
+    fn sent<'w>(waiters: &'w Waiters, subject: &str) -> Waiter<'w> {
         let waiter = waiters
             .register(Instant::now() + Duration::from_secs(8))
             .unwrap();
@@ -352,7 +352,7 @@ mod tests {
         Outcome::stored(false, None)
     }
 
-    fn is_waiting(waiter: &mut Waiter) -> bool {
+    fn is_waiting(waiter: &mut Waiter<'_>) -> bool {
         futures_util::FutureExt::now_or_never(waiter).is_none()
     }
 
@@ -387,7 +387,8 @@ mod tests {
         let second = sent(&waiters, "a");
         let other = sent(&waiters, "b");
         refusals.note_violation("a", &waiters);
-        let is_doubtful = |waiter: &Waiter| refusals.is_doubtful_echo(waiter.ticket(), &waiters);
+        let is_doubtful =
+            |waiter: &Waiter<'_>| refusals.is_doubtful_echo(waiter.ticket(), &waiters);
         assert!(!is_doubtful(&other));
         assert!(is_doubtful(&first));
         let unknown = || Outcome::unknown(Reason::Authorization, "");

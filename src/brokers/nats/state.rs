@@ -449,7 +449,7 @@ mod tests {
         Event::ServerError(ServerError::Other(words))
     }
 
-    fn waiter(shared: &Shared, is_handed_over: bool) -> Waiter {
+    fn waiter(shared: &Shared, is_handed_over: bool) -> Waiter<'_> {
         let deadline = Instant::now() + Duration::from_secs(8);
         let waiter = shared.waiters.register(deadline).unwrap();
         if is_handed_over {
