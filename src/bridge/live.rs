@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::Bridge;
 use crate::bridge::inspection::InspectionAttempt;
+use crate::bridge::process::Process;
 use crate::brokers::{Broker, Health, Restart, StartError};
 use crate::config::{BrokerId, Config, NamedBroker};
 use crate::trace::Tracer;
@@ -27,6 +28,7 @@ const RETIRED_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Live {
     current: ArcSwap<Bridge>,
+    process: Arc<Process>,
     /// Wakes the task that inspects the destinations.
     changed: Notify,
     /// Drains clients that are no longer needed.
@@ -67,6 +69,7 @@ impl Live {
         bridge.note_attempts(attempts);
         bridge.process().metrics().note_reload(true);
         Ok(Arc::new(Self {
+            process: Arc::clone(bridge.process()),
             current: ArcSwap::from_pointee(bridge),
             changed: Notify::new(),
             retiring: TaskTracker::new(),
@@ -77,6 +80,12 @@ impl Live {
     #[must_use]
     pub fn current(&self) -> Arc<Bridge> {
         self.current.load_full()
+    }
+
+    /// The state that every configuration shares.
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
     /// Replaces the current configuration once the new one's brokers are reached. Must not run concurrently with itself.
@@ -289,7 +298,7 @@ mod tests {
     }
 
     fn metrics(live: &Live) -> String {
-        let text = live.current().process().metrics().encode().unwrap();
+        let text = live.process().metrics().encode().unwrap();
         String::from_utf8(text).unwrap()
     }
 

@@ -7,7 +7,7 @@ mod inspection;
 pub mod live;
 pub(crate) mod observe;
 mod overview;
-mod process;
+pub(crate) mod process;
 mod readiness;
 mod silence;
 mod spans;

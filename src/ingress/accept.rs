@@ -298,8 +298,7 @@ async fn note_if_gone(stream: &Stream, has_failed: bool, live: &Live) {
         failed.is_ok() && !matches!(stream.take_error(), Ok(None))
     };
     if has_failed || is_reset.await {
-        let bridge = live.current();
-        bridge.process().metrics().client_disconnects.inc();
+        live.process().metrics().client_disconnects.inc();
     }
 }
 
@@ -339,11 +338,10 @@ fn respond(
     let is_http2 = request.version() == Version::HTTP_2;
     let has_body = !request.body().is_end_stream();
     let busy = activity.begin(has_body);
-    let bridge = live.current();
     // Closing an idle connection could race with the sender's next request, so an aged one is closed with an answer.
     let now = Instant::now();
-    let must_close = bridge.process().is_draining() || activity.is_aged(now);
-    super::handle(bridge, request, activity, now.into_std()).map(move |mut response| {
+    let must_close = live.process().is_draining() || activity.is_aged(now);
+    super::handle(live, request, activity, now.into_std()).map(move |mut response| {
         let _until_here = busy;
         // A `Connection` header at this point means that the answer leaves the body unread.
         let leaves_body = response.headers_mut().remove(CONNECTION).is_some() && has_body;

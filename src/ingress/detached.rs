@@ -1,77 +1,85 @@
 //! Work that continues after its sender has hung up, and whose panics are answered.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::Response;
 use http_body_util::Full;
 
 use super::answer::answer;
 use crate::bridge::Bridge;
 use crate::bridge::observe::{Arrival, Report};
+use crate::bridge::process::Process;
+use crate::config::Source;
 use crate::event::Refusal;
 
-pub(super) type Work = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
-
 /// Work whose panic is answered. A panic is our defect and leaves the outcome unknown, so the sender should try again.
-pub(super) struct Caught {
-    pub(super) bridge: Arc<Bridge>,
-    /// The source's index.
-    pub(super) source: usize,
-    pub(super) arrival: Arrival,
-    pub(super) work: Work,
-}
-
-impl Future for Caught {
-    type Output = Response<Full<Bytes>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let work = &mut self.work;
-        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        polled.unwrap_or_else(|_panic| {
+pub(super) fn answer_panic(
+    bridge: &Bridge,
+    source: &Source,
+    arrival: &Arrival,
+    work: impl Future<Output = Response<Full<Bytes>>>,
+) -> impl Future<Output = Response<Full<Bytes>>> {
+    AssertUnwindSafe(work).catch_unwind().map(|result| {
+        result.unwrap_or_else(|_panic| {
             let refusal = Refusal::PublishTimeout;
-            let source = self.bridge.config().sources.get(self.source);
-            let source = source.map(Arc::as_ref);
-            self.bridge.observe(&Report {
-                source,
-                ..Report::refused(self.arrival, &refusal)
+            bridge.observe(&Report {
+                source: Some(source),
+                ..Report::refused(*arrival, &refusal)
             });
-            Poll::Ready(answer(&Err(refusal), source, None, self.arrival.request_id))
+            answer(&Err(refusal), Some(source), None, arrival.request_id)
         })
-    }
+    })
 }
+
+type Work = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
 /// Work that runs to its end even if nobody waits for it: hyper drops a handler when its sender hangs up
 /// (hyperium/hyper#2728), and the rest then runs as a separate task.
-pub(super) struct Detached(pub(super) Option<Caught>);
+pub(super) struct Detached<'p> {
+    process: &'p Process,
+    /// None once it is done.
+    work: Option<Work>,
+}
 
-impl Future for Detached {
+impl<'p> Detached<'p> {
+    pub(super) fn new(
+        process: &'p Process,
+        work: impl Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    ) -> Self {
+        Self {
+            process,
+            work: Some(Box::pin(work)),
+        }
+    }
+}
+
+impl Future for Detached<'_> {
     type Output = Response<Full<Bytes>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(work) = self.0.as_mut() else {
+        let Some(work) = self.work.as_mut() else {
             return Poll::Pending;
         };
-        let polled = Pin::new(work).poll(context);
+        let polled = work.as_mut().poll(context);
         if polled.is_ready() {
-            self.0 = None;
+            self.work = None;
         }
         polled
     }
 }
 
-impl Drop for Detached {
+impl Drop for Detached<'_> {
     fn drop(&mut self) {
-        if let Some(work) = self.0.take()
+        if let Some(work) = self.work.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let process = Arc::clone(work.bridge.process());
-            process.metrics().client_disconnects.inc();
-            process.tasks().spawn_on(work, &runtime);
+            self.process.metrics().client_disconnects.inc();
+            self.process.tasks().spawn_on(work, &runtime);
         }
     }
 }

@@ -64,6 +64,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::bridge::Bridge;
+use crate::bridge::live::Live;
 use crate::bridge::observe::{Arrival, Report};
 use crate::config::Source;
 use crate::event::{EventId, Refusal, RequestId, Status};
@@ -78,7 +79,7 @@ pub use rehearse::Rehearsal;
 pub use verify::{Verified, verify};
 
 use answer::{Accepted, answer, answer_batch, answer_handshake};
-use detached::{Caught, Detached};
+use detached::{Detached, answer_panic};
 use receive::Arrived;
 use received::Head;
 use socket::Activity;
@@ -92,11 +93,12 @@ use socket::Activity;
 /// Refusals and whatever else is rare are `#[cold]` in all steps, which keeps their code from between that of events: an
 /// event runs through more code than the CPU's instruction cache holds.
 fn handle(
-    bridge: Arc<Bridge>,
+    live: &Live,
     request: Request<Incoming>,
     connection: &Arc<Activity>,
     started: Instant,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
+    let bridge = live.current();
     let request_id = RequestId::random();
     let arrival = Arrival {
         request_id,
@@ -122,20 +124,9 @@ fn handle(
         match received.unwrap_or_else(|_panic| Err(panicked())) {
             // From here on, the work continues if the sender hangs up.
             Ok(Arrived::Whole(received)) => {
-                let source = received.source().index;
-                Detached(Some(Caught {
-                    bridge: Arc::clone(&bridge),
-                    source,
-                    arrival,
-                    work: Box::pin(finish(
-                        bridge,
-                        received,
-                        connection.if_unverified(),
-                        arrival,
-                        trace,
-                    )),
-                }))
-                .await
+                let unverified = connection.if_unverified();
+                let work = finish(bridge, received, unverified, arrival, trace);
+                Detached::new(live.process(), work).await
             }
             Ok(Arrived::Handshake {
                 source,
@@ -178,9 +169,24 @@ fn finish(
     received: Received,
     unverified: Option<Arc<Activity>>,
     arrival: Arrival,
-    mut trace: Option<Box<Trace>>,
+    trace: Option<Box<Trace>>,
 ) -> impl Future<Output = Response<Full<Bytes>>> {
     let source = Arc::clone(received.source());
+    async move {
+        let work = answer_or_panic(&bridge, &source, received, unverified, &arrival, trace);
+        answer_panic(&bridge, &source, &arrival, work).await
+    }
+}
+
+/// The same, without a defect of ours.
+fn answer_or_panic(
+    bridge: &Bridge,
+    source: &Source,
+    received: Received,
+    unverified: Option<Arc<Activity>>,
+    arrival: &Arrival,
+    mut trace: Option<Box<Trace>>,
+) -> impl Future<Output = Response<Full<Bytes>>> {
     let request_id = arrival.request_id;
     if let Some(trace) = &mut trace {
         trace.note_received();
@@ -190,7 +196,7 @@ fn finish(
             bridge.observe(&Report {
                 duration: Some(arrival.started.elapsed()),
                 trace: trace.as_deref(),
-                ..Report::new(&source, arrival, Ok(Status::Handshake))
+                ..Report::new(source, *arrival, Ok(Status::Handshake))
             });
             return answer_handshake(*reply, request_id);
         }
@@ -199,7 +205,7 @@ fn finish(
             preparation.await;
         }
         let examined = verify_and_decide(
-            &bridge,
+            bridge,
             received,
             unverified.as_deref(),
             trace.as_deref_mut(),
@@ -212,25 +218,24 @@ fn finish(
             body: examined.body.as_deref().map(|body| &**body),
             duration: Some(arrival.started.elapsed()),
             trace: trace.as_deref(),
-            ..Report::new(&source, arrival, result)
+            ..Report::new(source, *arrival, result)
         };
         match examined.decided {
             // By reference, since moving it would give the future room for a second one.
             Ok((Decided::Event(ref decision), _)) => {
                 let (result, observed) =
-                    publish::publish(&bridge, &source, decision, now, deadline).await;
+                    publish::publish(bridge, source, decision, now, deadline).await;
                 let event_id = decision.event_id.as_ref();
                 bridge.observe(&Report {
                     event_id,
                     events: std::slice::from_ref(&observed),
                     ..report(result.as_ref().map(Accepted::status))
                 });
-                answer_received(&result, &source, event_id, request_id)
+                answer_received(&result, source, event_id, request_id)
             }
             Ok((Decided::Batch(decisions), permit)) => {
                 // Boxed because it is large and rare.
-                let publishing =
-                    batch::publish(&bridge, &source, &decisions, permit, now, deadline);
+                let publishing = batch::publish(bridge, source, &decisions, permit, now, deadline);
                 let (result, observed) = Box::pin(publishing).await;
                 bridge.observe(&Report {
                     events: &observed,
@@ -238,8 +243,8 @@ fn finish(
                 });
                 let ids = decisions.iter().map(|decision| decision.event_id.as_ref());
                 match result {
-                    Ok(statuses) => answer_batch(ids.zip(statuses), &source, request_id),
-                    Err(refusal) => answer_received(&Err(refusal), &source, None, request_id),
+                    Ok(statuses) => answer_batch(ids.zip(statuses), source, request_id),
+                    Err(refusal) => answer_received(&Err(refusal), source, None, request_id),
                 }
             }
             Ok((Decided::Handshake(mut reply), _permit)) => {
@@ -251,12 +256,12 @@ fn finish(
                 bridge.observe(&report(done.as_ref().map(|()| Status::Handshake)));
                 match done {
                     Ok(()) => answer_handshake(*reply, request_id),
-                    Err(refusal) => answer_received(&Err(refusal), &source, None, request_id),
+                    Err(refusal) => answer_received(&Err(refusal), source, None, request_id),
                 }
             }
             Err(refusal) => {
                 bridge.observe(&report(Err(&refusal)));
-                answer_received(&Err(refusal), &source, None, request_id)
+                answer_received(&Err(refusal), source, None, request_id)
             }
         }
     }

@@ -835,7 +835,7 @@ fn every_refused_reference_event_is_refused_for_its_reason() {
 }
 
 /// Work that panics on its second poll.
-fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached {
+fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached<'_> {
     let mut polls = 0;
     let work = std::future::poll_fn(move |context| {
         polls += 1;
@@ -843,16 +843,16 @@ fn panicking(bridge: &Arc<Bridge>, request_id: RequestId) -> Detached {
         context.waker().wake_by_ref();
         Poll::Pending
     });
-    Detached(Some(Caught {
-        bridge: Arc::clone(bridge),
-        source: 0,
-        arrival: Arrival {
-            request_id,
-            started: std::time::Instant::now(),
-            client: None,
-        },
-        work: Box::pin(work),
-    }))
+    let arrival = Arrival {
+        request_id,
+        started: std::time::Instant::now(),
+        client: None,
+    };
+    let (process, bridge) = (bridge.process(), Arc::clone(bridge));
+    Detached::new(process, async move {
+        let source = &bridge.config().sources[0];
+        answer_panic(&bridge, source, &arrival, work).await
+    })
 }
 
 async fn bridge() -> Arc<Bridge> {

@@ -137,7 +137,7 @@ impl Listening {
 
     /// Sets the bridge's clock.
     fn set_clock(&self, at: SystemTime) {
-        self.live.current().process().clock().set(at);
+        self.live.process().clock().set(at);
     }
 
     /// Sends a request over a connection of its own.

@@ -72,7 +72,7 @@ async fn reload_once(live: &Live, inputs: &mut Inputs, listening_at: (SocketAddr
             false
         }
     };
-    live.current().process().metrics().note_reload(is_done);
+    live.process().metrics().note_reload(is_done);
     if !is_done {
         tracing::error!("the configuration was not changed: the one that runs stays");
     }

@@ -189,7 +189,7 @@ impl Page {
             }
             Access::Off => return off(),
         }
-        let Some(watch) = live.current().process().feed().watch() else {
+        let Some(watch) = live.process().feed().watch() else {
             let mut response = text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 &format!("{MAX_WATCHERS} pages are open already; close one\n"),
@@ -214,7 +214,7 @@ impl Page {
 
 /// Gives the page its figures each second, and the state when it has changed, while someone watches.
 pub(super) async fn keep_feeding(live: Arc<Live>, public: SocketAddr, stop: CancellationToken) {
-    let feed = Arc::clone(live.current().process().feed());
+    let feed = Arc::clone(live.process().feed());
     let mut last = (live.current().config().admin.clone(), String::new());
     loop {
         tokio::select! {
