@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::self_wake::SelfWake;
 use super::socket::{Activity, Socket, TimeLimits, WRITE_TIMEOUT};
 use super::tls::{Stream, client_names, may_speak_http2, tcp, tls_handshake};
 use super::unverified_connections::{UnverifiedConnection, UnverifiedConnections};
@@ -252,10 +253,14 @@ async fn serve_http1(
         }
         let service = service_fn(|request| respond(live, activity, request));
         let mut connection = builder.serve_connection(TokioIo::new(socket), service);
-        let until_idle = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
-            Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if activity.is_idle() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let mut self_wake = SelfWake::default();
+        let until_idle = poll_fn(|context| {
+            let mut context = Context::from_waker(self_wake.waker(context.waker()));
+            match Pin::new(&mut connection).poll(&mut context) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if activity.is_idle() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
         });
         tokio::select! {
             biased;

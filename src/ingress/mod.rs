@@ -3,6 +3,7 @@
 // 1: the connection with its timers, and the request
 pub(crate) mod accept;
 mod client;
+mod self_wake;
 mod socket;
 mod tls;
 mod unverified_connections;

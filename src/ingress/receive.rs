@@ -3,6 +3,7 @@
 //! Checks are ordered by cost. Unverified requests never take the room of verified events: until it is verified, a body
 //! that must be waited for counts by the bytes that have arrived, and is dropped when room runs out ([`crate::flow`]).
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use super::client::{client_address, known_client_address};
 use super::gzip::{Coding, decompress};
 use super::received::{Head, Received};
+use super::self_wake::unless_pending;
 use super::socket::Activity;
 use super::verify::{may_be_open_handshake, to_refusal, verify_head};
 use crate::bridge::Bridge;
@@ -251,8 +253,13 @@ async fn poll_available(reader: &mut Reader, expects_continue: bool) -> Poll<Res
     if expects_continue {
         return Poll::Pending;
     }
-    let reading = std::pin::pin!(reader.read_to_end());
-    futures_util::poll!(reading)
+    let mut reading = std::pin::pin!(reader.read_to_end());
+    poll_fn(|context| {
+        Poll::Ready(unless_pending(context, |context| {
+            reading.as_mut().poll(context)
+        }))
+    })
+    .await
 }
 
 /// Waits for the rest of a body that is not verified yet.
