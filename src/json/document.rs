@@ -198,22 +198,24 @@ impl<'b> Document<'b> {
     // Always, since it is called for every string of an event and does next to nothing unless there are escapes.
     #[inline(always)]
     fn text_of(&self, at: u32) -> Cow<'_, str> {
-        let Some(entry) = self.entry(at) else {
-            return Cow::Borrowed("");
-        };
+        self.entry(at)
+            .map_or(Cow::Borrowed(""), |entry| self.text_in(entry))
+    }
+
+    /// The entries of a member: its name, and the first of its value.
+    #[inline]
+    fn member(&self, at: u32) -> Option<&[Entry; 2]> {
+        self.entries.get(at as usize..)?.first_chunk()
+    }
+
+    // Always, as with `text_of`, of which this is the greater part.
+    #[inline(always)]
+    fn text_in(&self, entry: &Entry) -> Cow<'_, str> {
         let raw = entry.raw_in(self.text);
         match entry.content.is_escaped() {
             true => Cow::Owned(unescape(raw)),
             false => Cow::Borrowed(raw),
         }
-    }
-
-    /// Whether this entry is the given name.
-    fn is_named(&self, at: u32, name: &str, tag: u32) -> bool {
-        self.entry(at).is_some_and(|entry| match entry.content {
-            Content::EscapedName => is_unescaped(self.raw(at), name),
-            _ => entry.is_plain_name(tag, name.as_bytes(), self.text.as_bytes()),
-        })
     }
 }
 
@@ -361,11 +363,9 @@ impl<'d> Node<'d> {
         if name_bits & bit(tag) == 0 {
             return None;
         }
-        let mut named = self
-            .first_children(children as usize, 1)
-            .filter(|name_at| document.is_named(*name_at, name, tag));
-        let found = named.next()?;
-        if repeats && named.next().is_some() {
+        let mut members = Members(self.first_children(children as usize, 1));
+        let found = members.next_named(name, tag)?;
+        if repeats && members.next_named(name, tag).is_some() {
             document.ambiguous.set(Some(found));
         }
         Some(Node {
@@ -492,20 +492,51 @@ impl Iterator for Children<'_> {
 #[derive(Debug, Clone)]
 pub struct Members<'d>(Children<'d>);
 
+impl<'d> Members<'d> {
+    /// The next member's index, and the entry of its name.
+    #[inline]
+    fn next_entry(&mut self) -> Option<(u32, &'d Entry)> {
+        let Children {
+            document, at, left, ..
+        } = &mut self.0;
+        *left = left.checked_sub(1)?;
+        let here = *at;
+        let [name, value] = document.member(here)?;
+        *at = value.next;
+        Some((here, name))
+    }
+
+    /// The index of the next member with this name.
+    fn next_named(&mut self, name: &str, tag: u32) -> Option<u32> {
+        let text = self.0.document.text;
+        while let Some((at, entry)) = self.next_entry() {
+            let is_it = match entry.content {
+                Content::Name { tag: own } => own == tag && entry.raw_in(text) == name,
+                Content::EscapedName => is_unescaped(entry.raw_in(text), name),
+                _ => false,
+            };
+            if is_it {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
 impl<'d> Iterator for Members<'d> {
     type Item = (Cow<'d, str>, Node<'d>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let document = self.0.document;
-        self.0.next().map(|name| {
-            (
-                document.text_of(name),
-                Node {
-                    document,
-                    at: name + 1,
-                },
-            )
-        })
+        let (at, name) = self.next_entry()?;
+        Some((
+            document.text_in(name),
+            Node {
+                document,
+                at: at + 1,
+            },
+        ))
     }
 }
 

@@ -164,7 +164,7 @@ fn sent_type(root: Node<'_>) -> Result<Option<String>, Refusal> {
     };
     match field.value.kind() {
         NodeKind::String => {
-            let text = field.text()?;
+            let text = field.value.as_str().unwrap_or_default();
             let name = text.strip_prefix("EVENT_TYPE_").filter(|name| {
                 let is_name = name
                     .bytes()
