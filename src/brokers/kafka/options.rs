@@ -195,16 +195,6 @@ const WORDS: [(&[&str], &str); 14] = [
 
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
-/// Suffixes of numeric properties. librdkafka would silently read "5s" as 5.
-const NUMERIC: [&str; 6] = [
-    ".ms",
-    ".bytes",
-    ".kbytes",
-    ".messages",
-    ".seconds",
-    "retries",
-];
-
 /// The problem with an option, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     if let Some(reason) = refusal(name, value) {
@@ -226,8 +216,8 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     if oidc::is_ours(name) {
         return oidc::problem(name, value);
     }
-    let is_numeric = NUMERIC.iter().any(|end| name.ends_with(end));
-    if is_numeric && value.trim().parse::<f64>().is_err() {
+    // librdkafka would read "5s" as 5, and "16KB" as 16.
+    if takes_a_number(name) && !is_plain_number(value.trim()) {
         return Some(format!(
             "{name} has a value that is not a plain number; write one without a unit, for example 1000"
         ));
@@ -238,13 +228,7 @@ pub(super) fn problem(name: &str, value: &str) -> Option<String> {
             "{name} has a value that is not a mechanism; write PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, in capitals"
         ));
     }
-    let refused = ClientConfig::new()
-        .set(name, value)
-        .create_native_config()
-        .err()?;
-    let KafkaError::ClientConfig(_, description, ..) = refused else {
-        return Some(format!("{name} is rejected by librdkafka"));
-    };
+    let description = rejection(name, value)?;
     let words = WORDS.iter().find(|(names, _)| names.contains(&name));
     let range = description
         .split_once("outside allowed range ")
@@ -306,11 +290,27 @@ pub(super) fn refuse_misplaced(section: &mut Section<'_>) {
 
 /// Whether librdkafka has a property of this name.
 fn is_property(name: &str) -> bool {
-    let refused = ClientConfig::new().set(name, "").create_native_config();
-    !matches!(
-        refused,
-        Err(KafkaError::ClientConfig(_, description, ..)) if description.contains("No such configuration property")
-    )
+    !rejection(name, "").is_some_and(|why| why.contains("No such configuration property"))
+}
+
+/// Whether a property takes a number: 1 at least in principle, and no word, as a flag does.
+fn takes_a_number(name: &str) -> bool {
+    rejection(name, "1").is_none_or(|why| why.contains("outside allowed range"))
+        && rejection(name, "x").is_some_and(|why| !why.contains("Expected bool"))
+}
+
+fn is_plain_number(value: &str) -> bool {
+    let is_allowed = |character: char| character.is_ascii_digit() || "+-.".contains(character);
+    value.chars().all(is_allowed) && value.parse::<f64>().is_ok()
+}
+
+/// librdkafka's words about a property and a value that it rejects.
+fn rejection(name: &str, value: &str) -> Option<String> {
+    let refused = ClientConfig::new().set(name, value).create_native_config();
+    match refused.err()? {
+        KafkaError::ClientConfig(_, description, ..) => Some(description),
+        other => Some(other.to_string()),
+    }
 }
 
 /// Java's or a misspelt name of a property of librdkafka.
@@ -671,6 +671,11 @@ mod tests {
             ("socket.keepalive.enable", "hunter2", "true"),
             ("reconnect.backoff.ms", "hunter2", "number"),
             ("linger.ms", "5s", "without a unit"),
+            ("batch.size", "16KB", "without a unit"),
+            ("batch.size", "1e6", "without a unit"),
+            ("compression.level", "9x", "without a unit"),
+            ("max.in.flight", "5 or so", "without a unit"),
+            ("topic.metadata.refresh.fast.cnt", "1k", "without a unit"),
             ("retries", "three", "number"),
             ("log_level", "99", "0..7"),
             ("socket.timeout.ms", "1", "10..300000"),
@@ -686,6 +691,11 @@ mod tests {
             ("compression.type", "zstd"),
             ("linger.ms", "0.5"),
             ("linger.ms", "5"),
+            ("batch.size", "16384"),
+            ("compression.level", "-1"),
+            ("client.id", "7x"),
+            ("client.rack", "1a"),
+            ("enable.idempotence", "1"),
             ("sasl.mechanism", "SCRAM-SHA-512"),
             ("sasl.mechanism", "OAUTHBEARER"),
             ("ssl.ca.location", "/x"),
