@@ -86,6 +86,7 @@ fn with_names(mut command: Command, names: &Names) -> Command {
         ("replay", "to", &names.topics),
         ("replay", "broker", &names.brokers),
         ("replay", "to_broker", &names.brokers),
+        ("provision", "broker", &names.brokers),
     ] {
         let has_argument = |command: &Command| {
             command
