@@ -402,10 +402,7 @@ async fn connect(config: &Config, report: &mut Report) -> CommandResult {
         let reached = match reach(&broker.settings, &destinations, config.broker_limits()).await {
             Ok(findings) => findings,
             Err(why) => {
-                eprintln!(
-                    "problem: broker {name} can't be reached: {}",
-                    printable(&why.to_string())
-                );
+                report.add("error", format!("broker {name} can't be reached: {why}"));
                 done = Completion::Failure;
                 continue;
             }

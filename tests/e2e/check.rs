@@ -491,3 +491,24 @@ fn connect_reaches_brokers_and_destinations() {
     assert!(said.contains(&subject), "{said}");
     assert!(check(&topic, &stream, &nobody, 1).contains("main"));
 }
+
+#[test]
+fn a_broker_that_is_not_reached_is_among_the_connections_of_the_json_object() {
+    let nobody = format!("127.0.0.1:{}", process::port());
+    for broker in [
+        kafka_broker("main", &nobody),
+        nats_broker("main", &format!("nats://{nobody}")),
+    ] {
+        let files = bridge::write("", &(broker + &synq_source("") + &route("x")));
+        let done = files.command(&["check", "--connect", "--format", "json"]);
+        let done = done.expect_code(1);
+        let printed: Value = serde_json::from_str(&done.stdout).expect("a JSON object");
+        let found = printed["connections"].as_array().expect("a list");
+        assert!(
+            found.iter().any(|finding| finding["severity"] == "error"
+                && finding["message"].as_str().unwrap().contains("main")),
+            "{printed}"
+        );
+        assert_eq!(done.stderr, "");
+    }
+}
