@@ -350,6 +350,39 @@ fn every_alert_leads_to_its_runbook_and_is_tested() {
     assert_eq!(sections.collect::<BTreeSet<_>>(), alerts);
 }
 
+/// Outcomes that no alert is about.
+const QUIET: [&str; 7] = [
+    // Not the provider's requests, or not all of them.
+    "unknown_path",
+    "method_not_allowed",
+    "bad_request",
+    "broken_off",
+    "request_timeout",
+    // As the operator wants it.
+    "rate_limited",
+    "shutting_down",
+];
+
+#[test]
+fn every_refusal_that_can_last_is_in_an_alert() {
+    let bridge = or_skip!(nats().run());
+    let rules = read("deploy/alerts.yml");
+    let metrics = bridge.metrics().0;
+    let outcomes = metrics.lines().filter_map(|line| {
+        let labels = line.strip_prefix("hookbridge_requests_total{outcome=\"")?;
+        labels.split('"').next()
+    });
+    let outcomes: BTreeSet<_> = outcomes.collect();
+    assert!(outcomes.len() > 20, "{outcomes:?}");
+    for outcome in outcomes {
+        let is_watched = rules.lines().any(|line| {
+            line.split(['"', '|'])
+                .any(|word| word == outcome && line.contains("outcome="))
+        });
+        assert_ne!(is_watched, QUIET.contains(&outcome), "{outcome}");
+    }
+}
+
 // ---- Manifests
 
 #[test]
