@@ -49,6 +49,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if ge (int .Values.drainDelaySeconds) (int .Values.shutdownTimeoutSeconds) }}
 {{- fail "drainDelaySeconds: must be less than shutdownTimeoutSeconds, which includes it" }}
 {{- end }}
+{{- if eq (int .Values.ports.http) (int .Values.ports.admin) }}
+{{- fail "ports.admin: is ports.http, and each listener needs a port of its own" }}
+{{- end }}
+{{- $set := list "HOOKBRIDGE__HTTP__LISTEN" "HOOKBRIDGE__ADMIN__LISTEN" "HOOKBRIDGE__HTTP__DRAIN_DELAY" "HOOKBRIDGE__HTTP__SHUTDOWN_TIMEOUT" "HOOKBRIDGE_LOG" "HOOKBRIDGE_LOG_FORMAT" }}
+{{- range .Values.env }}
+{{- if has .name $set }}
+{{- fail (printf "env: %s follows from listenAddress, ports, drainDelaySeconds, shutdownTimeoutSeconds or log; set that" .name) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.admin.from) }}
 {{- fail "networkPolicy.admin.from: is empty, so Prometheus could not scrape; name its namespace, or set serviceMonitor.enabled to false" }}
 {{- end }}
