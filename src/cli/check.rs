@@ -61,7 +61,7 @@ pub(super) fn run(options: &Options) -> CommandResult {
             eprintln!("{}", problems::show(Severity::Warning, warning));
         }
         for advice in &effective.advice {
-            eprintln!("note: {advice}");
+            say(&format!("note: {advice}"));
         }
     }
     let mut report = Report {
@@ -114,7 +114,7 @@ impl Report {
 
     fn add(&mut self, severity: &'static str, message: String) {
         if self.format == Format::Human {
-            eprintln!("{severity}: {}", printable(&message));
+            say(&format!("{severity}: {}", printable(&message)));
         }
         self.lines.push(Line { severity, message });
     }
@@ -123,6 +123,11 @@ impl Report {
         let is_warning = |line: &&Line| line.severity == "warning";
         self.lines.iter().filter(is_warning).count()
     }
+}
+
+/// Prints a line for people to standard error.
+fn say(line: &str) {
+    eprintln!("{}", style::fit(line, &std::io::stderr(), 2));
 }
 
 fn load(options: &Options) -> Result<Config, super::Error> {

@@ -199,9 +199,9 @@ fn introduce(
     style::println(style::bold(
         "Hookbridge demo: signed webhooks in, Kafka messages out.",
     ))?;
-    style::println(format_args!(
-        "An embedded Kafka cluster listens at {bootstrap_servers}, the bridge at {url}, its metrics at http://{admin}/metrics."
-    ))?;
+    style::println(format_args!("  Kafka    {bootstrap_servers}, embedded"))?;
+    style::println(format_args!("  bridge   {url}"))?;
+    style::println(format_args!("  metrics  http://{admin}/metrics\n"))?;
     let name = provider.name;
     if name != SYNQ {
         let known = provider.samples();

@@ -266,7 +266,7 @@ struct Output {
 impl Output {
     fn line(&self, text: impl std::fmt::Display) -> std::io::Result<()> {
         match self.is_human {
-            true => style::println(text),
+            true => style::println(style::fit(&text.to_string(), &std::io::stdout(), 11)),
             false => Ok(()),
         }
     }

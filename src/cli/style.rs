@@ -16,7 +16,10 @@ pub(super) fn is_coloured(stream: &impl RawStream) -> bool {
 }
 
 pub(super) fn error(text: &str) -> String {
-    paint(RED, "error: ", is_coloured(&std::io::stderr())) + text
+    const WORD: &str = "error: ";
+    let fitted = fit(&format!("{WORD}{text}"), &std::io::stderr(), 2);
+    let text = fitted.strip_prefix(WORD).unwrap_or(&fitted);
+    paint(RED, WORD, is_coloured(&std::io::stderr())) + text
 }
 
 pub(super) fn bold(text: &str) -> String {
@@ -79,6 +82,19 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
         column += length;
     }
     wrapped
+}
+
+/// Lines that fit a terminal. Their own indentation stays, and what is broken off is indented by `indent`.
+pub(super) fn fit(text: &str, stream: &impl std::io::IsTerminal, indent: usize) -> String {
+    let Some(width) = width(stream) else {
+        return text.to_owned();
+    };
+    let lines = text.split('\n').map(|line| {
+        let words = line.trim_start_matches(' ');
+        let lead = line.len() - words.len();
+        " ".repeat(lead) + &wrap(words, width.saturating_sub(lead), indent)
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Formats rows as aligned columns, two spaces apart; the first row is the heading. On a terminal, cells are wrapped.

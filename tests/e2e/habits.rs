@@ -5,26 +5,13 @@ use crate::support::bridge::{
 };
 use crate::support::process;
 
-const COMMANDS: [&str; 10] = [
-    "run",
-    "demo",
-    "check",
-    "explain",
-    "send",
-    "providers",
-    "tail",
-    "replay",
-    "schema",
-    "completions",
-];
-
 #[test]
 fn every_page_of_help_fits_80_columns() {
-    for arguments in COMMANDS
-        .map(|command| vec![command, "--help"])
-        .into_iter()
-        .chain([vec!["--help"], vec!["-h"]])
-    {
+    let commands = super::install::commands();
+    let pages = commands
+        .iter()
+        .map(|command| vec![command.as_str(), "--help"]);
+    for arguments in pages.chain([vec!["--help"], vec!["-h"]]) {
         let help = hookbridge(&arguments).expect_code(0).stdout;
         let wide = help.lines().find(|line| line.chars().count() > 80);
         assert_eq!(wide, None, "{arguments:?}");

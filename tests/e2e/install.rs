@@ -7,7 +7,7 @@ use crate::support::bridge::{PROGRAM, hookbridge};
 use crate::support::process;
 
 /// The commands that `hookbridge --help` lists.
-fn commands() -> BTreeSet<String> {
+pub(crate) fn commands() -> BTreeSet<String> {
     let help = hookbridge(["--help"]).expect_code(0).stdout;
     let listed = help
         .lines()

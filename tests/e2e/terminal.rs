@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::bridge::{self, Finished, PROGRAM, hookbridge};
+use crate::support::bridge::{self, Finished, PROGRAM, hookbridge, nats_broker, route};
 use crate::support::disk::is_root;
+use crate::support::nats::Nats;
 use crate::support::process;
 use crate::support::wait;
 
@@ -43,21 +44,15 @@ fn expect_to_fit(directory: &Path, arguments: &[&str]) -> Vec<String> {
     lines
 }
 
-fn commands() -> Vec<String> {
-    let help = hookbridge(["--help"]).expect_code(0).stdout;
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let names = listed.map_while(|line| line.split_whitespace().next());
-    names.map(str::to_owned).collect()
-}
-
 #[test]
 fn the_help_of_every_command_fits_a_terminal() {
     let directory = process::directory("help");
-    let commands = commands();
+    let commands = super::install::commands();
     assert!(commands.len() > 10, "{commands:?}");
     expect_to_fit(&directory, &["--help"]);
     for command in &commands {
-        expect_to_fit(&directory, &[command, "--help"]);
+        let shown = expect_to_fit(&directory, &[command, "--help"]).join("\n");
+        assert!(shown.contains("Usage: "), "{shown}");
     }
 }
 
@@ -154,6 +149,46 @@ fn what_check_prints_fits_a_terminal_with_mistakes_and_without() {
     assert!(
         shown.contains("the configuration has 7 problems"),
         "{shown}"
+    );
+}
+
+#[test]
+fn what_a_check_finds_at_a_broker_fits_a_terminal_and_so_does_an_error() {
+    let nats = or_skip!(Nats::shared());
+    let directory = process::directory("wide-findings");
+    let file = directory.join("hookbridge.toml");
+    let stream = nats.stream("wide");
+    let text = nats_broker("main", &nats.url)
+        + "[sources.pagerduty]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n"
+        + &route(&format!("{stream}.x"));
+    std::fs::write(&file, text).unwrap();
+    let check = ["check", "--connect", "--config", "hookbridge.toml"];
+    let shown = expect_to_fit(&directory, &check).join("\n");
+    assert!(
+        shown.contains("warning: main: ") && shown.contains("replica"),
+        "{shown}"
+    );
+    let nowhere = [
+        "check",
+        "--config",
+        "/no-such-folder/hookbridge-of-mine/config/hookbridge.toml",
+    ];
+    let shown = expect_to_fit(&directory, &nowhere).join("\n");
+    assert!(shown.contains("error: "), "{shown}");
+}
+
+#[test]
+fn how_the_demo_introduces_itself_fits_a_terminal() {
+    let directory = process::directory("wide-demo");
+    let shown = on_terminal(&directory, &["demo", "--events", "1"]);
+    let words = shown
+        .iter()
+        .take_while(|line| !line.contains("Post your own event"));
+    let wide = words.filter(|line| line.chars().count() > 80);
+    assert_eq!(wide.collect::<Vec<_>>(), Vec::<&String>::new());
+    assert!(
+        shown.iter().any(|line| line.contains("/metrics")),
+        "{shown:?}"
     );
 }
 
