@@ -491,6 +491,10 @@ fn a_browser_shows_events_as_text_and_is_led_by_the_keyboard_without_a_complaint
     for text in ["synq", "main", "NATS", "up", "{type}", "ready"] {
         assert!(state.contains(text), "{text}: {state}");
     }
+    // The pointer of a fault stands before that fault's reason.
+    let faults = "rowOf({ at: 0, class: 'refused', outcome: 'invalid_event', messages: [], duration_ms: 1, detail: '', faults: \
+        [{ pointer: '', reason: 'lacks a' }, { pointer: '/b', reason: 'is no number' }] }).querySelector('.hint').textContent";
+    assert_eq!(browser.evaluate(faults), "/b: is no number");
     // Filter.
     browser.press("/");
     browser.type_text("published -script");

@@ -229,8 +229,8 @@ function rowOf(event) {
     where.append(make("div", { text: `${message.broker}: ${message.topic} ${position(message)}` }));
   }
   if (event.class !== "accepted") {
-    const pointer = event.faults.find((fault) => fault.pointer !== "")?.pointer;
-    const text = pointer === undefined ? event.detail : `${pointer}: ${event.faults[0].reason}`;
+    const fault = event.faults.find(({ pointer }) => pointer !== "");
+    const text = fault === undefined ? event.detail : `${fault.pointer}: ${fault.reason}`;
     where.append(make("div", { class: "hint", text }));
   }
   const row = make("tr", { class: "new" },
@@ -247,6 +247,7 @@ function onEvent(event) {
     if (waiting.length > MAX_ROWS) {
       waiting.shift();
       lost += 1;
+      showLost();
     }
     showCounts();
     return;
@@ -257,6 +258,7 @@ function onEvent(event) {
 function add(event) {
   const row = rowOf(event);
   const text = [event.source, event.outcome, event.type, event.event_id, event.detail, event.request_id, event.client,
+    ...event.faults.flatMap(({ pointer, reason }) => [pointer, reason]),
     ...event.messages.flatMap((message) => [message.broker, message.topic])].join("\n").toLowerCase();
   const item = { event, row, text };
   events.unshift(item);
@@ -290,7 +292,7 @@ function showLost() {
   $("lost").hidden = lost + notShown === 0;
   const parts = [];
   if (notShown > 0) parts.push(`${notShown} events came too fast to be shown; the figures count them`);
-  if (lost > 0) parts.push(`${lost} events were lost, because this page did not keep up`);
+  if (lost > 0) parts.push(`${lost} events were lost, because this page was paused or did not keep up`);
   say($("lost"), parts.join("; "));
 }
 
