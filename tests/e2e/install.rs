@@ -27,11 +27,14 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn the_program_is_installed_with_manual_pages_and_completions_for_every_command() {
-    let prefix = process::directory("install");
+    let folder = process::directory("install");
+    let prefix = folder.join("usr");
+    std::os::unix::fs::symlink(PROGRAM, folder.join("a-program")).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/install");
     let mut install = process::command(script);
-    install.arg("--prefix").arg(&prefix);
-    install.args(["--program", PROGRAM]);
+    // Paths are the caller's.
+    install.current_dir(&folder);
+    install.args(["--prefix", "usr", "--program", "a-program"]);
     let done = install.output().unwrap();
     assert!(done.status.success(), "{done:?}");
 
