@@ -51,6 +51,10 @@ fn the_program_is_installed_with_manual_pages_and_completions_for_every_command(
         "fish/vendor_completions.d/hookbridge.fish",
     ]
     .map(|file| read(&share.join(file)));
+    // The names of the example configuration are nobody's.
+    for script in &completions {
+        assert!(script.contains("standard-webhooks") && !script.contains("synq.ping"));
+    }
     let commands = commands();
     assert!(commands.len() > 5, "{commands:?}");
     for command in &commands {
