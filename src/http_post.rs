@@ -61,11 +61,27 @@ pub(crate) async fn post(
         let connector = tls(terms.authorities)?;
         let name = ServerName::try_from(host.clone())?;
         let stream = connector.connect(name, stream).await;
-        let stream = stream.map_err(|error| format!("TLS with {host}:{port} failed: {error}"))?;
+        let stream = stream.map_err(|error| match is_not_tls(&error) {
+            true => format!("{host}:{port} does not speak TLS; write http:// if it should not"),
+            false => format!("TLS with {host}:{port} failed: {error}"),
+        })?;
         exchange(stream, request, terms.max_answer_bytes).await
     } else {
-        exchange(stream, request, terms.max_answer_bytes).await
+        let answer = exchange(stream, request, terms.max_answer_bytes).await;
+        answer.map_err(|error| match error.downcast_ref::<hyper::Error>() {
+            Some(cause) if cause.is_parse() => {
+                format!("{host}:{port} does not answer in HTTP; write https:// if it speaks TLS")
+                    .into()
+            }
+            _ => error,
+        })
     }
+}
+
+/// Whether the other end answered in another protocol.
+fn is_not_tls(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(tokio_rustls::rustls::Error::InvalidMessage(_)))
 }
 
 fn request(url: &Uri, headers: HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {

@@ -1,5 +1,8 @@
 //! `send` delivers what a provider would.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
 use crate::support::bridge::{self, Bridge, Finished, hookbridge, nats_broker, route};
 use crate::support::consumer::only;
 use crate::support::events::{self, SECRET};
@@ -46,6 +49,27 @@ fn it_signs_as_the_provider_does_and_prints_the_answer() {
     drop(bridge);
     let done = send(&url, SECRET, &["--sample", "ping"]).expect_code(1);
     assert!(!done.stderr.is_empty() && !done.all().contains(SECRET));
+}
+
+#[test]
+fn a_url_of_the_other_scheme_is_named_as_the_mistake() {
+    let bridge = or_skip!(nats().run());
+    let url = bridge.url().replace("http://", "https://");
+    send(&url, SECRET, &["--sample", "ping"])
+        .expect_code(1)
+        .expect_stderr(&["does not speak TLS", "write http://"]);
+    // As a server of TLS answers what is none: "unexpected message".
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        let _read = stream.read(&mut [0; 1024]).unwrap();
+        stream.write_all(b"\x15\x03\x03\x00\x02\x02\x0a").unwrap();
+    });
+    send(&url, SECRET, &["--sample", "ping"])
+        .expect_code(1)
+        .expect_stderr(&["does not answer in HTTP", "write https://"]);
+    answering.join().unwrap();
 }
 
 #[test]
