@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::problems::{self, Entry, Severity};
-use super::{CommandResult, Completion, ConfigFiles, counted, runtime, style};
+use super::{CommandResult, Completion, ConfigFiles, counted, describe, runtime, style};
 use crate::brokers::{self, Assessment, durability, merge_equal, reach};
 use crate::config::{Action, Config, FailurePolicy, Route, Source};
 use crate::printable::printable;
@@ -45,13 +45,18 @@ pub(super) fn run(options: &Options) -> CommandResult {
     let config = match load(options) {
         Ok(config) => config,
         Err(error) => {
-            return match error.downcast_ref::<Problems>() {
-                Some(problems) if options.format == Format::Json => {
-                    print_json(&problems.0, Severity::Error, None, None)?;
-                    Ok(Completion::Failure)
+            if options.format == Format::Human {
+                return Err(error);
+            }
+            match error.downcast_ref::<Problems>() {
+                Some(problems) => print_json(&problems.0, Severity::Error, None, None)?,
+                // A file that is missing, or none at all.
+                None => {
+                    let problem = Problem::new(None, String::new(), &describe(error.as_ref()));
+                    print_json(&[problem], Severity::Error, None, None)?;
                 }
-                _ => Err(error),
-            };
+            }
+            return Ok(Completion::Failure);
         }
     };
     let effective = Effective::new(&config);

@@ -512,3 +512,19 @@ fn a_broker_that_is_not_reached_is_among_the_connections_of_the_json_object() {
         assert_eq!(done.stderr, "");
     }
 }
+
+#[test]
+fn a_file_that_is_not_there_is_a_problem_of_the_json_object_too() {
+    let arguments = [
+        "check",
+        "--config",
+        "/no-such-file.toml",
+        "--format",
+        "json",
+    ];
+    let done = hookbridge(arguments).expect_code(1);
+    let printed: Value = serde_json::from_str(&done.stdout).expect("a JSON object");
+    assert_eq!(printed["valid"], false);
+    let message = printed["problems"][0]["message"].as_str().unwrap();
+    assert!(message.contains("/no-such-file.toml"), "{printed}");
+}

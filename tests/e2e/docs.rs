@@ -614,7 +614,7 @@ fn expect_usage(arguments: &[&str], place: &str) {
         "127.0.0.1:1 can't be reached",
         "the private key cannot be used",
     ];
-    let is_absent = absent.iter().any(|reason| done.stderr.contains(reason));
+    let is_absent = absent.iter().any(|reason| done.all().contains(reason));
     assert!(
         done.code == Some(0) || done.code == Some(1) && is_absent,
         "{place}: {arguments:?}: {done:?}"
