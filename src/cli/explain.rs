@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CommandResult, Completion, ConfigFiles, Error, style};
+use super::{CommandResult, Completion, ConfigFiles, Error, file_of, style};
 use crate::config::{Config, Source};
 use crate::event::{EventId, Refusal, Violation};
 use crate::ingress::{Addressed, Decided, Decision, Delivery, Rehearsal, Verdict};
@@ -36,7 +36,7 @@ pub(super) struct Options {
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
-    /// File with the event; standard input if omitted
+    /// File with the event; standard input if omitted, or `-`
     file: Option<PathBuf>,
 }
 
@@ -130,7 +130,7 @@ fn read_body(options: &Options, max_body: usize) -> Result<Vec<u8>, Error> {
         .unwrap_or(u64::MAX)
         .saturating_add(1);
     let mut body = Vec::new();
-    match &options.file {
+    match file_of(options.file.as_ref()) {
         Some(file) => {
             let opened = std::fs::File::open(file);
             opened

@@ -39,7 +39,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigFile, MAX_FILE, Origin};
 use crate::printable::printable_lines;
@@ -204,7 +205,7 @@ type CommandResult = Result<Completion, Error>;
 /// Runs the command named by the arguments. Exit status: 0 success, 1 failure, 2 usage error.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // To clap, help and version are "errors" with exit status 0. If printing them fails, there is nowhere to
@@ -242,6 +243,29 @@ pub fn main() -> ExitCode {
     };
     telemetry::flush(limit);
     code
+}
+
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut command = without_empty_variables(Arguments::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// An empty variable is as good as none: compose files and unit files set such ones.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|it| it.is_empty());
+    let command = command.mut_args(|argument| match argument.get_env().is_some_and(is_empty) {
+        true => argument.env(Resettable::Reset),
+        false => argument,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+/// The file that an argument names: none for `-`, which is standard input.
+fn file_of(argument: Option<&PathBuf>) -> Option<&Path> {
+    argument
+        .map(PathBuf::as_path)
+        .filter(|file| *file != Path::new("-"))
 }
 
 /// Prints the problems of a configuration.

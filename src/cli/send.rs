@@ -9,7 +9,9 @@ use clap::Args;
 use http::{HeaderMap, Method, Uri};
 
 use super::http_client::{Answer, post};
-use super::{CommandResult, Completion, ConfigFiles, Error, explain, runtime, samples, style};
+use super::{
+    CommandResult, Completion, ConfigFiles, Error, explain, file_of, runtime, samples, style,
+};
 use crate::config::Source;
 use crate::printable::{printable, printable_lines};
 use crate::providers::preset::PRESETS;
@@ -52,7 +54,7 @@ pub(super) struct Options {
     /// Send a sample event of this type with a fresh id
     #[arg(long, value_name = "TYPE", conflicts_with = "file")]
     sample: Option<String>,
-    /// File with the event; standard input if neither a file nor a sample is given
+    /// File with the event; standard input if neither a file nor a sample is given, or for `-`
     file: Option<PathBuf>,
 }
 
@@ -140,7 +142,7 @@ fn event(options: &Options, signing: &Signing) -> Result<Event, Error> {
         let sample = samples::fresh(&samples::find(preset, event_type)?);
         return Ok((sample.headers, sample.body));
     }
-    if let Some(file) = &options.file {
+    if let Some(file) = file_of(options.file.as_ref()) {
         let body = std::fs::read(file)
             .map_err(|error| format!("{} can't be read: {error}", file.display()))?;
         return Ok((HeaderMap::new(), body));

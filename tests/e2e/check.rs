@@ -227,6 +227,14 @@ fn the_default_configuration_is_named_by_a_variable_or_has_one_of_two_places() {
     let files = bridge::write_text(&legal(""));
     let environment = [("HOOKBRIDGE_CONFIG", files.path())];
     hookbridge_reading(["check"], b"", &environment).expect_code(0);
+    let empty = [
+        ("HOOKBRIDGE_CONFIG", ""),
+        ("HOOKBRIDGE_LOG_FORMAT", ""),
+        ("HOOKBRIDGE_LOG", ""),
+    ];
+    hookbridge_reading(["check", "--config", files.path()], b"", &empty).expect_code(0);
+    let done = hookbridge_reading(["check"], b"", &empty);
+    assert_ne!(done.code, Some(2), "{done:?}");
     let other = bridge::write_text("[http]\nnope = 1\n");
     let done = hookbridge_reading(["check", "--config", other.path()], b"", &environment);
     assert!(done.expect_code(1).stderr.contains(other.path()));

@@ -82,6 +82,15 @@ fn it_describes_what_would_happen() {
 }
 
 #[test]
+fn a_hyphen_is_standard_input() {
+    let files = nowhere();
+    let event = events::ping();
+    let arguments = ["explain", "--source", "synq", "--json", "-"];
+    let explained = files.command_reading(&arguments, &event.body).json();
+    assert_eq!(explained["event_id"], *event.id);
+}
+
+#[test]
 fn it_reads_a_file_too_and_prints_for_people() {
     let files = nowhere();
     let event = events::issue("created", "0b51f1f2");
