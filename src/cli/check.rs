@@ -13,6 +13,7 @@ use crate::config::{Action, Config, FailurePolicy, Route, Source};
 use crate::printable::printable;
 use crate::providers::find;
 use crate::table::{Problem, Problems};
+use crate::trace;
 
 /// Timeout for a broker's answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,10 +137,19 @@ fn say(line: &str) {
 }
 
 fn load(options: &Options) -> Result<Config, super::Error> {
-    match options.allow_missing_secrets {
-        true => Ok(options.files.origin()?.load_with_missing_secrets()?),
-        false => options.files.load(),
-    }
+    let origin = options.files.origin()?;
+    let loaded = match options.allow_missing_secrets {
+        true => origin.load_with_missing_secrets(),
+        false => origin.load(),
+    };
+    // `run` refuses to start with these.
+    let Err(traces) = trace::Settings::from_environment() else {
+        return Ok(loaded?);
+    };
+    let mut problems = loaded.err().map(|problems| problems.0).unwrap_or_default();
+    let of_traces = traces.problems();
+    problems.extend(of_traces.map(|what| Problem::new(None, String::new(), what)));
+    Err(Problems(problems).into())
 }
 
 fn print_json(

@@ -122,10 +122,6 @@ struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    fn load(&self) -> Result<Config, Error> {
-        Ok(self.origin()?.load()?)
-    }
-
     /// For commands that verify nothing.
     fn load_without_signing_secrets(&self) -> Result<Config, Error> {
         Ok(self.origin()?.load_without_signing_secrets()?)

@@ -51,6 +51,13 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+impl SettingsError {
+    /// One sentence for each variable.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
 /// Decides which traces are sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sampler {

@@ -455,27 +455,28 @@ fn without_its_variables_tracing_is_off_and_a_message_has_no_trace() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_followed_stops_the_start_and_says_what_to_write() {
+fn a_variable_that_cannot_be_followed_stops_run_and_check_and_says_what_to_write() {
     let files = bridge::write(
         "",
         &(bridge::nats_broker("main", "nats://127.0.0.1:1")
             + &bridge::synq_source("")
             + &bridge::route("a.{type}")),
     );
-    let run = ["run", "--config", files.path()];
-    let done = hookbridge_reading(
-        run,
-        b"",
-        &[
-            (ENDPOINT, "http://localhost:4317"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ],
-    );
-    assert_eq!(done.code, Some(1), "{done:?}");
-    for part in [
-        "OTEL_EXPORTER_OTLP_PROTOCOL is \"grpc\"",
-        "OTEL_EXPORTER_OTLP_ENDPOINT has the port 4317",
-    ] {
-        assert!(done.stderr.contains(part), "{done:?}");
+    for command in ["run", "check"] {
+        let done = hookbridge_reading(
+            [command, "--config", files.path()],
+            b"",
+            &[
+                (ENDPOINT, "http://localhost:4317"),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ],
+        );
+        assert_eq!(done.code, Some(1), "{done:?}");
+        for part in [
+            "OTEL_EXPORTER_OTLP_PROTOCOL is \"grpc\"",
+            "OTEL_EXPORTER_OTLP_ENDPOINT has the port 4317",
+        ] {
+            assert!(done.stderr.contains(part), "{done:?}");
+        }
     }
 }
