@@ -113,6 +113,20 @@ enum Command {
     Manual(manual::Options),
 }
 
+impl Command {
+    /// Whether the output is all that the command is for, and its exit status says nothing else.
+    fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Self::Tail(_)
+                | Self::Providers(_)
+                | Self::Schema(_)
+                | Self::Completions(_)
+                | Self::Manual(_)
+        )
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 struct ConfigFiles {
     /// Configuration file, or `-` for standard input; later files override earlier ones, and HOOKBRIDGE__SECTION__KEY
@@ -211,6 +225,7 @@ pub fn main() -> ExitCode {
         }
     };
     let is_service = matches!(arguments.command, Command::Run(_));
+    let only_prints = arguments.command.only_prints();
     let outcome = arguments.run();
     let limit = match (&outcome, is_service) {
         (Ok(_), true) => SUCCESS_FLUSH,
@@ -224,8 +239,11 @@ pub fn main() -> ExitCode {
             telemetry::say(&error.to_string());
             ExitCode::from(2)
         }
-        // The reader has closed the pipe and wants no more.
-        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        // The reader has closed the pipe and wants no more. A command that was to find something out has not finished.
+        Err(error) if is_broken_pipe(error.as_ref()) => match only_prints {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
         Err(error) => {
             match error.downcast_ref::<Problems>() {
                 Some(problems) => report(problems),

@@ -49,6 +49,34 @@ fn help_is_there_for_each_command_and_wrong_usage_exits_2() {
 }
 
 #[test]
+fn a_command_whose_reader_has_gone_does_not_say_that_all_is_well() {
+    let files = bridge::write_text("nonsense = 1\n");
+    let config = files.path();
+    let invalid: &[&str] = &["check", "--config", config, "--format", "json"];
+    let legal = bridge::write_text(&bridge::whole(
+        "",
+        &(kafka_broker("main", "127.0.0.1:1") + &synq_source("") + &route("synq.{type}")),
+    ));
+    let connecting: &[&str] = &["check", "--connect", "--config", legal.path()];
+    for arguments in [invalid, connecting] {
+        assert_eq!(code_without_reader(arguments), Some(1), "{arguments:?}");
+    }
+    for arguments in [["schema"], ["providers"]] {
+        assert_eq!(code_without_reader(&arguments), Some(0), "{arguments:?}");
+    }
+}
+
+/// The exit status of a command whose standard output nobody reads.
+fn code_without_reader(arguments: &[&str]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = process::command(bridge::PROGRAM);
+    command.args(arguments).stdin(std::process::Stdio::null());
+    command.stdout(writer).stderr(std::process::Stdio::null());
+    command.status().unwrap().code()
+}
+
+#[test]
 fn completions_for_bash_are_valid_bash() {
     let done = hookbridge(["completions", "bash"])
         .expect_code(0)
