@@ -11,6 +11,9 @@ const OWN: &str = "hookbridge";
 /// The most verbose level of other crates that are not named: their `debug` lines help only those who know their code.
 const FOREIGN: LevelFilter = LevelFilter::INFO;
 
+/// The module of the NATS client that logs each failed attempt to connect, which the bridge reports once.
+const NATS_ATTEMPTS: &str = "async_nats::connector";
+
 /// The module of the NATS client that logs the login at `trace`.
 const NATS_CONNECTION: &str = "async_nats::connection";
 
@@ -21,7 +24,11 @@ pub struct Levels(Targets);
 impl Levels {
     #[must_use]
     pub fn errors() -> Self {
-        Self(Targets::new().with_default(LevelFilter::ERROR))
+        Self(
+            Targets::new()
+                .with_default(LevelFilter::ERROR)
+                .with_target(NATS_ATTEMPTS, LevelFilter::OFF),
+        )
     }
 
     pub(super) fn into_filter(self) -> Targets {
@@ -35,7 +42,8 @@ impl Default for Levels {
         Self(
             Targets::new()
                 .with_default(LevelFilter::INFO)
-                .with_target("async_nats", LevelFilter::WARN),
+                .with_target("async_nats", LevelFilter::WARN)
+                .with_target(NATS_ATTEMPTS, LevelFilter::OFF),
         )
     }
 }
@@ -83,9 +91,14 @@ impl FromStr for Levels {
                 }
             }
         }
+        let wants_nats = named
+            .iter()
+            .any(|(target, _)| target.starts_with("async_nats"));
+        let quiet = (!wants_nats).then(|| (NATS_ATTEMPTS.to_owned(), LevelFilter::OFF));
         let targets = Targets::new()
             .with_default(general.min(FOREIGN))
             .with_target(OWN, general)
+            .with_targets(quiet)
             .with_targets(named);
         if targets.would_enable(NATS_CONNECTION, &Level::TRACE) {
             return Err(LevelsError::Password);
@@ -141,6 +154,20 @@ mod tests {
         ));
         assert!(!enabled("error,hookbridge=debug", "hyper", Level::WARN));
         assert!(!enabled("off", "hookbridge", Level::ERROR));
+    }
+
+    #[test]
+    fn each_failed_attempt_of_the_nats_client_is_logged_only_where_it_is_asked_for() {
+        for levels in ["", "info", "debug", "hookbridge=debug"] {
+            assert!(!enabled(levels, NATS_ATTEMPTS, Level::ERROR), "{levels}");
+        }
+        assert!(
+            !Levels::errors()
+                .0
+                .would_enable(NATS_ATTEMPTS, &Level::ERROR)
+        );
+        assert!(enabled("async_nats=debug", NATS_ATTEMPTS, Level::DEBUG));
+        assert!(enabled("info", "async_nats", Level::ERROR));
     }
 
     #[test]
