@@ -91,6 +91,8 @@ pub(crate) async fn serve(
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .keep_alive(false)
+                // `nc -N` and the like end their side after the request.
+                .half_close(true)
                 .max_buf_size(16 * 1024);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
             let mut serving = std::pin::pin!(serving);

@@ -85,6 +85,18 @@ fn any_name_is_answered_at_other_addresses() {
     assert_eq!(sender::send(address, &request).status, 200);
 }
 
+#[test]
+fn a_probe_that_ends_its_side_after_its_request_is_answered() {
+    let bridge = or_skip!(nats().run());
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let mut probe = Connection::open(bridge.admin).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        probe.write(request.as_bytes()).unwrap();
+        probe.finish_writing();
+        assert_eq!(probe.read_answer().unwrap().status, 200, "{path}");
+    }
+}
+
 /// Clock ticks that a process has used.
 fn ticks(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
