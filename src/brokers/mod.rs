@@ -255,6 +255,17 @@ impl Settings {
         }
     }
 
+    /// The option that makes the client refuse events which sources accept, and why, if there is one.
+    #[must_use]
+    pub fn too_small(&self, limits: Limits) -> Option<(&str, String)> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(settings) => settings.too_small(limits),
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => None,
+        }
+    }
+
     /// The files that only the bridge should be able to read, with the keys that name them.
     #[must_use]
     pub fn private_files(&self) -> Vec<(String, PathBuf)> {

@@ -86,6 +86,9 @@ fn try_clients(config: &Config, reading: &Reading) {
             };
             reading.problem(&path, rejected.why);
         }
+        if let Some((option, why)) = broker.settings.too_small(limits) {
+            reading.warn(&format!("brokers.{}.options.{option}", broker.name), why);
+        }
     }
 }
 

@@ -193,7 +193,12 @@ const WORDS: [(&[&str], &str); 14] = [
     ),
 ];
 
+const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
+
+/// Shorter pauses between attempts to connect make a storm of a broker's refusals.
+const LEAST_PAUSE_MS: u32 = 100;
 
 /// The problem with an option, without its value, which may be a secret.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
@@ -397,13 +402,15 @@ fn option_named<'o>(name: &str, options: &'o Options) -> Option<&'o str> {
     names.find(|known| *known == name)
 }
 
+/// An option's value in lower case.
+fn option(options: &Options, name: &str) -> Option<String> {
+    let found = options.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.trim().to_ascii_lowercase())
+}
+
 /// Warns of options that work but are rarely intended.
 pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>) {
-    let value = |name: &str| {
-        let mut all = options.iter();
-        let found = all.find(|(known, _)| known == name);
-        found.map(|(_, value)| value.trim().to_ascii_lowercase())
-    };
+    let value = |name: &str| option(options, name);
     let warn = |name: &str, what: String| section.warn_at(&format!("options.{name}"), what);
     let protocol = value("security.protocol").unwrap_or_else(|| "plaintext".to_owned());
     let (has_tls, has_login) = (protocol.ends_with("ssl"), protocol.starts_with("sasl"));
@@ -421,6 +428,17 @@ pub(super) fn warn(section: &Section<'_>, options: &Options, oidc: Option<&Oidc>
             "ssl.endpoint.identification.algorithm",
             "the name in the broker's certificate is not verified: any certificate of a trusted authority passes; leave it out".to_owned(),
         );
+    }
+    let milliseconds = |name: &str| value(name).and_then(|text| text.parse::<u32>().ok());
+    for name in ["reconnect.backoff.ms", "reconnect.backoff.max.ms"] {
+        if milliseconds(name).is_some_and(|pause| pause < LEAST_PAUSE_MS) {
+            warn(
+                name,
+                format!(
+                    "{name} allows many connection attempts a second to a broker that refuses them; leave it out, or write {LEAST_PAUSE_MS} or more"
+                ),
+            );
+        }
     }
     for name in ["ssl.engine.location", "ssl.providers"] {
         if value(name).is_some() {
@@ -502,8 +520,9 @@ pub(super) enum ServersError {
     Server(usize, &'static str),
 }
 
-/// Checks `bootstrap_servers`.
-pub(super) fn check_servers(servers: &str) -> Result<(), ServersError> {
+/// Checks `bootstrap_servers`, for clients with these options.
+pub(super) fn check_servers(servers: &str, options: &Options) -> Result<(), ServersError> {
+    let protocol = option(options, "security.protocol").unwrap_or_else(|| "plaintext".to_owned());
     if servers.contains('@') {
         // The value may be a password.
         return Err(ServersError::Password);
@@ -517,11 +536,11 @@ pub(super) fn check_servers(servers: &str) -> Result<(), ServersError> {
         let refuse = |what| Err(ServersError::Server(number, what));
         let address = match entry.split_once("://") {
             None => entry,
-            Some((protocol, address))
-                if ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
-                    .contains(&protocol.to_ascii_lowercase().as_str()) =>
-            {
-                address
+            Some((named, address)) if named.eq_ignore_ascii_case(&protocol) => address,
+            Some((named, _)) if PROTOCOLS.contains(&named.to_ascii_lowercase().as_str()) => {
+                return refuse(
+                    "names another protocol than security.protocol, with which no connection works; set security.protocol under `options`",
+                );
             }
             Some(_) => return refuse("is a URL; Kafka's brokers have a host and a port only"),
         };
@@ -579,10 +598,19 @@ mod tests {
             "[::1]:9092",
             "[::1]",
             "10.0.0.1:1",
-            "SASL_SSL://k:9092",
+            "PLAINTEXT://k:9092",
         ] {
-            assert_eq!(check_servers(good), Ok(()), "{good}");
+            assert_eq!(check_servers(good, &[]), Ok(()), "{good}");
         }
+        let protocol = ("security.protocol".to_owned(), "SASL_SSL".to_owned().into());
+        assert_eq!(check_servers("sasl_ssl://k:9092", &[protocol]), Ok(()));
+        let refused = check_servers("k:1,SASL_SSL://k:9092", &[]).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("server 2 names another protocol"),
+            "{refused}"
+        );
         for bad in [
             "",
             " ",
@@ -605,10 +633,10 @@ mod tests {
             "[::1",
             "[::1]x",
         ] {
-            let refused = check_servers(bad).unwrap_err().to_string();
+            let refused = check_servers(bad, &[]).unwrap_err().to_string();
             assert!(refused.contains("kafka-1:9092"), "{bad:?}: {refused}");
         }
-        let refused = check_servers("bridge:hunter2@k:9092")
+        let refused = check_servers("bridge:hunter2@k:9092", &[])
             .unwrap_err()
             .to_string();
         assert!(!refused.contains("hunter2"), "{refused}");

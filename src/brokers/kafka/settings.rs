@@ -121,13 +121,13 @@ impl Settings {
         } else {
             section.required_text("bootstrap_servers")
         };
+        options::refuse_misplaced(section);
+        let options = section.secret_map("options");
         if let Some(servers) = &bootstrap_servers
-            && let Err(what) = options::check_servers(servers)
+            && let Err(what) = options::check_servers(servers, &options)
         {
             section.problem_at("bootstrap_servers", what.to_string());
         }
-        options::refuse_misplaced(section);
-        let options = section.secret_map("options");
         let mut is_refused = false;
         for (name, value) in &options {
             if let Some(what) = options::problem(name, value) {
@@ -218,6 +218,28 @@ impl Settings {
         tried
             .and_then(|()| consumer().map(drop))
             .map_err(|error| options::conflict(&self.options, &error))
+    }
+
+    /// The option that makes the client refuse events which sources accept, and why, if there is one.
+    pub(in crate::brokers) fn too_small(&self, limits: Limits) -> Option<(&str, String)> {
+        let (name, value) = self
+            .options
+            .iter()
+            .find(|(name, _)| name == "message.max.bytes")?;
+        let needed = limits
+            .max_body_bytes
+            .saturating_add(Kind::Kafka.overhead_bytes())
+            .min(MAX_MESSAGE_BYTES);
+        let is_small = value
+            .trim()
+            .parse::<usize>()
+            .is_ok_and(|most| most < needed);
+        is_small.then(|| {
+            let why = format!(
+                "{name} is less than an event of max_body with the longest headers needs: a larger one is answered 503 however often it is sent; leave it out, or write {needed}"
+            );
+            (name.as_str(), why)
+        })
     }
 
     /// The interval of the client's statistics, if the user has enabled them.
