@@ -1267,6 +1267,17 @@ fn readable_secret_files_cause_warnings() {
     let file = std::env::temp_dir().join(format!("hookbridge-readable-{}", std::process::id()));
     std::fs::write(&file, "s3cr3t-of-16-bytes\n").unwrap();
     let name = file.display();
+    let with = |end: &str, text: &str| {
+        let file = format!("{name}-{end}");
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let key = with("key", include_str!("fixtures/key.pem"));
+    let user = nkeys::KeyPair::new_user().seed().unwrap();
+    let creds = format!(
+        "-----BEGIN NATS USER JWT-----\na.b.c\n------END NATS USER JWT------\n-----BEGIN USER NKEY SEED-----\n{user}\n------END USER NKEY SEED------\n"
+    );
+    let creds = with("creds", &creds);
     let nats = |keys: &str| {
         format!(
             "[brokers.edge]\nkind = \"nats\"\nservers = \"nats://a\"\n{keys}\n{SOURCE_AND_ROUTE}"
@@ -1277,9 +1288,9 @@ fn readable_secret_files_cause_warnings() {
             "\"s3cr3t-of-16-bytes\"",
             &format!("{{ file = \"{name}\" }}"),
         ),
-        nats(&format!("credentials = \"{name}\"")),
+        nats(&format!("credentials = \"{creds}\"")),
         nats(&format!(
-            "tls = {{ cert = \"/dev/null\", key = \"{name}\" }}"
+            "tls = {{ cert = \"src/config/fixtures/certificate.pem\", key = \"{key}\" }}"
         )),
         nats(&format!("user = \"u\"\npassword = {{ file = \"{name}\" }}")),
     ];
@@ -1292,7 +1303,9 @@ fn readable_secret_files_cause_warnings() {
         (0o604, 1),
         (0o622, 1),
     ] {
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        for file in [Path::new(&creds), Path::new(&key), &file] {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
         for text in &configurations {
             let reported = warnings(text, &[]);
             assert_eq!(reported.len(), expected, "{mode:o} {text}: {reported:?}");
@@ -1303,7 +1316,98 @@ fn readable_secret_files_cause_warnings() {
             );
         }
     }
-    std::fs::remove_file(file).unwrap();
+    for file in [Path::new(&creds), Path::new(&key), &file] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn files_that_the_nats_client_cannot_use_are_problems_at_their_keys() {
+    let with = |keys: &str| {
+        load(&format!(
+            "[brokers.edge]\nkind = \"nats\"\nservers = \"nats://a\"\n{keys}\n{SOURCE_AND_ROUTE}"
+        ))
+    };
+    let fixture = |name: &str| format!("\"src/config/fixtures/{name}.pem\"");
+    let (cert, key) = (fixture("certificate"), fixture("key"));
+    assert!(
+        with(&format!(
+            "tls = {{ ca = {cert}, cert = {cert}, key = {key} }}"
+        ))
+        .is_ok()
+    );
+    let other = fixture("other-key");
+    for (keys, named, expected) in [
+        (
+            "tls = { ca = \"/absent/ca\" }".to_owned(),
+            "tls.ca",
+            "can't be read as PEM",
+        ),
+        (
+            format!("tls = {{ ca = {key} }}"),
+            "tls.ca",
+            "holds no certificate",
+        ),
+        (
+            format!("tls = {{ cert = {key}, key = {key} }}"),
+            "tls.cert",
+            "holds no certificate",
+        ),
+        (
+            format!("tls = {{ cert = {cert}, key = {cert} }}"),
+            "tls.key",
+            "can't be read as a private key",
+        ),
+        (
+            format!("tls = {{ cert = {cert}, key = {other} }}"),
+            "tls.key",
+            "can't be used together",
+        ),
+        (
+            format!("credentials = {key}"),
+            "credentials",
+            "it has no user JWT",
+        ),
+    ] {
+        let problems = with(&keys).unwrap_err().to_string();
+        assert!(
+            problems.contains(&format!("brokers.edge.{named}: ")) && problems.contains(expected),
+            "{keys}: {problems}"
+        );
+    }
+}
+
+#[test]
+fn pauses_that_make_a_storm_of_connection_attempts_cause_a_warning() {
+    for name in ["reconnect.backoff.ms", "reconnect.backoff.max.ms"] {
+        for (pause, expected) in [(0, 1), (20, 1), (100, 0), (1000, 0)] {
+            let options = match name {
+                "reconnect.backoff.max.ms" => {
+                    format!("\"reconnect.backoff.ms\" = 100, \"{name}\" = {pause}")
+                }
+                _ => format!("\"{name}\" = {pause}"),
+            };
+            let Ok(config) = kafka_with(&options) else {
+                assert!(pause < 100, "{options}");
+                continue;
+            };
+            let warned = &config.warnings;
+            assert_eq!(warned.len(), expected, "{options}: {warned:?}");
+        }
+    }
+}
+
+#[test]
+fn message_max_bytes_below_the_largest_event_causes_a_warning() {
+    let with = |bytes: usize| kafka_with(&format!("\"message.max.bytes\" = {bytes}"));
+    let warned = with(100_000).unwrap().warnings;
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    let warned = warned[0].to_string();
+    assert!(
+        warned.contains("options.message.max.bytes: ") && warned.contains("answered 503"),
+        "{warned}"
+    );
+    assert_eq!(with(2 << 20).unwrap().warnings, Vec::new());
 }
 
 #[test]

@@ -20,6 +20,14 @@ pub(super) struct Unusable {
     what: String,
 }
 
+/// Whether the file can be used.
+///
+/// # Errors
+/// It cannot.
+pub(super) fn check(file: &Path) -> Result<(), Unusable> {
+    authenticate(file, &[]).map(drop)
+}
+
 /// The answer to a server's `nonce`, with the user's JWT and signature.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ mod settings;
 mod state;
 mod subjects;
 mod subscription;
+mod tls_files;
 
 use std::sync::Arc;
 use std::time::Duration;

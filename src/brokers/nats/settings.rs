@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::{AuthError, ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
 
-use super::credentials;
+use super::{credentials, tls_files};
 use crate::brokers::provision;
 use crate::secret::Secret;
 use crate::table::Section;
@@ -154,7 +154,9 @@ impl Settings {
         let servers = servers.iter().enumerate().filter_map(|(index, text)| {
             let parsed = text.parse::<ServerAddr>().ok();
             let parsed = parsed.filter(|server| {
-                matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty()
+                matches!(server.scheme(), "nats" | "tls")
+                    && is_host(server.host())
+                    && server.port() > 0
             });
             if parsed.is_none() {
                 let what = "is not the address of a NATS server; write for example \"nats://localhost:4222\" or \"tls://nats.example.com\"";
@@ -177,6 +179,16 @@ impl Settings {
                     "the credentials file {} can't be found; write the path of the .creds file that nsc made",
                     file.display()
                 ),
+            );
+        }
+        if let Some(Err(why)) = credentials
+            .as_ref()
+            .filter(|file| file.is_file())
+            .map(|file| credentials::check(file))
+        {
+            section.problem_at(
+                "credentials",
+                format!("{why}; write the path of the .creds file that nsc made"),
             );
         }
         let user = match (section.text("user"), section.secret("password")) {
@@ -345,6 +357,14 @@ impl TlsOptions {
                 None
             }
         };
+        if let Some(Err(why)) = ca.as_deref().map(tls_files::check_authorities) {
+            section.problem_at("ca", why);
+        }
+        if let Some((cert, key)) = &identity
+            && let Err((name, why)) = tls_files::check_identity(cert, key)
+        {
+            section.problem_at(name, why);
+        }
         section.finish();
         Self {
             required,
@@ -353,6 +373,12 @@ impl TlsOptions {
             identity,
         }
     }
+}
+
+/// Whether this is a name or an address, and not a list of them for example.
+fn is_host(host: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+    !host.is_empty() && host.chars().all(is_part)
 }
 
 fn is_inbox_prefix(prefix: &str) -> bool {
