@@ -1979,3 +1979,25 @@ fn a_nonce_is_signed_and_has_a_time_that_limits_its_memory() {
     }
     assert_eq!(declared(&format!("{content}, {time}")), "");
 }
+
+#[test]
+fn a_secret_with_characters_that_nobody_sees_causes_a_warning() {
+    let with = |secret: &str| {
+        let text = MINIMAL.replace("\"s3cr3t-of-16-bytes\"", "{ env = \"SECRET\" }");
+        warnings(&text, &[("SECRET", secret)])
+    };
+    for secret in [
+        "\u{feff}s3cr3t-of-16-bytes",
+        "s3cr3t-of-16-bytes\nanother-of-16-bytes\n",
+        "s3cr3t-of-\u{200b}16-bytes",
+        "s3cr3t-of-\u{0}16-bytes",
+    ] {
+        let warned = with(secret);
+        assert_eq!(warned.len(), 1, "{secret:?}: {warned:?}");
+        assert!(warned[0].contains("is not seen"), "{warned:?}");
+        assert!(!warned[0].contains("s3cr3t"), "{warned:?}");
+    }
+    for secret in ["s3cr3t-of-16-bytes\n", "s3cr3t of 16 bytés\r\n"] {
+        assert_eq!(with(secret), Vec::<String>::new(), "{secret:?}");
+    }
+}

@@ -1059,6 +1059,11 @@ impl<'r> Section<'r> {
                 path,
                 "the secret begins or ends with white space, which is a part of it; remove it, unless the sender has it too",
             );
+        } else if has_invisible(&text) {
+            self.reading.warn(
+                path,
+                "the secret contains a line break, a byte order mark or another character that is not seen, which is a part of it; remove it, unless the sender has it too",
+            );
         }
         let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
         if is_quoted('"') || is_quoted('\'') {
@@ -1184,6 +1189,14 @@ fn drop_line_break(text: &mut String) {
             text.pop();
         }
     }
+}
+
+/// Whether a secret contains what nobody sees who looks at it. Keys in PEM and JSON are written in lines.
+fn has_invisible(text: &str) -> bool {
+    let is_written_in_lines = text.contains("-----BEGIN") || text.trim_start().starts_with('{');
+    let is_invisible =
+        |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}');
+    !is_written_in_lines && text.contains(is_invisible)
 }
 
 /// The reason why a text is a reference to a secret, or stands for one, and is not the secret itself.
