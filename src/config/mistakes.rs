@@ -576,6 +576,8 @@ fn mistakes_in_routes_are_one_finding_with_a_remedy() {
         (TOPIC, "topic = \"x\"\npriority = 1", "17:1", &["in the order of the file"]),
         (TOPIC, "action = \"drop\"", "16:10", &["\"drop\" is not one of", "`action = \"ignore\"`"]),
         (TOPIC, "topic = \"x\"\naction = \"ignore\"", "16:9", &["`topic` has no effect", "remove it"]),
+        (SECRETS, "secrets = [\"s3cr3t-of-16-bytes\"]\nmedia_types = []", "13:1", &["accepts nothing", "leave `media_types` out"]),
+        (SECRETS, "secrets = [\"s3cr3t-of-16-bytes\"]\nmedia_types = [\"application/*\"]", "13:16", &["a wildcard, which matches nothing", "\"*/*\" for any"]),
         ("source = \"synq\"", "source = \"github\"", "15:10", &["is not defined; defined: \"synq\""]),
         ("source = \"synq\"", "source = [\"synq\"]", "15:1", &["is a list, and takes one value"]),
         ("source = \"synq\"", "sources = [\"synq\"]", "15:1", &["did you mean \"source\"?"]),
@@ -590,5 +592,7 @@ fn mistakes_in_routes_are_one_finding_with_a_remedy() {
         (TOPIC, "topic = \"x\"\nkey = \"/workspace\"", "17:7", &["one partition", "`key = \"{/workspace}\"`"]),
         (TOPIC, "topic = \"x\"\nkey = \"$.data.id\"", "17:7", &["`key = \"{/data/id}\"`"]),
         (TOPIC, "topic = \"x\"\n[[routes]]\ntypes = [\"ping\"]\ntopic = \"y\"", "17:1", &["never sees an event", "route 1 before it matches"]),
+        (TOPIC, "topic = \"x\"\ncopy_to = [{ topic = \"x\" }]", "17:12", &["the same topic", "each event is there twice"]),
+        (TOPIC, "topic = \"x\"\n[sources.github]\nsecrets = [\"s3cr3t-of-24-other-bytes\"]", "17:10", &["no route takes its events", "on_unrouted = "]),
     ], true);
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::model::{GLOB_META, Route, Source};
+use super::model::{FailurePolicy, GLOB_META, Route, Source};
 use crate::table::{Section, did_you_mean};
 
 pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
@@ -19,6 +19,15 @@ pub(super) fn warn_of_unreached(root: &Section<'_>, sources: &[Source]) {
             reach.covered.extend(earlier.cover(source, route));
             earlier.add(route);
         }
+    }
+    let refuses_all = |source: &&Source| {
+        source.routes.iter().next().is_none() && matches!(source.on_unrouted, FailurePolicy::Reject)
+    };
+    for source in sources.iter().filter(refuses_all) {
+        root.warn_at(
+            &format!("sources.{}", source.name),
+            "no route takes its events, so each is refused with `no_route`; write a route for it, or `on_unrouted = \"ignore\"`".to_owned(),
+        );
     }
     for (number, reach) in &routes {
         let key = format!("routes[{}]", number.saturating_sub(1));

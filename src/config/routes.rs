@@ -137,14 +137,29 @@ fn read_forwarding(
         copy.finish();
         read
     });
-    let copies = copies.collect();
+    let copies: Vec<_> = copies.collect();
     let to = to?;
+    warn_of_repeated_copies(section, &to, &copies);
     let fallback = fallback.and_then(|broker| read_fallback(section, brokers, &to, broker));
     Some(Forwarding {
         to,
         fallback,
         copies,
     })
+}
+
+fn warn_of_repeated_copies(section: &Section<'_>, to: &Destination, copies: &[Destination]) {
+    let place = |of: &Destination| (of.broker, of.topic.as_str().to_owned());
+    let mut known = vec![place(to)];
+    for (index, copy) in copies.iter().enumerate() {
+        if known.contains(&place(copy)) {
+            section.warn_at(
+                &format!("copy_to[{index}]"),
+                "has the same topic as the route or an earlier copy, so that each event is there twice; remove it",
+            );
+        }
+        known.push(place(copy));
+    }
 }
 
 /// The same topic on another broker.

@@ -464,12 +464,22 @@ fn methods(handshakes: &[Handshake]) -> String {
 fn read_media_types(section: &mut Section<'_>) -> Vec<String> {
     let texts = section.texts("media_types");
     let types = texts.unwrap_or_else(|| vec!["application/json".to_owned()]);
+    if types.is_empty() {
+        section.problem_at("media_types", "an empty list accepts nothing; list what the provider sends, or leave `media_types` out");
+    }
     for (index, media_type) in types.iter().enumerate() {
         let is_token = |part: &str| {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte);
             !part.is_empty() && part.bytes().all(is_plain)
         };
         let parts = media_type.split_once('/');
+        if media_type.contains('*') && media_type != "*/*" {
+            section.problem_at(
+                &format!("media_types[{index}]"),
+                "has a wildcard, which matches nothing; write each media type, or \"*/*\" for any",
+            );
+            continue;
+        }
         if !parts.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype)) {
             section.problem_at(
                 &format!("media_types[{index}]"),
