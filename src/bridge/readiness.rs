@@ -30,9 +30,9 @@ impl Bridge {
                 Health::Up { missing: absent } => {
                     up += 1;
                     missing.extend(absent.iter().map(|what| format!("broker {name}: {what}")));
-                    let is_listed = |name: &str| absent.iter().any(|what| what.contains(name));
                     let unlisted = reservations.unusable.iter();
-                    let unlisted = unlisted.filter(|unusable| !is_listed(&unusable.destination));
+                    let unlisted =
+                        unlisted.filter(|unusable| !are_named(&unusable.destination, &absent));
                     missing.extend(unlisted.map(|unusable| {
                         let why = unusable.assessment.why().unwrap_or_default();
                         format!("broker {name}: {}: {why}", unusable.destination)
@@ -68,6 +68,36 @@ impl Bridge {
         Readiness {
             is_ready: is_reachable && is_durable && !is_draining,
             missing,
+        }
+    }
+}
+
+/// Whether these texts name all of the destinations, which are separated by commas.
+fn are_named(destinations: &str, texts: &[String]) -> bool {
+    let texts = || {
+        texts
+            .iter()
+            .flat_map(|text| text.split([' ', ',', ';', ':']))
+    };
+    let mut names = destinations.split(", ");
+    names.all(|name| texts().any(|word| word == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_not_taken_for_another_whose_name_contains_it() {
+        let texts = [
+            "topics a.xy, b do not exist".to_owned(),
+            "no leader for topic c".to_owned(),
+        ];
+        for named in ["a.xy", "b", "c", "a.xy, c"] {
+            assert!(are_named(named, &texts), "{named}");
+        }
+        for other in ["a.x", "a.xy, d", "b and 3 more"] {
+            assert!(!are_named(other, &texts), "{other}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whether a destination's acknowledgement means "stored": the findings of an inspection, the same for every kind of broker.
 
+use std::collections::HashMap;
+
 /// Requirements on a destination.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
@@ -21,23 +23,37 @@ pub struct Finding {
     pub assessment: Assessment,
 }
 
-/// Merges findings that differ only in their destination into one that lists the destinations: a stream takes many subjects.
+/// Maximum number of destinations that a merged finding lists.
+const MOST_LISTED: usize = 20;
+
+/// Merges findings that differ only in their destination into one that lists the first destinations and says how many more
+/// there are: a stream takes many subjects.
 #[must_use]
 pub fn merge_equal<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Vec<Finding> {
-    let mut merged: Vec<Finding> = Vec::new();
+    let mut merged: Vec<(Finding, usize)> = Vec::new();
+    let mut indexes: HashMap<(&str, &Assessment), usize> = HashMap::new();
     for finding in findings {
-        let same = merged
-            .iter_mut()
-            .find(|known| (known.check, &known.assessment) == (finding.check, &finding.assessment));
-        match same {
-            Some(known) => {
-                known.destination.push_str(", ");
-                known.destination.push_str(&finding.destination);
+        let index = *indexes
+            .entry((finding.check, &finding.assessment))
+            .or_insert(merged.len());
+        match merged.get_mut(index) {
+            Some((known, count)) => {
+                *count += 1;
+                if *count <= MOST_LISTED {
+                    known.destination.push_str(", ");
+                    known.destination.push_str(&finding.destination);
+                }
             }
-            None => merged.push(finding.clone()),
+            None => merged.push((finding.clone(), 1)),
         }
     }
-    merged
+    let merged = merged.into_iter().map(|(mut finding, count)| {
+        if let Some(more) = count.checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+            finding.destination.push_str(&format!(" and {more} more"));
+        }
+        finding
+    });
+    merged.collect()
 }
 
 /// The result of a check.
@@ -208,6 +224,20 @@ mod tests {
             ("a.z", "discard"),
         ];
         assert_eq!(said, expected.map(|(to, check)| (to.to_owned(), check)));
+    }
+
+    #[test]
+    fn of_very_many_equal_findings_the_first_destinations_are_listed_and_the_rest_counted() {
+        let many =
+            (0..10_000).map(|number| Finding::new(&number.to_string(), "x", false, String::new));
+        let many: Vec<_> = many.collect();
+        let merged = merge_equal(&many);
+        assert_eq!(merged.len(), 1);
+        let listed = &merged[0].destination;
+        assert!(
+            listed.starts_with("0, 1, ") && listed.ends_with(", 19 and 9980 more"),
+            "{listed}"
+        );
     }
 
     #[test]
