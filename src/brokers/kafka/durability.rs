@@ -9,6 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 
+use super::metadata::MOST_NAMED;
 use super::{Settings, describe};
 use crate::brokers::durability::{Assessment, EXISTS, Finding, Needs, NotInspected};
 use crate::brokers::kind::Kind;
@@ -33,13 +34,13 @@ pub(in crate::brokers) async fn check_destinations(
             let client = settings
                 .asking_client()
                 .map_err(|error| NotInspected::unanswered(error.0))?;
-            states(client.client(), &topics, deadline)?
+            states(client.client(), &topics, MOST_NAMED, deadline)?
         } else {
             let created: AdminClient<DefaultClientContext> = settings
                 .consumer_config(false)
                 .create()
                 .map_err(|error| NotInspected::refused(describe(&error)))?;
-            states(admin.insert(created).inner(), &topics, deadline)?
+            states(admin.insert(created).inner(), &topics, MOST_NAMED, deadline)?
         };
         let mut findings = Vec::new();
         let mut existing = Vec::new();
@@ -56,7 +57,10 @@ pub(in crate::brokers) async fn check_destinations(
                     existing.push(topic);
                 }
                 // Nothing else can be determined.
-                TopicState::Missing | TopicState::Forbidden | TopicState::Leaderless => {
+                TopicState::Missing
+                | TopicState::Unseen
+                | TopicState::Forbidden
+                | TopicState::Leaderless => {
                     findings.push(Finding::inspected(topic));
                 }
             }
@@ -105,6 +109,8 @@ pub(super) enum TopicState {
         replicas: usize,
     },
     Missing,
+    /// Not among the topics that the user may see, and not asked for by name.
+    Unseen,
     Forbidden,
     Leaderless,
 }
@@ -137,6 +143,9 @@ impl TopicState {
             Self::Missing => {
                 "the topic does not exist; create it with `hookbridge provision` or kafka-topics.sh"
             }
+            Self::Unseen => {
+                "the topic does not exist, or the user may not see it; create it with `hookbridge provision` or kafka-topics.sh, or grant Write and Describe on it"
+            }
             Self::Forbidden => {
                 "the user may not use the topic; grant it Write and Describe on the topic"
             }
@@ -146,11 +155,12 @@ impl TopicState {
     }
 }
 
-/// Requests all topics of the cluster together, then individually those that are missing: the first answer omits topics that
-/// the user may not describe.
+/// Requests all topics of the cluster together, then individually those that are missing, up to a number: the first answer omits
+/// topics that the user may not describe.
 pub(super) fn states<'t, C: ClientContext>(
     client: &Client<C>,
     topics: &'t [String],
+    most_asked: usize,
     deadline: Instant,
 ) -> Result<Vec<(&'t String, TopicState)>, NotInspected> {
     let fetch = |topic: Option<&str>| {
@@ -164,10 +174,14 @@ pub(super) fn states<'t, C: ClientContext>(
         .map(|topic| (topic.name(), TopicState::of(topic)))
         .collect();
     let mut states = Vec::with_capacity(topics.len());
+    let mut asked = 0;
     for topic in topics {
         let state = match known.get(topic.as_str()) {
             Some(state) => *state,
+            // A request for each of thousands would not end in time, and then nothing would be known of any.
+            None if asked == most_asked => TopicState::Unseen,
             None => {
+                asked += 1;
                 let one = fetch(Some(topic))?;
                 let mut found = one.topics().iter();
                 found

@@ -25,7 +25,7 @@ const TOPIC_TIMEOUT: Duration = Duration::from_secs(3);
 const ALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of topics requested individually because the answer for all lacks them: it omits topics that the user may
 /// not see, and only a request by name creates a topic.
-const MOST_NAMED: usize = 8;
+pub(super) const MOST_NAMED: usize = 8;
 
 /// The reason why a topic cannot be published to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

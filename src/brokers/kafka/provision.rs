@@ -183,7 +183,7 @@ impl Provisioning {
                 .map_err(failed)?;
             let wanted = Wanted::new(&wishes, needs, cluster.brokers().len());
             wanted.check()?;
-            let states = states(admin.inner(), &topics, deadline)?;
+            let states = states(admin.inner(), &topics, usize::MAX, deadline)?;
             let existing: Vec<_> = states
                 .iter()
                 .filter(|(_, state)| matches!(state, TopicState::Led { .. }))
@@ -199,7 +199,7 @@ impl Provisioning {
             let mut configurations = configurations.into_iter();
             let items = states.iter().map(|(topic, state)| {
                 let state = match *state {
-                    TopicState::Missing => State::Create {
+                    TopicState::Missing | TopicState::Unseen => State::Create {
                         settings: wanted.describe(),
                     },
                     TopicState::Led {
@@ -331,7 +331,7 @@ impl Provisioning {
                 return;
             }
             // Without an answer they stay pending.
-            let Ok(states) = states(self.admin.inner(), &pending, deadline) else {
+            let Ok(states) = states(self.admin.inner(), &pending, usize::MAX, deadline) else {
                 return;
             };
             let led: BTreeSet<&String> = states
