@@ -255,6 +255,17 @@ impl Settings {
         }
     }
 
+    /// The prefix of the subjects at which the servers' answers arrive, if the user has chosen one.
+    #[must_use]
+    pub fn inbox_prefix(&self) -> Option<&str> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => None,
+            #[cfg(feature = "nats")]
+            Self::Nats(settings) => settings.inbox_prefix(),
+        }
+    }
+
     /// The option that makes the client refuse events which sources accept, and why, if there is one.
     #[must_use]
     pub fn too_small(&self, limits: Limits) -> Option<(&str, String)> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::brokers::Brokers;
 use super::changes::Digests;
-use super::model::{Admin, Config, Http, ReadyWhen, Source};
+use super::model::{Admin, Config, Http, NamedBroker, ReadyWhen, Source};
 use super::origin::{ConfigFile, Origin, PREFIX, SEPARATOR, read_file};
 use super::routes::read_routes;
 use super::sources::{Defaults, read_sources};
@@ -55,6 +55,7 @@ fn check(
         && reading.problems.borrow().is_empty()
     {
         try_clients(config, &reading);
+        warn_of_stored_answers(config, &reading);
     }
     warn_of_strays(&reading);
     let (problems, warnings) = reading.take_findings();
@@ -88,6 +89,27 @@ fn try_clients(config: &Config, reading: &Reading) {
         }
         if let Some((option, why)) = broker.settings.too_small(limits) {
             reading.warn(&format!("brokers.{}.options.{option}", broker.name), why);
+        }
+    }
+}
+
+/// A stream that takes everything below an event's first token would store the server's answers among the events.
+fn warn_of_stored_answers(config: &Config, reading: &Reading) {
+    for id in config.broker_ids() {
+        let NamedBroker { name, settings, .. } = config.broker(id);
+        let first = |subject: &str| subject.split('.').next().map(str::to_owned);
+        let Some(inbox) = settings.inbox_prefix().and_then(first) else {
+            continue;
+        };
+        let destinations = config.known_destinations(id);
+        if destinations
+            .iter()
+            .any(|subject| first(subject).as_ref() == Some(&inbox))
+        {
+            reading.warn(
+                &format!("brokers.{name}.inbox_prefix"),
+                format!("events go below {inbox} too, so that a stream on {inbox}.> stores the server's answers among them; write a prefix of its own, for example \"_INBOX_{inbox}\""),
+            );
         }
     }
 }

@@ -2001,3 +2001,20 @@ fn a_secret_with_characters_that_nobody_sees_causes_a_warning() {
         assert_eq!(with(secret), Vec::<String>::new(), "{secret:?}");
     }
 }
+
+#[test]
+fn an_inbox_among_the_events_causes_a_warning() {
+    let with = |prefix: &str| {
+        let text = format!(
+            "[brokers.edge]\nkind = \"nats\"\nservers = \"nats://a\"\ninbox_prefix = \"{prefix}\"\n\
+             [sources.synq]\nsecrets = [\"s3cr3t-of-16-bytes\"]\n[[routes]]\ntopic = \"hooks.{{type}}\"\n"
+        );
+        warnings(&text, &[])
+    };
+    for prefix in ["hooks", "hooks.inbox"] {
+        let warned = with(prefix);
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        assert!(warned[0].contains("\"_INBOX_hooks\""), "{warned:?}");
+    }
+    assert_eq!(with("_INBOX_hooks"), Vec::<String>::new());
+}

@@ -222,7 +222,7 @@ impl Settings {
             section.problem_at(
                 "inbox_prefix",
                 format!(
-                    "\"{}\" is not a valid prefix: tokens of A-Z, a-z, 0-9, `_` and `-` with dots between them, up to 128 characters; write for example \"_INBOX_bridge\"",
+                    "\"{}\" is not a valid prefix: tokens of A-Z, a-z, 0-9, `_` and `-` with dots between them, up to 128 characters, and not one that servers reserve (_R_, _GR_); write for example \"_INBOX_bridge\"",
                     prefix.escape_debug()
                 ),
             );
@@ -258,6 +258,10 @@ impl Settings {
             tls.ca.iter().chain(identity)
         });
         self.credentials.iter().chain(tls).cloned().collect()
+    }
+
+    pub(in crate::brokers) fn inbox_prefix(&self) -> Option<&str> {
+        self.inbox_prefix.as_deref()
     }
 
     pub(super) fn is_tls_first(&self) -> bool {
@@ -383,7 +387,9 @@ fn is_host(host: &str) -> bool {
 
 fn is_inbox_prefix(prefix: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    prefix.len() <= 128
+    let is_reserved = ["_R_", "_GR_"].contains(&prefix.split('.').next().unwrap_or_default());
+    !is_reserved
+        && prefix.len() <= 128
         && prefix
             .split('.')
             .all(|token| !token.is_empty() && token.bytes().all(is_plain))
@@ -395,10 +401,12 @@ mod tests {
 
     #[test]
     fn an_inbox_prefix_has_no_wildcards_and_no_empty_tokens() {
-        for good in ["_INBOX_bridge", "_INBOX.bridge", "bridge-1.inbox"] {
+        for good in ["_INBOX_bridge", "_INBOX.bridge", "bridge-1.inbox", "_R_x"] {
             assert!(is_inbox_prefix(good), "{good}");
         }
-        for bad in ["", "a.", ".a", "a..b", "a.>", "*", "a b", "$JS", "é"] {
+        for bad in [
+            "", "a.", ".a", "a..b", "a.>", "*", "a b", "$JS", "é", "_R_", "_GR_.a",
+        ] {
             assert!(!is_inbox_prefix(bad), "{bad}");
         }
     }
