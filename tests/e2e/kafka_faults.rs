@@ -11,8 +11,10 @@ use crate::support::bridge::{
 };
 use crate::support::consumer::only;
 use crate::support::events;
+use crate::support::fixture::Broker;
 use crate::support::kafka::acl::{Operation, Resource};
 use crate::support::kafka::{Kafka, USER, unique};
+use crate::support::nats::Nats;
 use crate::support::process;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::tls;
@@ -234,6 +236,37 @@ fn seven_hundred_topics_behind_a_slow_line_are_ready() {
             .metrics()
             .find("hookbridge_broker_up", &[("broker", "main")]),
         Some(1.0)
+    );
+}
+
+fn very_many_that_are_missing_behind_a_slow_line_are_said_to_be_missing<B: Broker>(words: &str) {
+    let (_, proxy) = or_skip!(B::behind_proxy());
+    let name = unique("absent");
+    let topics: Vec<String> = (0..10_000)
+        .map(|number| format!("\"{name}-{number}\""))
+        .collect();
+    let rest = B::table("main", &B::at(&proxy.address))
+        + &synq_source("")
+        + &route_with(
+            &format!("{name}-{{/ping/topic}}"),
+            &format!("topics = [{}]", topics.join(", ")),
+        );
+    proxy.set(Mode::Delay(Duration::from_millis(10)));
+    let checked = check_connect(&rest).expect_code(1);
+    assert!(checked.stderr.contains(words), "{:.2000}", checked.stderr);
+}
+
+#[test]
+fn very_many_missing_topics_behind_a_slow_line_are_said_to_be_missing() {
+    very_many_that_are_missing_behind_a_slow_line_are_said_to_be_missing::<Kafka>(
+        " and 9972 more: the topic does not exist",
+    );
+}
+
+#[test]
+fn very_many_subjects_without_a_stream_behind_a_slow_line_are_said_to_have_none() {
+    very_many_that_are_missing_behind_a_slow_line_are_said_to_be_missing::<Nats>(
+        " and 9980 more: no stream takes",
     );
 }
 
