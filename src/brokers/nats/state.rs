@@ -122,6 +122,8 @@ pub(super) struct Shared {
     asked: Notify,
     complaints: LogThrottle,
     slow: LogThrottle,
+    ends: LogThrottle,
+    denials: LogThrottle,
     pub(super) attention: watch::Sender<Attention>,
 }
 
@@ -143,6 +145,8 @@ impl Shared {
             asked: Notify::new(),
             complaints: LogThrottle::default(),
             slow: LogThrottle::default(),
+            ends: LogThrottle::default(),
+            denials: LogThrottle::default(),
             attention: watch::Sender::default(),
         }
     }
@@ -273,10 +277,12 @@ impl Shared {
                 if waiting > 0 {
                     self.refusals.note_doubt();
                 }
-                if !is_retry {
+                // A server that accepts and then closes would be a line for each attempt.
+                if let Some(suppressed) = (!is_retry).then(|| self.ends.allow()).flatten() {
                     tracing::warn!(
                         broker = self.name,
                         waiting,
+                        suppressed,
                         "broker is down: the connection ended"
                     );
                 }
@@ -328,10 +334,13 @@ impl Shared {
                 self.refuse_inbox(proof, "subscribe to", advice);
             }
             Violation::Publish(subject) => {
-                if self.refusals.note_violation(&subject, &self.waiters) {
+                let is_new = self.refusals.note_violation(&subject, &self.waiters);
+                // Subjects may follow from payloads, and each would be new.
+                if let Some(suppressed) = is_new.then(|| self.denials.allow()).flatten() {
                     tracing::warn!(
                         broker = self.name,
                         subject = shorten(&subject),
+                        suppressed,
                         "authorization failed: the user has no permission to publish to the subject; allow it in the server's `permissions`"
                     );
                 }
