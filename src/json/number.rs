@@ -60,6 +60,15 @@ impl<'t> Exact<'t> {
         }
     }
 
+    /// Whether it has no fraction.
+    pub(super) fn is_integer(self) -> bool {
+        let is_whole = || i64::try_from(self.digit_count()).is_ok_and(|count| count <= self.scale);
+        match self.large_exponent() {
+            (_, "") => self.digit_count() == 0 || is_whole(),
+            (is_negative, _) => !is_negative,
+        }
+    }
+
     fn digits(self) -> impl Iterator<Item = u8> + 't {
         self.digits.0.bytes().chain(self.digits.1.bytes())
     }
@@ -101,6 +110,33 @@ impl Hash for Exact<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_integer_has_no_fraction_however_it_is_written() {
+        for integer in [
+            "0",
+            "-0.0",
+            "0e-9",
+            "1",
+            "10",
+            "-1.0",
+            "1.50e1",
+            "1e400",
+            "1e99999999999999999999",
+        ] {
+            assert!(Exact::of(integer).is_integer(), "{integer}");
+        }
+        for other in [
+            "0.5",
+            "1.50e0",
+            "10e-2",
+            "1e-400",
+            "1e-99999999999999999999",
+            "9007199254740993.5",
+        ] {
+            assert!(!Exact::of(other).is_integer(), "{other}");
+        }
+    }
 
     #[test]
     fn equal_values_are_equal_however_they_are_written() {

@@ -16,6 +16,7 @@ use super::analysis::{Graph, check_text, unsupported_in, with_exact_constants};
 use super::document::{Elements, Key, Members, Node, NodeKind};
 use super::equality::{are_distinct, equals};
 use super::error::SchemaError;
+use super::number::Exact;
 use super::pointer::escape_token;
 use super::run::{Exhausted, Run, steps_for};
 use super::shorten;
@@ -547,13 +548,7 @@ impl JsonNumber for Decimal<'_> {
     }
 
     fn is_integer(&self) -> bool {
-        let double = self.as_double();
-        let is_zero = self
-            .0
-            .split(['e', 'E'])
-            .next()
-            .is_some_and(|digits| !digits.contains(|digit: char| ('1'..='9').contains(&digit)));
-        double.is_infinite() || (double.fract() == 0.0 && (double != 0.0 || is_zero))
+        Exact::of(self.0).is_integer()
     }
 }
 
@@ -614,7 +609,13 @@ mod tests {
         ] {
             assert!(violations(&integer, good).is_empty(), "{good}");
         }
-        for bad in ["1.5", "1e-400", "15e-2"] {
+        for bad in [
+            "1.5",
+            "1e-400",
+            "15e-2",
+            "9007199254740993.5",
+            "100000000000000000000000000000.5",
+        ] {
             assert!(!violations(&integer, bad).is_empty(), "{bad}");
         }
         assert!(violations(&json!({"maximum": 3}), "1e400").len() == 1);
