@@ -75,19 +75,6 @@ fn json_has_each_problem_with_its_place_key_line_and_help() {
 }
 
 #[test]
-fn json_has_a_broker_that_cannot_be_reached() {
-    let files = bridge::write_text(&legal(""));
-    let said = check_json(&["--connect", "--config", files.path()], 1);
-    let found = &said["connections"][0];
-    assert_eq!(found["severity"], "error", "{said:#}");
-    let message = found["message"].as_str().unwrap();
-    assert!(
-        message.starts_with("broker main can't be reached: "),
-        "{message}"
-    );
-}
-
-#[test]
 fn json_output_of_a_valid_configuration_has_the_effective_values() {
     let files = bridge::write_text(&legal(""));
     let said = check_json(&["--config", files.path()], 0);
