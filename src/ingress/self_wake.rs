@@ -56,13 +56,23 @@ pub(super) fn unless_pending<T>(
     context: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let outer = HOLDING.replace(Holding::Yes);
+    let hold = Hold(HOLDING.replace(Holding::Yes));
     let polled = poll(context);
-    let was_woken = HOLDING.replace(outer) == Holding::Woken;
+    let was_woken = HOLDING.get() == Holding::Woken;
+    drop(hold);
     if was_woken && polled.is_pending() {
         context.waker().wake_by_ref();
     }
     polled
+}
+
+/// Ends the holding back with its own end, by a panic as well: the thread goes on with other connections.
+struct Hold(Holding);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HOLDING.set(self.0);
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +139,18 @@ mod tests {
             assert!(polled.is_ready());
         };
         assert_eq!(wakes(elsewhere), 1);
+    }
+
+    #[test]
+    fn a_panic_does_not_hold_back_what_comes_after_it() {
+        let after = |context: &mut Context<'_>| {
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                unless_pending(context, |_| -> Poll<()> { panic!("a defect") })
+            }));
+            assert!(panicked.is_err());
+            context.waker().wake_by_ref();
+        };
+        assert_eq!(wakes(after), 1);
     }
 
     #[test]
