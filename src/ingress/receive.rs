@@ -356,15 +356,7 @@ fn time_allowed(bytes: usize) -> Duration {
 fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(), Refusal> {
     let bad = |detail| Err(Refusal::BadRequest(detail));
     let headers = request.headers();
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return bad("there is more than one Host header");
-    }
-    let host = host.map(http::HeaderValue::as_bytes);
-    if host.is_some_and(|host| !is_host(host)) {
-        return bad("the Host header is not a host with an optional port");
-    }
+    let host = host_of(headers)?;
     let version = request.version();
     let uri = request.uri();
     match (host, uri.authority()) {
@@ -384,19 +376,48 @@ fn check_message(request: &Request<Incoming>, connection: &Activity) -> Result<(
     }
     // A known length means that there is no transfer coding.
     if version != Version::HTTP_2 && request.body().size_hint().exact().is_none() {
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let coding = codings.next();
-        let is_chunked = coding.is_none_or(|coding| {
-            coding
-                .as_bytes()
-                .trim_ascii()
-                .eq_ignore_ascii_case(b"chunked")
-        });
-        if !is_chunked || codings.next().is_some() {
-            return bad("the only transfer coding is `chunked`, once");
-        }
+        check_transfer_coding(headers)?;
     }
     Ok(())
+}
+
+/// The same, for `explain`, which knows neither a connection nor a version.
+pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    host_of(headers)?;
+    check_transfer_coding(headers)
+}
+
+/// The value of the one Host header, if there is one.
+fn host_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().map(http::HeaderValue::as_bytes);
+    if hosts.next().is_some() {
+        return Err(Refusal::BadRequest("there is more than one Host header"));
+    }
+    match host {
+        Some(host) if !is_host(host) => Err(Refusal::BadRequest(
+            "the Host header is not a host with an optional port",
+        )),
+        host => Ok(host),
+    }
+}
+
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let is_chunked = coding.is_none_or(|coding| {
+        coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    });
+    if is_chunked && codings.next().is_none() {
+        Ok(())
+    } else {
+        Err(Refusal::BadRequest(
+            "the only transfer coding is `chunked`, once",
+        ))
+    }
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110 section 7.2); may be empty.

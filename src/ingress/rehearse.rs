@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Uri};
 use super::decide::decide;
 use super::decision::{Decided, Decision, Verdict};
 use super::gzip::decompress;
-use super::receive::{check_head, is_compressed};
+use super::receive::{check_framing, check_head, is_compressed};
 use super::received::Received;
 use super::verify::{Verified, open_handshake};
 use crate::config::Source;
@@ -63,6 +63,9 @@ impl Rehearsal {
         let source = Arc::clone(self.received.source());
         let request = self.received.as_request();
         let summary = source.authentication.summarize(&request, &source.mapping);
+        if let Err(refusal) = check_framing(&self.headers) {
+            return (refused(refusal), summary);
+        }
         if let Some(decided) = handshake_by_head(&source, &self.received) {
             return (decided, summary);
         }

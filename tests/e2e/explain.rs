@@ -148,7 +148,8 @@ fn it_refuses_what_the_head_alone_makes_run_refuse() {
     let large = vec![b' '; 4097];
     let json = ["--header", "Content-Type: application/json"];
     let wrong_type = (415, "unsupported_media_type");
-    let rows: [Refused<'_>; 5] = [
+    let bad = (400, "bad_request");
+    let rows: [Refused<'_>; 8] = [
         (
             &["--header", "Content-Type: text/plain"],
             &event,
@@ -158,6 +159,13 @@ fn it_refuses_what_the_head_alone_makes_run_refuse() {
         (&[json, json].concat(), &event, wrong_type),
         (&["--method", "PUT"], &event, (405, "method_not_allowed")),
         (&[], &large, (413, "body_too_large")),
+        (&["--header", "Host: hooks example"], &event, bad),
+        (&["--header", "Host: a", "--header", "Host: a"], &event, bad),
+        (
+            &["--header", "Transfer-Encoding: gzip, chunked"],
+            &event,
+            bad,
+        ),
     ];
     let explain = |arguments: &[&str], body: &[u8], code: i32| {
         let all = [&["explain", "--source", "synq", "--json"], arguments].concat();
