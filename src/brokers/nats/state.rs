@@ -427,7 +427,10 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use async_nats::ServerError;
+    use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
     use crate::brokers::waiters::Waiter;
@@ -497,6 +500,52 @@ mod tests {
         assert!(!is_up(&shared), "that was the connection before");
         shared.note_proof(&proof, 2);
         assert!(is_up(&shared) && proof.holds());
+    }
+
+    /// Counts the warnings that it sees.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            if *event.metadata().level() == tracing::Level::WARN {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn warnings(work: impl FnOnce()) -> usize {
+        let warnings = Warnings::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
+        tracing::subscriber::with_default(subscriber, work);
+        warnings.0.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_repeats_itself_does_not_cause_a_line_each_time() {
+        let shared = shared();
+        let proof = connected(&shared);
+        shared.note_proof(&proof, 1);
+        let ended = warnings(|| {
+            for connection in 2..52 {
+                shared.note(&Event::Disconnected, &proof);
+                connect_again(&shared, &proof);
+                shared.note_proof(&proof, connection);
+            }
+        });
+        let refused = warnings(|| {
+            for subject in 0..50 {
+                shared.note(&violation(&format!("Publish to \"a.{subject}\"")), &proof);
+            }
+        });
+        // One a second, however busy the machine is.
+        for lines in [ended, refused] {
+            assert!((1..10).contains(&lines), "{ended} and {refused} lines");
+        }
     }
 
     #[tokio::test(start_paused = true)]
