@@ -174,6 +174,8 @@ pub(super) struct Socket<S> {
     read_clock: Clock,
     write_since: Option<Instant>,
     write_clock: Clock,
+    /// The bridge closes the connection.
+    is_ending: bool,
     lingered: usize,
     linger_since: Option<Instant>,
     /// The time of the last byte of the unread body.
@@ -226,6 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             read_clock: Clock::new(),
             write_since: None,
             write_clock: Clock::new(),
+            is_ending: false,
             lingered: 0,
             linger_since: None,
             linger_last: None,
@@ -293,7 +296,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let (deadline, what) = match self.waiting {
             Waiting::Opening(since) => (since + self.limits.header, "the sender did not begin"),
             Waiting::Idle(since) => {
-                let may_be_idle = self.write_since.is_none() && !self.is_http2;
+                // An idle connection's next bytes are read as a request, which the rest of a refused body must never be.
+                let is_ending = self.is_ending || self.activity.left_body.load(Ordering::Acquire);
+                let may_be_idle = self.write_since.is_none() && !self.is_http2 && !is_ending;
                 if may_be_idle && !self.activity.is_idle() {
                     ready!(self.read_clock.poll(since + IDLE_AFTER, context));
                     self.activity.is_idle.store(true, Ordering::Release);
@@ -469,6 +474,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_ending = true;
         if self.linger_since.is_none() {
             // TLS writes its closing alert here.
             let shut = Pin::new(&mut self.inner).poll_shutdown(context);
@@ -709,6 +715,23 @@ mod tests {
             (0, Duration::from_secs(5)),
             "the head's time counts from its first byte"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_ends_is_never_idle_however_long_the_rest_of_a_body_takes() {
+        for leaves_body in [true, false] {
+            let (mut socket, _theirs, activity) = pair();
+            drop(activity.begin(true));
+            if leaves_body {
+                activity.note_unread_body();
+            } else {
+                socket.shutdown().await.unwrap();
+            }
+            let mut byte = [0; 1];
+            let waited =
+                tokio::time::timeout(Duration::from_secs(60), socket.read(&mut byte)).await;
+            assert!(waited.is_err() && !activity.is_idle(), "{leaves_body}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,6 +98,39 @@ fn a_body_of_exactly_max_body_passes_and_one_byte_more_is_413() {
     assert_eq!(bridge.bodies(), exact.map(|event| event.body));
 }
 
+/// Otherwise whoever chooses a body could send a request through a proxy as if it were the proxy's own.
+#[test]
+fn nothing_of_a_refused_body_is_read_as_a_request() {
+    let bridge = or_skip!(nats().http("max_body = \"2KiB\"").run());
+    let chunked = Request::event(&events::ping_of_size(4096)).chunked(4096);
+    let unfinished = chunked.bytes();
+    let unfinished = unfinished.strip_suffix(b"0\r\n\r\n").unwrap();
+    let declared = Request::event(&events::ping()).header("Content-Length", "100000000");
+    let (too_large, nowhere) = ((413, "body_too_large"), (404, "unknown_path"));
+    for (bytes, (status, code)) in [
+        (unfinished, too_large),
+        (&declared.head(), too_large),
+        (&declared.to("/nowhere").head(), nowhere),
+    ] {
+        let mut connection = Connection::open(bridge.public).unwrap();
+        connection.write(bytes).unwrap();
+        let answer = connection.read_answer().unwrap();
+        answer.expect_problem(status, code);
+        // Above the second after which a connection counts as idle.
+        for _ in 0..16 {
+            wait::play_silence(Duration::from_millis(100));
+            drop(connection.write(b"\r\n")); // skipped in front of a request line
+        }
+        drop(connection.write(&Request::event(&events::ping()).bytes()));
+        connection.expect_close();
+        // Time to read what is there.
+        drop(connection.write(&Request::event(&events::ping()).bytes()));
+        connection.finish_writing();
+    }
+    let last = bridge.publish_ping();
+    assert_eq!(bridge.bodies(), [last.body]);
+}
+
 #[test]
 fn max_body_of_a_source_goes_before_the_general_one() {
     let setup = nats().http("max_body = \"1KiB\"");
