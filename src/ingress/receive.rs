@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::client::{client_address, known_client_address};
 use super::gzip::{Coding, decompress};
 use super::received::{Head, Received};
-use super::self_wake::unless_pending;
+use super::self_wake::poll_reading;
 use super::socket::Activity;
 use super::verify::{may_be_open_handshake, to_refusal, verify_head};
 use crate::bridge::Bridge;
@@ -255,7 +255,7 @@ async fn poll_available(reader: &mut Reader, expects_continue: bool) -> Poll<Res
     }
     let mut reading = std::pin::pin!(reader.read_to_end());
     poll_fn(|context| {
-        Poll::Ready(unless_pending(context, |context| {
+        Poll::Ready(poll_reading(context, |context| {
             reading.as_mut().poll(context)
         }))
     })

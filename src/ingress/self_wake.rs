@@ -1,8 +1,8 @@
 //! Spares a connection's task a poll for nothing.
 //!
 //! hyper wakes the sending half of a body whenever a piece of it is taken (`body/chan.rs` of hyper 1.12). For a body that
-//! came with its head, that is the task which is being polled, and nothing is left to send: it would be polled once more for
-//! each event. Only wakes during [`unless_pending`] on the same thread are held back, and only until it returns.
+//! came whole with its head, that is the task which is being polled, and the half is gone by then: the task would be polled once
+//! more for each event. Only wakes on the same thread during [`poll_reading`] are affected.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Wake for ConnectionWaker {
     }
 }
 
-/// The waker of a connection's task, for the parts of the connection that [`unless_pending`] may hold back.
+/// The waker of a connection's task, whose wakes [`poll_reading`] may drop.
 #[derive(Debug, Default)]
 pub(super) struct SelfWake(Option<(Waker, Waker)>);
 
@@ -51,27 +51,35 @@ impl SelfWake {
     }
 }
 
-/// Polls once. The connection's task is woken for that only if the result is pending.
-pub(super) fn unless_pending<T>(
+/// Polls the reading of a body. A wake of the connection's task during it is dropped if the body's end was read, and otherwise
+/// follows.
+pub(super) fn poll_reading<T, E>(
     context: &mut Context<'_>,
-    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-) -> Poll<T> {
-    let hold = Hold(HOLDING.replace(Holding::Yes));
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<Result<T, E>>,
+) -> Poll<Result<T, E>> {
+    let mut hold = Hold {
+        outer: HOLDING.replace(Holding::Yes),
+        waker: context.waker(),
+        is_spare: false,
+    };
     let polled = poll(context);
-    let was_woken = HOLDING.get() == Holding::Woken;
-    drop(hold);
-    if was_woken && polled.is_pending() {
-        context.waker().wake_by_ref();
-    }
+    hold.is_spare = matches!(polled, Poll::Ready(Ok(_)));
     polled
 }
 
-/// Ends the holding back with its own end, by a panic as well: the thread goes on with other connections.
-struct Hold(Holding);
+struct Hold<'w> {
+    outer: Holding,
+    waker: &'w Waker,
+    is_spare: bool,
+}
 
-impl Drop for Hold {
+impl Drop for Hold<'_> {
+    /// After a panic as well, since the thread goes on with other connections.
     fn drop(&mut self) {
-        HOLDING.set(self.0);
+        let was_woken = HOLDING.replace(self.outer) == Holding::Woken;
+        if was_woken && !self.is_spare {
+            self.waker.wake_by_ref();
+        }
     }
 }
 
@@ -97,44 +105,47 @@ mod tests {
         task.0.load(Ordering::Relaxed)
     }
 
-    fn wake_and<T>(result: Poll<T>) -> impl FnOnce(&mut Context<'_>) -> Poll<T> {
-        |context| {
-            context.waker().wake_by_ref();
-            result
-        }
+    fn wake_and(result: Poll<Result<(), ()>>) -> usize {
+        wakes(|context| {
+            let polled = poll_reading(context, |context| {
+                context.waker().wake_by_ref();
+                result
+            });
+            assert_eq!(polled, result);
+        })
     }
 
     #[test]
-    fn a_wake_is_dropped_with_a_result_and_kept_without_one() {
-        let ready = |context: &mut Context<'_>| {
-            assert!(unless_pending(context, wake_and(Poll::Ready(()))).is_ready());
-        };
-        assert_eq!(wakes(ready), 0);
-        let pending = |context: &mut Context<'_>| {
-            assert!(unless_pending(context, wake_and(Poll::<()>::Pending)).is_pending());
-        };
-        assert_eq!(wakes(pending), 1);
+    fn a_wake_is_dropped_only_with_the_bodys_end() {
+        assert_eq!(wake_and(Poll::Ready(Ok(()))), 0);
+        assert_eq!(wake_and(Poll::Pending), 1);
+        // The sender may have more to send, and must learn that nobody reads it.
+        assert_eq!(wake_and(Poll::Ready(Err(()))), 1);
         let silent = |context: &mut Context<'_>| {
-            assert!(unless_pending(context, |_| Poll::<()>::Pending).is_pending());
+            assert!(poll_reading(context, |_| Poll::<Result<(), ()>>::Pending).is_pending());
         };
         assert_eq!(wakes(silent), 0);
     }
 
+    fn end(_: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+
     #[test]
-    fn wakes_before_and_after_and_of_other_threads_are_not_held_back() {
+    fn wakes_before_and_after_and_of_other_threads_are_not_dropped() {
         let around = |context: &mut Context<'_>| {
             context.waker().wake_by_ref();
-            assert!(unless_pending(context, |_| Poll::Ready(())).is_ready());
+            assert!(poll_reading(context, end).is_ready());
             context.waker().wake_by_ref();
         };
         assert_eq!(wakes(around), 2);
         let elsewhere = |context: &mut Context<'_>| {
             let waker = context.waker().clone();
-            let polled = unless_pending(context, |_| {
+            let polled = poll_reading(context, |context| {
                 std::thread::scope(|scope| {
                     scope.spawn(|| waker.wake());
                 });
-                Poll::Ready(())
+                end(context)
             });
             assert!(polled.is_ready());
         };
@@ -142,15 +153,18 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_does_not_hold_back_what_comes_after_it() {
-        let after = |context: &mut Context<'_>| {
+    fn no_wake_is_dropped_by_a_panic_or_after_it() {
+        let panicking = |context: &mut Context<'_>| {
             let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                unless_pending(context, |_| -> Poll<()> { panic!("a defect") })
+                poll_reading(context, |context| -> Poll<Result<(), ()>> {
+                    context.waker().wake_by_ref();
+                    panic!("a defect")
+                })
             }));
             assert!(panicked.is_err());
             context.waker().wake_by_ref();
         };
-        assert_eq!(wakes(after), 1);
+        assert_eq!(wakes(panicking), 2);
     }
 
     #[test]
