@@ -139,8 +139,9 @@ impl Observed<'_> {
 
     /// The end of the last attempt that reached a broker's client.
     pub(crate) fn ended(&self) -> Option<Instant> {
-        let mut attempts = self.attempts.iter().rev();
-        attempts.find_map(|attempt| Some(attempt.started? + attempt.duration?))
+        let attempts = self.attempts.iter();
+        let ends = attempts.filter_map(|attempt| Some(attempt.started? + attempt.duration?));
+        ends.max()
     }
 
     /// The first message that was stored, or else the last that was tried.

@@ -128,7 +128,7 @@ struct Entries {
     /// Notifies the later deliveries that wait for the outcome of the first one.
     in_flight: ByKey<Option<watch::Sender<Option<Settled>>>>,
     stored: ByKey<Receipt>,
-    /// In order of storage.
+    /// In order of storage; times of concurrent deliveries may be slightly out of order.
     order: VecDeque<(Instant, Fingerprint)>,
     /// The time at the front of `order`, which by then is in no CPU cache.
     oldest: Option<Instant>,
@@ -243,7 +243,8 @@ impl Entries {
     }
 }
 
-/// Claims a delivery. If the same one is in flight, waits for its outcome, until the caller's deadline.
+/// Claims a delivery. If the same one is in flight, waits for its outcome, until the caller's deadline. `now` may be as old as
+/// the request's decision: a delivery is then known for that much longer.
 ///
 /// # Errors
 /// The refusal of the delivery in flight, or [`Refusal::PublishTimeout`].

@@ -93,7 +93,7 @@ impl FromStr for Levels {
         }
         let wants_nats = named
             .iter()
-            .any(|(target, _)| target.starts_with("async_nats"));
+            .any(|(target, _)| NATS_ATTEMPTS.starts_with(target.as_str()));
         let quiet = (!wants_nats).then(|| (NATS_ATTEMPTS.to_owned(), LevelFilter::OFF));
         let targets = Targets::new()
             .with_default(general.min(FOREIGN))

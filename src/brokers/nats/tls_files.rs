@@ -11,7 +11,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 /// Whether each certificate of the file can be an authority.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// The fault, and what to write instead.
 pub(super) fn check_authorities(file: &Path) -> Result<(), String> {
     for certificate in certificates(file)? {
         webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
@@ -25,7 +25,7 @@ pub(super) fn check_authorities(file: &Path) -> Result<(), String> {
 /// Whether certificate and key can be read and belong together.
 ///
 /// # Errors
-/// The key of the configuration to point at, what is wrong, and what to write.
+/// The key of the configuration to point at, the fault, and what to write instead.
 pub(super) fn check_identity(cert: &Path, key: &Path) -> Result<(), (&'static str, String)> {
     let chain = certificates(cert).map_err(|why| ("cert", why))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| {
