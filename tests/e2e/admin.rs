@@ -151,8 +151,7 @@ fn senders_connections_leave_descriptors_for_probes_scrapes_and_brokers() {
     wait::play_silence(std::time::Duration::from_secs(1));
     let used = ticks(bridge.id()) - before;
     assert!(used < 50, "{used} of 100 ticks: something spins");
-    let said = |line: &&String| line.contains("few file descriptors are left");
-    assert!(bridge.log().iter().filter(said).count() >= 1);
+    bridge.wait_for_line(&["few file descriptors are left"]);
     drop(crowd);
     bridge.wait_metric("hookbridge_connections", &[], 0.0);
     bridge.deliver(&events::ping()).expect_success("published");

@@ -21,14 +21,6 @@ const LONG: &str = "publish_timeout = \"50s\"";
 /// Much shorter than [`LONG`], even on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-fn wait_logged(bridge: &Bridge, words: &[&str]) {
-    wait::until(&format!("the log speaks of {words:?}"), PATIENCE, || {
-        let lines = bridge.log();
-        let mut lines = lines.iter();
-        lines.any(|line| words.iter().all(|word| line.contains(word)))
-    });
-}
-
 fn durable(bridge: &Bridge, destination: &str, check: &str) -> Option<f64> {
     let labels = [("destination", destination), ("check", check)];
     bridge
@@ -191,12 +183,12 @@ fn nats_that_may_not_be_inspected_is_not_durable_and_says_which_permission_is_mi
     let words = ["synq.x", "$JS.API.STREAM.NAMES"];
     let bridge = Bridge::run(&as_user(&nats, "least", "require_durable = true"));
     bridge.wait_unready(&["main", words[0], words[1]]);
-    wait_logged(&bridge, &words);
+    bridge.wait_for_line(&words);
     assert_eq!(durable(&bridge, "synq.x", "inspected"), Some(0.0));
     // Without require_durable it accepts events, but still reports that nothing is known.
     let bridge = Bridge::run(&as_user(&nats, "least", ""));
     bridge.wait_ready();
-    wait_logged(&bridge, &words);
+    bridge.wait_for_line(&words);
     assert_eq!(durable(&bridge, "synq.x", "inspected"), Some(0.0));
     bridge.publish_ping();
 }
@@ -314,7 +306,7 @@ on_each_broker!(a_broker_that_must_be_durable_is_never_ready_before_its_destinat
 fn an_inspection_without_an_answer_finds_nothing_missing_and_says_so() {
     let rest = nats_broker("main", &fake::silent()) + &synq_source("") + &route("events.x");
     let mut bridge = Bridge::run(&rest);
-    wait_logged(&bridge, &["could not be inspected", "no answer"]);
+    bridge.wait_for_line(&["could not be inspected", "no answer"]);
     bridge.wait_ready();
     bridge.signal("TERM");
     bridge.wait(PATIENCE);
@@ -479,7 +471,7 @@ fn a_subscriber_without_a_stream_is_found_out_by_the_first_event() {
     bridge
         .deliver(&events::ping())
         .expect_problem(503, "publish_timeout");
-    wait_logged(&bridge, &[&subject, "has a subscriber"]);
+    bridge.wait_for_line(&[&subject, "has a subscriber"]);
     for _ in 0..3 {
         bridge
             .deliver(&events::ping())
@@ -509,7 +501,7 @@ fn a_stream_of_another_account_that_acknowledges_counts_as_one() {
     bridge.wait_unready(&["no stream takes the subject"]);
     bridge.publish_ping();
     bridge.wait_ready();
-    wait_logged(&bridge, &["another account's"]);
+    bridge.wait_for_line(&["another account's"]);
     bridge.wait_ready();
     assert_eq!(nats.read("EVENTS").len(), 1);
 }
@@ -570,7 +562,7 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
     expect_check(&of("outsider", ""), 1, &[&topic, "it needs Write"]);
     let bridge = Bridge::run(&of("uninformed", ""));
     bridge.wait_ready();
-    wait_logged(&bridge, &what);
+    bridge.wait_for_line(&what);
     bridge.publish_ping();
 
     let run = |user: &str, arguments: &[&str]| {
@@ -604,7 +596,7 @@ fn a_kafka_user_needs_the_rights_of_the_readme_and_each_missing_one_is_named() {
     let bridge = Bridge::run(&of("uninformed", "require_durable = true"));
     kafka.start();
     bridge.wait_unready(&["main", what[0], what[1]]);
-    wait_logged(&bridge, &what);
+    bridge.wait_for_line(&what);
     assert_eq!(durable(&bridge, &topic, "inspected"), Some(0.0));
 }
 

@@ -191,8 +191,7 @@ fn missing_topics_are_named_with_the_command_and_the_option_that_cure_it() {
     ] {
         assert!(body.contains(text), "{text}: {body}");
     }
-    let log = bridge.log().join("\n");
-    assert!(log.contains(&command) && log.contains(option), "{log}");
+    bridge.wait_for_line(&[&command, option]);
     let answer = bridge.deliver(&events::ping());
     let told = String::from_utf8_lossy(&answer.body).into_owned();
     answer.expect_problem(503, "broker_unavailable");

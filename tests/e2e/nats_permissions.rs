@@ -47,12 +47,6 @@ fn wait_for_readyz(bridge: &Bridge, status: u16, words: &str) -> String {
     })
 }
 
-fn wait_for_log(bridge: &Bridge, words: &str) {
-    wait::until(&format!("the log says {words:?}"), PATIENCE, || {
-        bridge.log().iter().any(|line| line.contains(words))
-    });
-}
-
 #[test]
 fn a_subject_that_the_user_may_not_publish_takes_the_fallback_immediately_and_affects_no_other() {
     let name = unique("denied");
@@ -90,7 +84,7 @@ fn a_subject_that_the_user_may_not_publish_takes_the_fallback_immediately_and_af
         "not immediately"
     );
     assert_eq!(bridge.readyz().0, 200, "others are taken");
-    wait_for_log(&bridge, "no permission to publish");
+    bridge.wait_for_line(&["no permission to publish"]);
     let bodies = |events: &[Event]| -> Vec<Vec<u8>> {
         events.iter().map(|event| event.body.clone()).collect()
     };
@@ -218,10 +212,7 @@ fn while_the_acknowledgement_inbox_is_refused_nothing_is_published() {
     let event = events::ping();
     let said = wait_for_readyz(&bridge, 503, "_INBOX.>");
     assert!(said.contains("inbox_prefix"), "{said}");
-    wait_for_log(
-        &bridge,
-        "no permission to subscribe to its acknowledgement inbox",
-    );
+    bridge.wait_for_line(&["no permission to subscribe to its acknowledgement inbox"]);
     bridge
         .deliver(&event)
         .expect_problem(503, "broker_unavailable");
@@ -391,7 +382,7 @@ fn the_step_that_failed_is_said_by_check_and_by_the_running_bridge() {
                 let bridge = Bridge::run(&rest);
                 let quoted = serde_json::to_string(step).unwrap();
                 wait_for_readyz(&bridge, 503, quoted.trim_matches('"'));
-                wait_for_log(&bridge, step);
+                bridge.wait_for_line(&[step]);
             });
         }
     });

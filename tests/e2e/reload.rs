@@ -190,17 +190,15 @@ fn f42_a_broken_configuration_changes_nothing_and_says_where_it_is_broken() {
         let seen = bridge.log().len();
         assert!(!bridge.reload(broken));
         assert_eq!(successful(&bridge), Some(0.0));
+        let expected = expected.trim_start_matches("bridge/");
+        let is_error = |line: &&String| line.contains("\"ERROR\"");
+        wait::until(&format!("the log has {expected}"), PATIENCE, || {
+            let log = bridge.log();
+            let mut errors = log[seen..].iter().filter(is_error);
+            errors.any(|line| line.contains(expected))
+        });
         let log = bridge.log();
-        let errors: Vec<_> = log[seen..]
-            .iter()
-            .filter(|line| line.contains("\"ERROR\""))
-            .collect();
-        assert!(
-            errors
-                .iter()
-                .any(|line| line.contains(expected.trim_start_matches("bridge/"))),
-            "{expected}: {errors:#?}"
-        );
+        let errors: Vec<_> = log[seen..].iter().filter(is_error).collect();
         assert!(
             errors.iter().any(|line| line.contains("hookbridge.toml:")),
             "a line and a column: {errors:#?}"
@@ -512,8 +510,7 @@ fn a_change_that_can_not_be_made_leaves_nothing_behind() {
         )
         + &bridge.tables;
     assert!(!bridge.reload(&impossible));
-    let refused = |line: &String| line.contains("require_durable: broker a: ");
-    assert!(bridge.log().iter().any(refused), "{:#?}", bridge.log());
+    bridge.wait_for_line(&["require_durable: broker a: "]);
     let before = settled(&bridge);
     for _ in 0..10 {
         assert!(!bridge.reload(&impossible));

@@ -336,6 +336,16 @@ impl Bridge {
         found.unwrap_or_else(|| panic!("the log never says {message:?}"))
     }
 
+    /// Waits for a line of the log that contains all of these words: lines are written after what they tell of.
+    pub(crate) fn wait_for_line(&self, words: &[&str]) -> String {
+        let found = self.log.wait_for(wait::PATIENCE, |lines| {
+            let mut lines = lines.iter();
+            let line = lines.find(|line| words.iter().all(|word| line.contains(word)));
+            line.cloned()
+        });
+        found.unwrap_or_else(|| panic!("no line of the log has {words:?}"))
+    }
+
     /// Every line of the log so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines()
