@@ -179,7 +179,7 @@ fn finish(
     }
 }
 
-/// The same, without a defect of ours.
+/// The same, as long as nothing panics.
 fn answer_or_panic(
     bridge: &Bridge,
     source: &Source,
