@@ -597,6 +597,29 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_found_among_any_number_of_others() {
+        for count in [1, 2, 7, 40] {
+            let names: Vec<_> = (0..count).map(|number| format!("m{number}")).collect();
+            let members: Vec<_> = names.iter().map(|name| format!("\"{name}\": 1")).collect();
+            let body = format!("{{{}}}", members.join(","));
+            let escaped = body.replace('m', "\\u006d");
+            for (name, body) in names
+                .iter()
+                .flat_map(|name| [(name, &body), (name, &escaped)])
+            {
+                assert!(violations(&json!({"required": [name]}), body).is_empty());
+                let depends = json!({"dependentSchemas": {name: false}});
+                assert!(!violations(&depends, body).is_empty(), "{name} {body}");
+            }
+            for name in ["m", "m40", "n0"] {
+                assert!(!violations(&json!({"required": [name]}), &body).is_empty());
+                let depends = json!({"dependentSchemas": {name: false}});
+                assert!(violations(&depends, &body).is_empty(), "{name} {body}");
+            }
+        }
+    }
+
+    #[test]
     fn numbers_keep_their_meaning_beyond_doubles() {
         let integer = json!({"type": "integer"});
         for good in [
